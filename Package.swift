@@ -1,0 +1,49 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let package = Package(
+    name: "swift-userfaultfd",
+    products: [
+        .library(name: "UserfaultFD", targets: ["UserfaultFD"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-system", from: "1.6.0")
+    ],
+    targets: [
+        .target(name: "CUserfaultFD", cSettings: strictC),
+        .target(
+            name: "UserfaultFD",
+            dependencies: ["CUserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
+        ),
+    ],
+    swiftLanguageModes: [.v6]
+)
+
+/// What every C target is compiled with.
+var strictC: [CSetting] {
+    [
+        .treatAllWarnings(as: .error),
+        .enableWarning("all"),
+        .enableWarning("extra"),
+        .enableWarning("strict-prototypes"),
+    ]
+}
+
+/// The libraries whose every unsafe operation is marked.
+let memorySafe: Set<String> = ["UserfaultFD", "UserfaultPager"]
+
+for target in package.targets where [.regular, .test, .executable].contains(target.type) {
+    let isC = target.name.hasPrefix("C")
+    guard !isC else { continue }
+    target.swiftSettings =
+        (target.swiftSettings ?? []) + [
+            .enableUpcomingFeature("ExistentialAny"),
+            .enableUpcomingFeature("InternalImportsByDefault"),
+            .enableUpcomingFeature("MemberImportVisibility"),
+            .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+            .treatAllWarnings(as: .error),
+        ]
+    if memorySafe.contains(target.name) {
+        target.swiftSettings?.append(.strictMemorySafety())
+    }
+}
