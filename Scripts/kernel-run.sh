@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Runs one program in a virtual machine with the newest kernel of a series, as root or as an ordinary user:
+#   Scripts/kernel-run.sh [--user] [--timeout SECONDS] [--console FILE] SERIES PROGRAM [ARGUMENT...]
+# Prints what the program prints and exits as it does; 124: out of time; 125: the kernel died.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/matrix/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/matrix/lib.sh"
+# shellcheck source=SCRIPTDIR/matrix/guest.sh
+source "$MATRIX/guest.sh"
+
+usage() {
+    sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
+    exit "$1"
+}
+
+limit=120 console='' user=root
+while (($#)); do
+    case $1 in
+        --user) user=user ;;
+        --timeout) limit=${2:?} && shift ;;
+        --console) console=${2:?} && shift ;;
+        -h | --help) usage 0 ;;
+        -*) usage 64 >&2 ;;
+        *) break ;;
+    esac
+    shift
+done
+(($# >= 2)) || usage 64 >&2
+series=$1 program=$2
+shift 2
+[[ -x $program ]] || die "not an executable file: $program"
+
+kernel=$(kernel_dir "$series")
+work=$(mktemp -d)
+trap 'guest_stop; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+guest_tree "$work/root"
+guest_modules "$work/root" "$kernel"
+guest_program "$work/root" "$program" program
+{
+    echo '#!/bin/sh'
+    printf 'cd /tmp && exec su -s /bin/sh %s -c %q\n' "$user" "exec /bin/program $(printf '%q ' "$@")"
+} >"$work/root/job"
+chmod +x "$work/root/job"
+guest_pack "$work/root" "$work/initramfs"
+code=0
+guest_boot "$kernel" "$work/initramfs" "$work/console" "$limit" || code=$?
+[[ -z $console ]] || cp "$work/console" "$console"
+if ((code == 124)); then note "$series: out of time after $limit s; the console's end:"; fi
+if ((code == 125)); then note "$series: the guest died; the console's end:"; fi
+if ((code == 124 || code == 125)); then tail -n 40 "$work/console" >&2; fi
+exit "$code"

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Finds the newest Debian cloud kernel of each series and unpacks it into the cache folder:
+#   CACHE/SERIES/current -> VERSION/{vmlinuz,release,lib/modules/...}
+# The mirror is the one that the host's apt uses; the host's own sources and lists stay as they are.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+SUITES=(bullseye bookworm trixie forky sid)
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+APT=$CACHE/apt
+APT_OPTIONS=(
+    -o "Dir::State=$APT" -o "Dir::Cache=$APT/cache" -o "Dir::Etc::sourcelist=$APT/sources.list"
+    -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferences=/dev/null
+    -o Dir::Etc::preferencesparts=/dev/null -o APT::Sandbox::User=root
+)
+
+# mirror LABEL: the address that the host's apt has for the archive of that label.
+mirror() {
+    # shellcheck disable=SC2016 # apt expands it
+    apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Label: $1" | sed -n 1p
+}
+
+write_sources() {
+    local main security suite signed=
+    main=$(mirror Debian)
+    security=$(mirror Debian-Security)
+    [[ $main ]] || die "apt knows no Debian mirror here (no Debian sources, or 'apt-get update' never ran)"
+    [[ -e $KEYRING ]] && signed="[signed-by=$KEYRING]"
+    for suite in "${SUITES[@]}"; do
+        echo "deb $signed $main $suite main"
+        [[ $suite == sid ]] && continue
+        echo "deb $signed $main $suite-updates main"
+        echo "deb $signed $main $suite-backports main"
+        [[ -z $security ]] || echo "deb $signed $security $suite-security main"
+    done
+}
+
+# Reads the package lists of all suites; a suite that the mirror lacks is only reported.
+update_lists() {
+    mkdir -p "$APT/lists/partial" "$APT/cache/archives/partial"
+    write_sources >"$APT/sources.list"
+    local log=$APT/update.log
+    LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" update >"$log" 2>&1 || true
+    sed -nE "s/^E: The repository '[^ ]* ([^ ]+) Release' .*/\1: no such suite on the mirror/p" "$log" |
+        while read -r line; do note "$line"; done
+    # -updates and the like may fail alone; with no list at all nothing can be found.
+    compgen -G "$APT/lists/*_Packages*" >/dev/null ||
+        die "no package list could be read: $(grep -m1 -E '^(E|W|Err)' "$log" || echo "see $log")"
+}
+
+# available: "PACKAGE VERSION" of every cloud kernel in the lists, newest version last.
+available() {
+    apt-cache "${APT_OPTIONS[@]}" dumpavail |
+        awk -v "arch=$ARCH" '
+            /^Package: /  { package = $2 }
+            /^Version: /  { version = $2 }
+            /^$/          { if (package ~ "^linux-image-[0-9].*-cloud-" arch "$") print version, package }' |
+        sort -V -u
+}
+
+unpack() { # PACKAGE VERSION TARGET
+    LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" download "$1=$2" >"$3.log" 2>&1 ||
+        die "$1 $2 cannot be downloaded: $(grep -m1 '^E:' "$3.log" || tail -n1 "$3.log")"
+    dpkg-deb -x ./"$1"_*.deb "$3" || die "$1 $2 is broken"
+    rm -f ./"$1"_*.deb
+}
+
+fetch_series() { # SERIES LIST-FILE
+    local series=$1 version image release part image_file
+    read -r version image < <(grep -E " linux-image-${series//./\\.}[.+-][^ ]*-cloud-" "$2" | tail -n1) ||
+        { note "$series: no suite of the mirror has a cloud kernel of this series"; return 1; }
+    release=${image#linux-image-}
+    if [[ -e $CACHE/$series/$version/vmlinuz ]]; then
+        echo "$series: $release ($version), cached"
+    else
+        work=$(mktemp -d "$CACHE/.unpack.XXXXXX")
+        # From 6.19 on the image package only names the packages that hold the kernel and its modules.
+        (
+            cd "$work"
+            unpack "$image" "$version" "$work/root"
+            for part in binary modules base; do
+                apt-cache "${APT_OPTIONS[@]}" show "linux-$part-$release" >/dev/null 2>&1 || continue
+                unpack "linux-$part-$release" "$version" "$work/root"
+            done
+        )
+        image_file=$(find "$work/root" -name 'vmlinuz*' -type f | sed -n 1p)
+        [[ $image_file ]] || { note "$series: no kernel file in the packages of $release"; return 1; }
+        mkdir -p "$work/kernel/lib"
+        mv "$image_file" "$work/kernel/vmlinuz"
+
+        mv "$(find "$work/root" -type d -path '*lib/modules' | sed -n 1p)" "$work/kernel/lib/modules"
+        depmod -b "$work/kernel" "$release"
+        echo "$release" >"$work/kernel/release"
+        mkdir -p "$CACHE/$series"
+        chmod 755 "$work/kernel"
+        mv -T "$work/kernel" "$CACHE/$series/$version"
+        rm -rf "$work"
+        echo "$series: $release ($version)"
+    fi
+    ln -s "$version" "$CACHE/$series/.current.$$"
+    mv -T "$CACHE/$series/.current.$$" "$CACHE/$series/current"
+}
+
+work=
+trap 'rm -rf "$work"' EXIT
+(($#)) || set -- "${ALL_SERIES[@]}"
+for series; do check_series "$series"; done
+need depmod kmod
+mkdir -p "$CACHE"
+exec {lock}>"$CACHE/.lock"
+flock "$lock"
+update_lists
+available >"$APT/kernels"
+failed=0
+for series; do fetch_series "$series" "$APT/kernels" || failed=1; done
+exit $failed

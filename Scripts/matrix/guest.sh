@@ -1,0 +1,98 @@
+# shellcheck shell=bash
+# Making and booting the guests. Sourced after lib.sh.
+
+GUEST_MODULES=(zram lzo-rle lzo lz4 zstd loop)
+
+# guest_tree DIR: lays the folder that becomes the guest's root, all but /job and the kernel's modules.
+guest_tree() {
+    need busybox busybox-static
+    need cpio cpio
+    need xz xz-utils
+    need depmod kmod
+    local root=$1
+    mkdir -p "$root"/{bin,dev,etc,home/user,lib,proc,root,run,sys,tmp}
+    ln -s bin "$root/sbin"
+    cp "$(command -v busybox)" "$root/bin/busybox"
+    "$root/bin/busybox" --list | while read -r applet; do
+        [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"
+    done
+    install -m 755 "$MATRIX/init" "$root/init"
+    printf '%s\n' root:x:0:0:root:/root:/bin/sh user:x:1000:1000:user:/home/user:/bin/sh >"$root/etc/passwd"
+    printf '%s\n' root:x:0: user:x:1000: >"$root/etc/group"
+    chmod 1777 "$root/tmp"
+    chown 1000:1000 "$root/home/user" 2>/dev/null || true
+}
+
+# guest_program ROOT FILE NAME: puts an executable into the guest as /bin/NAME, with its libraries if it has any.
+guest_program() {
+    install -m 755 "$2" "$1/bin/$3"
+    { ldd "$2" 2>/dev/null || true; } | sed -nE 's:[^/]*(/[^ ]+).*:\1:p' | while read -r library; do
+        [[ -e $library ]] || continue
+        mkdir -p "$1${library%/*}"
+        cp -L "$library" "$1$library"
+    done
+}
+
+# guest_modules ROOT KERNEL: adds the loadable modules that the guest needs, uncompressed.
+guest_modules() {
+    local root=$1 kernel=$2 release module file
+    release=$(cat "$kernel/release")
+    mkdir -p "$root/lib/modules/$release"
+    cp "$kernel/lib/modules/$release"/modules.{order,builtin}* "$root/lib/modules/$release/"
+    for module in "${GUEST_MODULES[@]}"; do
+        modprobe -d "$kernel" -S "$release" --show-depends "$module" 2>/dev/null || true
+    done | sed -n 's/^insmod //p' | sort -u | while read -r file; do
+        cp "$file" "$root/lib/modules/$release/"
+    done
+    find "$root/lib/modules/$release" -name '*.ko.xz' -exec xz -d {} +
+    depmod -b "$root" "$release"
+}
+
+guest_pack() { # ROOT INITRAMFS
+    (cd "$1" && find . -print0 | sort -z | cpio --null -o -H newc --owner=0:0 --quiet) >"$2"
+}
+
+# guest_boot KERNEL INITRAMFS CONSOLE-LOG SECONDS: boots; what the job prints is our output.
+# Answers the job's exit code, 124 when the time ran out, 125 when the guest died (panic, no last word).
+guest_boot() {
+    need qemu-system-x86_64 qemu-system-x86
+    guest_choose_accelerator "$1"
+    guest_qemu "$(cat "$CACHE/accelerator.$BOOT_ID")" "$@"
+}
+
+# guest_qemu ACCELERATOR KERNEL INITRAMFS CONSOLE-LOG SECONDS
+# The machine dies with this shell: whatever ends us leaves none behind.
+guest_qemu() {
+    local accelerator=$1 kernel=$2 initramfs=$3 console=$4 limit=$5 code=0
+    setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$limit" \
+        qemu-system-x86_64 -M q35 -accel "$accelerator" -cpu max -m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}" \
+        -nodefaults -display none -no-reboot -kernel "$kernel/vmlinuz" -initrd "$initramfs" \
+        -append "console=ttyS0 panic=-1 quiet reboot=t hugepages=${GUEST_HUGEPAGES:-64}" \
+        -serial "file:$console" -chardev stdio,id=job,signal=off -serial chardev:job </dev/null &
+    GUEST_PID=$!
+    wait "$GUEST_PID" || code=$?
+    GUEST_PID=
+    if ((code == 124 || code == 137)); then return 124; fi
+    code=$(tr -d '\r' <"$console" | sed -n 's/^guest: exit \([0-9]*\)$/\1/p' | tail -n1)
+    return "${code:-125}"
+}
+
+guest_stop() { [[ -z ${GUEST_PID:-} ]] || kill "$GUEST_PID" 2>/dev/null || true; }
+
+# guest_choose_accelerator KERNEL: finds out, once per boot of the host, whether KVM really boots a stock kernel.
+guest_choose_accelerator() {
+    local work choice=tcg,thread=multi
+    BOOT_ID=$(</proc/sys/kernel/random/boot_id)
+    [[ -e $CACHE/accelerator.$BOOT_ID ]] && return
+    if [[ -w /dev/kvm ]]; then
+        work=$(mktemp -d "$CACHE/.kvm.XXXXXX")
+        guest_tree "$work/root"
+        printf '#!/bin/sh\n' >"$work/root/job"
+        chmod +x "$work/root/job"
+        guest_pack "$work/root" "$work/initramfs"
+        if (guest_qemu kvm "$1" "$work/initramfs" "$work/console" 15) >/dev/null 2>&1; then choice=kvm; fi
+        rm -rf "$work"
+    fi
+    echo "$choice" >"$CACHE/.accelerator.$$"
+    mv "$CACHE/.accelerator.$$" "$CACHE/accelerator.$BOOT_ID"
+}
