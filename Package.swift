@@ -15,6 +15,11 @@ let package = Package(
             name: "UserfaultFD",
             dependencies: ["CUserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
         ),
+        .target(name: "CSelftestSupport", cSettings: strictC),
+        .target(
+            name: "UserfaultSelftest",
+            dependencies: ["CSelftestSupport", "UserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
+        ),
     ],
     swiftLanguageModes: [.v6]
 )

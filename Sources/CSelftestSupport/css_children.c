@@ -1,0 +1,126 @@
+#define _GNU_SOURCE
+#include "css_children.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct css_step *css_steps_create(size_t count)
+{
+    void *steps = mmap(NULL, count * sizeof(struct css_step), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return steps == MAP_FAILED ? NULL : steps;
+}
+
+void css_steps_destroy(struct css_step *steps, size_t count)
+{
+    munmap(steps, count * sizeof(struct css_step));
+}
+
+static int64_t pagemap_word(uintptr_t address)
+{
+    uint64_t word;
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0)
+        return -errno;
+    ssize_t count = pread(pagemap, &word, sizeof word, (off_t)(address / (uintptr_t)getpagesize() * sizeof word));
+    int64_t answer = count == sizeof word ? (int64_t)word : count < 0 ? -errno : -EIO;
+    close(pagemap);
+    return answer;
+}
+
+static int64_t count_equal(struct css_step *step)
+{
+    int64_t equal = 0;
+    uint8_t byte;
+    for (uint64_t i = 0; i < step->length; i++) {
+        if (!css_load8(step->address + i, &byte, &step->fault))
+            return -step->fault.signal;
+        equal += byte == (uint8_t)step->argument;
+    }
+    return equal;
+}
+
+static int64_t pause_here(int reports, int orders)
+{
+    char byte = 0;
+    if (write(reports, &byte, 1) != 1)
+        return -errno;
+    return read(orders, &byte, 1) == 1 ? 0 : -EPIPE;
+}
+
+static int64_t run_step(struct css_step *step, int reports, int orders)
+{
+    uint8_t byte;
+    void *address = (void *)step->address;
+    switch (step->kind) {
+    case css_step_load8:
+        return css_load8(step->address, &byte, &step->fault) ? byte : -step->fault.signal;
+    case css_step_store8:
+        return css_store8(step->address, (uint8_t)step->argument, &step->fault) ? 0 : -step->fault.signal;
+    case css_step_pagemap:
+        return pagemap_word(step->address);
+    case css_step_madvise:
+        return madvise(address, step->length, (int)step->argument) ? -errno : 0;
+    case css_step_munmap:
+        return munmap(address, step->length) ? -errno : 0;
+    case css_step_mremap:
+        address = mremap(address, step->length, step->length, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)step->argument);
+        return address == MAP_FAILED ? -errno : (int64_t)(uintptr_t)address;
+    case css_step_pause:
+        return pause_here(reports, orders);
+    case css_step_count8:
+        return count_equal(step);
+    }
+    return -EINVAL;
+}
+
+int css_child_start(struct css_child *child, struct css_step *steps, size_t count)
+{
+    int reports[2], orders[2];
+    if (pipe2(reports, O_CLOEXEC))
+        return -errno;
+    if (pipe2(orders, O_CLOEXEC)) {
+        int error = errno;
+        close(reports[0]);
+        close(reports[1]);
+        return -error;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(reports[0]);
+        close(orders[1]);
+        for (size_t i = 0; i < count; i++) {
+            steps[i].result = run_step(&steps[i], reports[1], orders[0]);
+            __atomic_store_n(&steps[i].done, 1, __ATOMIC_RELEASE);
+        }
+        _exit(0);
+    }
+    int error = errno;
+    close(reports[1]);
+    close(orders[0]);
+    *child = (struct css_child){.pid = pid, .reports = reports[0], .orders = orders[1]};
+    if (pid > 0)
+        return 0;
+    css_child_close(child);
+    return -error;
+}
+
+int css_child_wait(const struct css_child *child, int *status)
+{
+    pid_t pid;
+    do
+        pid = waitpid(child->pid, status, 0);
+    while (pid < 0 && errno == EINTR);
+    return pid < 0 ? -errno : 0;
+}
+
+void css_child_close(struct css_child *child)
+{
+    close(child->reports);
+    close(child->orders);
+}

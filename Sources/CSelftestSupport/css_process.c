@@ -1,0 +1,127 @@
+#define _GNU_SOURCE
+#include "css_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/swap.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// Every descriptor that the runner opens is close-on-exec, so that only what is named here reaches the child.
+int css_spawn_self(char *const arguments[], char *const environment[], int output, int channel)
+{
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    pid_t pid;
+
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&files);
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&files, output, 1);
+    posix_spawn_file_actions_adddup2(&files, output, 2);
+    posix_spawn_file_actions_adddup2(&files, channel, 3);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    int error = posix_spawn(&pid, "/proc/self/exe", &files, &attributes, arguments, environment);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&files);
+    return error ? -error : pid;
+}
+
+int css_die_with(pid_t parent)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL))
+        return -errno;
+    return getppid() == parent ? 0 : -ESRCH;
+}
+
+int css_become_subreaper(void)
+{
+    return prctl(PR_SET_CHILD_SUBREAPER, 1) ? -errno : 0;
+}
+
+int css_pidfd_open(pid_t pid)
+{
+    int descriptor = (int)syscall(SYS_pidfd_open, pid, 0);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int css_reap(pid_t pid, struct css_exit *exit)
+{
+    int status;
+    pid_t ended = waitpid(pid, &status, WNOHANG);
+    *exit = (struct css_exit){.pid = ended > 0 ? ended : 0};
+    if (ended < 0)
+        return -errno;
+    if (ended > 0 && WIFSIGNALED(status))
+        exit->signal = WTERMSIG(status);
+    else if (ended > 0)
+        exit->code = WEXITSTATUS(status);
+    return 0;
+}
+
+int css_signal_descriptor(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    int error = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (error)
+        return -error;
+    int descriptor = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return descriptor < 0 ? -errno : descriptor;
+}
+
+int css_read_signal(int descriptor)
+{
+    struct signalfd_siginfo info;
+    return read(descriptor, &info, sizeof info) == sizeof info ? (int)info.ssi_signo : 0;
+}
+
+void css_die_of(int signal)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    struct sigaction plain = {.sa_handler = SIG_DFL};
+    sigaction(signal, &plain, NULL);
+    raise(signal);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    _exit(128 + signal);
+}
+
+int css_swapon(const char *path)
+{
+    return swapon(path, 0) ? -errno : 0;
+}
+
+int css_swapoff(const char *path)
+{
+    return swapoff(path) ? -errno : 0;
+}
+
+int css_unshare_mounts(void)
+{
+    if (unshare(CLONE_NEWNS))
+        return -errno;
+    // Without this, mounts would still show in the namespace from which this one was copied.
+    return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ? -errno : 0;
+}
+
+int css_mount_tmpfs(const char *directory, const char *options)
+{
+    return mount("uffd-selftest", directory, "tmpfs", MS_NOSUID | MS_NODEV, options) ? -errno : 0;
+}

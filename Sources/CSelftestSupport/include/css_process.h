@@ -1,0 +1,40 @@
+#ifndef CSS_PROCESS_H
+#define CSS_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// Starts this very program anew with `arguments`, in a session of its own, with standard input from /dev/null,
+// standard output and error in `output`, `channel` as descriptor 3, and no other descriptor. Answers its pid.
+int css_spawn_self(char *const arguments[], char *const environment[], int output, int channel);
+
+// In the process started: have it killed when `parent`, which started it, dies. -ESRCH when that has happened.
+int css_die_with(pid_t parent);
+
+int css_become_subreaper(void);
+int css_pidfd_open(pid_t pid);
+
+struct css_exit {
+    pid_t pid;       // 0: no child has ended
+    int32_t code;    // valid when signal is 0
+    int32_t signal;  // what ended it, or 0
+};
+
+// Takes the exit of child `pid` (-1: of any) if it has ended; never waits. -ECHILD when there is no such child.
+int css_reap(pid_t pid, struct css_exit *exit);
+
+// A descriptor from which SIGINT, SIGTERM and SIGHUP are read instead of their ending the process.
+int css_signal_descriptor(void);
+// The signal that `descriptor` holds, or 0.
+int css_read_signal(int descriptor);
+// Ends the process by `signal`, as if it had never been caught.
+void css_die_of(int signal);
+
+int css_swapon(const char *path);
+int css_swapoff(const char *path);
+int css_unshare_mounts(void);
+int css_mount_tmpfs(const char *directory, const char *options);
+
+#endif

@@ -1,0 +1,46 @@
+import Synchronization
+
+/// What the body of a case knows about its run, and where it leaves what a reader should know besides the outcome.
+package final class CaseContext: Sendable {
+    private let memoryType: MemoryType?
+    private let state = Mutex(State())
+
+    private struct State {
+        var notes: [String] = []
+        var evidence: [@Sendable () -> String] = []
+    }
+
+    init(memory: MemoryType?) {
+        memoryType = memory
+    }
+
+    /// The memory type of this result. A case that declares no memory types has none and must not ask.
+    package var memory: MemoryType {
+        guard let memoryType else {
+            preconditionFailure("this case declares no memory types: list them after `on:` to get one")
+        }
+        return memoryType
+    }
+
+    /// Keeps a line for the result's `detail`, such as which of several lawful answers the kernel gave.
+    package func record(_ note: String) {
+        state.withLock { $0.notes.append(note) }
+    }
+
+    /// Adds something to print if the case fails: a page's content, pagemap words. Not run otherwise.
+    package func onFailure(_ evidence: @escaping @Sendable () -> String) {
+        state.withLock { $0.evidence.append(evidence) }
+    }
+
+    /// Ends the case as a skip.
+    package func skip(_ reason: String) throws(CaseSkip) -> Never {
+        throw CaseSkip(reason)
+    }
+
+    var notes: [String] { state.withLock { $0.notes } }
+
+    /// Runs what `onFailure` kept, the latest first, because that is nearest to the failure.
+    func evidence() -> [String] {
+        state.withLock { $0.evidence }.reversed().map { $0() }
+    }
+}
