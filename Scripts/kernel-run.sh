@@ -35,7 +35,6 @@ work=$(mktemp -d)
 trap 'guest_stop; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 guest_tree "$work/root"
-guest_modules "$work/root" "$kernel"
 guest_program "$work/root" "$program" program
 {
     echo '#!/bin/sh'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Finds the newest Debian cloud kernel of each series and unpacks it into the cache folder:
-#   CACHE/SERIES/current -> VERSION/{vmlinuz,release,lib/modules/...}
+#   CACHE/SERIES/current -> VERSION/{vmlinuz,release}
 # The mirror is the one that the host's apt uses; the host's own sources and lists stay as they are.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/lib.sh
@@ -49,52 +49,38 @@ update_lists() {
         die "no package list could be read: $(grep -m1 -E '^(E|W|Err)' "$log" || echo "see $log")"
 }
 
-# available: "PACKAGE VERSION" of every cloud kernel in the lists, newest version last.
+# available: "VERSION PACKAGE" of every cloud kernel package in the lists, newest version last.
 available() {
     apt-cache "${APT_OPTIONS[@]}" dumpavail |
         awk -v "arch=$ARCH" '
             /^Package: /  { package = $2 }
             /^Version: /  { version = $2 }
-            /^$/          { if (package ~ "^linux-image-[0-9].*-cloud-" arch "$") print version, package }' |
+            /^$/          { if (package ~ "^linux-(image|binary)-[0-9].*-cloud-" arch "$") print version, package }' |
         sort -V -u
 }
 
-unpack() { # PACKAGE VERSION TARGET
-    LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" download "$1=$2" >"$3.log" 2>&1 ||
-        die "$1 $2 cannot be downloaded: $(grep -m1 '^E:' "$3.log" || tail -n1 "$3.log")"
-    dpkg-deb -x ./"$1"_*.deb "$3" || die "$1 $2 is broken"
-    rm -f ./"$1"_*.deb
-}
-
-fetch_series() { # SERIES LIST-FILE
-    local series=$1 version image release part image_file
-    read -r version image < <(grep -E " linux-image-${series//./\\.}[.+-][^ ]*-cloud-" "$2" | tail -n1) ||
+# fetch_series SERIES LIST-FILE
+fetch_series() {
+    local series=$1 version package release image
+    read -r version package < <(grep -E " linux-image-${series//./\\.}[.+-][^ ]*-cloud-" "$2" | tail -n1) ||
         { note "$series: no suite of the mirror has a cloud kernel of this series"; return 1; }
-    release=${image#linux-image-}
+    release=${package#linux-image-}
+    # From 6.19 on the image package only names the one that holds the kernel.
+    if grep -qFx "$version linux-binary-$release" "$2"; then package=linux-binary-$release; fi
     if [[ -e $CACHE/$series/$version/vmlinuz ]]; then
         echo "$series: $release ($version), cached"
     else
         work=$(mktemp -d "$CACHE/.unpack.XXXXXX")
-        # From 6.19 on the image package only names the packages that hold the kernel and its modules.
-        (
-            cd "$work"
-            unpack "$image" "$version" "$work/root"
-            for part in binary modules base; do
-                apt-cache "${APT_OPTIONS[@]}" show "linux-$part-$release" >/dev/null 2>&1 || continue
-                unpack "linux-$part-$release" "$version" "$work/root"
-            done
-        )
-        image_file=$(find "$work/root" -name 'vmlinuz*' -type f | sed -n 1p)
-        [[ $image_file ]] || { note "$series: no kernel file in the packages of $release"; return 1; }
-        mkdir -p "$work/kernel/lib"
-        mv "$image_file" "$work/kernel/vmlinuz"
-
-        mv "$(find "$work/root" -type d -path '*lib/modules' | sed -n 1p)" "$work/kernel/lib/modules"
-        depmod -b "$work/kernel" "$release"
+        (cd "$work" && LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" download "$package=$version") \
+            >"$work/log" 2>&1 ||
+            { note "$series: $package: $(grep -m1 '^E:' "$work/log" || tail -n1 "$work/log")"; return 1; }
+        dpkg-deb -x "$work/$package"_*.deb "$work/root" || { note "$series: $package is broken"; return 1; }
+        image=$(find "$work/root" -name 'vmlinuz*' -type f | sed -n 1p)
+        [[ $image ]] || { note "$series: no kernel file in $package"; return 1; }
+        mkdir -p "$work/kernel" "$CACHE/$series"
+        mv "$image" "$work/kernel/vmlinuz"
         echo "$release" >"$work/kernel/release"
-        mkdir -p "$CACHE/$series"
-        chmod 755 "$work/kernel"
-        mv -T "$work/kernel" "$CACHE/$series/$version"
+        mv -T "$work/kernel" "$CACHE/$series/$version" || return 1
         rm -rf "$work"
         echo "$series: $release ($version)"
     fi
@@ -106,7 +92,6 @@ work=
 trap 'rm -rf "$work"' EXIT
 (($#)) || set -- "${ALL_SERIES[@]}"
 for series; do check_series "$series"; done
-need depmod kmod
 mkdir -p "$CACHE"
 exec {lock}>"$CACHE/.lock"
 flock "$lock"

@@ -1,16 +1,12 @@
 # shellcheck shell=bash
 # Making and booting the guests. Sourced after lib.sh.
 
-GUEST_MODULES=(zram lzo-rle lzo lz4 zstd loop)
-
-# guest_tree DIR: lays the folder that becomes the guest's root, all but /job and the kernel's modules.
+# guest_tree DIR: lays the folder that becomes the guest's root, all but /job.
 guest_tree() {
     need busybox busybox-static
     need cpio cpio
-    need xz xz-utils
-    need depmod kmod
     local root=$1
-    mkdir -p "$root"/{bin,dev,etc,home/user,lib,proc,root,run,sys,tmp}
+    mkdir -p "$root"/{bin,dev,etc,home/user,proc,root,run,sys,tmp}
     ln -s bin "$root/sbin"
     cp "$(command -v busybox)" "$root/bin/busybox"
     "$root/bin/busybox" --list | while read -r applet; do
@@ -33,21 +29,6 @@ guest_program() {
     done
 }
 
-# guest_modules ROOT KERNEL: adds the loadable modules that the guest needs, uncompressed.
-guest_modules() {
-    local root=$1 kernel=$2 release module file
-    release=$(cat "$kernel/release")
-    mkdir -p "$root/lib/modules/$release"
-    cp "$kernel/lib/modules/$release"/modules.{order,builtin}* "$root/lib/modules/$release/"
-    for module in "${GUEST_MODULES[@]}"; do
-        modprobe -d "$kernel" -S "$release" --show-depends "$module" 2>/dev/null || true
-    done | sed -n 's/^insmod //p' | sort -u | while read -r file; do
-        cp "$file" "$root/lib/modules/$release/"
-    done
-    find "$root/lib/modules/$release" -name '*.ko.xz' -exec xz -d {} +
-    depmod -b "$root" "$release"
-}
-
 guest_pack() { # ROOT INITRAMFS
     (cd "$1" && find . -print0 | sort -z | cpio --null -o -H newc --owner=0:0 --quiet) >"$2"
 }
@@ -64,10 +45,12 @@ guest_boot() {
 # The machine dies with this shell: whatever ends us leaves none behind.
 guest_qemu() {
     local accelerator=$1 kernel=$2 initramfs=$3 console=$4 limit=$5 code=0
+    truncate -s 256M "$initramfs.swap"
     setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$limit" \
         qemu-system-x86_64 -M q35 -accel "$accelerator" -cpu max -m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}" \
         -nodefaults -display none -no-reboot -kernel "$kernel/vmlinuz" -initrd "$initramfs" \
         -append "console=ttyS0 panic=-1 quiet reboot=t hugepages=${GUEST_HUGEPAGES:-64}" \
+        -drive "file=$initramfs.swap,format=raw,if=none,id=swap,cache=unsafe" -device nvme,drive=swap,serial=swap \
         -serial "file:$console" -chardev stdio,id=job,signal=off -serial chardev:job </dev/null &
     GUEST_PID=$!
     wait "$GUEST_PID" || code=$?

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# The selftest on the kernels that the library promises to work on:
+#   Scripts/kernel-matrix.sh fetch [SERIES...]             newest Debian cloud kernel of each series, into the cache
+#   Scripts/kernel-matrix.sh run [OPTIONS] [SERIES...]     boots each, runs the whole selftest as root and as a user,
+#                                                          and compares with Tests/KernelMatrix/expected/
+#       --accept            records the outcomes as the expected ones (review the difference in git)
+#       --selftest FILE     uses this static executable instead of building one
+#       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
+#       --limit SECONDS     time limit of one kernel (default: 600)
+#   Scripts/kernel-matrix.sh table [--check]               writes docs/kernel-matrix.md and its picture
+# No SERIES means every series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/matrix/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/matrix/lib.sh"
+# shellcheck source=SCRIPTDIR/matrix/guest.sh
+source "$MATRIX/guest.sh"
+
+EXPECTED=$REPO/Tests/KernelMatrix/expected
+
+usage() {
+    sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit "$1"
+}
+
+report() { python3 "$MATRIX/report.py" "$@"; }
+
+build_selftest() {
+    note "building the static selftest"
+    swift build --package-path "$REPO" --scratch-path "$REPO/.build-static" -c release \
+        -Xswiftc -static-executable --product uffd-selftest >"$1/build.log" 2>&1 ||
+        { tail -n 40 "$1/build.log" >&2; die "the selftest does not build"; }
+    SELFTEST=$REPO/.build-static/release/uffd-selftest
+}
+
+# run_series SERIES TREE WORK KERNEL: boots one kernel and leaves what it said in WORK.
+run_series() {
+    local series=$1 tree=$2 work=$3 kernel=$4 code=0
+    mkdir -p "$work"
+    cp -al "$tree" "$work/root"
+    guest_pack "$work/root" "$work/initramfs"
+    rm -rf "$work/root"
+    cp "$kernel/release" "$work/release"
+    SECONDS=0
+    guest_boot "$kernel" "$work/initramfs" "$work/console" "$limit" >"$work/results.tar" || code=$?
+    rm "$work"/initramfs*
+    tar -C "$work" --ignore-zeros -xf "$work/results.tar" 2>/dev/null || true
+    rm "$work/results.tar"
+    case $code in
+        124) echo "no end after $limit s" ;;
+        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/console" || echo "the guest died without a word" ;;
+    esac >"$work/death"
+    echo "$SECONDS" >"$work/seconds"
+}
+
+run() {
+    local accept='' output=$REPO/.build-matrix limit=600 failed=0 series kernel
+    SELFTEST=
+    while (($#)); do
+        case $1 in
+            --accept) accept=--accept ;;
+            --selftest) SELFTEST=${2:?} && shift ;;
+            --output) output=${2:?} && shift ;;
+            --limit) limit=${2:?} && shift ;;
+            -*) usage 64 >&2 ;;
+            *) break ;;
+        esac
+        shift
+    done
+    (($#)) || set -- "${ALL_SERIES[@]}"
+    for series; do check_series "$series"; done
+
+    scratch=$(mktemp -d)
+    trap 'guest_stop; rm -rf "$scratch"' EXIT
+    trap 'exit 130' INT TERM
+    [[ $SELFTEST ]] || build_selftest "$scratch"
+    [[ -x $SELFTEST ]] || die "not an executable file: $SELFTEST"
+    guest_tree "$scratch/tree"
+    guest_program "$scratch/tree" "$SELFTEST" uffd-selftest
+    strip "$scratch/tree/bin/uffd-selftest" 2>/dev/null || true
+    sed -e "s/@LIMIT@/$((limit / 2))/" "$MATRIX/selftest-job" >"$scratch/tree/job"
+    chmod +x "$scratch/tree/job"
+
+    mkdir -p "$output"
+    for series; do
+        kernel=$(kernel_dir "$series") || { failed=1 && continue; }
+        run_series "$series" "$scratch/tree" "$scratch/$series" "$kernel"
+        # shellcheck disable=SC2086 # empty or one word
+        report check $accept "$scratch/$series" "$series" "$EXPECTED/$series.json" || failed=1
+        rm -rf "${output:?}/$series"
+        mv -T "$scratch/$series" "$output/$series"
+    done
+    exit $failed
+}
+
+(($#)) || usage 64 >&2
+command=$1
+shift
+case $command in
+    fetch) exec "$MATRIX/fetch.sh" "$@" ;;
+    run) run "$@" ;;
+    table) report table "$@" "$EXPECTED" "$REPO/docs" ;;
+    -h | --help) usage 0 ;;
+    *) usage 64 >&2 ;;
+esac

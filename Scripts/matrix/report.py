@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Compares what the guests reported with what is expected, and writes JUnit and the tables.
+
+report.py check [--accept] RESULTS-DIR SERIES EXPECTED-FILE
+report.py table [--check] EXPECTED-DIR DOCS-DIR
+"""
+
+import argparse
+import json
+import sys
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+WHO = ("root", "user")
+
+
+class Outcome:
+    """What one result came to: "pass", "skip" or "fail", and why."""
+
+    def __init__(self, outcome, reason=""):
+        self.outcome = outcome
+        self.reason = reason if outcome == "skip" else ""
+        self.text = f"{outcome}: {reason}" if reason else outcome
+
+    def __eq__(self, other):
+        return other is not None and (self.outcome, self.reason) == (other.outcome, other.reason)
+
+
+def load_expected(path):
+    """Expected outcomes as {who: {(case, memory): Outcome}}; the file keeps them grouped, to be short."""
+    expected = {who: {} for who in WHO}
+    if not path.exists():
+        return expected, {}
+    document = json.loads(path.read_text())
+    for who in WHO:
+        for group, cases in document[who].items():
+            outcome, _, reason = group.partition(": ")
+            for case, memories in cases.items():
+                for memory in memories.split(" "):
+                    expected[who][case, memory] = Outcome(outcome, reason)
+    return expected, document
+
+
+def save_expected(path, release, results):
+    document = {"kernel": release}
+    for who in WHO:
+        groups = document[who] = {}
+        for (case, memory), outcome in results[who].items():
+            cases = groups.setdefault(outcome.text if outcome.outcome == "skip" else outcome.outcome, {})
+            cases[case] = f"{cases[case]} {memory}" if case in cases else memory
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_results(directory, who):
+    """The raw results of one half of a run, or None and why there are none."""
+    path = directory / f"{who}.json"
+    try:
+        return json.loads(path.read_text())["results"], ""
+    except (OSError, ValueError, KeyError):
+        death = (directory / "death").read_text().strip()
+        code = directory / f"{who}.exit"
+        return None, death or (f"exit {code.read_text().strip()}" if code.exists() else "not reached")
+
+
+def write_junit(path, series, halves):
+    suites = xml.Element("testsuites", name=f"Linux {series}")
+    for who, (results, missing) in halves.items():
+        suite = xml.SubElement(suites, "testsuite", name=f"{series}.{who}")
+        for result in results or []:
+            name = f"{result['case']} on {result['memory']}"
+            case = xml.SubElement(suite, "testcase", classname=suite.get("name"), name=name,
+                                  time=str(result["seconds"]))
+            if result["outcome"] == "skip":
+                xml.SubElement(case, "skipped", message=result["reason"] or "")
+            elif result["outcome"] == "fail":
+                xml.SubElement(case, "failure", message=result["reason"] or "").text = result.get("detail") or ""
+        if results is None:
+            case = xml.SubElement(suite, "testcase", classname=suite.get("name"), name="the whole run")
+            xml.SubElement(case, "error", message=missing)
+        for counted in ("testcase", "failure", "error", "skipped"):
+            key = {"testcase": "tests", "failure": "failures", "error": "errors"}.get(counted, counted)
+            suite.set(key, str(sum(1 for _ in suite.iter(counted))))
+    xml.indent(suites)
+    xml.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def check(directory, series, expected_path, accept):
+    release = (directory / "release").read_text().strip()
+    halves = {who: load_results(directory, who) for who in WHO}
+    write_junit(directory / "junit.xml", series, halves)
+
+    expected, _ = load_expected(expected_path)
+    seen = {who: {} for who in WHO}
+    problems, summary = [], []
+    for who, (results, missing) in halves.items():
+        if results is None:
+            problems.append(f"{who}: no results: {missing}")
+            continue
+        for result in results:
+            reason = (result.get("reason") or "").replace(release, "this kernel")
+            seen[who][result["case"], result["memory"]] = Outcome(result["outcome"], reason)
+        counts = {name: sum(o.outcome == name for o in seen[who].values()) for name in ("pass", "fail", "skip")}
+        summary.append(f"{who} " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
+        details = {(r["case"], r["memory"]): r for r in results}
+        for identity in {**expected[who], **seen[who]}:
+            was, now = expected[who].get(identity), seen[who].get(identity)
+            failed = now is not None and now.outcome == "fail"
+            if failed or (was != now and not accept):
+                change = f"{was.text if was else 'not expected'} -> {now.text if now else 'gone'}"
+                result = details.get(identity, {})
+                told = f": {result.get('reason') or ''} {result.get('detail') or ''}".rstrip(" :") if failed else ""
+                problems.append(f"{who}: {identity[0]} on {identity[1]}: {change}{told}")
+
+    seconds = (directory / "seconds").read_text().strip()
+    verdict = "as expected" if not problems else f"{len(problems)} not as expected"
+    print(f"{series} ({release}), {seconds} s: {'; '.join(summary) or 'no results'}: {verdict}", flush=True)
+    for problem in problems:
+        print(f"    {problem}", flush=True)
+    if accept and all(results is not None for results, _ in halves.values()):
+        save_expected(expected_path, release, seen)
+    return 1 if problems else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("check")
+    command.add_argument("--accept", action="store_true")
+    command.add_argument("results", type=Path)
+    command.add_argument("series")
+    command.add_argument("expected", type=Path)
+    command = commands.add_parser("table")
+    command.add_argument("--check", action="store_true")
+    command.add_argument("expected", type=Path)
+    command.add_argument("docs", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "check":
+        return check(arguments.results, arguments.series, arguments.expected, arguments.accept)
+    import table  # only the table needs the drawing library
+
+    return table.write(arguments.expected, arguments.docs, arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
