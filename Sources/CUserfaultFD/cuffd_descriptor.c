@@ -1,0 +1,83 @@
+// Descriptors: open, close, read, write, and the ways of waiting for them.
+#define _GNU_SOURCE
+#include "cuffd_answer.h"
+#include "cuffd_calls.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+const int CUFFD_O_CLOEXEC = O_CLOEXEC;
+const int CUFFD_O_NONBLOCK = O_NONBLOCK;
+const int CUFFD_O_RDONLY = O_RDONLY;
+const int CUFFD_O_RDWR = O_RDWR;
+const short CUFFD_POLLIN = POLLIN;
+const short CUFFD_POLLERR = POLLERR;
+const short CUFFD_POLLHUP = POLLHUP;
+
+int cuffd_open(const char *path, int flags) { return CUFFD_ANSWER(open(path, flags, 0600)); }
+
+int cuffd_close(int fd) { return CUFFD_ANSWER(close(fd)); }
+
+int cuffd_dup(int fd) { return CUFFD_ANSWER(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
+
+int cuffd_status_flags(int fd) { return CUFFD_ANSWER(fcntl(fd, F_GETFL)); }
+
+int cuffd_set_status_flags(int fd, int flags) { return CUFFD_ANSWER(fcntl(fd, F_SETFL, flags)); }
+
+ssize_t cuffd_read(int fd, void *bytes, size_t count) { return CUFFD_ANSWER(read(fd, bytes, count)); }
+
+ssize_t cuffd_write(int fd, const void *bytes, size_t count) { return CUFFD_ANSWER(write(fd, bytes, count)); }
+
+ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset) {
+    return CUFFD_ANSWER(pread(fd, bytes, count, offset));
+}
+
+ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset) {
+    return CUFFD_ANSWER(pwrite(fd, bytes, count, offset));
+}
+
+int cuffd_poll(int fd, short events, int milliseconds) {
+    struct pollfd entry = {.fd = fd, .events = events};
+    int ready = CUFFD_ANSWER(poll(&entry, 1, milliseconds));
+    return ready > 0 ? entry.revents : ready;
+}
+
+int cuffd_poll2(int first, int second, short events, int milliseconds, short ready[2]) {
+    struct pollfd entries[2] = {{.fd = first, .events = events}, {.fd = second, .events = events}};
+    int answer = CUFFD_ANSWER(poll(entries, 2, milliseconds));
+    ready[0] = answer > 0 ? entries[0].revents : 0;
+    ready[1] = answer > 0 ? entries[1].revents : 0;
+    return answer;
+}
+
+int cuffd_eventfd(void) { return CUFFD_ANSWER(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+
+int cuffd_eventfd_signal(int fd) { return CUFFD_ANSWER(eventfd_write(fd, 1)); }
+
+int cuffd_eventfd_drain(int fd) {
+    eventfd_t count;
+    return CUFFD_ANSWER(eventfd_read(fd, &count));
+}
+
+int cuffd_epoll_create(void) { return CUFFD_ANSWER(epoll_create1(EPOLL_CLOEXEC)); }
+
+int cuffd_epoll_add(int epoll, int fd, uint64_t token, int edge_triggered) {
+    struct epoll_event event = {.events = EPOLLIN | (edge_triggered ? EPOLLET : 0), .data.u64 = token};
+    return CUFFD_ANSWER(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+}
+
+int cuffd_epoll_delete(int epoll, int fd) { return CUFFD_ANSWER(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL)); }
+
+int cuffd_epoll_wait(int epoll, uint64_t *tokens, uint32_t *events, int count, int milliseconds) {
+    struct epoll_event ready[64];
+    int capacity = count < 64 ? count : 64;
+    int answer = CUFFD_ANSWER(epoll_wait(epoll, ready, capacity, milliseconds));
+    for (int i = 0; i < answer; i++) {
+        tokens[i] = ready[i].data.u64;
+        events[i] = ready[i].events;
+    }
+    return answer;
+}

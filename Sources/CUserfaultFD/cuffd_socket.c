@@ -1,0 +1,98 @@
+// Unix sockets, and descriptors passed over them.
+#define _GNU_SOURCE
+#include "cuffd_answer.h"
+#include "cuffd_calls.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { CONTROL_BYTES = CMSG_SPACE(CUFFD_MAX_DESCRIPTORS * sizeof(int)) };
+
+/// Room for the control message, aligned as its header must be.
+union control {
+    struct cmsghdr header;
+    char bytes[CONTROL_BYTES];
+};
+
+int cuffd_socketpair(int sockets[2]) {
+    return CUFFD_ANSWER(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets));
+}
+
+static int fill_address(struct sockaddr_un *address, const char *path) {
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address->sun_path) return -ENAMETOOLONG;
+    strcpy(address->sun_path, path);
+    return 0;
+}
+
+static int unix_socket(const char *path, int (*attach)(int, const struct sockaddr *, socklen_t), int backlog) {
+    struct sockaddr_un address;
+    int error = fill_address(&address, path);
+    if (error < 0) return error;
+    int fd = CUFFD_ANSWER(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (fd < 0) return fd;
+    error = CUFFD_ANSWER(attach(fd, (struct sockaddr *)&address, sizeof address));
+    if (error == 0 && backlog > 0) error = CUFFD_ANSWER(listen(fd, backlog));
+    if (error == 0) return fd;
+    close(fd);
+    return error;
+}
+
+int cuffd_unix_listen(const char *path, int backlog) { return unix_socket(path, bind, backlog > 0 ? backlog : 1); }
+
+int cuffd_unix_connect(const char *path) { return unix_socket(path, connect, 0); }
+
+int cuffd_accept(int listener) { return CUFFD_ANSWER(accept4(listener, NULL, NULL, SOCK_CLOEXEC)); }
+
+int cuffd_peer_credentials(int socket, struct cuffd_peer *peer) {
+    struct ucred credentials = {0};
+    socklen_t size = sizeof credentials;
+    int answer = CUFFD_ANSWER(getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size));
+    *peer = (struct cuffd_peer){credentials.pid, credentials.uid, credentials.gid};
+    return answer;
+}
+
+ssize_t cuffd_send_descriptors(
+    int socket, const void *bytes, size_t count, const int *descriptors, size_t descriptor_count) {
+    if (descriptor_count > CUFFD_MAX_DESCRIPTORS) return -EINVAL;
+    union control control = {0};
+    struct iovec payload = {(void *)bytes, count};
+    struct msghdr message = {.msg_iov = &payload, .msg_iovlen = 1};
+    if (descriptor_count > 0) {
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(descriptor_count * sizeof(int));
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(descriptor_count * sizeof(int));
+        memcpy(CMSG_DATA(header), descriptors, descriptor_count * sizeof(int));
+    }
+    return CUFFD_ANSWER(sendmsg(socket, &message, MSG_NOSIGNAL));
+}
+
+ssize_t cuffd_receive_descriptors(
+    int socket, void *bytes, size_t count, int *descriptors, size_t *descriptor_count, int *truncated) {
+    union control control;
+    struct iovec payload = {bytes, count};
+    struct msghdr message = {
+        .msg_iov = &payload,
+        .msg_iovlen = 1,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes,
+    };
+    *descriptor_count = 0;
+    *truncated = 0;
+    ssize_t received = CUFFD_ANSWER(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));
+    if (received < 0) return received;
+    *truncated = (message.msg_flags & MSG_CTRUNC) != 0;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        size_t passed = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(descriptors + *descriptor_count, CMSG_DATA(header), passed * sizeof(int));
+        *descriptor_count += passed;
+    }
+    return received;
+}

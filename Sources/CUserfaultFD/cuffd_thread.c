@@ -1,0 +1,99 @@
+// Threads that belong to no runtime: handlers must not run where a page fault could block a thread pool.
+#define _GNU_SOURCE
+#include "cuffd_answer.h"
+#include "cuffd_calls.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+_Static_assert(sizeof(pthread_t) == sizeof(cuffd_thread_t), "pthread_t fits a word");
+
+struct start {
+    void (*body)(void *);
+    void *argument;
+    char name[16];
+};
+
+static void *run(void *opaque) {
+    struct start start = *(struct start *)opaque;
+    free(opaque);
+    // Containers may forbid naming; a thread without a name works as well.
+    (void)pthread_setname_np(pthread_self(), start.name);
+    start.body(start.argument);
+    return NULL;
+}
+
+int cuffd_thread_create(
+    cuffd_thread_t *thread, const char *name, size_t stack_size, void (*body)(void *), void *argument) {
+    struct start *start = malloc(sizeof *start);
+    if (start == NULL) return -ENOMEM;
+    *start = (struct start){.body = body, .argument = argument};
+    strncpy(start->name, name, sizeof start->name - 1);
+
+    pthread_attr_t attributes;
+    int error = pthread_attr_init(&attributes);
+    if (error == 0 && stack_size != 0) error = pthread_attr_setstacksize(&attributes, stack_size);
+
+    // The mask is inherited, so the new thread never runs a handler of the program it serves.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t created;
+    if (error == 0) error = pthread_create(&created, &attributes, run, start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+
+    if (error != 0) {
+        free(start);
+        return -error;
+    }
+    *thread = (cuffd_thread_t)created;
+    return 0;
+}
+
+int cuffd_thread_join(cuffd_thread_t thread, int milliseconds) {
+    if (milliseconds < 0) return -pthread_join((pthread_t)thread, NULL);
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += milliseconds / 1000;
+    deadline.tv_nsec += (milliseconds % 1000) * 1000000L;
+    if (deadline.tv_nsec >= 1000000000L) {
+        deadline.tv_sec += 1;
+        deadline.tv_nsec -= 1000000000L;
+    }
+    return -pthread_timedjoin_np((pthread_t)thread, NULL, &deadline);
+}
+
+int cuffd_thread_detach(cuffd_thread_t thread) { return -pthread_detach((pthread_t)thread); }
+
+int cuffd_set_affinity(uint64_t mask) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int cpu = 0; cpu < 64; cpu++)
+        if (mask >> cpu & 1) CPU_SET(cpu, &set);
+    return CUFFD_ANSWER(sched_setaffinity(0, sizeof set, &set));
+}
+
+int cuffd_get_affinity(uint64_t *mask) {
+    cpu_set_t set;
+    int answer = CUFFD_ANSWER(sched_getaffinity(0, sizeof set, &set));
+    if (answer < 0) return answer;
+    *mask = 0;
+    for (int cpu = 0; cpu < 64; cpu++)
+        if (CPU_ISSET(cpu, &set)) *mask |= UINT64_C(1) << cpu;
+    return 0;
+}
+
+int cuffd_current_cpu(void) { return CUFFD_ANSWER(sched_getcpu()); }
+
+int cuffd_sched_yield(void) { return CUFFD_ANSWER(sched_yield()); }
+
+uint64_t cuffd_monotonic_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}

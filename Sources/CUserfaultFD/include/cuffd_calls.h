@@ -1,0 +1,219 @@
+// One function per system call. Like the kernel, each answers a value >= 0, or -errno.
+//
+// Nothing here loops, retries or decides; `errno` is never left for the caller to read.
+// Output words are set to 0 before the call: old kernels leave them untouched on some failures.
+#ifndef CUFFD_CALLS_H
+#define CUFFD_CALLS_H
+
+#include "cuffd_abi.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// MARK: userfaultfd (cuffd_uffd.c)
+
+/// userfaultfd(2): the new descriptor. `flags`: O_CLOEXEC, O_NONBLOCK, CUFFD_USER_MODE_ONLY.
+int cuffd_userfaultfd(int flags);
+/// open("/dev/userfaultfd"): a descriptor for cuffd_device_new.
+int cuffd_device_open(void);
+/// USERFAULTFD_IOC_NEW: a new userfaultfd made by the device.
+int cuffd_device_new(int device, int flags);
+/// Any ioctl, with its argument passed through as it is.
+int cuffd_ioctl(int fd, uint64_t request, void *argument);
+
+int cuffd_api(int fd, uint64_t features, uint64_t *supported, uint64_t *ioctls);
+int cuffd_register(int fd, uint64_t start, uint64_t len, uint64_t mode, uint64_t *ioctls);
+int cuffd_unregister(int fd, uint64_t start, uint64_t len);
+int cuffd_wake(int fd, uint64_t start, uint64_t len);
+int cuffd_copy(int fd, uint64_t dst, uint64_t src, uint64_t len, uint64_t mode, int64_t *copied);
+int cuffd_zeropage(int fd, uint64_t start, uint64_t len, uint64_t mode, int64_t *zeroed);
+int cuffd_move(int fd, uint64_t dst, uint64_t src, uint64_t len, uint64_t mode, int64_t *moved);
+int cuffd_writeprotect(int fd, uint64_t start, uint64_t len, uint64_t mode);
+int cuffd_continue(int fd, uint64_t start, uint64_t len, uint64_t mode, int64_t *mapped);
+int cuffd_poison(int fd, uint64_t start, uint64_t len, uint64_t mode, int64_t *updated);
+int cuffd_rwprotect(int fd, uint64_t start, uint64_t len, uint64_t mode);
+int cuffd_set_mode(int fd, uint64_t enable, uint64_t disable);
+/// read(2) of up to `count` messages; answers bytes.
+ssize_t cuffd_read_messages(int fd, struct cuffd_msg *messages, size_t count);
+
+// MARK: Descriptors and waiting (cuffd_descriptor.c)
+
+extern const int CUFFD_O_CLOEXEC;
+extern const int CUFFD_O_NONBLOCK;
+extern const int CUFFD_O_RDONLY;
+extern const int CUFFD_O_RDWR;
+extern const short CUFFD_POLLIN;
+extern const short CUFFD_POLLERR;
+extern const short CUFFD_POLLHUP;
+
+int cuffd_open(const char *path, int flags);
+int cuffd_close(int fd);
+/// A duplicate with close-on-exec set.
+int cuffd_dup(int fd);
+/// F_GETFL.
+int cuffd_status_flags(int fd);
+/// F_SETFL.
+int cuffd_set_status_flags(int fd, int flags);
+ssize_t cuffd_read(int fd, void *bytes, size_t count);
+ssize_t cuffd_write(int fd, const void *bytes, size_t count);
+ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset);
+ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset);
+/// poll(2) of one descriptor: the events that are ready (POLL* bits), 0 on time-out. Negative time: no limit.
+int cuffd_poll(int fd, short events, int milliseconds);
+/// poll(2) of two descriptors, either of which may be -1; `ready` answers the bits of each.
+int cuffd_poll2(int first, int second, short events, int milliseconds, short ready[2]);
+/// eventfd(2), close-on-exec and non-blocking.
+int cuffd_eventfd(void);
+/// Adds 1 to an eventfd.
+int cuffd_eventfd_signal(int fd);
+/// Takes an eventfd's count.
+int cuffd_eventfd_drain(int fd);
+/// epoll_create1(2), close-on-exec.
+int cuffd_epoll_create(void);
+/// EPOLL_CTL_ADD of EPOLLIN, level-triggered or edge-triggered.
+int cuffd_epoll_add(int epoll, int fd, uint64_t token, int edge_triggered);
+int cuffd_epoll_delete(int epoll, int fd);
+/// epoll_wait(2) for up to 64 descriptors: how many tokens and EPOLL* masks were written.
+int cuffd_epoll_wait(int epoll, uint64_t *tokens, uint32_t *events, int count, int milliseconds);
+
+// MARK: Memory (cuffd_memory.c)
+
+extern const int CUFFD_PROT_NONE;
+extern const int CUFFD_PROT_READ;
+extern const int CUFFD_PROT_WRITE;
+extern const int CUFFD_PROT_EXEC;
+extern const int CUFFD_MAP_SHARED;
+extern const int CUFFD_MAP_PRIVATE;
+extern const int CUFFD_MAP_ANONYMOUS;
+extern const int CUFFD_MAP_FIXED;
+extern const int CUFFD_MAP_FIXED_NOREPLACE;
+extern const int CUFFD_MAP_NORESERVE;
+extern const int CUFFD_MAP_POPULATE;
+extern const int CUFFD_MAP_LOCKED;
+extern const int CUFFD_MAP_HUGETLB;
+extern const int CUFFD_MAP_HUGE_SHIFT;
+extern const unsigned int CUFFD_MFD_CLOEXEC;
+extern const unsigned int CUFFD_MFD_ALLOW_SEALING;
+extern const unsigned int CUFFD_MFD_HUGETLB;
+extern const int CUFFD_SEAL_SEAL;
+extern const int CUFFD_SEAL_SHRINK;
+extern const int CUFFD_SEAL_GROW;
+extern const int CUFFD_SEAL_WRITE;
+extern const int CUFFD_SEAL_FUTURE_WRITE;
+extern const int CUFFD_MREMAP_MAYMOVE;
+extern const int CUFFD_MREMAP_FIXED;
+extern const int CUFFD_MREMAP_DONTUNMAP;
+extern const int CUFFD_FALLOC_KEEP_SIZE;
+extern const int CUFFD_FALLOC_PUNCH_HOLE;
+
+/// Bytes in a base page.
+size_t cuffd_page_size(void);
+/// mmap(2): the address through `address`, which comes in as the hint or the fixed address.
+int cuffd_mmap(uint64_t *address, size_t length, int protection, int flags, int fd, int64_t offset);
+int cuffd_munmap(uint64_t address, size_t length);
+int cuffd_mprotect(uint64_t address, size_t length, int protection);
+int cuffd_madvise(uint64_t address, size_t length, int advice);
+/// process_madvise(2) on another process, over one range; answers bytes advised.
+ssize_t cuffd_process_madvise(int pidfd, uint64_t address, size_t length, int advice);
+/// mremap(2): the new address through `new_address`, which comes in as the target of FIXED or DONTUNMAP.
+int cuffd_mremap(uint64_t address, size_t length, size_t new_length, int flags, uint64_t *new_address);
+/// mincore(2): a byte per page, bit 0 set where the page is in memory.
+int cuffd_mincore(uint64_t address, size_t length, unsigned char *pages);
+int cuffd_mlock(uint64_t address, size_t length);
+int cuffd_munlock(uint64_t address, size_t length);
+
+int cuffd_memfd_create(const char *name, unsigned int flags);
+int cuffd_ftruncate(int fd, int64_t length);
+int cuffd_fallocate(int fd, int mode, int64_t offset, int64_t length);
+int cuffd_add_seals(int fd, int seals);
+int cuffd_get_seals(int fd);
+
+/// What fstat(2) says of a file.
+struct cuffd_file_status {
+    uint64_t bytes;
+    /// Units of 512 bytes.
+    uint64_t blocks;
+    uint64_t device;
+    uint64_t inode;
+    /// What one page of the file takes: the huge page size on hugetlbfs.
+    uint64_t block_size;
+};
+int cuffd_fstat(int fd, struct cuffd_file_status *status);
+
+/// PAGEMAP_SCAN on a /proc/PID/pagemap descriptor: how many regions were written.
+int cuffd_pagemap_scan(int pagemap, struct cuffd_pm_scan_arg *argument);
+
+/// process_vm_readv(2) and process_vm_writev(2), one range on each side; answer bytes.
+ssize_t cuffd_process_vm_read(pid_t pid, uint64_t remote, void *local, size_t length);
+ssize_t cuffd_process_vm_write(pid_t pid, uint64_t remote, const void *local, size_t length);
+
+// MARK: Processes (cuffd_process.c)
+
+extern const int CUFFD_SIGKILL;
+extern const int CUFFD_CAP_SYS_PTRACE;
+extern const int CUFFD_CAP_SYS_ADMIN;
+
+pid_t cuffd_getpid(void);
+pid_t cuffd_gettid(void);
+uint32_t cuffd_effective_user(void);
+/// pidfd_open(2): readable when the process exits.
+int cuffd_pidfd_open(pid_t pid);
+int cuffd_pidfd_send_signal(int pidfd, int signal);
+/// Whether this thread has a capability in its effective set: 0 or 1. The user namespace is not looked at.
+int cuffd_has_capability(int capability);
+/// uname(2): release and machine, each cut to the size given.
+int cuffd_uname(char *release, size_t release_size, char *machine, size_t machine_size);
+
+// MARK: Threads (cuffd_thread.c)
+
+typedef uint64_t cuffd_thread_t;
+
+/// A thread with every signal blocked, named `name` (cut to 15 bytes). `stack_size` 0: the default.
+int cuffd_thread_create(
+    cuffd_thread_t *thread, const char *name, size_t stack_size, void (*body)(void *), void *argument);
+/// Waits for the thread's end. Negative time: no limit; -ETIMEDOUT when the time is over.
+int cuffd_thread_join(cuffd_thread_t thread, int milliseconds);
+int cuffd_thread_detach(cuffd_thread_t thread);
+/// Keeps the calling thread on the processors whose bit is set in `mask` (processors 0 to 63).
+int cuffd_set_affinity(uint64_t mask);
+/// The processors that the calling thread may run on (0 to 63).
+int cuffd_get_affinity(uint64_t *mask);
+/// The processor that the calling thread is on.
+int cuffd_current_cpu(void);
+int cuffd_sched_yield(void);
+/// Nanoseconds of CLOCK_MONOTONIC.
+uint64_t cuffd_monotonic_nanoseconds(void);
+
+// MARK: Unix sockets (cuffd_socket.c)
+
+enum : uint64_t {
+    /// The most descriptors that the kernel passes in one message.
+    CUFFD_MAX_DESCRIPTORS = 253,
+};
+
+/// What SO_PEERCRED says of a connected peer.
+struct cuffd_peer {
+    pid_t pid;
+    uint32_t uid;
+    uint32_t gid;
+};
+
+/// A connected pair of stream sockets, close-on-exec.
+int cuffd_socketpair(int sockets[2]);
+/// A listening stream socket bound to `path`, close-on-exec. -ENAMETOOLONG where the path does not fit.
+int cuffd_unix_listen(const char *path, int backlog);
+/// A stream socket connected to `path`, close-on-exec.
+int cuffd_unix_connect(const char *path);
+/// accept4(2), close-on-exec.
+int cuffd_accept(int listener);
+int cuffd_peer_credentials(int socket, struct cuffd_peer *peer);
+/// sendmsg(2) with SCM_RIGHTS, without SIGPIPE; answers bytes of payload sent, of which there must be at least one.
+ssize_t cuffd_send_descriptors(
+    int socket, const void *bytes, size_t count, const int *descriptors, size_t descriptor_count);
+/// recvmsg(2) with MSG_CMSG_CLOEXEC; answers bytes of payload, 0 at the end of the stream.
+/// `descriptors` has room for CUFFD_MAX_DESCRIPTORS; `truncated` is 1 where the kernel discarded some (MSG_CTRUNC).
+ssize_t cuffd_receive_descriptors(
+    int socket, void *bytes, size_t count, int *descriptors, size_t *descriptor_count, int *truncated);
+
+#endif
