@@ -1,0 +1,121 @@
+internal import CUserfaultFD
+
+/// Room for messages, allocated once, that ``UserfaultFD/read(into:)`` fills with as many as there are.
+///
+/// Reading and taking events allocates nothing. Fork events that are not taken close their descriptor when the batch is
+/// filled again or dies.
+@safe
+public struct EventBatch: ~Copyable, @unchecked Sendable {
+    private let messages: UnsafeMutableBufferPointer<cuffd_msg>
+    private var cursor = 0
+
+    /// The messages that the last read brought.
+    public private(set) var count = 0
+
+    /// What a fork event's descriptor inherits.
+    private var inheritance = Inheritance()
+
+    struct Inheritance {
+        var enabled: UserfaultFD.Features = []
+        var supported: UserfaultFD.Features = []
+        var handlesKernelFaults = false
+    }
+
+    /// An empty batch.
+    ///
+    /// - Parameter capacity: The most messages that one read takes; at least 1. A message is 32 bytes.
+    public init(capacity: Int = 64) {
+        precondition(capacity > 0, "a batch needs room for at least one message")
+        unsafe messages = .allocate(capacity: capacity)
+        unsafe messages.initialize(repeating: cuffd_msg())
+    }
+
+    deinit {
+        closeForksFromCursor()
+        unsafe messages.deallocate()
+    }
+
+    /// The most messages that one read takes.
+    public var capacity: Int { unsafe messages.count }
+
+    /// Whether every event was taken.
+    public var isEmpty: Bool { cursor == count }
+
+    /// Takes the next event, or `nil` where there is none left.
+    public mutating func next() -> Event? {
+        guard cursor < count else { return nil }
+        let message = unsafe messages[cursor]
+        cursor += 1
+        return event(message)
+    }
+
+    /// Takes the next event where it is a page fault; anything else stays.
+    ///
+    /// The way to look at faults alone without making an ``Event`` of each.
+    @inline(__always)
+    public mutating func nextPageFault() -> PageFault? {
+        guard cursor < count, unsafe messages[cursor].event == UInt8(truncatingIfNeeded: CUFFD_EVENT_PAGEFAULT) else {
+            return nil
+        }
+        let message = unsafe messages[cursor]
+        cursor += 1
+        return pageFault(message)
+    }
+
+    /// Forgets what is left, and lets a reader fill the batch anew.
+    ///
+    /// - Parameter fill: Answers the number of bytes it wrote, or `-errno`.
+    mutating func refill(
+        inheriting: Inheritance, _ fill: (UnsafeMutableBufferPointer<cuffd_msg>) -> Int
+    ) -> Int {
+        closeForksFromCursor()
+        cursor = 0
+        count = 0
+        inheritance = inheriting
+        let bytes = unsafe fill(messages)
+        if bytes > 0 { count = bytes / MemoryLayout<cuffd_msg>.size }
+        return bytes
+    }
+
+    private func event(_ message: cuffd_msg) -> Event {
+        switch UInt64(message.event) {
+        case CUFFD_EVENT_PAGEFAULT:
+            return .pagefault(pageFault(message))
+        case CUFFD_EVENT_FORK:
+            return .fork(
+                UserfaultFD(
+                    descriptor: OwnedDescriptor(adopting: CInt(bitPattern: unsafe message.arg.fork.ufd)),
+                    enabled: inheritance.enabled, supported: inheritance.supported, isNegotiated: true,
+                    handlesKernelFaults: inheritance.handlesKernelFaults))
+        case CUFFD_EVENT_REMAP:
+            let remap = unsafe message.arg.remap
+            return .remap(from: UInt(remap.from), to: UInt(remap.to), count: Int(clamping: remap.len))
+        case CUFFD_EVENT_REMOVE:
+            return .remove(range(message))
+        case CUFFD_EVENT_UNMAP:
+            return .unmap(range(message))
+        default:
+            return .unknown(message.event)
+        }
+    }
+
+    private func pageFault(_ message: cuffd_msg) -> PageFault {
+        let fault = unsafe message.arg.pagefault
+        return PageFault(
+            address: UInt(fault.address), flags: PageFault.Flags(rawValue: fault.flags), threadID: fault.ptid)
+    }
+
+    private func range(_ message: cuffd_msg) -> AddressRange {
+        let range = unsafe message.arg.remove
+        return AddressRange(start: UInt(range.start), end: UInt(range.end))
+    }
+
+    private func closeForksFromCursor() {
+        var index = cursor
+        while index < count {
+            let message = unsafe messages[index]
+            index += 1
+            if UInt64(message.event) == CUFFD_EVENT_FORK { _ = event(message) }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+internal import CUserfaultFD
+internal import SystemPackage
+
+extension Memfd {
+    /// Writes bytes into the file.
+    ///
+    /// The corresponding system call is `pwrite(2)`, repeated until everything is written.
+    ///
+    /// - Parameters:
+    ///   - bytes: What to write.
+    ///   - offset: Where to write it, in bytes.
+    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got: `ENOSPC` where the
+    ///   tmpfs is full, `EPERM` where a seal forbids it, `EINVAL` for a file of huge pages, which is written by mapping.
+    public func write(_ bytes: RawSpan, at offset: Int) throws(UserfaultError) {
+        try unsafe bytes.withUnsafeBytes { (buffer) throws(UserfaultError) in
+            try transfer(buffer.count, .writeFile) { done in
+                unsafe cuffd_pwrite(
+                    descriptor.rawValue, buffer.baseAddress! + done, buffer.count - done, Int64(offset + done))
+            }
+        }
+    }
+
+    /// Reads bytes of the file.
+    ///
+    /// The corresponding system call is `pread(2)`, repeated until everything is read.
+    ///
+    /// - Parameters:
+    ///   - bytes: Where they go: all of it is filled.
+    ///   - offset: Where to read, in bytes.
+    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got; `ENODATA` at the
+    ///   file's end.
+    public func read(into bytes: inout MutableRawSpan, at offset: Int) throws(UserfaultError) {
+        try unsafe bytes.withUnsafeMutableBytes { (buffer) throws(UserfaultError) in
+            try transfer(buffer.count, .readFile) { done in
+                unsafe cuffd_pread(
+                    descriptor.rawValue, buffer.baseAddress! + done, buffer.count - done, Int64(offset + done))
+            }
+        }
+    }
+
+    /// Repeats a call that may do a part of its work.
+    private func transfer(
+        _ count: Int, _ operation: UserfaultError.Operation, _ call: (Int) -> Int
+    ) throws(UserfaultError) {
+        var done = 0
+        while done < count {
+            let answer = call(done)
+            if answer == -Int(Errno.interrupted.rawValue) { continue }
+            guard answer >= 0 else { throw UserfaultError(operation, answer: answer, bytesCompleted: done) }
+            guard answer > 0 else { throw UserfaultError(operation, errno: .noData, bytesCompleted: done) }
+            done += answer
+        }
+    }
+
+    /// What can no longer be done with a file.
+    public struct Seals: OptionSet, Hashable, Sendable {
+        public let rawValue: Int32
+
+        public init(rawValue: Int32) {
+            self.rawValue = rawValue
+        }
+
+        /// No further seal. The corresponding C constant is `F_SEAL_SEAL`.
+        public static var seal: Seals { Seals(rawValue: 1) }
+        /// It does not become shorter. The corresponding C constant is `F_SEAL_SHRINK`.
+        public static var shrink: Seals { Seals(rawValue: 2) }
+        /// It does not become longer. The corresponding C constant is `F_SEAL_GROW`.
+        public static var grow: Seals { Seals(rawValue: 4) }
+        /// It is not written, and not registered through a shared mapping. The corresponding C constant is
+        /// `F_SEAL_WRITE`.
+        public static var write: Seals { Seals(rawValue: 8) }
+        /// It is not written but through shared mappings that are there already. The corresponding C constant is
+        /// `F_SEAL_FUTURE_WRITE`. Available since Linux 5.1.
+        public static var futureWrite: Seals { Seals(rawValue: 16) }
+    }
+
+    /// Adds seals, for ever.
+    ///
+    /// - Parameter seals: What shall no longer be done.
+    /// - Throws: ``UserfaultError``: `EBUSY` for ``Seals/write`` while a writable shared mapping exists, `EPERM` where
+    ///   no seal may be added.
+    public func addSeals(_ seals: Seals) throws(UserfaultError) {
+        let answer = cuffd_add_seals(descriptor.rawValue, seals.rawValue)
+        guard answer >= 0 else { throw UserfaultError(.seal, answer: answer) }
+    }
+
+    /// The seals that the file has.
+    ///
+    /// - Throws: ``UserfaultError``: `EINVAL` for a file that cannot have any.
+    public func seals() throws(UserfaultError) -> Seals {
+        let answer = cuffd_get_seals(descriptor.rawValue)
+        guard answer >= 0 else { throw UserfaultError(.seal, answer: answer) }
+        return Seals(rawValue: answer)
+    }
+}

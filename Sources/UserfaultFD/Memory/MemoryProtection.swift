@@ -1,0 +1,22 @@
+/// What may be done with mapped memory.
+public struct MemoryProtection: OptionSet, Hashable, Sendable {
+    public let rawValue: Int32
+
+    @inlinable
+    public init(rawValue: Int32) {
+        self.rawValue = rawValue
+    }
+
+    /// The corresponding C constant is `PROT_READ`.
+    public static var read: MemoryProtection { MemoryProtection(rawValue: 1) }
+    /// The corresponding C constant is `PROT_WRITE`.
+    public static var write: MemoryProtection { MemoryProtection(rawValue: 2) }
+    /// The corresponding C constant is `PROT_EXEC`.
+    public static var execute: MemoryProtection { MemoryProtection(rawValue: 4) }
+    /// Reading and writing.
+    public static var readWrite: MemoryProtection { [.read, .write] }
+    /// No access at all.
+    ///
+    /// The corresponding C constant is `PROT_NONE`.
+    public static var none: MemoryProtection { [] }
+}

@@ -1,0 +1,73 @@
+internal import CUserfaultFD
+
+/// The size of a page: a power of two, in bytes.
+public struct PageSize: Hashable, Comparable, Sendable {
+    /// Bytes in a page of this size.
+    public let bytes: Int
+
+    /// A page size of a number of bytes, or `nil` where that is not a power of two.
+    public init?(bytes: Int) {
+        guard bytes > 0, bytes & (bytes - 1) == 0 else { return nil }
+        self.bytes = bytes
+    }
+
+    private init(powerOfTwo bytes: Int) {
+        self.bytes = bytes
+    }
+
+    /// The machine's base page size: 4 KiB on x86-64.
+    public static let base = PageSize(powerOfTwo: cuffd_page_size())
+
+    /// 2 MiB: a huge page of x86-64, and of arm64 with 4 KiB base pages.
+    public static let twoMiB = PageSize(powerOfTwo: 2 << 20)
+
+    /// 1 GiB: the large huge page of x86-64 and arm64.
+    public static let oneGiB = PageSize(powerOfTwo: 1 << 30)
+
+    /// The size of the machine's default huge page, or `nil` where the kernel has none.
+    public static var defaultHuge: PageSize? {
+        guard let text = ProcFile.text("/proc/meminfo"),
+            let value = ProcFile.value(of: "Hugepagesize:", in: text),
+            let kibibytes = Int(value.prefix { $0.isNumber })
+        else { return nil }
+        return PageSize(bytes: kibibytes << 10)
+    }
+
+    /// The binary logarithm of the size: the form in which `MAP_HUGETLB` and `MFD_HUGETLB` take it.
+    public var log2: Int { bytes.trailingZeroBitCount }
+
+    /// The largest multiple of the page size that is not above an address.
+    @inlinable
+    public func roundDown(_ address: UInt) -> UInt {
+        address & ~UInt(bitPattern: bytes - 1)
+    }
+
+    /// The smallest multiple of the page size that is not below a number of bytes.
+    ///
+    /// - Precondition: the result fits in `Int`.
+    @inlinable
+    public func roundUp(_ count: Int) -> Int {
+        (count + bytes - 1) & ~(bytes - 1)
+    }
+
+    /// The number of pages that hold a number of bytes.
+    @inlinable
+    public func pages(in count: Int) -> Int {
+        roundUp(count) / bytes
+    }
+
+    public static func < (lhs: PageSize, rhs: PageSize) -> Bool {
+        lhs.bytes < rhs.bytes
+    }
+}
+
+extension PageSize: CustomStringConvertible {
+    public var description: String {
+        switch bytes {
+        case (1 << 30)...: "\(bytes >> 30) GiB"
+        case (1 << 20)...: "\(bytes >> 20) MiB"
+        case (1 << 10)...: "\(bytes >> 10) KiB"
+        default: "\(bytes) bytes"
+        }
+    }
+}

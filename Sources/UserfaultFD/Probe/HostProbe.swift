@@ -1,0 +1,100 @@
+internal import CUserfaultFD
+
+/// What the host has around userfaultfd: huge pages, swap, and the windows that tests look through.
+enum HostProbe {
+    static func checks() -> [KernelSupport.Check] {
+        [
+            unprivileged(), hugePages(), transparentHugePages(), swap(), pagemapScan(), frameNumbers(), memoryFailure(),
+        ]
+    }
+
+    private static func unprivileged() -> KernelSupport.Check {
+        let name = "unprivileged-kernel-mode-faults"
+        let meaning = "Ordinary users may handle kernel-mode faults through userfaultfd(2)"
+        guard let text = ProcFile.text("/proc/sys/vm/unprivileged_userfaultfd") else {
+            return .no(
+                name, meaning, reason: "/proc/sys/vm/unprivileged_userfaultfd cannot be read",
+                remedy: "mount /proc, or use a kernel with CONFIG_USERFAULTFD")
+        }
+        guard text.hasPrefix("1") else {
+            return .no(
+                name, meaning, reason: "vm.unprivileged_userfaultfd is 0",
+                remedy: "sysctl vm.unprivileged_userfaultfd=1, or give users access to /dev/userfaultfd")
+        }
+        return .yes(name, meaning)
+    }
+
+    private static func hugePages() -> KernelSupport.Check {
+        let name = "huge-pages"
+        let meaning = "The huge page pool has free pages"
+        let information = ProcFile.text("/proc/meminfo") ?? ""
+        guard let free = ProcFile.value(of: "HugePages_Free:", in: information).flatMap({ Int($0) }) else {
+            return .no(
+                name, meaning, reason: "the kernel has no hugetlbfs", remedy: "use a kernel with CONFIG_HUGETLBFS")
+        }
+        guard free > 0 else {
+            return .no(name, meaning, reason: "HugePages_Free is 0", remedy: "sysctl vm.nr_hugepages=64")
+        }
+        return .yes(name, meaning)
+    }
+
+    private static func transparentHugePages() -> KernelSupport.Check {
+        let name = "transparent-huge-pages"
+        let meaning = "Anonymous memory can be given transparent huge pages"
+        guard let text = ProcFile.text("/sys/kernel/mm/transparent_hugepage/enabled") else {
+            return .no(
+                name, meaning, reason: "the kernel has none, or /sys is not mounted",
+                remedy: "use a kernel with CONFIG_TRANSPARENT_HUGEPAGE, and mount /sys")
+        }
+        guard !text.contains("[never]") else {
+            return .no(
+                name, meaning, reason: "they are set to never",
+                remedy: "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled")
+        }
+        return .yes(name, meaning)
+    }
+
+    private static func swap() -> KernelSupport.Check {
+        let name = "swap"
+        let meaning = "Pages can be swapped out"
+        let lines = (ProcFile.text("/proc/swaps") ?? "").split(separator: "\n")
+        guard lines.count > 1 else {
+            return .no(name, meaning, reason: "no swap is in use", remedy: "swapon a file or a zram device")
+        }
+        return .yes(name, meaning)
+    }
+
+    private static func pagemapScan() -> KernelSupport.Check {
+        let name = "pagemap-scan"
+        let meaning = "PAGEMAP_SCAN finds written pages"
+        do throws(UserfaultError) {
+            let nothing = AddressRange(start: UInt(PageSize.base.bytes), count: PageSize.base.bytes)
+            _ = try PagemapScan().scan(nothing, for: PagemapScan.Query(all: .present), regionLimit: 1)
+            return .yes(name, meaning)
+        } catch {
+            return .no(
+                name, meaning, reason: error.description,
+                remedy: error.reason == .unsupported ? "use Linux 6.7 or later" : "mount /proc")
+        }
+    }
+
+    private static func frameNumbers() -> KernelSupport.Check {
+        let name = "page-frame-numbers"
+        let meaning = "/proc/self/pagemap tells page frame numbers"
+        guard cuffd_has_capability(CUFFD_CAP_SYS_ADMIN) == 1 else {
+            return .no(name, meaning, reason: "they are hidden without CAP_SYS_ADMIN", remedy: "run as root")
+        }
+        return .yes(name, meaning)
+    }
+
+    private static func memoryFailure() -> KernelSupport.Check {
+        let name = "memory-failure-handling"
+        let meaning = "A poisoned page's SIGBUS has the code BUS_MCEERR_AR; without it BUS_ADRERR"
+        guard ProcFile.text("/proc/sys/vm/memory_failure_early_kill") != nil else {
+            return .no(
+                name, meaning, reason: "the kernel lacks CONFIG_MEMORY_FAILURE",
+                remedy: "use a kernel with CONFIG_MEMORY_FAILURE")
+        }
+        return .yes(name, meaning)
+    }
+}
