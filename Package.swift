@@ -4,10 +4,12 @@ import PackageDescription
 let package = Package(
     name: "swift-userfaultfd",
     products: [
-        .library(name: "UserfaultFD", targets: ["UserfaultFD"])
+        .library(name: "UserfaultFD", targets: ["UserfaultFD"]),
+        .executable(name: "uffd-selftest", targets: ["uffd-selftest"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-system", from: "1.6.0")
+        .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     ],
     targets: [
         .target(name: "CUserfaultFD", cSettings: strictC),
@@ -19,6 +21,14 @@ let package = Package(
         .target(
             name: "UserfaultSelftest",
             dependencies: ["CSelftestSupport", "UserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
+        ),
+        .executableTarget(
+            name: "uffd-selftest",
+            dependencies: [
+                "CSelftestSupport", "UserfaultSelftest",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
         ),
     ],
     swiftLanguageModes: [.v6]

@@ -9,8 +9,10 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,6 +46,13 @@ int css_die_with(pid_t parent)
     if (prctl(PR_SET_PDEATHSIG, SIGKILL))
         return -errno;
     return getppid() == parent ? 0 : -ESRCH;
+}
+
+int css_pipe(int ends[2])
+{
+    if (pipe2(ends, O_CLOEXEC) || fcntl(ends[0], F_SETFL, O_NONBLOCK))
+        return -errno;
+    return 0;
 }
 
 int css_become_subreaper(void)
@@ -124,4 +133,16 @@ int css_unshare_mounts(void)
 int css_mount_tmpfs(const char *directory, const char *options)
 {
     return mount("uffd-selftest", directory, "tmpfs", MS_NOSUID | MS_NODEV, options) ? -errno : 0;
+}
+
+int css_socket_pair(int ends[2])
+{
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) ? -errno : 0;
+}
+
+bool css_is_tmpfs(const char *directory)
+{
+    enum { TMPFS = 0x01021994 };
+    struct statfs information;
+    return statfs(directory, &information) == 0 && information.f_type == TMPFS;
 }

@@ -13,6 +13,11 @@ int css_spawn_self(char *const arguments[], char *const environment[], int outpu
 // In the process started: have it killed when `parent`, which started it, dies. -ESRCH when that has happened.
 int css_die_with(pid_t parent);
 
+// A pipe whose ends are close-on-exec, and whose reading end (ends[0]) does not block.
+int css_pipe(int ends[2]);
+
+int css_socket_pair(int ends[2]);
+
 int css_become_subreaper(void);
 int css_pidfd_open(pid_t pid);
 
@@ -36,5 +41,6 @@ int css_swapon(const char *path);
 int css_swapoff(const char *path);
 int css_unshare_mounts(void);
 int css_mount_tmpfs(const char *directory, const char *options);
+bool css_is_tmpfs(const char *directory);
 
 #endif

@@ -3,15 +3,13 @@ import Synchronization
 /// What the body of a case knows about its run, and where it leaves what a reader should know besides the outcome.
 package final class CaseContext: Sendable {
     private let memoryType: MemoryType?
-    private let state = Mutex(State())
+    private let note: @Sendable (String) -> Void
+    private let evidenceClosures = Mutex<[@Sendable () -> String]>([])
 
-    private struct State {
-        var notes: [String] = []
-        var evidence: [@Sendable () -> String] = []
-    }
-
-    init(memory: MemoryType?) {
+    /// - Parameter note: Takes each line that the body records, at once, so that a hang does not lose it.
+    init(memory: MemoryType?, note: @escaping @Sendable (String) -> Void) {
         memoryType = memory
+        self.note = note
     }
 
     /// The memory type of this result. A case that declares no memory types has none and must not ask.
@@ -24,12 +22,12 @@ package final class CaseContext: Sendable {
 
     /// Keeps a line for the result's `detail`, such as which of several lawful answers the kernel gave.
     package func record(_ note: String) {
-        state.withLock { $0.notes.append(note) }
+        self.note(note)
     }
 
     /// Adds something to print if the case fails: a page's content, pagemap words. Not run otherwise.
     package func onFailure(_ evidence: @escaping @Sendable () -> String) {
-        state.withLock { $0.evidence.append(evidence) }
+        evidenceClosures.withLock { $0.append(evidence) }
     }
 
     /// Ends the case as a skip.
@@ -37,10 +35,8 @@ package final class CaseContext: Sendable {
         throw CaseSkip(reason)
     }
 
-    var notes: [String] { state.withLock { $0.notes } }
-
     /// Runs what `onFailure` kept, the latest first, because that is nearest to the failure.
     func evidence() -> [String] {
-        state.withLock { $0.evidence }.reversed().map { $0() }
+        evidenceClosures.withLock { $0 }.reversed().map { $0() }
     }
 }

@@ -4,12 +4,15 @@ package struct CaseFailure: Error {
     package let seen: String
     package let file: String
     package let line: Int
+    /// The state of the process's userfaultfds when it happened: unwinding may close them.
+    let descriptors: [String]
 
     package init(expected: String, seen: String, file: String = #fileID, line: Int = #line) {
         self.expected = expected
         self.seen = seen
         self.file = file
         self.line = line
+        descriptors = UserfaultInfo.lines()
     }
 }
 

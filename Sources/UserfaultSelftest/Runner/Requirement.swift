@@ -1,7 +1,9 @@
+package import UserfaultFD
+
 /// What a case needs from the kernel, the host or the user; where it is missing, the result is a skip that says so.
 package enum Requirement: Hashable, Sendable {
     /// Userfaultfd features, by the kernel's bits.
-    case features(KernelFeatures)
+    case features(UserfaultFD.Features)
     /// Missing faults on the memory type of the result.
     case missingFaults
     /// Minor faults on the memory type of the result.

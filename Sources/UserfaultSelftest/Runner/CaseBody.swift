@@ -1,0 +1,43 @@
+import Glibc
+package import SystemPackage
+
+/// The inside of a result's process: runs the body of the case and tells how it ended.
+package enum CaseBody {
+    /// Runs the result that `identity` names and ends the process.
+    ///
+    /// - Parameters:
+    ///   - identity: The case and memory type, `minor/shmem`.
+    ///   - channel: Where messages go; standard output when somebody runs a case by hand.
+    package static func runAndExit(identity: String, channel: FileDescriptor?) -> Never {
+        let messages = MessageChannel(descriptor: channel ?? .standardOutput)
+        guard let result = Selection.result(identity: identity) else {
+            messages.send(CaseMessage.failed(reason: "there is no result \(identity)", detail: []))
+            _exit(1)
+        }
+        let context = CaseContext(memory: result.memory) { messages.send(CaseMessage.note($0)) }
+        messages.send(outcome(of: result.selftestCase, in: context))
+        // Threads that still wait for a fault end with the process; nothing is worth waiting for.
+        _exit(0)
+    }
+
+    private static func outcome(of selftestCase: SelftestCase, in context: CaseContext) -> CaseMessage {
+        do {
+            try selftestCase.body(context)
+            return .passed
+        } catch let skip as CaseSkip {
+            return .skipped(skip.reason)
+        } catch let failure as CaseFailure {
+            return .failed(
+                reason: "\(failure.expected); seen: \(failure.seen)",
+                detail: [
+                    "breaks: \(selftestCase.summary)", "expected: \(failure.expected)", "seen: \(failure.seen)",
+                    "at: \(failure.file):\(failure.line)",
+                ] + failure.descriptors + context.evidence())
+        } catch {
+            return .failed(
+                reason: "\(error)",
+                detail: ["breaks: \(selftestCase.summary)", "unexpected error: \(error)"] + UserfaultInfo.lines()
+                    + context.evidence())
+        }
+    }
+}

@@ -1,0 +1,38 @@
+/// How one result ended.
+package struct CaseResult: Sendable {
+    package enum Outcome: String, Sendable, Codable {
+        case pass, fail, skip
+    }
+
+    package let selected: SelectedResult
+    package var outcome: Outcome
+    /// Why it was skipped, or in one line what failed.
+    package var reason: String?
+    package var seconds: Double
+    /// What a reader needs to know besides: all about a failure, notes about a pass.
+    package var detail: [String]
+
+    package mutating func fail(_ reason: String, detail lines: [String]) {
+        if outcome != .fail {
+            outcome = .fail
+            self.reason = reason
+        }
+        detail += lines
+    }
+}
+
+package struct Totals: Sendable, Equatable, Encodable {
+    package private(set) var pass = 0
+    package private(set) var fail = 0
+    package private(set) var skip = 0
+
+    package var all: Int { pass + fail + skip }
+
+    mutating func count(_ outcome: CaseResult.Outcome) {
+        switch outcome {
+        case .pass: pass += 1
+        case .fail: fail += 1
+        case .skip: skip += 1
+        }
+    }
+}

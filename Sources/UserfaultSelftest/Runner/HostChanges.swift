@@ -1,0 +1,155 @@
+import CSelftestSupport
+import Glibc
+import SystemPackage
+
+/// The changes that the guardian has made to the host, each kept with what undoes it.
+struct HostChanges {
+    private enum Undoing {
+        case write(String, to: String)
+        case removeZram(String)
+        case swapOff(String)
+        case unlink(String)
+        case removeDirectory(String)
+    }
+
+    private var undoings: [Undoing] = []
+    private var memoryGroup: String?
+    private var hasSwap = false
+
+    mutating func make(_ request: GuardianRequest) -> GuardianReply {
+        switch request {
+        case .set(let path, let value): set(path, to: value)
+        case .restore(let path): restore(path)
+        case .hugePages(let free): growPool(free: free)
+        case .swap: hasSwap ? .done("") : addSwap()
+        case .makeMemoryGroup: makeMemoryGroup()
+        case .removeMemoryGroup: removeMemoryGroup()
+        }
+    }
+
+    mutating func undoAll() {
+        while let last = undoings.popLast() { Self.undo(last) }
+    }
+
+    private static func undo(_ undoing: Undoing) {
+        switch undoing {
+        case .write(let value, let path): _ = ProcFile.write(value, to: path)
+        case .swapOff(let path): css_swapoff(path)
+        case .unlink(let path): Glibc.unlink(path)
+        case .removeDirectory(let path): rmdir(path)
+        case .removeZram(let number):
+            _ = ProcFile.write("1", to: "/sys/block/zram\(number)/reset")
+            _ = ProcFile.write(number, to: "/sys/class/zram-control/hot_remove")
+        }
+    }
+
+    // MARK: Settings
+
+    private mutating func set(_ path: String, to value: String) -> GuardianReply {
+        guard let before = SystemSetting(path: path).current else { return .refused("\(path) cannot be read") }
+        let isChanged = undoings.contains { if case .write(_, path) = $0 { true } else { false } }
+        if !isChanged { undoings.append(.write(before, to: path)) }
+        if let error = ProcFile.write(value, to: path) {
+            return .refused("\(path) cannot be set to \(value): \(error)")
+        }
+        return .done(before)
+    }
+
+    private mutating func restore(_ path: String) -> GuardianReply {
+        for (index, undoing) in undoings.enumerated().reversed() {
+            if case .write(_, path) = undoing {
+                Self.undo(undoing)
+                undoings.remove(at: index)
+            }
+        }
+        return .done("")
+    }
+
+    private mutating func growPool(free: Int) -> GuardianReply {
+        let pool = "/proc/sys/vm/nr_hugepages"
+        guard let total = ProcFile.line(pool).flatMap({ Int($0) }) else {
+            return .refused("this kernel has no huge pages")
+        }
+        let missing = free - HugePagePool.free
+        guard missing > 0 else { return .done("") }
+        if case .refused(let reason) = set(pool, to: "\(total + missing)") { return .refused(reason) }
+        if HugePagePool.free < free {
+            // Memory may only be too scattered.
+            _ = ProcFile.write("1", to: "/proc/sys/vm/compact_memory")
+            _ = set(pool, to: "\(total + missing)")
+        }
+        let got = HugePagePool.free
+        return got >= free ? .done("") : .refused("only \(got) of \(free) huge pages could be had: free some memory")
+    }
+
+    // MARK: Swap
+
+    private static let zramSize = 128 << 20
+    private static let fileSize = 64 << 20
+
+    private mutating func addSwap() -> GuardianReply {
+        do {
+            try addZram()
+        } catch {
+            // No zram, or none left: a file does as well where the file system can swap.
+            do {
+                try addSwapFile()
+            } catch let fileError {
+                return .refused("no swap space could be added: zram: \(error), file: \(fileError)")
+            }
+        }
+        hasSwap = true
+        return .done("")
+    }
+
+    private mutating func addZram() throws {
+        guard let number = ProcFile.line("/sys/class/zram-control/hot_add") else { throw Errno.noSuchFileOrDirectory }
+        undoings.append(.removeZram(number))
+        if let error = ProcFile.write("\(Self.zramSize)", to: "/sys/block/zram\(number)/disksize") { throw error }
+        let device = try FileDescriptor.open("/dev/zram\(number)", .readWrite, options: [.closeOnExec])
+        try device.closeAfter { try SwapHeader.write(to: device, size: Self.zramSize) }
+        try swapOn("/dev/zram\(number)")
+    }
+
+    private mutating func addSwapFile() throws {
+        let path = "/var/tmp/uffd-selftest-\(getpid()).swap"
+        let file = try FileDescriptor.open(
+            FilePath(path), .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
+            permissions: .ownerReadWrite)
+        undoings.append(.unlink(path))
+        try file.closeAfter {
+            // Swap needs every block to be there.
+            let zeros = [UInt8](repeating: 0, count: 1 << 20)
+            for offset in stride(from: 0, to: Self.fileSize, by: zeros.count) {
+                try file.writeAll(toAbsoluteOffset: Int64(offset), zeros)
+            }
+            try SwapHeader.write(to: file, size: Self.fileSize)
+            if fsync(file.rawValue) != 0 { throw Errno.ioError }
+        }
+        try swapOn(path)
+    }
+
+    private mutating func swapOn(_ path: String) throws {
+        undoings.append(.swapOff(path))
+        try checked(css_swapon(path))
+    }
+
+    // MARK: Memory control groups
+
+    private mutating func makeMemoryGroup() -> GuardianReply {
+        guard let parent = MemoryGroups.parent() else {
+            return .refused("no memory control group is mounted with its controller")
+        }
+        let path = "\(parent)/uffd-selftest-\(getpid())"
+        undoings.append(.removeDirectory(path))
+        guard mkdir(path, 0o700) == 0 else { return .refused("\(path) cannot be made") }
+        memoryGroup = path
+        return .done(path)
+    }
+
+    private mutating func removeMemoryGroup() -> GuardianReply {
+        if let memoryGroup { rmdir(memoryGroup) }
+        memoryGroup = nil
+        return .done("")
+    }
+}

@@ -1,0 +1,64 @@
+import Glibc
+import SystemPackage
+
+extension SystemSetting {
+    /// The value now; of a list such as `always [madvise] never` the chosen one.
+    var current: String? {
+        guard let line = ProcFile.line(path) else { return nil }
+        guard let open = line.firstIndex(of: "["), let close = line.firstIndex(of: "]") else { return line }
+        return String(line[line.index(after: open)..<close])
+    }
+}
+
+/// The pool of huge pages of the default size.
+enum HugePagePool {
+    /// Pages that nobody uses and nobody has reserved.
+    static var free: Int {
+        let count = { ProcFile.number($0, in: "/proc/meminfo") ?? 0 }
+        return max(0, count("HugePages_Free") - count("HugePages_Rsvd"))
+    }
+}
+
+/// The kernel's format of a swap area: version, size and magic in the first page.
+enum SwapHeader {
+    static func write(to file: FileDescriptor, size: Int) throws {
+        let pageSize = Int(getpagesize())
+        var page = [UInt8](repeating: 0, count: pageSize)
+        page.withUnsafeMutableBytes { bytes in
+            bytes.storeBytes(of: 1, toByteOffset: 1024, as: UInt32.self)
+            bytes.storeBytes(of: UInt32(size / pageSize - 1), toByteOffset: 1028, as: UInt32.self)
+            bytes[(pageSize - 10)...].copyBytes(from: "SWAPSPACE2".utf8)
+        }
+        try file.writeAll(toAbsoluteOffset: 0, page)
+    }
+}
+
+/// Where memory control groups are, of either version.
+enum MemoryGroups {
+    /// The variable that tells the process of a result where its group is.
+    static let variable = "UFFD_SELFTEST_MEMORY_GROUP"
+
+    /// A directory in which a group with a memory limit can be made.
+    static func parent() -> String? {
+        for mount in (ProcFile.text("/proc/self/mounts") ?? "").split(separator: "\n") {
+            let fields = mount.split(separator: " ")
+            guard fields.count > 3 else { continue }
+            let directory = String(fields[1])
+            if fields[2] == "cgroup", fields[3].split(separator: ",").contains("memory") { return directory }
+            if fields[2] == "cgroup2", lists("memory", "\(directory)/cgroup.subtree_control") { return directory }
+        }
+        return nil
+    }
+
+    /// Moves this process into the group and limits it.
+    static func join(_ group: String, limit bytes: Int) throws(Errno) {
+        let limitFile = ["memory.max", "memory.limit_in_bytes"].first { access("\(group)/\($0)", F_OK) == 0 }
+        guard let limitFile else { throw Errno.noSuchFileOrDirectory }
+        if let error = ProcFile.write("\(bytes)", to: "\(group)/\(limitFile)") { throw error }
+        if let error = ProcFile.write("\(getpid())", to: "\(group)/cgroup.procs") { throw error }
+    }
+
+    private static func lists(_ word: Substring, _ path: String) -> Bool {
+        ProcFile.line(path)?.split(separator: " ").contains(word) ?? false
+    }
+}

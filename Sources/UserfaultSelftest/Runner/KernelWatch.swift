@@ -1,0 +1,90 @@
+import Glibc
+import SystemPackage
+
+/// Notices when the kernel complains: a new taint bit, or a warning in its log.
+struct KernelWatch {
+    private let log: FileDescriptor?
+    private var taint: UInt64
+
+    /// Begins with the state of now; what the kernel said before does not count.
+    init() {
+        log = try? FileDescriptor.open("/dev/kmsg", .readOnly, options: [.nonBlocking, .closeOnExec])
+        _ = try? log?.seek(offset: 0, from: .end)
+        taint = Self.taintWord()
+    }
+
+    /// Why the kernel log is not watched, or nil when it is.
+    var blindness: String? {
+        log == nil ? "the kernel log is not watched: /dev/kmsg cannot be read by this user" : nil
+    }
+
+    /// What the kernel has complained about since the last call; empty when all is well.
+    mutating func complaints() -> [String] {
+        var lines = log.map { Self.suspicious(in: Self.records(of: $0)) } ?? []
+        let now = Self.taintWord()
+        let new = now & ~taint
+        taint = now
+        if new != 0 {
+            lines.append("the kernel is tainted now: \(Self.taintNames(new))")
+        }
+        return lines
+    }
+
+    private static func taintWord() -> UInt64 {
+        ProcFile.line("/proc/sys/kernel/tainted").flatMap { UInt64($0) } ?? 0
+    }
+
+    private static func taintNames(_ word: UInt64) -> String {
+        let names = [5: "bad page", 7: "died", 9: "warning", 14: "soft lockup"]
+        return (0..<64).filter { word >> $0 & 1 == 1 }.map { names[$0] ?? "bit \($0)" }.joined(separator: ", ")
+    }
+
+    /// The messages of the kernel itself that have come since the last call.
+    private static func records(of log: FileDescriptor) -> [Substring] {
+        var messages: [Substring] = []
+        withUnsafeTemporaryAllocation(byteCount: 8192, alignment: 1) { buffer in
+            while true {
+                do {
+                    let count = try log.read(into: buffer)
+                    guard count > 0 else { return }
+                    let record = String(decoding: buffer[..<count], as: UTF8.self)
+                    messages += message(of: record).map { [$0] } ?? []
+                } catch Errno.brokenPipe {
+                    continue  // The log ran over; reading goes on with the oldest message that is left.
+                } catch {
+                    return
+                }
+            }
+        }
+        return messages
+    }
+
+    /// The text of a record `priority,sequence,time,flags;text`, if the kernel wrote it and not a program.
+    private static func message(of record: String) -> Substring? {
+        guard let semicolon = record.firstIndex(of: ";"),
+            let priority = Int(record.prefix(while: { $0 != "," })), priority >> 3 == 0
+        else { return nil }
+        return record[record.index(after: semicolon)...].prefix { $0 != "\n" }
+    }
+
+    /// How much is quoted from a complaint on: a warning's place and the top of its stack.
+    private static let quotedLines = 14
+
+    static func suspicious(in messages: [Substring]) -> [String] {
+        guard let first = messages.firstIndex(where: isSuspicious) else { return [] }
+        return messages[first...].prefix(quotedLines).map { "kernel: \($0)" }
+    }
+
+    /// Processes that the kernel kills for touching poisoned memory are not among these: POISON is meant to do that.
+    private static let complaints = [
+        "WARNING:", "BUG:", "BUG at", "Oops", "Bad page", "bad page", "Bad rss-counter", "bad rss-counter",
+        "general protection fault", "Unable to handle kernel", "KASAN", "KCSAN", "KFENCE", "UBSAN", "refcount_t:",
+        "list_add corruption", "list_del corruption", "possible circular locking", "possible recursive locking",
+        "inconsistent lock state", "suspicious RCU usage", "lock held when returning", "page dumped because",
+        "blocked for more than", "soft lockup", "Kernel panic",
+    ]
+
+    private static func isSuspicious(_ message: Substring) -> Bool {
+        complaints.contains { message.contains($0) }
+    }
+}

@@ -1,0 +1,141 @@
+import CSelftestSupport
+import Glibc
+import SystemPackage
+
+/// Runs the selected results one after the other, each in a process of its own, and tells a reporter about each.
+package struct Runner {
+    package struct Options {
+        package var selection = Selection()
+        /// Replaces the limit that each case has.
+        package var timeout: Duration?
+        package var repetitions = 1
+        package var systemChanges = true
+
+        package init() {}
+    }
+
+    /// How a run ended.
+    package struct Ending {
+        package var totals = Totals()
+        /// The signal that ended the run before its time.
+        package var signal: Int32?
+
+        /// 0 when all passed or was lawfully skipped, 1 when something failed, 4 when all was skipped.
+        package func exitCode(requireNoSkips: Bool) -> Int32 {
+            if totals.fail > 0 || (requireNoSkips && totals.skip > 0) { return 1 }
+            return totals.pass > 0 ? 0 : 4
+        }
+    }
+
+    private let options: Options
+    private let host: Host
+
+    package init(options: Options, host: Host = Host()) {
+        self.options = options
+        self.host = host
+    }
+
+    package func run(reporter: any Reporter) throws -> Ending {
+        let results = options.selection.results()
+        let planned = (0..<options.repetitions).flatMap { _ in results }
+        // Whatever a case leaves behind becomes a child of the runner, and can be found and killed.
+        try checked(css_become_subreaper())
+        let signals = FileDescriptor(rawValue: try checked(css_signal_descriptor()))
+        defer { try? signals.close() }
+        var watch = KernelWatch()
+        var conditions = Conditions(
+            host: host,
+            changes: SystemChanges(areAllowed: options.systemChanges, isRoot: host.isRoot, tell: reporter.note))
+        let start = ContinuousClock.now
+        var ending = Ending()
+
+        reporter.begin(planned, on: host)
+        if let blindness = watch.blindness { reporter.note(blindness) }
+        for (index, selected) in planned.enumerated() {
+            reporter.starting(selected)
+            guard var result = one(selected, &conditions, signals, &ending) else { break }
+            if index == planned.indices.last { conditions.finish() }
+            let complaints = watch.complaints()
+            if !complaints.isEmpty { result.fail("the kernel complained", detail: complaints) }
+            ending.totals.count(result.outcome)
+            reporter.finished(result)
+        }
+        conditions.finish()
+        reporter.end(ending.totals, seconds: (ContinuousClock.now - start).inSeconds, signal: ending.signal)
+        return ending
+    }
+
+    /// Runs one result; nil when the run is to stop.
+    private func one(
+        _ selected: SelectedResult, _ conditions: inout Conditions, _ signals: FileDescriptor, _ ending: inout Ending
+    ) -> CaseResult? {
+        if let signal = readSignal(signals) {
+            ending.signal = signal
+            return nil
+        }
+        switch conditions.prepare(selected) {
+        case .missing(let reason):
+            return CaseResult(selected: selected, outcome: .skip, reason: reason, seconds: 0, detail: [])
+        case .ready(let environment):
+            defer { conditions.release() }
+            let limit = options.timeout ?? selected.selftestCase.limit
+            do {
+                let process = try CaseProcess(identity: selected.identity, environment: environment)
+                let end = process.wait(limit: limit, signals: signals, sparing: conditions.ownProcesses)
+                if case .interrupted(let signal) = end.cause {
+                    ending.signal = signal
+                    return nil
+                }
+                return end.result(of: selected, limit: limit)
+            } catch {
+                return CaseResult(
+                    selected: selected, outcome: .fail, reason: "its process cannot be started: \(error)", seconds: 0,
+                    detail: [])
+            }
+        }
+    }
+}
+
+extension String {
+    /// The same without control characters, which a crashing case may print and no report should obey.
+    fileprivate var printable: String {
+        String(String.UnicodeScalarView(unicodeScalars.map { $0.value < 32 && $0 != "\n" && $0 != "\t" ? "?" : $0 }))
+    }
+}
+
+extension CaseProcess.Ending {
+    /// What the end of the process and its messages say together.
+    fileprivate func result(of selected: SelectedResult, limit: Duration) -> CaseResult {
+        var result = CaseResult(selected: selected, outcome: .pass, reason: nil, seconds: seconds, detail: [])
+        var verdict: CaseMessage?
+        for message in messages {
+            if case .note(let note) = message { result.detail.append(note) } else { verdict = message }
+        }
+        switch (cause, verdict) {
+        case (.hung(let report), _):
+            result.fail("it did not end within \(limit)", detail: report)
+        case (.signaled(let signal), _):
+            result.fail("it was killed by \(SignalName.of(signal))", detail: [])
+        case (.exited(0), .passed):
+            break
+        case (.exited(0), .skipped(let reason)):
+            result.outcome = .skip
+            result.reason = reason
+        case (.exited(0), .failed(let reason, let detail)):
+            result.fail(reason, detail: detail)
+        case (.exited(let code), _):
+            result.fail("it ended with exit code \(code) and without a verdict", detail: [])
+        case (.interrupted, _):
+            result.fail("the run was interrupted", detail: [])
+        }
+        if strays > 0 { result.detail.append("it left \(strays) processes behind, which were killed") }
+        if result.outcome == .fail {
+            if !result.detail.contains(where: { $0.hasPrefix("breaks: ") }) {
+                result.detail.insert("breaks: \(selected.selftestCase.summary)", at: 0)
+            }
+            result.detail += output.split(separator: "\n").map { "printed: \($0)" }
+        }
+        result.detail = result.detail.map(\.printable)
+        return result
+    }
+}

@@ -1,0 +1,19 @@
+import ArgumentParser
+import SystemPackage
+import UserfaultSelftest
+
+enum TextFormat: String, ExpressibleByArgument, CaseIterable {
+    case pretty, json
+}
+
+struct ListCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list", abstract: "List the cases, their memory types and what they check.")
+
+    @Option(name: .long, help: "How to write the list.")
+    var format: TextFormat = .pretty
+
+    func run() {
+        CaseList.write(AllCases.cases, asJSON: format == .json, to: ReportOutput(.standardOutput))
+    }
+}

@@ -1,0 +1,80 @@
+import ArgumentParser
+import CSelftestSupport
+import Glibc
+import SystemPackage
+import UserfaultSelftest
+
+extension MemoryType: ExpressibleByArgument {}
+extension ReportFormat: ExpressibleByArgument {}
+
+struct RunCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run the cases.",
+        discussion: """
+            A result is a case on a memory type, CASE/TYPE. Filters are globs on that whole name: 'minor/*', '*/shmem'.
+            """
+    )
+
+    @Option(name: .long, help: "Only results that match the glob. May be given several times.")
+    var filter: [String] = []
+
+    @Option(name: .long, help: "Only results on this memory type. May be given several times.")
+    var memory: [MemoryType] = []
+
+    @Option(name: .long, help: "How to report; by default pretty on a terminal and tap elsewhere.")
+    var format: ReportFormat?
+
+    @Option(name: .long, help: ArgumentHelp("Write the report to a file.", valueName: "file"))
+    var output: String?
+
+    @Option(name: .long, help: ArgumentHelp("The limit of each result, instead of its own.", valueName: "seconds"))
+    var timeout: Double?
+
+    @Option(name: .customLong("repeat"), help: ArgumentHelp("Run everything so often.", valueName: "n"))
+    var repetitions = 1
+
+    @Flag(name: .long, help: "Take any skip for a failure.")
+    var requireNoSkips = false
+
+    @Flag(name: .long, help: "Leave huge pages, swap and other settings of the host alone.")
+    var noSystemChanges = false
+
+    func validate() throws {
+        guard repetitions > 0 else { throw ValidationError("--repeat needs a number above 0") }
+        guard timeout ?? 1 > 0 else { throw ValidationError("--timeout needs a number above 0") }
+        let selection = Selection(filters: filter, memory: memory)
+        for useless in selection.uselessFilters() {
+            throw ValidationError(
+                "no result matches '\(useless)'; a filter is a glob on CASE/TYPE, such as '\(useless)/*': "
+                    + "see uffd-selftest list")
+        }
+        guard !selection.results().isEmpty else {
+            throw ValidationError("no result matches both the filters and the memory types")
+        }
+    }
+
+    func run() throws {
+        var options = Runner.Options()
+        options.selection = Selection(filters: filter, memory: memory)
+        options.timeout = timeout.map { .milliseconds(Int64($0 * 1000)) }
+        options.repetitions = repetitions
+        options.systemChanges = !noSystemChanges
+        let descriptor = try output.map(Self.create) ?? .standardOutput
+        let format = self.format ?? (isatty(descriptor.rawValue) == 1 ? .pretty : .tap)
+        let ending = try Runner(options: options).run(reporter: format.reporter(to: ReportOutput(descriptor)))
+        // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
+        if let signal = ending.signal { css_die_of(signal) }
+        throw ExitCode(ending.exitCode(requireNoSkips: requireNoSkips))
+    }
+
+    private static func create(_ path: String) throws -> FileDescriptor {
+        do {
+            return try FileDescriptor.open(
+                FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        } catch {
+            throw ValidationError("\(path) cannot be written: \(error)")
+        }
+    }
+}

@@ -1,0 +1,15 @@
+import ArgumentParser
+
+@main
+struct UffdSelftest: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "uffd-selftest",
+        abstract: "Tests whether userfaultfd works on this host as the kernel promises.",
+        discussion: """
+            Exit codes: 0 all passed or was lawfully skipped, 1 something failed, 4 everything was skipped, \
+            64 wrong usage.
+            """,
+        subcommands: [RunCommand.self, ListCommand.self, RunCaseCommand.self, GuardCommand.self],
+        defaultSubcommand: RunCommand.self
+    )
+}
