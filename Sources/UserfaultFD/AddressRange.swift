@@ -52,7 +52,9 @@ public struct AddressRange: Hashable, Sendable {
     /// The first address behind the range.
     @inlinable public var end: UInt { start &+ UInt(bitPattern: count) }
 
-    /// Whether there is no address in the range. The kernel answers `EINVAL` to such ranges.
+    /// Whether there is no address in the range.
+    ///
+    /// The kernel answers `EINVAL` to such ranges.
     @inlinable public var isEmpty: Bool { count == 0 }
 
     /// Whether both ends lie on page boundaries, as every userfaultfd call wants it.
@@ -115,6 +117,7 @@ public struct AddressRange: Hashable, Sendable {
 }
 
 extension AddressRange: CustomStringConvertible {
+    /// The names of the bits that are known, then the rest as a number.
     public var description: String {
         "0x\(String(start, radix: 16)) ..< 0x\(String(end, radix: 16))"
     }

@@ -5,8 +5,10 @@ extension UserfaultFD {
     /// that this library does not know are kept. The value a kernel answers is everything it has
     /// (``UserfaultFD/supportedFeatures``), not what was enabled (``UserfaultFD/enabledFeatures``).
     public struct Features: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -134,6 +136,7 @@ extension UserfaultFD.Features: CustomStringConvertible {
         (.readWriteProtectAsync, "RWP_ASYNC"),
     ]
 
+    /// The names of the bits that are known, then the rest as a number.
     public var description: String {
         describeFlags(self, Self.names.map { ($0.feature, $0.name) })
     }

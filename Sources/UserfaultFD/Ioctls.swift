@@ -4,8 +4,10 @@ extension UserfaultFD {
     /// The kernel computes a range's set from the request and not from the memory: a bit is necessary for the call to
     /// work, not sufficient. `UFFDIO_MOVE` is told for shared memory too, where it always fails.
     public struct Ioctls: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -46,6 +48,7 @@ extension UserfaultFD.Ioctls: CustomStringConvertible {
         (.poison, "POISON"), (.rwProtect, "RWPROTECT"), (.setMode, "SET_MODE"), (.api, "API"),
     ]
 
+    /// The names of the bits that are known, then the rest as a number.
     public var description: String {
         describeFlags(self, Self.names.map { ($0.ioctl, $0.name) })
     }

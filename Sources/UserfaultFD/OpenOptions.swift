@@ -31,9 +31,13 @@ extension UserfaultFD {
         public var faults: Faults
         /// Through what the descriptor is opened.
         public var way: Way
-        /// Whether `execve` closes the descriptor. The corresponding C constant is `O_CLOEXEC`.
+        /// Whether `execve` closes the descriptor.
+        ///
+        /// The corresponding C constant is `O_CLOEXEC`.
         public var closeOnExec: Bool
-        /// Whether reading answers at once where nothing is there. The corresponding C constant is `O_NONBLOCK`.
+        /// Whether reading answers at once where nothing is there.
+        ///
+        /// The corresponding C constant is `O_NONBLOCK`.
         ///
         /// `poll` and `epoll` only work on descriptors in this mode; others answer `POLLERR` for ever.
         public var nonBlocking: Bool

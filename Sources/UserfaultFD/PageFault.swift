@@ -21,8 +21,10 @@ public struct PageFault: Hashable, Sendable {
 
     /// What the kernel says of a faulting access.
     public struct Flags: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -58,7 +60,9 @@ public struct PageFault: Hashable, Sendable {
         case readWriteProtect
     }
 
-    /// What the fault wants. Never infer it from ``isWrite``, which any kind may have.
+    /// What the fault wants.
+    ///
+    /// Never infer it from ``isWrite``, which any kind may have.
     @inlinable public var kind: Kind {
         if flags.contains(.readWriteProtect) { return .readWriteProtect }
         if flags.contains(.writeProtect) { return .writeProtect }
@@ -79,6 +83,7 @@ public struct PageFault: Hashable, Sendable {
 }
 
 extension PageFault.Flags: CustomStringConvertible {
+    /// The names of the bits that are known, then the rest as a number.
     public var description: String {
         describeFlags(
             self, [(.write, "WRITE"), (.writeProtect, "WP"), (.minor, "MINOR"), (.readWriteProtect, "RWP")])
@@ -86,6 +91,7 @@ extension PageFault.Flags: CustomStringConvertible {
 }
 
 extension PageFault: CustomStringConvertible {
+    /// The names of the bits that are known, then the rest as a number.
     public var description: String {
         let thread = threadID == 0 ? "" : " by thread \(threadID)"
         return "\(kind) fault at 0x\(String(address, radix: 16)) \(flags)\(thread)"

@@ -56,12 +56,14 @@ public struct PageSize: Hashable, Comparable, Sendable {
         roundUp(count) / bytes
     }
 
+    /// Whether the first size is the smaller one.
     public static func < (lhs: PageSize, rhs: PageSize) -> Bool {
         lhs.bytes < rhs.bytes
     }
 }
 
 extension PageSize: CustomStringConvertible {
+    /// The names of the bits that are known, then the rest as a number.
     public var description: String {
         switch bytes {
         case (1 << 30)...: "\(bytes >> 30) GiB"

@@ -3,8 +3,10 @@
 extension UserfaultFD {
     /// Options of ``UserfaultFD/copy(_:to:options:)``.
     public struct CopyOptions: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -15,7 +17,9 @@ extension UserfaultFD {
         /// The corresponding C constant is `UFFDIO_COPY_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: CopyOptions { CopyOptions(rawValue: 1 << 0) }
 
-        /// Maps the pages write-protected. The range must be registered for it (`EINVAL` otherwise).
+        /// Maps the pages write-protected.
+        ///
+        /// The range must be registered for it (`EINVAL` otherwise).
         ///
         /// The corresponding C constant is `UFFDIO_COPY_MODE_WP`. Available since Linux 5.7.
         @inlinable public static var writeProtect: CopyOptions { CopyOptions(rawValue: 1 << 1) }
@@ -23,8 +27,10 @@ extension UserfaultFD {
 
     /// Options of ``UserfaultFD/zeropage(_:options:)``.
     public struct ZeropageOptions: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -38,8 +44,10 @@ extension UserfaultFD {
 
     /// Options of ``UserfaultFD/continue(_:options:)``.
     public struct ContinueOptions: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -50,7 +58,9 @@ extension UserfaultFD {
         /// The corresponding C constant is `UFFDIO_CONTINUE_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: ContinueOptions { ContinueOptions(rawValue: 1 << 0) }
 
-        /// Maps the pages write-protected. The range must be registered for it (`EINVAL` otherwise).
+        /// Maps the pages write-protected.
+        ///
+        /// The range must be registered for it (`EINVAL` otherwise).
         ///
         /// The corresponding C constant is `UFFDIO_CONTINUE_MODE_WP`. Available since Linux 6.4, `EINVAL` before.
         @inlinable public static var writeProtect: ContinueOptions { ContinueOptions(rawValue: 1 << 1) }
@@ -58,8 +68,10 @@ extension UserfaultFD {
 
     /// Options of ``UserfaultFD/move(from:to:options:)``.
     public struct MoveOptions: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -70,7 +82,9 @@ extension UserfaultFD {
         /// The corresponding C constant is `UFFDIO_MOVE_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: MoveOptions { MoveOptions(rawValue: 1 << 0) }
 
-        /// Steps over source pages that are not there. Their destination stays empty, and faults again when touched.
+        /// Steps over source pages that are not there.
+        ///
+        /// Their destination stays empty, and faults again when touched.
         ///
         /// The corresponding C constant is `UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES`.
         @inlinable public static var allowSourceHoles: MoveOptions { MoveOptions(rawValue: 1 << 1) }
@@ -78,8 +92,10 @@ extension UserfaultFD {
 
     /// Options of ``UserfaultFD/poison(_:options:)``.
     public struct PoisonOptions: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
@@ -95,8 +111,10 @@ extension UserfaultFD {
     ///
     /// Both calls number their flags alike, and unlike the calls that fill pages.
     public struct Protection: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue

@@ -29,7 +29,9 @@ extension UserfaultFD {
         }
     }
 
-    /// Receives a userfaultfd that another process sent. Further descriptors of the message are closed.
+    /// Receives a userfaultfd that another process sent.
+    ///
+    /// Further descriptors of the message are closed.
     ///
     /// - Parameters:
     ///   - socket: A connected Unix socket.

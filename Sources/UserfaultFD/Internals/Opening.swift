@@ -3,7 +3,9 @@ internal import SystemPackage
 
 /// The ways to a new descriptor, and which of them to try.
 enum Opening {
-    /// A new descriptor. A struct, because a tuple cannot hold an owner.
+    /// A new descriptor.
+    ///
+    /// A struct, because a tuple cannot hold an owner.
     struct Opened: ~Copyable {
         let descriptor: OwnedDescriptor
         let handlesKernelFaults: Bool

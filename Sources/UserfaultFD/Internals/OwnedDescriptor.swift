@@ -22,7 +22,9 @@ struct OwnedDescriptor: ~Copyable, Sendable {
             "descriptor \(rawValue) was closed behind its owner's back: close it through its owner only")
     }
 
-    /// Closes, and says what the kernel answered. The descriptor is gone whatever it answered.
+    /// Closes, and says what the kernel answered.
+    ///
+    /// The descriptor is gone whatever it answered.
     consuming func close() throws(UserfaultError) {
         let descriptor = rawValue
         discard self

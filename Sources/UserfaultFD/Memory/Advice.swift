@@ -3,21 +3,29 @@ internal import SystemPackage
 
 /// What `madvise(2)` is told of memory.
 public struct Advice: RawRepresentable, Hashable, Sendable {
+    /// The kernel's bits, those that this library does not know included.
     public let rawValue: Int32
 
+    /// A set of the kernel's bits, whatever they are.
     public init(rawValue: Int32) {
         self.rawValue = rawValue
     }
 
-    /// Drops the pages: anonymous memory reads as zeros again, a file's as the file. Makes ``Event/remove(_:)``.
+    /// Drops the pages: anonymous memory reads as zeros again, a file's as the file.
+    ///
+    /// Makes ``Event/remove(_:)``.
     ///
     /// The corresponding C constant is `MADV_DONTNEED`.
     public static var dontNeed: Advice { Advice(rawValue: 4) }
-    /// Drops the pages when memory is short. Makes ``Event/remove(_:)``.
+    /// Drops the pages when memory is short.
+    ///
+    /// Makes ``Event/remove(_:)``.
     ///
     /// The corresponding C constant is `MADV_FREE`.
     public static var free: Advice { Advice(rawValue: 8) }
-    /// Drops the pages and their place in the file. Makes ``Event/remove(_:)``.
+    /// Drops the pages and their place in the file.
+    ///
+    /// Makes ``Event/remove(_:)``.
     ///
     /// The corresponding C constant is `MADV_REMOVE`.
     public static var remove: Advice { Advice(rawValue: 9) }
@@ -49,23 +57,33 @@ public struct Advice: RawRepresentable, Hashable, Sendable {
     ///
     /// The corresponding C constant is `MADV_DONTDUMP`.
     public static var dontDump: Advice { Advice(rawValue: 16) }
-    /// Swaps the pages out now. Available since Linux 5.4.
+    /// Swaps the pages out now.
+    ///
+    /// Available since Linux 5.4.
     ///
     /// The corresponding C constant is `MADV_PAGEOUT`.
     public static var pageOut: Advice { Advice(rawValue: 21) }
-    /// Brings the pages in for reading. Available since Linux 5.14.
+    /// Brings the pages in for reading.
+    ///
+    /// Available since Linux 5.14.
     ///
     /// The corresponding C constant is `MADV_POPULATE_READ`.
     public static var populateRead: Advice { Advice(rawValue: 22) }
-    /// Brings the pages in for writing. Available since Linux 5.14.
+    /// Brings the pages in for writing.
+    ///
+    /// Available since Linux 5.14.
     ///
     /// The corresponding C constant is `MADV_POPULATE_WRITE`.
     public static var populateWrite: Advice { Advice(rawValue: 23) }
-    /// As ``dontNeed``, for locked memory too. Available since Linux 5.18.
+    /// As ``dontNeed``, for locked memory too.
+    ///
+    /// Available since Linux 5.18.
     ///
     /// The corresponding C constant is `MADV_DONTNEED_LOCKED`.
     public static var dontNeedLocked: Advice { Advice(rawValue: 24) }
-    /// Makes transparent huge pages of the range now. Available since Linux 6.1.
+    /// Makes transparent huge pages of the range now.
+    ///
+    /// Available since Linux 6.1.
     ///
     /// The corresponding C constant is `MADV_COLLAPSE`.
     public static var collapse: Advice { Advice(rawValue: 25) }
@@ -73,11 +91,15 @@ public struct Advice: RawRepresentable, Hashable, Sendable {
     ///
     /// The corresponding C constant is `MADV_HWPOISON`.
     public static var hardwarePoison: Advice { Advice(rawValue: 100) }
-    /// Puts guard pages: a touch ends in `SIGSEGV`. Available since Linux 6.13.
+    /// Puts guard pages: a touch ends in `SIGSEGV`.
+    ///
+    /// Available since Linux 6.13.
     ///
     /// The corresponding C constant is `MADV_GUARD_INSTALL`.
     public static var guardInstall: Advice { Advice(rawValue: 102) }
-    /// Removes guard pages. Available since Linux 6.13.
+    /// Removes guard pages.
+    ///
+    /// Available since Linux 6.13.
     ///
     /// The corresponding C constant is `MADV_GUARD_REMOVE`.
     public static var guardRemove: Advice { Advice(rawValue: 103) }

@@ -6,7 +6,9 @@ public import SystemPackage
 /// The mapping may be shared between threads; whether its bytes may be is for the program to order. Memory that is
 /// registered with a ``UserfaultFD`` must not be touched by the thread that resolves its faults.
 public struct Mapping: ~Copyable, Sendable {
-    /// Where the memory is. Empty once it was unmapped.
+    /// Where the memory is.
+    ///
+    /// Empty once it was unmapped.
     public private(set) var range: AddressRange
 
     /// The size of the pages that the mapping is made of: the huge page's on hugetlbfs, else the base page's.
@@ -174,7 +176,9 @@ public struct Mapping: ~Copyable, Sendable {
         guard answer >= 0 else { throw UserfaultError(.unmap, answer: answer) }
     }
 
-    /// Unmaps a part of the memory, which nobody may use any more. The value's ``range`` stays as it is.
+    /// Unmaps a part of the memory, which nobody may use any more.
+    ///
+    /// The value's ``range`` stays as it is.
     ///
     /// - Parameter part: Whole pages of the mapping.
     /// - Throws: ``UserfaultError``: `EINVAL` for a part that leaves the mapping or is not aligned.

@@ -27,8 +27,10 @@ extension Mapping {
 
     /// Further options of a mapping.
     public struct Options: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt32
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt32) {
             self.rawValue = rawValue

@@ -54,23 +54,33 @@ extension Memfd {
 
     /// What can no longer be done with a file.
     public struct Seals: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: Int32
 
+        /// A set of the kernel's bits, whatever they are.
         public init(rawValue: Int32) {
             self.rawValue = rawValue
         }
 
-        /// No further seal. The corresponding C constant is `F_SEAL_SEAL`.
+        /// No further seal.
+        ///
+        /// The corresponding C constant is `F_SEAL_SEAL`.
         public static var seal: Seals { Seals(rawValue: 1) }
-        /// It does not become shorter. The corresponding C constant is `F_SEAL_SHRINK`.
+        /// It does not become shorter.
+        ///
+        /// The corresponding C constant is `F_SEAL_SHRINK`.
         public static var shrink: Seals { Seals(rawValue: 2) }
-        /// It does not become longer. The corresponding C constant is `F_SEAL_GROW`.
+        /// It does not become longer.
+        ///
+        /// The corresponding C constant is `F_SEAL_GROW`.
         public static var grow: Seals { Seals(rawValue: 4) }
-        /// It is not written, and not registered through a shared mapping. The corresponding C constant is
-        /// `F_SEAL_WRITE`.
+        /// It is not written, and not registered through a shared mapping.
+        ///
+        /// The corresponding C constant is `F_SEAL_WRITE`.
         public static var write: Seals { Seals(rawValue: 8) }
-        /// It is not written but through shared mappings that are there already. The corresponding C constant is
-        /// `F_SEAL_FUTURE_WRITE`. Available since Linux 5.1.
+        /// It is not written but through shared mappings that are there already.
+        ///
+        /// The corresponding C constant is `F_SEAL_FUTURE_WRITE`. Available since Linux 5.1.
         public static var futureWrite: Seals { Seals(rawValue: 16) }
     }
 

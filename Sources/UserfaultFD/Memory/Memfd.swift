@@ -66,7 +66,9 @@ public struct Memfd: ~Copyable, Sendable {
         return Status(count: Int(clamping: status.bytes), blocks: Int(clamping: status.blocks))
     }
 
-    /// Changes the file's length. Pages behind the end are dropped, and touching them ends in `SIGBUS`.
+    /// Changes the file's length.
+    ///
+    /// Pages behind the end are dropped, and touching them ends in `SIGBUS`.
     ///
     /// No event tells a userfaultfd of it. The corresponding system call is `ftruncate(2)`.
     ///
@@ -115,7 +117,9 @@ public struct Memfd: ~Copyable, Sendable {
         descriptor.release()
     }
 
-    /// Lends the descriptor for a call that this library does not have. The closure must not close it, nor keep it.
+    /// Lends the descriptor for a call that this library does not have.
+    ///
+    /// The closure must not close it, nor keep it.
     public func withUnsafeDescriptor<Result: ~Copyable, Failure: Error>(
         _ body: (FileDescriptor) throws(Failure) -> Result
     ) throws(Failure) -> Result {

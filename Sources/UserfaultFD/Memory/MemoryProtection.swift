@@ -1,7 +1,9 @@
 /// What may be done with mapped memory.
 public struct MemoryProtection: OptionSet, Hashable, Sendable {
+    /// The kernel's bits, those that this library does not know included.
     public let rawValue: Int32
 
+    /// A set of the kernel's bits, whatever they are.
     @inlinable
     public init(rawValue: Int32) {
         self.rawValue = rawValue

@@ -22,34 +22,55 @@ public struct PagemapScan: ~Copyable, Sendable {
 
     /// What a page may be.
     public struct Categories: OptionSet, Hashable, Sendable {
+        /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64
 
+        /// A set of the kernel's bits, whatever they are.
         @inlinable
         public init(rawValue: UInt64) {
             self.rawValue = rawValue
         }
 
-        /// Its mapping is registered for asynchronous write protection. C: `PAGE_IS_WPALLOWED`.
+        /// Its mapping is registered for asynchronous write protection.
+        ///
+        /// The corresponding C constant is `PAGE_IS_WPALLOWED`.
         public static var writeProtectAllowed: Categories { Categories(rawValue: 1 << 0) }
-        /// It was written since it was protected. Up to Linux 7.2 also told of memory that is not registered. C:
+        /// It was written since it was protected.
+        ///
+        /// Up to Linux 7.2 also told of memory that is not registered. The corresponding C constant is
         /// `PAGE_IS_WRITTEN`.
         public static var written: Categories { Categories(rawValue: 1 << 1) }
-        /// It is a file's, or shared anonymous memory. C: `PAGE_IS_FILE`.
+        /// It is a file's, or shared anonymous memory.
+        ///
+        /// The corresponding C constant is `PAGE_IS_FILE`.
         public static var file: Categories { Categories(rawValue: 1 << 2) }
-        /// It is in memory. C: `PAGE_IS_PRESENT`.
+        /// It is in memory.
+        ///
+        /// The corresponding C constant is `PAGE_IS_PRESENT`.
         public static var present: Categories { Categories(rawValue: 1 << 3) }
-        /// It is swapped out. C: `PAGE_IS_SWAPPED`.
+        /// It is swapped out.
+        ///
+        /// The corresponding C constant is `PAGE_IS_SWAPPED`.
         public static var swapped: Categories { Categories(rawValue: 1 << 4) }
-        /// It is the shared zero page. C: `PAGE_IS_PFNZERO`.
+        /// It is the shared zero page.
+        ///
+        /// The corresponding C constant is `PAGE_IS_PFNZERO`.
         public static var zeroPage: Categories { Categories(rawValue: 1 << 5) }
-        /// It is a part of a huge page that is mapped whole. C: `PAGE_IS_HUGE`.
+        /// It is a part of a huge page that is mapped whole.
+        ///
+        /// The corresponding C constant is `PAGE_IS_HUGE`.
         public static var huge: Categories { Categories(rawValue: 1 << 6) }
-        /// It is soft-dirty. C: `PAGE_IS_SOFT_DIRTY`.
+        /// It is soft-dirty.
+        ///
+        /// The corresponding C constant is `PAGE_IS_SOFT_DIRTY`.
         public static var softDirty: Categories { Categories(rawValue: 1 << 7) }
-        /// It is a guard page. Available since Linux 6.16. C: `PAGE_IS_GUARD`.
+        /// It is a guard page.
+        ///
+        /// Available since Linux 6.16. The corresponding C constant is `PAGE_IS_GUARD`.
         public static var guardPage: Categories { Categories(rawValue: 1 << 8) }
-        /// It was accessed since it was protected against every access. Available since Linux 7.3. C:
-        /// `PAGE_IS_ACCESSED`.
+        /// It was accessed since it was protected against every access.
+        ///
+        /// Available since Linux 7.3. The corresponding C constant is `PAGE_IS_ACCESSED`.
         public static var accessed: Categories { Categories(rawValue: 1 << 9) }
     }
 

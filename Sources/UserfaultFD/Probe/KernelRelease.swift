@@ -1,6 +1,8 @@
 internal import CUserfaultFD
 
-/// What `uname(2)` says. For people to read: behaviour is found by trying.
+/// What `uname(2)` says.
+///
+/// For people to read: behaviour is found by trying.
 struct KernelRelease {
     let release: String
     let machine: String
