@@ -110,9 +110,13 @@ public struct AddressRange: Hashable, Sendable {
     }
 
     /// The page of the given size that holds an address.
+    ///
+    /// Any address will do: the last page that could be is cut at the highest address.
     @inlinable
     public static func page(holding address: UInt, size: PageSize) -> AddressRange {
-        AddressRange(start: size.roundDown(address), count: size.bytes)
+        let start = size.roundDown(address)
+        let (end, wraps) = start.addingReportingOverflow(UInt(bitPattern: size.bytes))
+        return AddressRange(start: start, end: wraps ? .max : end)
     }
 }
 

@@ -82,9 +82,11 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
         case CUFFD_EVENT_PAGEFAULT:
             return .pagefault(pageFault(message))
         case CUFFD_EVENT_FORK:
+            // A message whose descriptor cannot be one owns nothing, so there is nothing to close.
+            guard let child = unsafe CInt(exactly: message.arg.fork.ufd) else { return .unknown(message.event) }
             return .fork(
                 UserfaultFD(
-                    descriptor: OwnedDescriptor(adopting: CInt(bitPattern: unsafe message.arg.fork.ufd)),
+                    descriptor: OwnedDescriptor(adopting: child),
                     enabled: inheritance.enabled, supported: inheritance.supported, isNegotiated: true,
                     handlesKernelFaults: inheritance.handlesKernelFaults))
         case CUFFD_EVENT_REMAP:
