@@ -4,9 +4,11 @@
 #include "cuffd_calls.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -104,13 +106,16 @@ int cuffd_get_seals(int fd) { return CUFFD_ANSWER(fcntl(fd, F_GET_SEALS)); }
 
 int cuffd_fstat(int fd, struct cuffd_file_status *status) {
     struct stat answer;
-    if (fstat(fd, &answer) < 0) return -errno;
+    struct statfs filesystem;
+    if (fstat(fd, &answer) < 0 || fstatfs(fd, &filesystem) < 0) return -errno;
+    // st_blksize does not tell: a tmpfs that may use transparent huge pages answers their size there.
+    int is_huge = filesystem.f_type == HUGETLBFS_MAGIC;
     *status = (struct cuffd_file_status){
         .bytes = (uint64_t)answer.st_size,
         .blocks = (uint64_t)answer.st_blocks,
         .device = answer.st_dev,
         .inode = answer.st_ino,
-        .block_size = (uint64_t)answer.st_blksize,
+        .page_size = is_huge ? (uint64_t)filesystem.f_bsize : cuffd_page_size(),
     };
     return 0;
 }

@@ -129,15 +129,15 @@ int cuffd_fallocate(int fd, int mode, int64_t offset, int64_t length);
 int cuffd_add_seals(int fd, int seals);
 int cuffd_get_seals(int fd);
 
-/// What fstat(2) says of a file.
+/// What fstat(2) and fstatfs(2) say of a file.
 struct cuffd_file_status {
     uint64_t bytes;
     /// Units of 512 bytes.
     uint64_t blocks;
     uint64_t device;
     uint64_t inode;
-    /// What one page of the file takes: the huge page size on hugetlbfs.
-    uint64_t block_size;
+    /// The huge page size on hugetlbfs, else the base page size.
+    uint64_t page_size;
 };
 int cuffd_fstat(int fd, struct cuffd_file_status *status);
 

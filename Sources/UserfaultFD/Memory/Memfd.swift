@@ -35,13 +35,13 @@ public struct Memfd: ~Copyable, Sendable {
     /// Takes over a file that nobody else will close: a received memfd, or a file on tmpfs or hugetlbfs.
     ///
     /// - Parameter rawDescriptor: The file. It is closed where this throws.
-    /// - Throws: ``UserfaultError``: `EINVAL` where the file's block is no page size.
+    /// - Throws: ``UserfaultError``, with what `fstat(2)` answered.
     public init(adopting rawDescriptor: Int32) throws(UserfaultError) {
         let owned = OwnedDescriptor(adopting: rawDescriptor)
         var status = cuffd_file_status()
         let answer = unsafe cuffd_fstat(owned.rawValue, &status)
         guard answer >= 0 else { throw UserfaultError(.fileStatus, answer: answer) }
-        guard let pageSize = PageSize(bytes: Int(clamping: status.block_size)), pageSize >= .base else {
+        guard let pageSize = PageSize(bytes: Int(clamping: status.page_size)) else {
             throw UserfaultError(.fileStatus, errno: .invalidArgument)
         }
         descriptor = owned
