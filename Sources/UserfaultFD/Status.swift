@@ -21,7 +21,7 @@ extension UserfaultFD {
     /// A thread is counted from the moment its fault is queued until it goes on. Reads `/proc/self/fdinfo`, which
     /// allocates: not for the fault path.
     ///
-    /// - Throws: ``UserfaultError`` with `ENOENT` where `/proc` is not mounted.
+    /// - Throws: ``UserfaultError`` with `ENOENT` where `/proc` is not mounted; `EMFILE`.
     public func status() throws(UserfaultError) -> Status {
         try Status(of: descriptor.rawValue)
     }
@@ -30,9 +30,7 @@ extension UserfaultFD {
 extension UserfaultFD.Status {
     /// Reads the state of any descriptor of this process, which must be a userfaultfd.
     init(of rawDescriptor: CInt) throws(UserfaultError) {
-        guard let text = ProcFile.text("/proc/self/fdinfo/\(rawDescriptor)") else {
-            throw UserfaultError(.status, errno: .noSuchFileOrDirectory)
-        }
+        let text = try ProcFile.read("/proc/self/fdinfo/\(rawDescriptor)", for: .status)
         guard let status = Self(fdinfo: text) else {
             throw UserfaultError(.status, errno: .invalidArgument)
         }
@@ -47,12 +45,13 @@ extension UserfaultFD.Status {
             let total = ProcFile.value(of: "total:", in: text).flatMap({ Int($0) }),
             let api = ProcFile.value(of: "API:", in: text)
         else { return nil }
-        let words = api.split(separator: ":").compactMap { UInt64($0, radix: 16) }
-        guard words.count == 3, words[0] == CUFFD_API_VERSION else { return nil }
+        let words = api.split(separator: ":", omittingEmptySubsequences: false).map { UInt64($0, radix: 16) }
+        guard words.count == 3, words[0] == CUFFD_API_VERSION, let features = words[1], let ioctls = words[2]
+        else { return nil }
         self.pending = pending
         self.total = total
-        isNegotiated = words[1] & CUFFD_FEATURE_INITIALIZED != 0
-        features = UserfaultFD.Features(rawValue: words[1] & ~CUFFD_FEATURE_INITIALIZED)
-        ioctls = UserfaultFD.Ioctls(rawValue: words[2])
+        isNegotiated = features & CUFFD_FEATURE_INITIALIZED != 0
+        self.features = UserfaultFD.Features(rawValue: features & ~CUFFD_FEATURE_INITIALIZED)
+        self.ioctls = UserfaultFD.Ioctls(rawValue: ioctls)
     }
 }
