@@ -9,7 +9,13 @@ struct OpeningProbe {
 
     var isUsable: Bool { checks.contains { $0.name == "user-mode-faults" && $0.isAvailable } }
 
+    /// Whether a seccomp filter, and not the kernel's own rule, refuses the system call: user-mode faults need no
+    /// privilege, so where it lets those through it does not answer in the kernel's place.
+    private let isFiltered: Bool
+
     init() {
+        let probe = try? UserfaultFD(unnegotiated: .init(way: .systemCall))
+        isFiltered = probe == nil && Self.hasSeccompFilter
         let userMode = attempt(.userMode, .either)
         checks.append(userModeCheck(userMode))
         let ways: [(String, String, UserfaultFD.OpenOptions.Way)] = [
@@ -78,7 +84,7 @@ struct OpeningProbe {
             remedies.append("use a kernel with CONFIG_USERFAULTFD, or a seccomp profile that allows the call")
         case .notPermitted:
             remedies.append(
-                Self.isFiltered
+                isFiltered
                     ? "allow userfaultfd in the seccomp profile"
                     : "grant CAP_SYS_PTRACE, or set vm.unprivileged_userfaultfd=1")
         default: break
@@ -92,8 +98,8 @@ struct OpeningProbe {
         return remedies.isEmpty ? "free descriptors or memory, and try again" : remedies.joined(separator: "; or ")
     }
 
-    /// Whether a seccomp filter may have answered in the kernel's place.
-    private static var isFiltered: Bool {
+    /// Whether this process is under a seccomp filter.
+    private static var hasSeccompFilter: Bool {
         guard let status = ProcFile.text("/proc/self/status") else { return false }
         return ProcFile.value(of: "Seccomp:", in: status).map { $0 != "0" } ?? false
     }
