@@ -40,6 +40,19 @@ extension UserfaultFD {
     }
 }
 
+extension UserfaultFD.Ioctls {
+    /// The features that a kernel with these ioctls has at least.
+    var impliedFeatures: UserfaultFD.Features {
+        var features: UserfaultFD.Features = []
+        if contains(.writeProtect) { features.formUnion(.writeProtect) }
+        if contains(.continue) { features.formUnion(.minorHugetlbfs) }
+        if contains(.poison) { features.formUnion([.poison, .writeProtectUnpopulated]) }
+        if contains(.move) { features.formUnion(.move) }
+        if contains(.rwProtect) { features.formUnion(.readWriteProtect) }
+        return features
+    }
+}
+
 extension UserfaultFD.Ioctls: CustomStringConvertible {
     /// Every ioctl this library knows, with its C name, in the order of the bits.
     public static let names: [(ioctl: UserfaultFD.Ioctls, name: String)] = [

@@ -87,11 +87,11 @@ extension UserfaultError {
         if circumstances.contains(.descriptorsTruncated) { return .descriptorsTruncated }
         if circumstances.contains(.peerClosed) { return .peerClosed }
         if circumstances.contains(.noDescriptor) { return .noDescriptor }
+        if operation == .open { return reasonOfOpening }
         switch errno {
         case .resourceTemporarilyUnavailable where bytesCompleted > 0: return .partial
         case .resourceTemporarilyUnavailable: return operation.touchesPages ? .mappingIsChanging : .wouldBlock
         case .fileExists where operation.touchesPages: return .alreadyMapped
-        case .noSuchFileOrDirectory where operation == .open: return .unsupported
         case .noSuchFileOrDirectory where operation.touchesPages: return .noSuchRange
         case .noSuchProcess: return .processGone
         case .noMemory, .noSpace: return .noMemory
@@ -105,6 +105,20 @@ extension UserfaultError {
         case .interrupted: return .interrupted
         case .tooManyOpenFiles, .tooManyOpenFilesInSystem: return .tooManyDescriptors
         case .brokenPipe, .connectionReset: return .peerClosed
+        default: return .other
+        }
+    }
+
+    /// Where one way is forbidden and the other is not there, a permission is what helps.
+    private var reasonOfOpening: Reason {
+        let answers = [systemCallAnswer, deviceAnswer].compactMap { $0 }
+        if answers.contains(.notPermitted) || answers.contains(.permissionDenied) { return .notPermitted }
+        switch errno {
+        case .noFunction, .noSuchFileOrDirectory, .noSuchAddressOrDevice, .operationNotSupportedByDevice:
+            return .unsupported
+        case .tooManyOpenFiles, .tooManyOpenFilesInSystem: return .tooManyDescriptors
+        case .noMemory: return .noMemory
+        case .invalidArgument: return .invalidArgument
         default: return .other
         }
     }

@@ -30,10 +30,12 @@ extension UserfaultFD {
     public func copy(
         _ source: RawSpan, to destination: UInt, options: CopyOptions = []
     ) throws(UserfaultError) -> Int {
-        try unsafe source.withUnsafeBytes { (bytes) throws(UserfaultError) in
+        let (_, wraps) = destination.addingReportingOverflow(UInt(bitPattern: source.byteCount))
+        guard !wraps else { throw UserfaultError(.copy, errno: .invalidArgument) }
+        return try unsafe source.withUnsafeBytes { (bytes) throws(UserfaultError) in
             unsafe try copy(
                 from: UInt(bitPattern: bytes.baseAddress),
-                to: AddressRange(checkingStart: destination, count: bytes.count),
+                to: AddressRange(start: destination, count: bytes.count),
                 options: options)
         }
     }
@@ -58,7 +60,8 @@ extension UserfaultFD {
         let answer = unsafe cuffd_copy(
             descriptor.rawValue, UInt64(destination.start), UInt64(source), UInt64(destination.count),
             options.rawValue, &copied)
-        return try filled(.copy, answer, copied)
+        let needed: Features = options.contains(.writeProtect) ? .writeProtect : []
+        return try filled(.copy, answer, copied, needing: needed)
     }
 
     /// Fills missing pages with zeros, and wakes their waiters.
@@ -94,13 +97,17 @@ extension UserfaultFD {
     /// - Throws: ``UserfaultError``: `EEXIST`, `EAGAIN`, `ENOENT`, `ESRCH` as for every call that fills pages; `EFAULT`
     ///   where the file has no page (``UserfaultError/Reason/noPageInFile``); past the file's end `EINVAL`, since Linux
     ///   7.1 `EFAULT`; `EIO` for broken memory; `EINVAL` for a bad range or anonymous memory, and for
-    ///   ``ContinueOptions/writeProtect`` before Linux 6.4 or on a range that is not registered for it.
+    ///   ``ContinueOptions/writeProtect`` on a range that is not registered for it;
+    ///   ``UserfaultError/Reason/unsupported`` for that option before Linux 6.4.
     @discardableResult
     public func `continue`(_ range: AddressRange, options: ContinueOptions = []) throws(UserfaultError) -> Int {
         var mapped: Int64 = 0
         let answer = unsafe cuffd_continue(
             descriptor.rawValue, UInt64(range.start), UInt64(range.count), options.rawValue, &mapped)
-        return try filled(.continue, answer, mapped, needing: [.minorShmem, .minorHugetlbfs])
+        // Linux 6.4 brought UFFDIO_CONTINUE_MODE_WP and WP_UNPOPULATED, and both need the markers of empty pages.
+        let needed: Features =
+            options.contains(.writeProtect) ? .writeProtectUnpopulated : [.minorShmem, .minorHugetlbfs]
+        return try filled(.continue, answer, mapped, needing: needed)
     }
 
     /// Marks missing pages as broken, and wakes their waiters: whoever touches them gets `SIGBUS`.

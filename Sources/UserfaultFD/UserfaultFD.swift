@@ -74,17 +74,17 @@ public struct UserfaultFD: ~Copyable, Sendable {
     /// Takes over a userfaultfd that somebody else opened: inherited, or received from another process.
     ///
     /// What is enabled is read from `/proc/self/fdinfo`; what the kernel supports is found with a descriptor of this
-    /// process' own.
+    /// process' own, or where it may not open one from the ioctls that the kernel has.
     ///
     /// - Parameters:
-    ///   - rawDescriptor: A userfaultfd that nobody else will close. It is closed where this throws.
+    ///   - rawDescriptor: An open descriptor that nobody else will close. It is closed where this throws.
     ///   - handlesKernelFaults: Whether it was opened for kernel-mode faults too; the kernel does not tell.
     /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/status`` with `EINVAL` where the descriptor is not a
     ///   userfaultfd, or with what `/proc` answered.
     public init(adopting rawDescriptor: Int32, handlesKernelFaults: Bool = false) throws(UserfaultError) {
         let owned = OwnedDescriptor(adopting: rawDescriptor)
         let status = try Status(of: owned.rawValue)
-        let supported = (try? UserfaultFD())?.supportedFeatures ?? status.features
+        let supported = (try? UserfaultFD())?.supportedFeatures ?? status.features.union(status.ioctls.impliedFeatures)
         self.init(
             descriptor: owned, enabled: status.features, supported: supported, isNegotiated: status.isNegotiated,
             handlesKernelFaults: handlesKernelFaults)
@@ -98,22 +98,28 @@ public struct UserfaultFD: ~Copyable, Sendable {
     /// - Returns: The ioctls that the kernel has for descriptors (not for ranges).
     /// - Throws: ``UserfaultError``: `EINVAL` where the kernel lacks a feature (``UserfaultError/Reason/unsupported``;
     ///   it does not say which) or the descriptor is negotiated already
-    ///   (``UserfaultError/Reason/alreadyNegotiated``); `EPERM` for ``Features/eventFork`` without `CAP_SYS_PTRACE`.
+    ///   (``UserfaultError/Reason/alreadyNegotiated``), or for ``Features/readWriteProtectAsync`` alone; `EPERM` for ``Features/eventFork`` without `CAP_SYS_PTRACE`.
     @discardableResult
     public mutating func negotiate(_ features: Features = []) throws(UserfaultError) -> Ioctls {
         var supported: UInt64 = 0
         var ioctls: UInt64 = 0
         let answer = unsafe cuffd_api(descriptor.rawValue, features.rawValue, &supported, &ioctls)
         guard answer >= 0 else {
-            // Before Linux 5.11 the kernel tests the bits before the privilege, and EINVAL is all it ever says of them.
-            let circumstances: UserfaultError.Circumstances =
-                answer != -Errno.invalidArgument.rawValue ? [] : isNegotiated ? .alreadyNegotiated : .kernelLacksIt
-            throw UserfaultError(.negotiate, answer: answer, circumstances: circumstances)
+            throw UserfaultError(.negotiate, answer: answer, circumstances: refusal(answer, of: features))
         }
         supportedFeatures = Features(rawValue: supported)
         enabledFeatures = features.contains(.writeProtectAsync) ? features.union(.writeProtectUnpopulated) : features
         isNegotiated = true
         return Ioctls(rawValue: ioctls)
+    }
+
+    /// What `EINVAL` means to `UFFDIO_API`, which never says what displeased it.
+    private func refusal(_ answer: CInt, of features: Features) -> UserfaultError.Circumstances {
+        guard answer == -Errno.invalidArgument.rawValue else { return [] }
+        // Asked anew, because another descriptor of the same kernel object may have negotiated meanwhile.
+        if isNegotiated || (try? status())?.isNegotiated == true { return .alreadyNegotiated }
+        let wantsAsyncAlone = features.contains(.readWriteProtectAsync) && !features.contains(.readWriteProtect)
+        return wantsAsyncAlone ? [] : .kernelLacksIt
     }
 
     /// Closes the descriptor, and says what the kernel answered.
