@@ -5,6 +5,7 @@
 // Functions answer 0 or a value on success and -errno on failure, unless they say otherwise.
 
 #include "css_children.h"
+#include "css_filesystem.h"
 #include "css_guard.h"
 #include "css_process.h"
 

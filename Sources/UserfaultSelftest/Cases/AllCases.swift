@@ -1,7 +1,9 @@
 /// Every case there is, in the order in which they run.
 package enum AllCases {
     /// One line for each file of `Cases/`.
-    static let themes: [any CaseTheme.Type] = []
+    static let themes: [any CaseTheme.Type] = [
+        MinorFaultCases.self
+    ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }
 }

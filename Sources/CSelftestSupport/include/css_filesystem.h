@@ -1,0 +1,16 @@
+#ifndef CSS_FILESYSTEM_H
+#define CSS_FILESYSTEM_H
+
+#include <stdint.h>
+
+struct css_statfs_answer {
+    uint64_t type;
+    uint64_t block_size;
+    uint64_t blocks;
+    uint64_t free_blocks;
+};
+
+// What fstatfs(2) says; 0 or -errno.
+int css_fstatfs(int fd, struct css_statfs_answer *answer);
+
+#endif

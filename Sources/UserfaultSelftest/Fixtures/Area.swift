@@ -1,0 +1,158 @@
+import CUserfaultFD
+import Glibc
+import SystemPackage
+package import UserfaultFD
+
+/// Memory of one type under test: the `view` that is registered, and where there is a file, the `alias`.
+///
+/// The alias maps the same file MAP_SHARED and is never registered: contents are prepared and inspected through it.
+/// The view is MAP_SHARED or MAP_PRIVATE as the memory type says. Both stay where they are until the process ends.
+package final class Area: Sendable {
+    package let memory: MemoryType
+    package let view: Mapping
+    package let alias: Mapping?
+    package let file: Memfd?
+    package let pageSize: PageSize
+
+    /// An area whose pages are missing: no page in the file, none in the view.
+    ///
+    /// - Parameters:
+    ///   - pages: How many pages, of the memory type's size.
+    ///   - protection: What may be done through the view.
+    ///   - directory: Where the file of a tmpfs type lies, instead of the host's own tmpfs.
+    ///   - alignment: The view starts at a multiple of this many bytes.
+    package init(
+        _ context: CaseContext,
+        pages: Int = 4,
+        protection: MemoryProtection = .readWrite,
+        directory: String? = nil,
+        alignment: Int = 0
+    ) throws {
+        memory = context.memory
+        let hugePages = memory.isHugetlb ? PageSize.defaultHuge ?? .twoMiB : nil
+        pageSize = hugePages ?? .base
+        let count = pages * pageSize.bytes
+        let sharing: Mapping.Sharing = memory.isPrivate ? .private : .shared
+        let placement = try Self.placement(count, alignment: max(alignment, pageSize.bytes))
+        guard memory != .anon else {
+            file = nil
+            alias = nil
+            view = try Mapping(anonymous: count, protection: protection, placement: placement)
+            return
+        }
+        let memfd: Memfd
+        switch memory {
+        case .tmpfs, .tmpfsPrivate:
+            memfd = try Memfd(tmpfsFileIn: directory ?? context.tmpfsDirectory(), count: count)
+        default:
+            memfd = try Memfd(name: "uffd-selftest", count: count, hugePages: hugePages)
+        }
+        let options: Mapping.Options = memory.isHugetlb ? .noReserve : []
+        alias = try Mapping(memfd, options: options)
+        view = try Mapping(
+            memfd, sharing: sharing, protection: protection, placement: placement, options: options)
+        file = consume memfd
+    }
+
+    /// A free place for the view: with a gap on both sides, so that it never merges with a neighbour.
+    private static func placement(_ count: Int, alignment: Int) throws(UserfaultError) -> Mapping.Placement {
+        let gap = PageSize.base.bytes
+        let reservation = try Mapping(
+            anonymous: count + 2 * alignment + 2 * gap, protection: .none, options: .noReserve)
+        let reserved = reservation.release()
+        let start = (reserved.start + UInt(gap) + UInt(alignment) - 1) & ~UInt(alignment - 1)
+        return .replacing(start)
+    }
+
+    // MARK: Addresses
+
+    package var range: AddressRange { view.range }
+    package var pageCount: Int { view.pageCount }
+
+    /// A page of the view.
+    package func page(_ index: Int) -> AddressRange { view.page(index) }
+
+    /// Neighbouring pages of the view.
+    package func pages(_ indices: Range<Int>) -> AddressRange {
+        range.part(at: indices.lowerBound * pageSize.bytes, count: indices.count * pageSize.bytes)
+    }
+
+    /// The address of a page of the view.
+    package func address(_ index: Int) -> UInt { page(index).start }
+
+    /// The address of a page of the alias.
+    package func aliasAddress(_ index: Int) throws(CaseFailure) -> UInt {
+        guard let address = alias?.page(index).start else {
+            throw CaseFailure(expected: "memory with a file", seen: "\(memory)")
+        }
+        return address
+    }
+
+    // MARK: Contents
+
+    /// Puts a page into the file, filled with its pattern, through the alias: no page of the view is touched.
+    package func fillFile(_ index: Int, seed: UInt8 = 0) throws(CaseFailure) {
+        Pattern.write(seed: seed, page: index, at: try aliasAddress(index), count: pageSize.bytes)
+    }
+
+    /// Puts every page into the file.
+    package func fillFile(seed: UInt8 = 0) throws(CaseFailure) {
+        for index in 0..<pageCount { try fillFile(index, seed: seed) }
+    }
+
+    /// A page's worth of its pattern, to copy from. It lies outside every area.
+    package func source(_ indices: Range<Int>, seed: UInt8 = 0) throws(UserfaultError) -> Mapping {
+        let source = try Mapping(anonymous: indices.count * pageSize.bytes)
+        for (offset, index) in indices.enumerated() {
+            Pattern.write(
+                seed: seed, page: index, at: source.range.start + UInt(offset * pageSize.bytes), count: pageSize.bytes)
+        }
+        return source
+    }
+
+    /// Fails unless a page of the view, which must be mapped, holds its pattern.
+    package func expectView(
+        _ index: Int, seed: UInt8 = 0, _ what: String = "contents of the view", file: String = #fileID,
+        line: Int = #line
+    ) throws(CaseFailure) {
+        try Pattern.expect(
+            seed: seed, page: index, at: address(index), count: pageSize.bytes, what, file: file, line: line)
+    }
+
+    /// Fails unless a page of the file, seen through the alias, holds its pattern.
+    package func expectFile(
+        _ index: Int, seed: UInt8 = 0, _ what: String = "contents of the file", file: String = #fileID,
+        line: Int = #line
+    ) throws(CaseFailure) {
+        try Pattern.expect(
+            seed: seed, page: index, at: try aliasAddress(index), count: pageSize.bytes, what, file: file, line: line)
+    }
+
+    /// Fails unless every byte of a page of the view, which must be mapped, is zero.
+    package func expectZeroView(_ index: Int, file: String = #fileID, line: Int = #line) throws(CaseFailure) {
+        try Pattern.expectZero(
+            at: address(index), count: pageSize.bytes, "page \(index) of the view", file: file, line: line)
+    }
+
+    /// The file's use of memory, in units of 512 bytes.
+    package func blocks() throws -> Int {
+        try file?.status().blocks ?? 0
+    }
+
+    /// Drops the pages of the view's page tables, and for anonymous memory the pages: what `MADV_DONTNEED` does.
+    package func zapView(_ part: AddressRange? = nil) throws(UserfaultError) {
+        try view.advise(.dontNeed, part)
+    }
+}
+
+extension Memfd {
+    /// A nameless file on a tmpfs.
+    init(tmpfsFileIn directory: String, count: Int) throws {
+        let temporary = FileDescriptor.OpenOptions(rawValue: 0o20000000 | 0o200000)  // O_TMPFILE
+        let descriptor = try FileDescriptor.open(
+            directory, .readWrite, options: [temporary, .closeOnExec], permissions: .ownerReadWrite)
+        let file = try Memfd(adopting: descriptor.rawValue)
+        try file.resize(to: count)
+        self = file
+    }
+}

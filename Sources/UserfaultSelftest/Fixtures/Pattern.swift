@@ -1,0 +1,43 @@
+/// Contents that tell one page, and one place in it, from every other.
+///
+/// Every 8-byte word holds the seed, the page's index and the word's index, so that a page that is shifted, torn, stale
+/// or another's is seen. No word is zero.
+package enum Pattern {
+    package static func word(seed: UInt8, page: Int, index: Int) -> UInt64 {
+        UInt64(seed) << 56 | UInt64(truncatingIfNeeded: page & 0xFF_FFFF) << 32
+            | UInt64(truncatingIfNeeded: index & 0xFFFF_FFFF) | 0x0080_0000_8000_0000
+    }
+
+    /// Fills memory with the pattern of a page.
+    package static func write(seed: UInt8, page: Int, at address: UInt, count: Int) {
+        let words = UnsafeMutablePointer<UInt64>(bitPattern: address)!
+        for index in 0..<count / 8 { words[index] = word(seed: seed, page: page, index: index) }
+    }
+
+    /// Fails unless memory holds the pattern of a page.
+    package static func expect(
+        seed: UInt8, page: Int, at address: UInt, count: Int, _ what: @autoclosure () -> String,
+        file: String = #fileID, line: Int = #line
+    ) throws(CaseFailure) {
+        let words = UnsafePointer<UInt64>(bitPattern: address)!
+        for index in 0..<count / 8 where words[index] != word(seed: seed, page: page, index: index) {
+            let right = hex(word(seed: seed, page: page, index: index))
+            throw CaseFailure(
+                expected: "\(what()), page \(page), word \(index): \(right)", seen: hex(words[index]), file: file,
+                line: line)
+        }
+    }
+
+    /// Fails unless memory is all zeros.
+    package static func expectZero(
+        at address: UInt, count: Int, _ what: @autoclosure () -> String, file: String = #fileID, line: Int = #line
+    ) throws(CaseFailure) {
+        let words = UnsafePointer<UInt64>(bitPattern: address)!
+        for index in 0..<count / 8 where words[index] != 0 {
+            throw CaseFailure(
+                expected: "\(what()), word \(index): zero", seen: hex(words[index]), file: file, line: line)
+        }
+    }
+
+    static func hex(_ word: UInt64) -> String { "0x" + String(word, radix: 16) }
+}

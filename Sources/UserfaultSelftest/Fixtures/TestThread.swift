@@ -1,0 +1,78 @@
+import CUserfaultFD
+import Synchronization
+
+/// A thread of its own, for whatever may block: a page fault, a fork, a madvise.
+///
+/// It belongs to no pool of the runtime, so that its blocking stops nobody else. A thread that is never joined is no
+/// harm: the result's process ends, and takes it along.
+package final class TestThread: Sendable {
+    private let start: Start
+
+    /// What the thread and its creator share.
+    private final class Start: Sendable {
+        let body: @Sendable () -> Void
+        let threadID = Atomic<Int32>(0)
+        let isFinished = Atomic<Bool>(false)
+
+        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+
+        func run() {
+            threadID.store(cuffd_gettid(), ordering: .releasing)
+            body()
+            isFinished.store(true, ordering: .releasing)
+        }
+    }
+
+    /// Starts a thread.
+    package init(_ name: String = "selftest", _ body: @escaping @Sendable () -> Void) throws {
+        start = Start(body)
+        var thread: cuffd_thread_t = 0
+        let argument = Unmanaged.passRetained(start)
+        let answer = cuffd_thread_create(
+            &thread, name, 0, { Unmanaged<Start>.fromOpaque($0!).takeRetainedValue().run() }, argument.toOpaque())
+        guard answer == 0 else {
+            argument.release()
+            throw CaseFailure(expected: "a new thread", seen: "errno \(-answer)")
+        }
+        _ = cuffd_thread_detach(thread)
+        try Waiting.until("the thread starts") { start.threadID.load(ordering: .acquiring) != 0 }
+    }
+
+    package var threadID: Int32 { start.threadID.load(ordering: .acquiring) }
+    package var isFinished: Bool { start.isFinished.load(ordering: .acquiring) }
+
+    /// What the kernel says the thread does: `R` runs, `S` and `D` sleep.
+    package var state: Character? {
+        guard let text = ProcFile.text("/proc/self/task/\(threadID)/stat"), let end = text.lastIndex(of: ")") else {
+            return nil
+        }
+        return text[text.index(after: end)...].first { $0 != " " }
+    }
+
+    /// Waits until the thread has done its work.
+    package func join(
+        within limit: Duration = Waiting.patience, _ what: String = "the thread goes on", file: String = #fileID,
+        line: Int = #line
+    ) throws {
+        try Waiting.until(what, within: limit, file: file, line: line) { isFinished }
+    }
+
+    /// Waits until the thread is asleep in the kernel.
+    package func waitAsleep(file: String = #fileID, line: Int = #line) throws {
+        try Waiting.until("the thread sleeps", file: file, line: line) { state == "S" || state == "D" }
+    }
+
+    /// Fails if the thread is not asleep, or has gone on: what it must not do yet.
+    ///
+    /// Looked at several times with other threads running in between, since a wake-up takes a moment to show.
+    package func expectStillAsleep(_ why: String, file: String = #fileID, line: Int = #line) throws {
+        for _ in 0..<50 {
+            _ = cuffd_sched_yield()
+            let state = state
+            try expect(
+                !isFinished && (state == "S" || state == "D"), "the thread stays asleep: \(why)",
+                seen: isFinished ? "it went on" : "its state is \(state.map(String.init) ?? "gone")", file: file,
+                line: line)
+        }
+    }
+}

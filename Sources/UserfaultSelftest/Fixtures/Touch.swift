@@ -1,0 +1,82 @@
+package import CSelftestSupport
+import Synchronization
+
+/// One access to memory by a thread of its own, which waits where the memory makes it wait.
+package final class Touch: Sendable {
+    /// What came of the access.
+    package enum Outcome: Equatable, Sendable {
+        /// The byte that was read, or that was written.
+        case byte(UInt8)
+        /// The signal that the access raised.
+        case signal(css_fault)
+
+        package static func == (lhs: Outcome, rhs: Outcome) -> Bool {
+            switch (lhs, rhs) {
+            case (.byte(let left), .byte(let right)): left == right
+            case (.signal(let left), .signal(let right)): left.signal == right.signal && left.code == right.code
+            default: false
+            }
+        }
+    }
+
+    package let thread: TestThread
+    private let outcome: Shared
+
+    private final class Shared: Sendable {
+        let value = Mutex<Outcome?>(nil)
+    }
+
+    private init(_ access: @escaping @Sendable () -> Outcome) throws {
+        let outcome = Shared()
+        self.outcome = outcome
+        thread = try TestThread("toucher") {
+            let result = access()
+            outcome.value.withLock { $0 = result }
+        }
+    }
+
+    /// Reads a byte.
+    package static func read(_ address: UInt) throws -> Touch {
+        try Touch { load(address) }
+    }
+
+    /// Writes a byte.
+    package static func write(_ address: UInt, _ byte: UInt8) throws -> Touch {
+        try Touch { store(address, byte) }
+    }
+
+    /// Waits for the access to end, and answers what came of it.
+    @discardableResult
+    package func finish(
+        _ what: String = "the access goes on", file: String = #fileID, line: Int = #line
+    ) throws -> Outcome {
+        try thread.join(what, file: file, line: line)
+        return outcome.value.withLock { $0 }!
+    }
+
+    /// Waits for the access to end, and fails unless it read or wrote this byte.
+    package func finish(
+        with byte: UInt8, _ what: String = "the access goes on", file: String = #fileID, line: Int = #line
+    ) throws {
+        try expectEqual(
+            try finish(what, file: file, line: line), .byte(byte), "outcome of the access", file: file, line: line)
+    }
+
+    package var isFinished: Bool { thread.isFinished }
+
+    // MARK: Accesses of the calling thread, for memory that cannot block it
+
+    /// Reads a byte, and survives a signal.
+    package static func load(_ address: UInt) -> Outcome {
+        var byte: UInt8 = 0
+        var fault = css_fault()
+        return css_load8(address, &byte, &fault) ? .byte(byte) : .signal(fault)
+    }
+
+    /// Writes a byte, and survives a signal.
+    @discardableResult
+    package static func store(_ address: UInt, _ byte: UInt8) -> Outcome {
+        var fault = css_fault()
+        return css_store8(address, byte, &fault) ? .byte(byte) : .signal(fault)
+    }
+}

@@ -1,0 +1,30 @@
+import CUserfaultFD
+
+/// Waits until a condition holds, giving way to other threads between looks.
+///
+/// The kernel's own words (fdinfo, thread states) are looked at, so nothing depends on how long anything takes. The
+/// limit is generous because emulated machines are slow; a case that needs it has failed.
+package enum Waiting {
+    /// How long anything may take that should happen at once.
+    package static let patience: Duration = .seconds(5)
+
+    /// Waits for a condition.
+    ///
+    /// - Parameter what: What is waited for, for the failure.
+    package static func until(
+        _ what: @autoclosure () -> String,
+        within limit: Duration = patience,
+        file: String = #fileID,
+        line: Int = #line,
+        _ condition: () throws -> Bool
+    ) throws {
+        let deadline = ContinuousClock.now + limit
+        while try !condition() {
+            guard ContinuousClock.now < deadline else {
+                throw CaseFailure(
+                    expected: what(), seen: "still not so after \(limit)", file: file, line: line)
+            }
+            _ = cuffd_sched_yield()
+        }
+    }
+}
