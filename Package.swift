@@ -25,10 +25,15 @@ let package = Package(
         .executableTarget(
             name: "uffd-selftest",
             dependencies: [
-                "CSelftestSupport", "UserfaultSelftest",
+                "CSelftestSupport", "UserfaultFD", "UserfaultSelftest",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
+        ),
+        .testTarget(
+            name: "UserfaultSelftestTests",
+            dependencies: ["UserfaultSelftest", "uffd-selftest"],
+            resources: [.copy("Resources/junit.xsd")]
         ),
     ],
     swiftLanguageModes: [.v6]

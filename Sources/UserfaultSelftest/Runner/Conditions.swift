@@ -82,17 +82,18 @@ struct Conditions {
     private mutating func missing(_ requirement: Requirement, for memory: MemoryType?) -> String? {
         switch requirement {
         case .features(let features):
-            lacking(features)
+            host.lacks(features)
         case .missingFaults, .minorFaults, .writeProtectFaults:
-            lacking(requirement.faultFeatures(for: memory))
+            host.lacks(requirement.faultFeatures(for: memory))
         case .kernelFaults:
-            host.userFaultsOnly.map { "faults of the kernel cannot be handled: \($0)" }
+            host.lacks("kernel-mode-faults").map { "faults of the kernel cannot be handled: \($0)" }
         case .device:
-            access("/dev/userfaultfd", R_OK | W_OK) == 0 ? nil : "/dev/userfaultfd cannot be opened by this user"
+            host.lacks("device").map { "no /dev/userfaultfd for this user: \($0)" }
         case .root:
             host.isRoot ? nil : "needs root"
         case .pageFrames:
-            access("/proc/kpageflags", R_OK) == 0 && host.isRoot ? nil : "page frames are only shown to root"
+            host.lacks("page-frame-numbers")
+                ?? (access("/proc/kpageflags", R_OK) == 0 ? nil : "this kernel has no /proc/kpageflags")
         case .hugePages(let count):
             changes.provide(.hugePages(free: count), unless: HugePagePool.free >= count) {
                 "needs \(count) free huge pages, there are \(HugePagePool.free)"
@@ -111,11 +112,6 @@ struct Conditions {
         case .setting, .transparentHugePages, .shmemHugePages, .memoryGroup:
             preconditionFailure("\(requirement) is looked after by prepare")
         }
-    }
-
-    private func lacking(_ features: UserfaultFD.Features) -> String? {
-        let lacking = features.subtracting(host.features ?? [])
-        return lacking.isEmpty ? nil : "this kernel has no \(Host.names(lacking).joined(separator: ", "))"
     }
 }
 

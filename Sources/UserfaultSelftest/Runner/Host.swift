@@ -3,45 +3,39 @@ package import UserfaultFD
 
 /// What this machine, kernel and user offer, looked up once at the start of a run.
 package struct Host: Sendable {
-    /// The kernel's release, `6.12.9-amd64`.
-    package let kernel: String
-    /// The architecture, `x86_64`.
-    package let machine: String
-    /// What the kernel's userfaultfd can do; nil when no userfaultfd can be opened.
-    package let features: UserfaultFD.Features?
-    /// Why no userfaultfd can be opened.
-    package let unusable: String?
-    /// Why none can be opened that handles faults of the kernel; nil when one can.
-    package let userFaultsOnly: String?
+    package let support: KernelSupport
     package let isRoot: Bool
 
     package init() {
-        kernel = ProcFile.line("/proc/sys/kernel/osrelease") ?? "unknown"
-        var name = utsname()
-        uname(&name)
-        machine = withUnsafeBytes(of: &name.machine) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        support = .probe()
         isRoot = geteuid() == 0
-        do {
-            features = try UserfaultFD().supportedFeatures
-            unusable = nil
-        } catch {
-            features = nil
-            unusable = "no userfaultfd can be opened: \(error)"
-        }
-        do {
-            try UserfaultFD(options: .init(faults: .userAndKernelMode)).close()
-            userFaultsOnly = nil
-        } catch {
-            userFaultsOnly = "\(error)"
-        }
     }
+
+    package var kernel: String { support.kernelRelease }
+    package var machine: String { support.machine }
+
+    /// Why no userfaultfd can be opened at all, and what to do; nil when one can.
+    package var unusable: String? { lacks("user-mode-faults").map { "no userfaultfd can be opened: \($0)" } }
 
     /// The kernel's names of its features.
     package var featureNames: [String] {
-        features.map(Self.names) ?? []
+        UserfaultFD.Features.names.filter { support.features.contains($0.feature) }.map(\.name)
     }
 
-    static func names(_ features: UserfaultFD.Features) -> [String] {
-        UserfaultFD.Features.names.filter { features.contains($0.feature) }.map(\.name)
+    /// Why a check of ``KernelSupport`` fails, with the remedy; nil when it does not.
+    func lacks(_ check: String) -> String? {
+        support[check].flatMap { check in
+            check.isAvailable
+                ? nil : [check.reason, check.remedy].compactMap(\.self).joined(separator: "; ")
+        }
+    }
+
+    /// Why not all of `features` can be enabled.
+    func lacks(_ features: UserfaultFD.Features) -> String? {
+        let lacking = UserfaultFD.Features.names.filter { name, _ in
+            features.contains(name) && !support.features.contains(name)
+        }
+        if !lacking.isEmpty { return "this kernel has no \(lacking.map(\.name).joined(separator: ", "))" }
+        return features.contains(.eventFork) ? lacks("fork-events").map { "no EVENT_FORK for this user: \($0)" } : nil
     }
 }

@@ -1,10 +1,14 @@
+import CSelftestSupport
 import Glibc
+import UserfaultFD
 
 /// Cases that check the runner itself: each ends in another way. No list shows them; `--filter 'selfcheck-*'` runs them.
 enum SelfCheckCases: CaseTheme {
     static let prefix = "selfcheck-"
 
-    static let cases = [
+    static let cases = endings + supportCases + hostCases
+
+    private static let endings = [
         SelftestCase("selfcheck-pass", on: [.anon, .shmem], "a case that returns passes") { context in
             context.record("seen on \(context.memory.rawValue)")
         },
@@ -25,6 +29,15 @@ enum SelfCheckCases: CaseTheme {
             context in
             context.record("about to wait for ever")
             while true { pause() }
+        },
+        SelftestCase(
+            "selfcheck-fault", "a case whose thread waits for a fault is killed", limit: .milliseconds(300)
+        ) { _ in
+            let page = try Mapping(anonymous: 4096)
+            let uffd = try UserfaultFD()
+            try uffd.register(page.range, modes: .missing)
+            var byte: UInt8 = 0
+            css_load8(page.range.start, &byte, nil)
         },
         SelftestCase("selfcheck-crash", "a case that dies of a signal fails") { _ in
             kill(getpid(), SIGSEGV)

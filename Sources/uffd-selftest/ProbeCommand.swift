@@ -1,0 +1,21 @@
+import ArgumentParser
+import SystemPackage
+import UserfaultFD
+import UserfaultSelftest
+
+struct ProbeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "probe",
+        abstract: "Tell what this kernel, this host and this user can do with userfaultfd.",
+        discussion: "Exit codes: 0 if userfaultfd can be used at all, 1 if not."
+    )
+
+    @Option(name: .long, help: "How to write the answers.")
+    var format: TextFormat = .pretty
+
+    func run() throws {
+        let support = KernelSupport.probe()
+        ProbeReport.write(support, asJSON: format == .json, to: ReportOutput(.standardOutput))
+        throw support.isUsable ? ExitCode.success : ExitCode.failure
+    }
+}

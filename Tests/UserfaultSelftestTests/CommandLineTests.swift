@@ -1,0 +1,73 @@
+import Foundation
+import Testing
+
+@Suite(.timeLimit(.minutes(1)))
+struct CommandLineTests {
+    @Test(arguments: [
+        (["selfcheck-pass/*"], 0), (["selfcheck-pass/anon", "selfcheck-fail"], 1), (["selfcheck-skip"], 4),
+        (["selfcheck-pass/anon", "selfcheck-skip"], 0), (["no-such-case/*"], 64), (["selfcheck-pass"], 64),
+    ])
+    func theExitCodeSaysHowItWent(filters: [String], code: Int) throws {
+        let arguments = filters.flatMap { ["--filter", $0] }
+        #expect(try SelftestProgram.start(SelftestProgram.path, arguments).exitCode == Int32(code))
+    }
+
+    @Test func requiringNoSkipsMakesASkipAFailure() throws {
+        let answer = try SelftestProgram.run("--filter", "selfcheck-skip", "--require-no-skips")
+        #expect(answer.exitCode == 1)
+    }
+
+    @Test func aFilterThatMatchesNothingIsExplained() throws {
+        let answer = try SelftestProgram.run("run", "--filter", "selfcheck-pass")
+        #expect(answer.errors.contains("no result matches 'selfcheck-pass'"))
+        #expect(answer.errors.contains("'selfcheck-pass/*'"))
+    }
+
+    @Test func memoryTypesNarrowTheSelection() throws {
+        let answer = try SelftestProgram.run("--filter", "selfcheck-*", "--memory", "shmem")
+        #expect(answer.output.contains("1..1\n"))
+        #expect(answer.output.contains("ok 1 selfcheck-pass on shmem"))
+        #expect(try SelftestProgram.run("--memory", "papyrus").exitCode == 64)
+    }
+
+    @Test func repeatingRunsEverythingSoOften() throws {
+        let answer = try SelftestProgram.run("--filter", "selfcheck-pass/*", "--repeat", "3")
+        #expect(answer.output.contains("1..6\n"))
+        #expect(answer.output.contains("ok 6 selfcheck-pass on shmem"))
+        #expect(try SelftestProgram.run("--repeat", "0").exitCode == 64)
+    }
+
+    @Test func theReportGoesToAFileWhenAsked() throws {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID()).json")
+        defer { try? FileManager.default.removeItem(at: file) }
+        let answer = try SelftestProgram.run(
+            "run", "--filter", "selfcheck-pass/*", "--format", "json", "--output", file.path)
+        #expect(answer.output.isEmpty)
+        let script = "import json, sys; print(json.load(sys.stdin)['totals']['pass'])"
+        #expect(try SelftestProgram.python(script, input: try String(contentsOf: file, encoding: .utf8)) == "2")
+        let refused = try SelftestProgram.run("--filter", "selfcheck-pass/*", "--output", "/nowhere/report")
+        #expect(refused.exitCode == 64)
+        #expect(refused.errors.contains("/nowhere/report cannot be written"))
+    }
+
+    @Test func listsAndProbesAreReadable() throws {
+        let list = try SelftestProgram.run("list", "--format", "json")
+        let keys = "import json, sys; print({tuple(sorted(case)) for case in json.load(sys.stdin)})"
+        #expect(
+            try SelftestProgram.python(keys, input: list.output)
+                == "{('case', 'covers', 'limit', 'memory', 'requires', 'summary')}")
+        #expect(!list.output.contains("selfcheck-"), "the hidden cases stay hidden")
+        let probe = try SelftestProgram.run("probe", "--format", "json")
+        let usable = try SelftestProgram.python(
+            "import json, sys; print(json.load(sys.stdin)['usable'])", input: probe.output)
+        #expect(probe.exitCode == (usable == "True" ? 0 : 1))
+    }
+
+    @Test func aStoppedRunEndsByTheSignalAndReportsWhatItHas() throws {
+        let script =
+            "\(SelftestProgram.path) run --filter selfcheck-hang --timeout 60 & sleep 0.5; kill -INT $!; wait $!"
+        let answer = try SelftestProgram.start("bash", ["-c", script])
+        #expect(answer.exitCode == 130)
+        #expect(answer.output.contains("Bail out! stopped by SIGINT"))
+    }
+}

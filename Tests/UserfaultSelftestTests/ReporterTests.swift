@@ -1,0 +1,99 @@
+import Foundation
+import Testing
+
+/// Each format is read by a program that others wrote.
+@Suite(.timeLimit(.minutes(1)))
+struct ReporterTests {
+    /// Two passes, one failure with awkward characters, one skip.
+    private func run(_ format: String) throws -> SelftestProgram.Answer {
+        let filters = ["pass/*", "fail", "skip"].flatMap { ["--filter", "selfcheck-\($0)"] }
+        return try SelftestProgram.start(SelftestProgram.path, ["run", "--format", format] + filters)
+    }
+
+    @Test func tapIsReadByProve() throws {
+        let answer = try run("tap")
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID()).tap")
+        try Data(answer.output.utf8).write(to: file)
+        defer { try? FileManager.default.removeItem(at: file) }
+        let proof = try SelftestProgram.start("prove", ["--exec", "cat", file.path])
+        #expect(proof.exitCode == 1)
+        #expect(proof.output.contains("Failed 1/4 subtests"))
+        #expect(proof.output.contains("(less 1 skipped subtest: 2 okay)"))
+        #expect(!proof.output.contains("Parse errors"))
+    }
+
+    @Test func tapIsWhatKselftestPrints() throws {
+        let lines = try run("tap").output.split(separator: "\n").map(String.init)
+        #expect(lines.prefix(2) == ["TAP version 13", "1..4"])
+        #expect(lines.contains("ok 1 selfcheck-pass on anon"))
+        #expect(lines.contains("not ok 3 selfcheck-fail"))
+        #expect(lines.contains("ok 4 selfcheck-skip # SKIP nothing to see"))
+        #expect(lines.last == "# Totals: pass:2 fail:1 xfail:0 xpass:0 skip:1 error:0")
+    }
+
+    @Test func junitIsValidByItsSchema() throws {
+        let schema = try #require(Bundle.module.path(forResource: "junit", ofType: "xsd"))
+        let answer = try SelftestProgram.start(
+            "xmllint", ["--noout", "--schema", schema, "-"], input: try run("junit").output)
+        #expect(answer.exitCode == 0, "\(answer.errors)")
+    }
+
+    @Test func junitHoldsWhatHappened() throws {
+        let script = """
+            import sys, xml.etree.ElementTree as tree
+            suite = tree.parse(sys.stdin).getroot().find("testsuite")
+            print(*(suite.get(name) for name in ("tests", "failures", "errors", "skipped")))
+            print(*(case.get("classname") + ":" + case.get("name") for case in suite.iter("testcase")), sep=", ")
+            print(suite.find(".//failure").get("message"))
+            print("evidence <&> ?[31m" in suite.find(".//failure").text, suite.find(".//skipped").get("message"))
+            """
+        let answer = try SelftestProgram.python(script, input: try run("junit").output)
+        #expect(
+            answer == """
+                4 1 0 1
+                userfaultfd.anon:selfcheck-pass on anon, userfaultfd.shmem:selfcheck-pass on shmem, \
+                userfaultfd.descriptor:selfcheck-fail, userfaultfd.descriptor:selfcheck-skip
+                the sum: 3; seen: 2
+                True nothing to see
+                """)
+    }
+
+    @Test func jsonHasTheKeysOfTheContract() throws {
+        let script = """
+            import json, sys
+            report = json.load(sys.stdin)
+            print(*sorted(report))
+            print({tuple(sorted(result)) for result in report["results"]})
+            print([(result["case"], result["memory"], result["outcome"]) for result in report["results"]][1:3])
+            print(report["totals"] == {"pass": 2, "fail": 1, "skip": 1}, "EVENT_FORK" in report["features"])
+            """
+        let answer = try SelftestProgram.python(script, input: try run("json").output)
+        #expect(
+            answer == """
+                features kernel machine results totals
+                {('case', 'detail', 'memory', 'outcome', 'reason', 'seconds')}
+                [('selfcheck-pass', 'shmem', 'pass'), ('selfcheck-fail', None, 'fail')]
+                True True
+                """)
+    }
+
+    @Test func prettyListsFailuresAndGroupsSkips() throws {
+        let output = try run("pretty").output
+        #expect(output.contains("ok   selfcheck-pass  anon shmem\n"))
+        #expect(output.contains("FAIL selfcheck-fail"))
+        #expect(output.contains("failure 1: selfcheck-fail\n  the sum: 3; seen: 2"))
+        #expect(output.contains("skipped (1): nothing to see\n    selfcheck-skip"))
+        #expect(output.contains("2 passed, 1 failed, 1 skipped in "))
+        #expect(!output.contains("\u{1b}"), "no control sequences outside a terminal")
+    }
+
+    @Test(arguments: [(variable: "NO_COLOR=1", coloured: false), (variable: "TERM=xterm", coloured: true)])
+    func coloursAreForTerminalsThatWantThem(variable: String, coloured: Bool) throws {
+        // script(1) gives the program a terminal.
+        let command = "env -u NO_COLOR TERM=xterm \(variable) \(SelftestProgram.path) run --filter selfcheck-fail"
+        let answer = try SelftestProgram.start("script", ["-qec", command, "/dev/null"])
+        #expect(answer.output.contains("[1/1] selfcheck-fail"), "progress is shown")
+        #expect(answer.output.contains("\u{1b}[31m") == coloured)
+        #expect(answer.exitCode == 1)
+    }
+}

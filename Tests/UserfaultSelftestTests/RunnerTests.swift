@@ -1,0 +1,103 @@
+import Foundation
+import Testing
+
+/// What becomes of cases that end in every possible way. The cases are hidden ones, `selfcheck-*`.
+@Suite(.timeLimit(.minutes(1)))
+struct RunnerTests {
+    private struct Report: Decodable {
+        struct Result: Decodable {
+            let `case`: String
+            let memory: String?
+            let outcome: String
+            let reason: String?
+            let seconds: Double
+            let detail: String?
+        }
+        let results: [Result]
+        let totals: [String: Int]
+    }
+
+    private func result(of name: String) throws -> Report.Result {
+        let answer = try SelftestProgram.run("run", "--filter", name, "--format", "json")
+        let report = try JSONDecoder().decode(Report.self, from: Data(answer.output.utf8))
+        return try #require(report.results.first)
+    }
+
+    @Test func aCaseThatReturnsPasses() throws {
+        let result = try result(of: "selfcheck-pass/shmem")
+        #expect(result.outcome == "pass")
+        #expect(result.memory == "shmem")
+        #expect(result.detail == "seen on shmem")
+    }
+
+    @Test func aFailureTellsWhatWasExpectedAndWhatWasSeen() throws {
+        let result = try result(of: "selfcheck-fail")
+        #expect(result.outcome == "fail")
+        #expect(result.memory == nil)
+        #expect(result.reason == "the sum: 3; seen: 2")
+        let detail = try #require(result.detail)
+        #expect(detail.contains("breaks: a case that expects too much fails"))
+        #expect(detail.contains("SelfCheckCases.swift:"))
+        #expect(detail.contains("evidence <&> ?[31m"), "control characters are not passed on")
+    }
+
+    @Test func aCaseMaySkipItself() throws {
+        let result = try result(of: "selfcheck-skip")
+        #expect(result.outcome == "skip")
+        #expect(result.reason == "nothing to see")
+    }
+
+    @Test func aMissingRequirementIsASkip() throws {
+        let result = try result(of: "selfcheck-require")
+        #expect(result.outcome == "skip")
+        #expect(result.reason == "this kernel has no /nowhere")
+    }
+
+    @Test func aHangEndsAtItsLimitAndTellsWhereTheThreadsAre() throws {
+        let result = try result(of: "selfcheck-hang")
+        #expect(result.outcome == "fail")
+        #expect(result.seconds < 5)
+        let detail = try #require(result.detail)
+        #expect(detail.contains("about to wait for ever"), "what was recorded before the hang")
+        #expect(detail.contains("state S"))
+    }
+
+    @Test func aCaseStuckInAFaultShowsItsUserfaultfd() throws {
+        let detail = try #require(try result(of: "selfcheck-fault").detail)
+        #expect(detail.contains("pending: 1, total: 1"))
+        #expect(detail.contains("handle_userfault"))
+    }
+
+    @Test func theTimeoutOptionReplacesTheLimit() throws {
+        let answer = try SelftestProgram.run("run", "--filter", "selfcheck-hang", "--timeout", "0.05")
+        #expect(answer.output.contains("it did not end within 0.05 seconds"))
+    }
+
+    @Test func aSignalIsAFailureWithItsName() throws {
+        #expect(try result(of: "selfcheck-crash").reason == "it was killed by SIGSEGV")
+    }
+
+    @Test func anEndWithoutAVerdictIsAFailure() throws {
+        #expect(try result(of: "selfcheck-exit").reason == "it ended with exit code 3 and without a verdict")
+    }
+
+    @Test func aFloodOfOutputIsCut() throws {
+        let detail = try #require(try result(of: "selfcheck-flood").detail)
+        #expect(detail.contains("printed: xxx"))
+        #expect(detail.contains("output cut after"))
+        #expect(detail.utf8.count < 4096)
+    }
+
+    @Test func aProcessLeftBehindIsKilled() throws {
+        let detail = try #require(try result(of: "selfcheck-stray").detail)
+        #expect(detail.contains("left 1 processes behind"))
+        let line = try #require(detail.split(separator: "\n").first { $0.hasPrefix("stray ") })
+        let pid = try #require(Int32(line.dropFirst("stray ".count)))
+        #expect(kill(pid, 0) == -1 && errno == ESRCH)
+    }
+
+    @Test func guardedAccessesAndForkedChildrenWork() throws {
+        #expect(try result(of: "selfcheck-guarded").outcome == "pass")
+        #expect(try result(of: "selfcheck-children").outcome == "pass")
+    }
+}
