@@ -2,7 +2,10 @@
 package enum AllCases {
     /// One line for each file of `Cases/`.
     static let themes: [any CaseTheme.Type] = [
-        MinorFaultCases.self
+        MinorFaultCases.self,
+        EventRemoveCases.self,
+        EventUnmapCases.self,
+        EventRemapCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

@@ -110,6 +110,14 @@ package final class Area: Sendable {
         return source
     }
 
+    /// Registers the view and fills every page of it with its pattern by COPY.
+    package func registerFilled(
+        _ uffd: borrowing UserfaultFD, modes: UserfaultFD.RegisterModes = .missing, seed: UInt8 = 0
+    ) throws {
+        try uffd.register(range, modes: modes)
+        try uffd.copy(from: source(0..<pageCount, seed: seed), to: range)
+    }
+
     /// Fails unless a page of the view, which must be mapped, holds its pattern.
     package func expectView(
         _ index: Int, seed: UInt8 = 0, _ what: String = "contents of the view", file: String = #fileID,

@@ -69,3 +69,13 @@ extension UserfaultFD {
         }
     }
 }
+
+extension UserfaultFD {
+    /// Fills pages with a copy of prepared memory.
+    @discardableResult
+    package func copy(
+        from source: borrowing Mapping, to destination: AddressRange, options: CopyOptions = []
+    ) throws(UserfaultError) -> Int {
+        try copy(from: source.range.start, to: destination, options: options)
+    }
+}

@@ -99,6 +99,13 @@ extension UserfaultFD {
         raw(call, start: range.start, count: range.count, source: source, mode: mode)
     }
 
+    /// Makes a call that fills a range of pages from prepared memory, which lives as long as the call.
+    package func raw(
+        _ call: FillCall, _ range: AddressRange, from source: borrowing Mapping, mode: UInt64 = 0
+    ) -> RawAnswer {
+        raw(call, range, source: source.range.start, mode: mode)
+    }
+
     /// Makes any ioctl with any argument. Answers 0 or the errno.
     package func rawIoctl(_ request: UInt64, _ argument: UnsafeMutableRawPointer?) -> Int32 {
         withUnsafeDescriptor { -cuffd_ioctl($0.rawValue, request, argument) }
