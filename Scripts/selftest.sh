@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Build uffd-selftest (release, static Swift runtime) and run it with the arguments given to this script.
+# Installs on Debian and Ubuntu what the build needs besides a Swift toolchain. Cases that need huge pages, swap or
+# other changes to the host run as root only: sudo Scripts/selftest.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+command -v swift >/dev/null || { echo "no swift on the PATH: install a toolchain from https://swift.org" >&2; exit 1; }
+
+# The linker needs the C and C++ libraries, static ones too, and the package manager needs git.
+missing=()
+command -v git >/dev/null || missing+=(git ca-certificates)
+for file in libc.a libstdc++.a; do
+    [ "$(${CC:-gcc} -print-file-name=$file 2>/dev/null || echo $file)" != $file ] || missing+=(g++)
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    {
+        "${root[@]}" apt-get update
+        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+    } >&2
+fi
+
+# A directory of its own, because every build with other flags would compile everything again.
+build=(swift build -c release --scratch-path .build-static --product uffd-selftest
+    -Xswiftc -static-executable -Xlinker -s)
+echo "building uffd-selftest; the first time takes a minute or two" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! "${build[@]}" >"$log" 2>&1; then
+    cat "$log" >&2
+    exit 1
+fi
+bin=$("${build[@]}" --show-bin-path)
+exec "$bin/uffd-selftest" "$@"
