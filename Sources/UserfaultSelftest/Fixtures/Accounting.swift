@@ -1,3 +1,4 @@
+import CSelftestSupport
 package import UserfaultFD
 
 /// The kernel's accounts that a case may move, read together.
@@ -36,11 +37,10 @@ package struct MappingAccount: Sendable {
         var found: AddressRange?
         var sizes: [String: Int] = [:]
         var flags: Set<String> = []
-        for line in (ProcFile.text("/proc/self/smaps") ?? "").split(separator: "\n") {
-            if let range = Self.range(line) {
-                if found != nil { break }
-                if range.contains(address) { found = range }
-            } else if found != nil {
+        for line in try Self.text(about: address).split(separator: "\n") {
+            if found == nil {
+                found = Self.range(line)
+            } else {
                 let words = line.split { $0 == " " || $0 == "\t" }
                 guard let key = words.first?.dropLast() else { continue }
                 if key == "VmFlags" {
@@ -59,6 +59,16 @@ package struct MappingAccount: Sendable {
     }
 
     package subscript(key: String) -> Int { kibibytes[key] ?? 0 }
+
+    private static func text(about address: UInt) throws -> String {
+        var answer = 0
+        let bytes = [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
+            answer = buffer.withMemoryRebound(to: CChar.self) { css_smaps_of(address, $0.baseAddress, $0.count) }
+            count = max(0, answer)
+        }
+        try expect(answer >= 0, "/proc/self/smaps can be read", seen: "errno \(-answer)")
+        return String(decoding: bytes, as: UTF8.self)
+    }
 
     /// The range at the start of a mapping's first line, `nil` for its other lines.
     private static func range(_ line: Substring) -> AddressRange? {
