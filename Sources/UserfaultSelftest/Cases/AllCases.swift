@@ -2,6 +2,8 @@
 package enum AllCases {
     /// One line for each file of `Cases/`.
     static let themes: [any CaseTheme.Type] = [
+        HandshakeCases.self,
+        RegistrationCases.self,
         MinorFaultCases.self,
         EventRemoveCases.self,
         EventUnmapCases.self,

@@ -1,0 +1,28 @@
+import CSelftestSupport
+import CUserfaultFD
+import SystemPackage
+
+/// Gives up what a case must do without. Each result is a process of its own, so nothing is taken back.
+package enum Privilege {
+    /// Does without CAP_SYS_PTRACE from now on.
+    package static func dropTracing() throws {
+        try checked(css_drop_capability(CUFFD_CAP_SYS_PTRACE))
+        try expectEqual(cuffd_has_capability(CUFFD_CAP_SYS_PTRACE), 0, "CAP_SYS_PTRACE after it was dropped")
+    }
+
+    /// Has every capability from now on, in a user namespace that counts for nothing outside.
+    package static func enterUserNamespace() throws {
+        let answer = css_unshare_user()
+        guard answer == 0 else {
+            throw CaseSkip("this user may make no user namespace (errno \(-answer))")
+        }
+        try expectEqual(cuffd_has_capability(CUFFD_CAP_SYS_PTRACE), 1, "CAP_SYS_PTRACE in a new user namespace")
+    }
+
+    /// Lets the next descriptor be refused: every number below the limit is taken.
+    package static func exhaustDescriptors() throws {
+        let next = try FileDescriptor.open("/dev/null", .readOnly, options: .closeOnExec)
+        try next.close()
+        try checked(css_limit_descriptors(UInt64(next.rawValue)))
+    }
+}
