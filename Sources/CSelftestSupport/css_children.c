@@ -3,9 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,7 +79,7 @@ static int64_t run_step(struct css_step *step, int reports, int orders)
     return -EINVAL;
 }
 
-int css_child_start(struct css_child *child, struct css_step *steps, size_t count)
+int css_child_start(struct css_child *child, struct css_step *steps, size_t count, bool shares_descriptors)
 {
     int reports[2], orders[2];
     if (pipe2(reports, O_CLOEXEC))
@@ -89,11 +90,14 @@ int css_child_start(struct css_child *child, struct css_step *steps, size_t coun
         close(reports[1]);
         return -error;
     }
-    pid_t pid = fork();
+    // Not fork(3): it holds malloc's locks until the FORK event is read, and so would stop the thread that reads it.
+    int flags = SIGCHLD | (shares_descriptors ? CLONE_FILES : 0);
+    pid_t pid = (pid_t)syscall(SYS_clone, flags, NULL, NULL, NULL, NULL);
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        close(reports[0]);
-        close(orders[1]);
+        if (!shares_descriptors) {
+            close(reports[0]);
+            close(orders[1]);
+        }
         for (size_t i = 0; i < count; i++) {
             steps[i].result = run_step(&steps[i], reports[1], orders[0]);
             __atomic_store_n(&steps[i].done, 1, __ATOMIC_RELEASE);
@@ -101,8 +105,11 @@ int css_child_start(struct css_child *child, struct css_step *steps, size_t coun
         _exit(0);
     }
     int error = errno;
-    close(reports[1]);
-    close(orders[0]);
+    // Closed here they would be closed for the child too; the end of such a child is seen by waiting for it.
+    if (!shares_descriptors) {
+        close(reports[1]);
+        close(orders[0]);
+    }
     *child = (struct css_child){.pid = pid, .reports = reports[0], .orders = orders[1]};
     if (pid > 0)
         return 0;

@@ -39,9 +39,12 @@ int cuffd_thread_create(
     if (error == 0 && stack_size != 0) error = pthread_attr_setstacksize(&attributes, stack_size);
 
     // The mask is inherited, so the new thread never runs a handler of the program it serves.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    // What its own instructions raise stays deliverable: blocked, it would kill the process past every crash handler.
+    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
+    sigset_t others, before;
+    sigfillset(&others);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) sigdelset(&others, own[i]);
+    pthread_sigmask(SIG_SETMASK, &others, &before);
     pthread_t created;
     if (error == 0) error = pthread_create(&created, &attributes, run, start);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -41,9 +41,9 @@ struct css_child {
 struct css_step *css_steps_create(size_t count);
 void css_steps_destroy(struct css_step *steps, size_t count);
 
-// Forks a child that does the steps and ends with exit code 0. It dies with the thread that forked it.
+// Forks a child that does the steps and ends with exit code 0. Any thread may fork it, and end before it does.
 // With EVENT_FORK on, this returns only after another thread has read the event.
-int css_child_start(struct css_child *child, struct css_step *steps, size_t count);
+int css_child_start(struct css_child *child, struct css_step *steps, size_t count, bool shares_descriptors);
 
 // The child's wait status, or -errno. `css_child_close` closes the parent's ends of the pipes.
 int css_child_wait(const struct css_child *child, int *status);

@@ -169,7 +169,7 @@ int cuffd_uname(char *release, size_t release_size, char *machine, size_t machin
 
 typedef uint64_t cuffd_thread_t;
 
-/// A thread with every signal blocked, named `name` (cut to 15 bytes). `stack_size` 0: the default.
+/// A thread with every signal blocked that others can send it, named `name` (cut to 15 bytes). `stack_size` 0: the default.
 int cuffd_thread_create(
     cuffd_thread_t *thread, const char *name, size_t stack_size, void (*body)(void *), void *argument);
 /// Waits for the thread's end. Negative time: no limit; -ETIMEDOUT when the time is over.

@@ -31,7 +31,10 @@ package final class Child: @unchecked Sendable {
     private let count: Int
     private let child: css_child
 
-    package init(_ list: [Step]) throws {
+    /// Forks the child.
+    ///
+    /// - Parameter sharesDescriptors: The child uses this process' descriptor table, not a copy of it.
+    package init(_ list: [Step], sharesDescriptors: Bool = false) throws {
         count = list.count
         guard let steps = css_steps_create(count) else {
             throw CaseFailure(expected: "shared memory for the child's steps", seen: "none")
@@ -39,7 +42,7 @@ package final class Child: @unchecked Sendable {
         self.steps = steps
         for (index, step) in list.enumerated() { steps[index] = Self.encode(step) }
         var child = css_child()
-        let answer = css_child_start(&child, steps, count)
+        let answer = css_child_start(&child, steps, count, sharesDescriptors)
         self.child = child
         try expectEqual(answer, 0, "answer of fork")
     }
@@ -100,18 +103,37 @@ package final class Child: @unchecked Sendable {
     /// A child that is stuck is killed, and fails the case.
     @discardableResult
     package func finish(file: String = #fileID, line: Int = #line) throws -> [Int64] {
-        // Only the child holds the writing end, so its end is the end of the file.
-        let ready = cuffd_poll(child.reports, CUFFD_POLLIN, Self.patience)
-        if ready == 0 { kill(child.pid, SIGKILL) }
+        let isGone = waitGone()
+        if !isGone { Glibc.kill(child.pid, SIGKILL) }
+        let status = reap()
+        let done = (0..<count).prefix { steps[$0].done != 0 }.count
+        try expect(
+            isGone && done == count && status == 0, "the child does all its steps",
+            seen: "\(isGone ? "wait status \(status)" : "it is stuck") after \(done) of \(count) steps", file: file,
+            line: line)
+        return (0..<count).map { steps[$0].result }
+    }
+
+    /// Kills the child, and waits until it is gone.
+    package func kill(file: String = #fileID, line: Int = #line) throws {
+        Glibc.kill(child.pid, SIGKILL)
+        try expect(waitGone(), "the child dies of SIGKILL", seen: "it is stuck", file: file, line: line)
+        _ = reap()
+    }
+
+    /// Whether the child has ended before patience does.
+    private func waitGone() -> Bool {
+        let pidfd = cuffd_pidfd_open(child.pid)
+        guard pidfd >= 0 else { return false }
+        defer { _ = cuffd_close(pidfd) }
+        return cuffd_poll(pidfd, CUFFD_POLLIN, Self.patience) > 0
+    }
+
+    private func reap() -> CInt {
         var status: CInt = 0
         var copy = child
         _ = css_child_wait(&copy, &status)
-        let done = (0..<count).prefix { steps[$0].done != 0 }.count
-        try expect(
-            ready != 0 && done == count && status == 0, "the child does all its steps",
-            seen: "\(ready == 0 ? "it is stuck" : "wait status \(status)") after \(done) of \(count) steps", file: file,
-            line: line)
-        return (0..<count).map { steps[$0].result }
+        return status
     }
 
     private static let patience = CInt(Waiting.patience.components.seconds) * 1000

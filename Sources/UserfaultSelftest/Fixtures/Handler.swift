@@ -20,7 +20,7 @@ package final class Handler: Sendable {
         package var readWriteProtect = 0
         package var events = 0
 
-        mutating func add(_ kind: PageFault.Kind) {
+        package mutating func add(_ kind: PageFault.Kind) {
             switch kind {
             case .missing: missing += 1
             case .minor: minor += 1

@@ -14,10 +14,12 @@ extension UserfaultFD {
 
     /// Reads one page fault, which must come, about this page.
     ///
-    /// - Parameter flags: What the kernel must say of the access.
+    /// - Parameters:
+    ///   - flags: What the kernel must say of the access.
+    ///   - thread: The thread that it must name; 0 without `THREAD_ID`.
     @discardableResult
     package func expectFault(
-        at address: UInt, _ flags: PageFault.Flags, file: String = #fileID, line: Int = #line
+        at address: UInt, _ flags: PageFault.Flags, thread: Int32 = 0, file: String = #fileID, line: Int = #line
     ) throws -> PageFault {
         guard case .pagefault(let fault) = try expectMessage("a page fault", file: file, line: line) else {
             throw CaseFailure(expected: "a page fault", seen: "another event", file: file, line: line)
@@ -25,6 +27,7 @@ extension UserfaultFD {
         try expectEqual(
             fault.address, address, "address of the fault (page \(fault))", file: file, line: line)
         try expectEqual(fault.flags, flags, "flags of the fault", file: file, line: line)
+        try expectEqual(fault.threadID, UInt32(thread), "thread of the fault", file: file, line: line)
         return fault
     }
 

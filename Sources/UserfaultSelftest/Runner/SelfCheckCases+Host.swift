@@ -46,7 +46,7 @@ extension SelfCheckCases {
             steps[2] = css_step(css_step_store8, at: 0)
             steps[3] = css_step(css_step_count8, at: address, length: 4096)
             var child = css_child()
-            try expectEqual(css_child_start(&child, steps, 4), 0, "the fork's answer")
+            try expectEqual(css_child_start(&child, steps, 4, false), 0, "the fork's answer")
             var byte: UInt8 = 0
             try expectEqual(read(child.reports, &byte, 1), 1, "reports of the pause")
             try expectEqual(steps[1].done, 0, "the pause's end before the order")

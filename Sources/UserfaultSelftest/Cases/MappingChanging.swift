@@ -1,0 +1,166 @@
+import CUserfaultFD
+import SystemPackage
+import UserfaultFD
+
+/// While an event is on its way, nothing that fills or protects pages may act: EAGAIN, whatever the arguments.
+enum MappingChangingCases: CaseTheme {
+    static let cases = [
+        SelftestCase(
+            "mmap-changing", on: [.shmem],
+            "while a REMOVE event is outstanding every call that fills pages answers EAGAIN before it looks at anything",
+            requires: [.missingFaults, .features([.eventRemove, .move, .poison, .minorShmem])], covers: ["A.114"]
+        ) { context in
+            try gates(context, FillCall.allCases)
+        },
+        SelftestCase(
+            "mmap-changing-fills", on: .all,
+            "while a REMOVE event is outstanding the calls that this kernel has answer EAGAIN, and work afterwards",
+            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+        ) { context in
+            let features = try UserfaultFD().supportedFeatures
+            try gates(context, FillCall.allCases.filter { features.isSuperset(of: $0.features) })
+        },
+        SelftestCase(
+            "mmap-changing-protect", on: .all,
+            "while a REMOVE event is outstanding WRITEPROTECT answers EAGAIN and changes nothing; REGISTER, WAKE work",
+            requires: [.missingFaults, .writeProtectFaults, .features(.eventRemove)], covers: ["part5.33"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .eventRemove)
+            try area.registerFilled(uffd, modes: [.missing, .writeProtect])
+            let call = try BackgroundCall {
+                try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
+            }
+            try Waiting.until("madvise waits") { call.isFinished || call.thread.state == "D" }
+            if call.isFinished, area.memory.isHugetlb {
+                try context.skip("the kernel does not drop pages of hugetlbfs")
+            }
+            for protection in [UserfaultFD.Protection.protect, .unprotect] {
+                let error = try expectThrows(UserfaultError.self, "WRITEPROTECT is refused") {
+                    () throws(UserfaultError) in
+                    try uffd.writeProtect(area.page(0), protection)
+                }
+                try expectEqual(error.errno, .resourceTemporarilyUnavailable, "errno of WRITEPROTECT")
+                try expectEqual(error.reason, .mappingIsChanging, "what the library makes of it")
+            }
+            try expect(!PagemapEntry(of: area.address(0)).isProtected, "page 0 is not protected")
+            try uffd.register(area.range, modes: [.missing, .writeProtect])
+            try uffd.wake(area.range)
+            try uffd.expectRemove(area.page(3))
+            try call.finish()
+            try uffd.writeProtect(area.page(0), .protect)
+            try expect(PagemapEntry(of: area.address(0)).isProtected, "page 0 is protected afterwards")
+        },
+        SelftestCase(
+            "mmap-changing-rwprotect", on: .all,
+            "while a REMOVE event is outstanding RWPROTECT answers EAGAIN",
+            requires: [.missingFaults, .features([.eventRemove, .readWriteProtect])], covers: ["part5.33", "part5.43"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: [.eventRemove, .readWriteProtect])
+            try area.registerFilled(uffd, modes: [.missing, .readWriteProtect])
+            let call = try BackgroundCall {
+                try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
+            }
+            try call.waitBlocked()
+            let error = try expectThrows(UserfaultError.self, "RWPROTECT is refused") { () throws(UserfaultError) in
+                try uffd.rwProtect(area.page(0), .protect)
+            }
+            try expectEqual(error.errno, .resourceTemporarilyUnavailable, "errno of RWPROTECT")
+            try uffd.expectRemove(area.page(3))
+            try call.finish()
+            try uffd.rwProtect(area.page(0), .protect)
+        },
+        SelftestCase(
+            "mmap-changing-every-event", on: [.anon, .shmem],
+            "UNMAP, REMAP and FORK raise the gate as REMOVE does, until the process that changed its memory goes on",
+            requires: [.root, .missingFaults, .features(.events)], covers: ["part5.32", "part5.34", "part5.35"]
+        ) { context in
+            let area = try Area(context, pages: 8)
+            let uffd = try UserfaultFD(features: .events)
+            try uffd.register(area.range, modes: .missing)
+            let target = try reserve(area.pageSize.bytes)
+            let changes: [(String, @Sendable () throws -> Void)] = [
+                ("madvise", { try area.zapView(area.page(7)) }),
+                ("munmap", { try area.view.unmap(area.page(6)) }),
+                ("mremap", { _ = try Remapping.move(area.page(5), to: target) }),
+                ("fork", { try Child([.pause]).kill() }),
+            ]
+            for (index, (name, change)) in changes.enumerated() {
+                let source = try area.source(index..<index + 1)
+                let call = try BackgroundCall(name, change)
+                try call.waitBlocked()
+                try expectGated(uffd.raw(.copy, area.page(index), from: source), context, "COPY during \(name)")
+                // mremap makes two events: the move, and what it leaves.
+                try Waiting.until("\(name) goes on once its events are read") {
+                    var batch = EventBatch(capacity: 1)
+                    try uffd.read(into: &batch)
+                    return call.isFinished
+                }
+                try call.finish()
+                try expectEqual(
+                    uffd.raw(.copy, area.page(index), from: source), .done(area.pageSize.bytes), "COPY after \(name)")
+                try area.expectView(index)
+            }
+        },
+        SelftestCase(
+            "mmap-changing-two-events", on: [.anon, .shmem],
+            "two outstanding events keep the gate up until both are read and their callers have gone on",
+            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .eventRemove)
+            try uffd.register(area.range, modes: .missing)
+            let first = try BackgroundCall { try area.zapView(area.page(2)) }
+            try first.waitBlocked()
+            let second = try BackgroundCall { try area.zapView(area.page(3)) }
+            try second.waitBlocked()
+            try uffd.expectRemove(area.page(2))
+            try first.finish()
+            try second.waitBlocked()
+            let source = try area.source(0..<1)
+            let between = uffd.raw(.copy, area.page(0), from: source)
+            if between == .done(area.pageSize.bytes) {
+                // A single flag, before the counter of Linux 5.19.
+                try expect(!uffd.supportedFeatures.contains(.writeProtectUnpopulated), "the gate counts its events")
+                context.record("the first of two events lowered the gate")
+            } else {
+                try expectGated(between, context, "COPY between two events")
+            }
+            try uffd.expectRemove(area.page(3))
+            try second.finish()
+            try expectEqual(
+                uffd.raw(.copy, area.page(1), from: source), .done(area.pageSize.bytes), "COPY after both events")
+        },
+    ]
+
+    /// Every call, with arguments that are all zero, while a madvise waits for its event to be read.
+    private static func gates(_ context: CaseContext, _ calls: [FillCall]) throws {
+        let area = try Area(context)
+        let uffd = try UserfaultFD(features: .eventRemove)
+        try uffd.register(area.range, modes: .missing)
+        let call = try BackgroundCall {
+            try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
+        }
+        try Waiting.until("madvise waits") { call.isFinished || call.thread.state == "D" }
+        if call.isFinished, area.memory.isHugetlb { try context.skip("the kernel does not drop pages of hugetlbfs") }
+        for fill in calls {
+            try expectGated(uffd.raw(fill, start: 0, count: 0), context, "\(fill) with zeros for arguments")
+            try expectGated(
+                uffd.raw(fill, area.page(0), source: area.address(1)), context, "\(fill) with good arguments")
+        }
+        try expect(!PagemapEntry(of: area.address(0)).isPresent, "page 0 is still missing")
+        try uffd.expectRemove(area.page(3))
+        try call.finish()
+        try expectEqual(
+            uffd.raw(.copy, area.page(0), from: area.source(0..<1)), .done(area.pageSize.bytes), "COPY afterwards")
+        try area.expectView(0)
+    }
+
+    /// EAGAIN, with a word that says so; Linux 5.10 and 6.1 leave the word alone.
+    private static func expectGated(_ answer: RawAnswer, _ context: CaseContext, _ what: String) throws {
+        try expectOne(
+            of: [.failed(.resourceTemporarilyUnavailable), .refused(.resourceTemporarilyUnavailable)], answer, what)
+        if answer.word == RawAnswer.untouched { context.record("\(what) left its output word untouched") }
+    }
+}
