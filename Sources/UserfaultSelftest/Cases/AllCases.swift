@@ -11,6 +11,8 @@ package enum AllCases {
         EventRemoveCases.self,
         EventUnmapCases.self,
         EventRemapCases.self,
+        ContinueCases.self,
+        CopyCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

@@ -13,17 +13,23 @@ package final class Area: Sendable {
     package let alias: Mapping?
     package let file: Memfd?
     package let pageSize: PageSize
+    /// Where the view starts in the file, in bytes.
+    package let fileOffset: Int
+    /// Whether nobody else uses the file system that the file lies on, so that its free blocks can be compared.
+    package let isAloneOnFileSystem: Bool
 
     /// An area whose pages are missing: no page in the file, none in the view.
     ///
     /// - Parameters:
     ///   - pages: How many pages, of the memory type's size.
+    ///   - offset: How many pages of the file, all holes, lie before the view and the alias.
     ///   - protection: What may be done through the view.
-    ///   - directory: Where the file of a tmpfs type lies, instead of the host's own tmpfs.
+    ///   - directory: Where the file of a tmpfs type lies, instead of the host's own tmpfs: a private mount.
     ///   - alignment: The view starts at a multiple of this many bytes.
     package init(
         _ context: CaseContext,
         pages: Int = 4,
+        offset: Int = 0,
         protection: MemoryProtection = .readWrite,
         directory: String? = nil,
         alignment: Int = 0
@@ -32,6 +38,8 @@ package final class Area: Sendable {
         let hugePages = memory.isHugetlb ? PageSize.defaultHuge ?? .twoMiB : nil
         pageSize = hugePages ?? .base
         let count = pages * pageSize.bytes
+        fileOffset = offset * pageSize.bytes
+        isAloneOnFileSystem = directory != nil
         let sharing: Mapping.Sharing = memory.isPrivate ? .private : .shared
         let placement = try Self.placement(count, alignment: max(alignment, pageSize.bytes))
         guard memory != .anon else {
@@ -43,14 +51,15 @@ package final class Area: Sendable {
         let memfd: Memfd
         switch memory {
         case .tmpfs, .tmpfsPrivate:
-            memfd = try Memfd(tmpfsFileIn: directory ?? context.tmpfsDirectory(), count: count)
+            memfd = try Memfd(tmpfsFileIn: directory ?? context.tmpfsDirectory(), count: fileOffset + count)
         default:
-            memfd = try Memfd(name: "uffd-selftest", count: count, hugePages: hugePages)
+            memfd = try Memfd(name: "uffd-selftest", count: fileOffset + count, hugePages: hugePages)
         }
         let options: Mapping.Options = memory.isHugetlb ? .noReserve : []
-        alias = try Mapping(memfd, options: options)
+        alias = try Mapping(memfd, offset: fileOffset, options: options)
         view = try Mapping(
-            memfd, sharing: sharing, protection: protection, placement: placement, options: options)
+            memfd, offset: fileOffset, sharing: sharing, protection: protection, placement: placement,
+            options: options)
         file = consume memfd
     }
 

@@ -7,6 +7,8 @@ package struct PageState: Equatable, Sendable {
     package var view: PagemapEntry
     package var viewContents: [UInt8]?
     package var aliasContents: [UInt8]?
+    /// What `pread(2)` reads, which sees a hole where the page was lost from the page cache but is still mapped.
+    package var fileContents: [UInt8]?
     package var aliasFrame: PageFrame?
     package var blocks: Int
     package var freeBlocks: UInt64?
@@ -22,10 +24,11 @@ package struct PageState: Equatable, Sendable {
         viewContents = readsView ? Self.bytes(area.page(page)) : nil
         let alias = aliasIsMapped ? area.alias?.page(page) : nil
         if let alias { aliasContents = Self.bytes(alias) }
+        fileContents = area.file == nil ? nil : try area.readFile(page)
         view = try PagemapEntry(of: area.address(page))
         if let alias, try PagemapEntry(of: alias.start).frame != 0 { aliasFrame = try PageFrame(of: alias.start) }
         blocks = try area.blocks()
-        freeBlocks = try area.fileSystem()?.freeBlocks
+        freeBlocks = area.isAloneOnFileSystem ? try area.fileSystem()?.freeBlocks : nil
         taint = UserfaultSelftest.taint()
     }
 
@@ -42,7 +45,9 @@ package struct PageState: Equatable, Sendable {
         try expect(
             viewContents == before.viewContents, "contents of the view unchanged by \(what)", file: file, line: line)
         try expect(
-            aliasContents == before.aliasContents, "contents of the file unchanged by \(what)", file: file, line: line)
+            aliasContents == before.aliasContents, "contents of the alias unchanged by \(what)", file: file, line: line)
+        try expect(
+            fileContents == before.fileContents, "what pread reads unchanged by \(what)", file: file, line: line)
         try expectEqual(
             aliasFrame?.number, before.aliasFrame?.number, "page frame after \(what)", file: file, line: line)
         try expectEqual(

@@ -1,0 +1,76 @@
+import CUserfaultFD
+import SystemPackage
+import UserfaultFD
+
+/// What is done to the file behind an area, and what is seen of it without any mapping.
+extension Area {
+    /// Where a page of the view lies in the file, in bytes.
+    package func fileOffset(of index: Int) -> Int { fileOffset + index * pageSize.bytes }
+
+    /// Drops pages from the file: they become holes.
+    package func punchHole(_ indices: Range<Int>) throws {
+        try file!.punchHole(at: fileOffset(of: indices.lowerBound), count: indices.count * pageSize.bytes)
+    }
+
+    /// Lets the file end after so many bytes of the view.
+    package func truncate(toViewBytes count: Int) throws {
+        try file!.resize(to: fileOffset + count)
+    }
+
+    /// What `pread(2)` says a page of the file holds. A hole stays one.
+    package func readFile(_ index: Int) throws -> [UInt8] {
+        var done = 0
+        return try [UInt8](unsafeUninitializedCapacity: pageSize.bytes) { buffer, count in
+            while done < pageSize.bytes {
+                let answer = file!.withUnsafeDescriptor {
+                    cuffd_pread(
+                        $0.rawValue, buffer.baseAddress! + done, pageSize.bytes - done,
+                        Int64(fileOffset(of: index) + done))
+                }
+                try expect(answer > 0, "pread answers bytes of page \(index)", seen: "\(answer)")
+                done += answer
+            }
+            count = done
+        }
+    }
+
+    /// Fails unless the file itself, read without a mapping, holds the pattern of a page.
+    package func expectStored(_ index: Int, seed: UInt8 = 0, file: String = #fileID, line: Int = #line) throws {
+        let bytes = try readFile(index)
+        try bytes.withUnsafeBytes { bytes in
+            try Pattern.expect(
+                seed: seed, page: index, at: UInt(bitPattern: bytes.baseAddress), count: bytes.count,
+                "what pread reads from the file", file: file, line: line)
+        }
+    }
+
+    /// Fails unless nothing is mapped at these pages of the view: no page, no swap entry, no marker that shows.
+    package func expectUnmapped(
+        _ indices: Range<Int>, _ why: @autoclosure () -> String = "nothing was done to it", file: String = #fileID,
+        line: Int = #line
+    ) throws {
+        for index in indices {
+            let entry = try PagemapEntry(of: address(index))
+            try expect(
+                !entry.isPresent && !entry.isSwapped && !entry.isProtected,
+                "page \(index) of the view is not mapped: \(why())", seen: "\(entry)", file: file, line: line)
+        }
+    }
+
+    /// Fails unless a page is mapped at each of these pages of the view, in every base page of it.
+    package func expectMapped(
+        _ indices: Range<Int>, isFile: Bool? = nil, isProtected: Bool = false, file: String = #fileID,
+        line: Int = #line
+    ) throws {
+        for index in indices {
+            let entry = try PagemapEntry(of: address(index))
+            try expect(entry.isPresent, "page \(index) of the view is mapped", seen: "\(entry)", file: file, line: line)
+            try expectEqual(
+                entry.isProtected, isProtected, "protection of page \(index) of the view", file: file, line: line)
+            if let isFile {
+                try expectEqual(
+                    entry.isFile, isFile, "whether page \(index) of the view is the file's", file: file, line: line)
+            }
+        }
+    }
+}
