@@ -7,6 +7,7 @@
 #include "css_children.h"
 #include "css_filesystem.h"
 #include "css_guard.h"
+#include "css_pattern.h"
 #include "css_privilege.h"
 #include "css_process.h"
 #include "css_smaps.h"

@@ -120,7 +120,7 @@ enum ContinueCases: CaseTheme {
         try area.expectUnmapped(0..<4, "CONTINUE was refused")
         try touch.thread.expectStillAsleep("a refused CONTINUE wakes nobody")
         try uffd.expectWaiters(pending: 0, total: 1)
-        try expect(area.readFile(1).allSatisfy { $0 == 0 }, "the hole reads as zeros")
+        try area.expectStoredZeros(1)
         try expectEqual(area.blocks(), blocks, "st_blocks after reading the hole")
 
         try area.fillFile(2, seed: 9)

@@ -44,6 +44,16 @@ extension Area {
         }
     }
 
+    /// Fails unless the file itself, read without a mapping, has zeros for a page, as a hole does.
+    package func expectStoredZeros(_ index: Int, file: String = #fileID, line: Int = #line) throws {
+        let bytes = try readFile(index)
+        try bytes.withUnsafeBytes { bytes in
+            try Pattern.expectZero(
+                at: UInt(bitPattern: bytes.baseAddress), count: bytes.count, "page \(index) of the file", file: file,
+                line: line)
+        }
+    }
+
     /// Fails unless nothing is mapped at these pages of the view: no page, no swap entry, no marker that shows.
     package func expectUnmapped(
         _ indices: Range<Int>, _ why: @autoclosure () -> String = "nothing was done to it", file: String = #fileID,

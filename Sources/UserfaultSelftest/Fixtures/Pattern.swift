@@ -1,3 +1,5 @@
+import CSelftestSupport
+
 /// Contents that tell one page, and one place in it, from every other.
 ///
 /// Every 8-byte word holds the seed, the page's index and the word's index, so that a page that is shifted, torn, stale
@@ -10,8 +12,9 @@ package enum Pattern {
 
     /// Fills memory with the pattern of a page.
     package static func write(seed: UInt8, page: Int, at address: UInt, count: Int) {
-        let words = UnsafeMutablePointer<UInt64>(bitPattern: address)!
-        for index in 0..<count / 8 { words[index] = word(seed: seed, page: page, index: index) }
+        // The index is the lowest part of a word, so a page's words count up.
+        css_fill_counting(
+            UnsafeMutablePointer(bitPattern: address)!, count / 8, word(seed: seed, page: page, index: 0))
     }
 
     /// Fails unless memory holds the pattern of a page.
@@ -20,7 +23,8 @@ package enum Pattern {
         file: String = #fileID, line: Int = #line
     ) throws(CaseFailure) {
         let words = UnsafePointer<UInt64>(bitPattern: address)!
-        for index in 0..<count / 8 where words[index] != word(seed: seed, page: page, index: index) {
+        let index = css_first_not_counting(words, count / 8, word(seed: seed, page: page, index: 0))
+        if index < count / 8 {
             let right = hex(word(seed: seed, page: page, index: index))
             throw CaseFailure(
                 expected: "\(what()), page \(page), word \(index): \(right)", seen: hex(words[index]), file: file,
@@ -33,7 +37,8 @@ package enum Pattern {
         at address: UInt, count: Int, _ what: @autoclosure () -> String, file: String = #fileID, line: Int = #line
     ) throws(CaseFailure) {
         let words = UnsafePointer<UInt64>(bitPattern: address)!
-        for index in 0..<count / 8 where words[index] != 0 {
+        let index = css_first_not_zero(words, count / 8)
+        if index < count / 8 {
             throw CaseFailure(
                 expected: "\(what()), word \(index): zero", seen: hex(words[index]), file: file, line: line)
         }
