@@ -1,8 +1,11 @@
 #define _GNU_SOURCE
 #include "css_children.h"
+#include "css_pin.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -45,6 +48,14 @@ static int64_t count_equal(struct css_step *step)
     return equal;
 }
 
+static int64_t pin(const struct css_step *step)
+{
+    int file = (int)(int64_t)step->argument;
+    int64_t answer =
+        file < 0 ? css_pin_by_gup_test(step->address, step->length) : css_write_directly(file, step->address, step->length);
+    return answer < 0 ? answer : 0;
+}
+
 static int64_t pause_here(int reports, int orders)
 {
     char byte = 0;
@@ -75,6 +86,8 @@ static int64_t run_step(struct css_step *step, int reports, int orders)
         return pause_here(reports, orders);
     case css_step_count8:
         return count_equal(step);
+    case css_step_pin:
+        return pin(step);
     }
     return -EINVAL;
 }
@@ -115,6 +128,33 @@ int css_child_start(struct css_child *child, struct css_step *steps, size_t coun
         return 0;
     css_child_close(child);
     return -error;
+}
+
+static void *read_message(void *argument)
+{
+    struct css_fork_reader *reader = argument;
+    struct pollfd descriptor = {.fd = reader->userfaultfd, .events = POLLIN};
+    int ready = poll(&descriptor, 1, reader->milliseconds);
+    if (ready <= 0) {
+        reader->answer = ready ? -errno : -ETIMEDOUT;
+    } else {
+        ssize_t count = read(reader->userfaultfd, reader->message, sizeof reader->message);
+        reader->answer = count < 0 ? -errno : count;
+    }
+    return NULL;
+}
+
+int css_fork_reader_start(struct css_fork_reader *reader)
+{
+    pthread_t thread;
+    int answer = pthread_create(&thread, NULL, read_message, reader);
+    reader->thread = (uintptr_t)thread;
+    return -answer;
+}
+
+void css_fork_reader_join(struct css_fork_reader *reader)
+{
+    pthread_join((pthread_t)reader->thread, NULL);
 }
 
 int css_child_wait(const struct css_child *child, int *status)

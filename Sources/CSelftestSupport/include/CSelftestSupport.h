@@ -1,13 +1,14 @@
 #ifndef CSELFTESTSUPPORT_H
 #define CSELFTESTSUPPORT_H
 
-// What the selftest cannot do in Swift: survive a SIGBUS, run a forked child, and start and end processes.
+// What the selftest cannot do in Swift: survive a SIGBUS, run a forked child, pin pages, and start and end processes.
 // Functions answer 0 or a value on success and -errno on failure, unless they say otherwise.
 
 #include "css_children.h"
 #include "css_filesystem.h"
 #include "css_guard.h"
 #include "css_pattern.h"
+#include "css_pin.h"
 #include "css_privilege.h"
 #include "css_process.h"
 #include "css_smaps.h"

@@ -19,6 +19,8 @@ enum css_step_kind : uint32_t {
     css_step_mremap,   // length stays, argument: the new address (MREMAP_FIXED); result: the address or -errno
     css_step_pause,    // says to the parent that it is here, and waits until the parent lets it go on
     css_step_count8,   // length, argument: a byte; result: how many bytes are equal to it, or -signal
+    css_step_pin,      // length; argument: an O_DIRECT file that it is written to, or -1 to pin it by gup_test for as
+                       // long as the child lives; result: 0 or -errno
 };
 
 struct css_step {
@@ -44,6 +46,18 @@ void css_steps_destroy(struct css_step *steps, size_t count);
 // Forks a child that does the steps and ends with exit code 0. Any thread may fork it, and end before it does.
 // With EVENT_FORK on, this returns only after another thread has read the event.
 int css_child_start(struct css_child *child, struct css_step *steps, size_t count, bool shares_descriptors);
+
+// Reads one message of a userfaultfd in a thread of its own while the caller forks. It allocates nothing: fork holds
+// the allocator's locks until the event is read.
+struct css_fork_reader {
+    int userfaultfd;
+    int milliseconds;
+    uint8_t message[32];
+    int64_t answer;  // 32, or -errno
+    uintptr_t thread;
+};
+int css_fork_reader_start(struct css_fork_reader *reader);
+void css_fork_reader_join(struct css_fork_reader *reader);
 
 // The child's wait status, or -errno. `css_child_close` closes the parent's ends of the pipes.
 int css_child_wait(const struct css_child *child, int *status);

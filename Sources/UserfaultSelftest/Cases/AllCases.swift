@@ -13,6 +13,8 @@ package enum AllCases {
         EventRemapCases.self,
         ContinueCases.self,
         CopyCases.self,
+        WriteProtectUnpopulatedCases.self,
+        WriteProtectForkCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

@@ -5,7 +5,7 @@ package import UserfaultFD
 
 /// A forked child that does a list of steps, whose results the parent reads.
 ///
-/// With `EVENT_FORK` the constructor returns only after another thread has read the event, so a handler must run.
+/// With `EVENT_FORK` the constructor returns only after another thread has read the event, see ``reported(by:_:)``.
 package final class Child: @unchecked Sendable {
     /// One thing that the child does. Loads and stores survive signals.
     package enum Step: Sendable {
@@ -25,11 +25,16 @@ package final class Child: @unchecked Sendable {
         case remap(AddressRange, to: UInt)
         /// Waits until the parent calls ``Child/resume()``.
         case pause
+        /// Pins memory for reading, by writing it to an `O_DIRECT` file, or without one for as long as the child lives,
+        /// by gup_test. Result: 0 or minus the errno.
+        case pin(AddressRange, Int32?)
     }
 
     private let steps: UnsafeMutablePointer<css_step>
     private let count: Int
     private let child: css_child
+    /// The child's own userfaultfd, which protects its memory for as long as it is open; see ``reported(by:_:)``.
+    package internal(set) var descriptor: Handler.Descriptor?
 
     /// Forks the child.
     ///
@@ -66,6 +71,8 @@ package final class Child: @unchecked Sendable {
         case .remap(let range, let target):
             set(css_step_mremap, range.start, length: range.count, argument: UInt64(target))
         case .pause: set(css_step_pause, 0)
+        case .pin(let range, let file):
+            set(css_step_pin, range.start, length: range.count, argument: UInt64(bitPattern: Int64(file ?? -1)))
         }
         return code
     }

@@ -1,0 +1,71 @@
+#define _GNU_SOURCE
+#include "css_pin.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+int css_pin_by_io_uring(uintptr_t address, size_t length)
+{
+    struct io_uring_params parameters;
+    memset(&parameters, 0, sizeof parameters);
+    int ring = (int)syscall(__NR_io_uring_setup, 1, &parameters);
+    if (ring < 0)
+        return -errno;
+    struct iovec buffer = {.iov_base = (void *)address, .iov_len = length};
+    if (syscall(__NR_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) == 0)
+        return ring;
+    int error = errno;
+    close(ring);
+    return -error;
+}
+
+int css_unpin_by_io_uring(int ring)
+{
+    // Closing alone gives the pages up some time later.
+    int answer = (int)syscall(__NR_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0);
+    int error = errno;
+    close(ring);
+    return answer ? -error : 0;
+}
+
+// The interface has no public header.
+struct pin_longterm_test {
+    uint64_t addr;
+    uint64_t size;
+    uint32_t flags;
+};
+#define PIN_LONGTERM_TEST_START _IOW('g', 7, struct pin_longterm_test)
+#define PIN_LONGTERM_TEST_STOP _IO('g', 8)
+
+int css_pin_by_gup_test(uintptr_t address, size_t length)
+{
+    int interface = open("/sys/kernel/debug/gup_test", O_RDWR | O_CLOEXEC);
+    if (interface < 0)
+        return -errno;
+    struct pin_longterm_test test = {.addr = address, .size = length};
+    if (ioctl(interface, PIN_LONGTERM_TEST_START, &test) == 0)
+        return interface;
+    int error = errno;
+    close(interface);
+    return -error;
+}
+
+int css_unpin_by_gup_test(int interface)
+{
+    int answer = ioctl(interface, PIN_LONGTERM_TEST_STOP);
+    int error = errno;
+    close(interface);
+    return answer ? -error : 0;
+}
+
+int64_t css_write_directly(int file, uintptr_t address, size_t length)
+{
+    ssize_t count = pwrite(file, (void *)address, length, 0);
+    return count < 0 ? -errno : count;
+}

@@ -1,0 +1,101 @@
+import CUserfaultFD
+import Glibc
+package import UserfaultFD
+
+/// A call that protects a range of pages, in the kernel's own form.
+package enum ProtectCall: String, Sendable {
+    case writeProtect, readWriteProtect
+
+    package var request: UInt64 { self == .writeProtect ? CUFFD_IOC_WRITEPROTECT : CUFFD_IOC_RWPROTECT }
+}
+
+extension UserfaultFD {
+    /// Makes a call that protects with any numbers at all. Answers 0 or the errno.
+    package func raw(_ call: ProtectCall, start: UInt, count: Int, mode: UInt64) -> Int32 {
+        var argument = cuffd_writeprotect(
+            range: cuffd_range(start: UInt64(start), len: UInt64(bitPattern: Int64(count))), mode: mode)
+        return rawIoctl(call.request, &argument)
+    }
+
+    /// Makes a call that protects a range of pages. Answers 0 or the errno.
+    package func raw(_ call: ProtectCall, _ range: AddressRange, mode: UInt64) -> Int32 {
+        raw(call, start: range.start, count: range.count, mode: mode)
+    }
+}
+
+extension PagemapEntry {
+    /// The entries of a range, one for each base page.
+    package static func entries(of range: AddressRange) throws -> [PagemapEntry] {
+        let pagemap = cuffd_open("/proc/self/pagemap", CUFFD_O_RDONLY | CUFFD_O_CLOEXEC)
+        defer { _ = cuffd_close(pagemap) }
+        var words = [UInt64](repeating: 0, count: range.count / cuffd_page_size())
+        let bytes = words.count * 8
+        let offset = Int64(range.start / UInt(cuffd_page_size())) * 8
+        try expectEqual(cuffd_pread(pagemap, &words, bytes, offset), bytes, "bytes of /proc/self/pagemap")
+        return words.map(PagemapEntry.init)
+    }
+}
+
+extension Requirement {
+    /// The userfaultfd bit in pagemap, which came with Linux 5.14 as this feature did.
+    package static let pagemapProtection = Requirement.features(.minorShmem)
+}
+
+extension PagemapEntry {
+    /// Whether ``isProtected`` tells anything on this kernel.
+    package static let showsProtection = (try? UserfaultFD())?.supportedFeatures.contains(.minorShmem) ?? false
+}
+
+extension Area {
+    /// Fails unless exactly these pages of the view carry the userfaultfd bit, each in all of its base pages.
+    ///
+    /// Kernels that do not show the bit are not asked.
+    package func expectProtected(
+        _ pages: [Int], _ when: String, file: String = #fileID, line: Int = #line
+    ) throws {
+        for index in 0..<pageCount where PagemapEntry.showsProtection {
+            let wrong = try PagemapEntry.entries(of: page(index)).firstIndex {
+                $0.isProtected != pages.contains(index)
+            }
+            try expect(
+                wrong == nil, "page \(index) \(pages.contains(index) ? "protected" : "not protected") \(when)",
+                seen: "base page \(wrong!): \(try! PagemapEntry.entries(of: page(index))[wrong!])", file: file,
+                line: line)
+        }
+    }
+
+    /// Fills the pages of the view with their patterns, by plain stores.
+    package func fillView(seed: UInt8 = 0) {
+        for index in 0..<pageCount {
+            Pattern.write(seed: seed, page: index, at: address(index), count: pageSize.bytes)
+        }
+    }
+
+    /// Has pages of the view swapped out; a skip where the kernel will not.
+    ///
+    /// - Parameter pages: Which, all of them present.
+    package func swapOut(_ pages: Range<Int>) throws {
+        try alias?.advise(.dontNeed)
+        let part = self.pages(pages)
+        let isAnonymous = !(try PagemapEntry(of: part.start).isFile)
+        do {
+            // Pages that another processor has just touched are not taken the first time.
+            try Waiting.until("pages \(pages) are swapped out") {
+                try view.advise(.pageOut, part)
+                guard isAnonymous else { return try !isResident(pages) }
+                return try PagemapEntry.entries(of: part).allSatisfy { $0.isSwapped && !$0.isPresent }
+            }
+        } catch is CaseFailure {
+            throw CaseSkip("MADV_PAGEOUT did not swap the pages out")
+        }
+    }
+
+    /// Whether any of these pages of the file is in memory.
+    private func isResident(_ pages: Range<Int>) throws -> Bool {
+        let part = AddressRange(
+            start: try aliasAddress(pages.lowerBound), count: pages.count * pageSize.bytes)
+        var vector = [UInt8](repeating: 0, count: part.count / PageSize.base.bytes)
+        try expectEqual(cuffd_mincore(UInt64(part.start), part.count, &vector), 0, "answer of mincore")
+        return vector.contains { $0 & 1 == 1 }
+    }
+}
