@@ -3,12 +3,15 @@
 #include "cuffd_answer.h"
 #include "cuffd_calls.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 _Static_assert(sizeof(pthread_t) == sizeof(cuffd_thread_t), "pthread_t fits a word");
 
@@ -94,6 +97,42 @@ int cuffd_get_affinity(uint64_t *mask) {
 int cuffd_current_cpu(void) { return CUFFD_ANSWER(sched_getcpu()); }
 
 int cuffd_sched_yield(void) { return CUFFD_ANSWER(sched_yield()); }
+
+int cuffd_futex_wait(uint32_t *word, uint32_t value, int64_t nanoseconds) {
+    struct timespec limit = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    return (int)CUFFD_ANSWER(
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, nanoseconds < 0 ? NULL : &limit, NULL, 0));
+}
+
+int cuffd_futex_wake(uint32_t *word, int count) {
+    return (int)CUFFD_ANSWER(syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0));
+}
+
+struct cuffd_rwlock {
+    pthread_rwlock_t lock;
+};
+
+struct cuffd_rwlock *cuffd_rwlock_create(void) {
+    struct cuffd_rwlock *created = malloc(sizeof *created);
+    if (created == NULL) return NULL;
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&created->lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
+    return created;
+}
+
+void cuffd_rwlock_destroy(struct cuffd_rwlock *lock) {
+    pthread_rwlock_destroy(&lock->lock);
+    free(lock);
+}
+
+void cuffd_rwlock_read(struct cuffd_rwlock *lock) { pthread_rwlock_rdlock(&lock->lock); }
+
+void cuffd_rwlock_write(struct cuffd_rwlock *lock) { pthread_rwlock_wrlock(&lock->lock); }
+
+void cuffd_rwlock_unlock(struct cuffd_rwlock *lock) { pthread_rwlock_unlock(&lock->lock); }
 
 uint64_t cuffd_monotonic_nanoseconds(void) {
     struct timespec now;

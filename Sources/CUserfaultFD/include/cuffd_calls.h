@@ -182,6 +182,17 @@ int cuffd_get_affinity(uint64_t *mask);
 /// The processor that the calling thread is on.
 int cuffd_current_cpu(void);
 int cuffd_sched_yield(void);
+/// Waits while a word has a value: 0 when woken (or for no reason), -EAGAIN when it has another value, -ETIMEDOUT.
+/// Negative time: no limit. futex(2), within this process.
+int cuffd_futex_wait(uint32_t *word, uint32_t value, int64_t nanoseconds);
+/// Wakes up to `count` threads that wait on a word.
+int cuffd_futex_wake(uint32_t *word, int count);
+/// A lock for many readers or one writer, whose readers let a waiting writer go first; NULL without memory.
+struct cuffd_rwlock *cuffd_rwlock_create(void);
+void cuffd_rwlock_destroy(struct cuffd_rwlock *lock);
+void cuffd_rwlock_read(struct cuffd_rwlock *lock);
+void cuffd_rwlock_write(struct cuffd_rwlock *lock);
+void cuffd_rwlock_unlock(struct cuffd_rwlock *lock);
 /// Nanoseconds of CLOCK_MONOTONIC.
 uint64_t cuffd_monotonic_nanoseconds(void);
 
