@@ -5,6 +5,7 @@ let package = Package(
     name: "swift-userfaultfd",
     products: [
         .library(name: "UserfaultFD", targets: ["UserfaultFD"]),
+        .library(name: "UserfaultPager", targets: ["UserfaultPager"]),
         .executable(name: "uffd-selftest", targets: ["uffd-selftest"]),
     ],
     dependencies: [
@@ -16,6 +17,17 @@ let package = Package(
         .target(
             name: "UserfaultFD",
             dependencies: ["CUserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
+        ),
+        .target(
+            name: "UserfaultPager",
+            dependencies: ["CUserfaultFD", "UserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
+        ),
+        .testTarget(
+            name: "UserfaultPagerTests",
+            dependencies: [
+                "CUserfaultFD", "UserfaultFD", "UserfaultPager",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
         ),
         .target(name: "CSelftestSupport", cSettings: strictC),
         .target(

@@ -1,0 +1,61 @@
+internal import UserfaultFD
+
+/// A fault that could not be resolved yet.
+struct PendingFault {
+    let fault: PageFault
+    /// When it was read.
+    let since: UInt64
+    /// Not to be tried before.
+    var due: UInt64 = 0
+    /// How often the source has failed.
+    var failures = 0
+}
+
+/// Faults in the order in which they came, in room that was allocated before.
+@safe
+struct FaultList: ~Copyable {
+    private let faults: UnsafeMutableBufferPointer<PendingFault>
+    private(set) var count = 0
+
+    init(capacity: Int) {
+        unsafe faults = .allocate(capacity: capacity)
+    }
+
+    deinit {
+        unsafe faults.deallocate()
+    }
+
+    var isEmpty: Bool { count == 0 }
+
+    subscript(index: Int) -> PendingFault { unsafe faults[index] }
+
+    /// - Returns: `false` where there is no room.
+    mutating func append(_ fault: PendingFault) -> Bool {
+        guard unsafe count < faults.count else { return false }
+        unsafe faults.initializeElement(at: count, to: fault)
+        count += 1
+        return true
+    }
+
+    mutating func removeAll() {
+        count = 0
+    }
+
+    /// Takes the first fault that is due, or `nil`.
+    mutating func takeDue(at now: UInt64) -> PendingFault? {
+        for index in 0..<count where unsafe faults[index].due <= now {
+            let found = unsafe faults[index]
+            for later in index + 1..<max(index + 1, count) { unsafe faults[later - 1] = faults[later] }
+            count -= 1
+            return found
+        }
+        return nil
+    }
+
+    /// When the next fault is due, or `nil` where there is none.
+    var nextDue: UInt64? {
+        var next: UInt64?
+        for index in 0..<count { next = unsafe min(next ?? .max, faults[index].due) }
+        return next
+    }
+}

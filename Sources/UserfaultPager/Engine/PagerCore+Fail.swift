@@ -1,0 +1,154 @@
+internal import CUserfaultFD
+internal import UserfaultFD
+
+// What happens when a page cannot be had, or is not of a region. Never on the way of an ordinary fault.
+
+extension PagerCore where Source: ~Copyable {
+    /// Does what the region's policy says of a page in hand that could not be loaded or filled.
+    @inline(never)
+    func fail(
+        _ claim: Claim, _ pending: PendingFault, of memory: ServedMemory, with bench: borrowing Workbench
+    ) -> Served {
+        guard claim.isAwaited, claim.content != .poison else {
+            giveBack(claim, of: memory)
+            // Not even poison took, and nobody may see zeros: the program must not go on.
+            if claim.content == .poison { killOwner() }
+            return .done
+        }
+        var failed = pending
+        failed.failures += 1
+        switch claim.region.failure.verdict(afterAttempts: failed.failures) {
+        case .retry(let nanoseconds):
+            bench.record.count(.retries)
+            giveBack(claim, of: memory)
+            failed.due = cuffd_monotonic_nanoseconds() &+ nanoseconds
+            return .later(failed)
+        case .end(let ending):
+            bench.record.count(.failures)
+            note(.failed(address: claim.range.start))
+            return give(up: claim, ending, for: failed, of: memory, with: bench)
+        }
+    }
+
+    private func give(
+        up claim: Claim, _ ending: FailurePolicy.Ending, for pending: PendingFault, of memory: ServedMemory,
+        with bench: borrowing Workbench
+    ) -> Served {
+        // A huge page may only have seemed to fail, see PageState.existedTwice: poison tells, it never hurts a page.
+        guard ending == .poison || claim.region.isHuge else {
+            killOwner()
+            giveBack(claim, of: memory)
+            return .done
+        }
+        var lost = claim.prefix(pages: 1)
+        lost.content = .poison
+        var outcome = FillOutcome.changing
+        let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
+            guard machine.isCurrent(lost) else { return Settlement(wake: machine.giveBack(lost), next: .again) }
+            outcome = Filling.poison.fill(lost, of: uffd, zeros: bench.zeros)
+            return machine.settle(lost, outcome)
+        }
+        bench.count(outcome, of: .poison, lost)
+        if let range = settlement.wake { memory.wake(range) }
+        switch settlement.next {
+        case .finished, .fill:
+            if outcome == .done, ending == .killOwner { killOwner() }
+            return .done
+        case .again: return .later(pending)
+        case .ended: return .ended
+        case .failed(let claim): return fail(claim, pending, of: memory, with: bench)
+        }
+    }
+
+    /// Serves what is not a missing page.
+    @inline(never)
+    func serveSpecially(
+        _ order: Order, _ pending: PendingFault, of memory: ServedMemory, with bench: borrowing Workbench
+    ) -> Served {
+        switch order {
+        case .fill, .leave:
+            return .done
+        case .wake(let range):
+            memory.wake(range)
+            return .done
+        case .unprotect(let range, let states):
+            bench.record.count(.writeProtect)
+            return unprotect(range, states, pending, of: memory)
+        case .stray(let range):
+            bench.record.count(.strays)
+            return poisonStray(range, pending, of: memory)
+        }
+    }
+
+    private func unprotect(
+        _ range: AddressRange, _ states: PageStates?, _ pending: PendingFault, of memory: ServedMemory
+    ) -> Served {
+        let outcome = memory.sharingOrder { (uffd, _) -> FillOutcome in
+            if pending.fault.kind == .readWriteProtect {
+                return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(range, .unprotect) }
+            }
+            // Before the writer goes on, or a look between the two would miss its write.
+            states?.update(0) { $0.union(.written) }
+            return FillOutcome { () throws(UserfaultError) in try uffd.writeProtect(range, .unprotect) }
+        }
+        return follow(outcome, pending, range, of: memory)
+    }
+
+    /// Fails closed where nobody knows what the page should hold.
+    private func poisonStray(_ range: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
+        let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
+            if machine.spans.find(range.start) != nil { return .changing }
+            return FillOutcome { () throws(UserfaultError) in try uffd.poison(range) }
+        }
+        if outcome == .done { note(.failed(address: range.start)) }
+        return follow(outcome, pending, range, of: memory)
+    }
+
+    private func follow(
+        _ outcome: FillOutcome, _ pending: PendingFault, _ range: AddressRange, of memory: ServedMemory
+    ) -> Served {
+        switch outcome {
+        case .done: return .done
+        case .changing: return .later(pending)
+        case .processGone: return .ended
+        case .exists, .noRange, .stopped:
+            memory.wake(range)
+            return .done
+        case .failed:
+            var failed = pending
+            failed.failures += 1
+            guard case .retry(let nanoseconds) = FailurePolicy().verdict(afterAttempts: failed.failures) else {
+                killOwner()
+                return .done
+            }
+            failed.due = cuffd_monotonic_nanoseconds() &+ nanoseconds
+            return .later(failed)
+        }
+    }
+}
+
+extension Workbench {
+    /// Counts an answer of the kernel.
+    @inline(__always)
+    borrowing func count(_ outcome: FillOutcome, of filling: Filling, _ claim: Claim) {
+        let bytes: Int
+        switch outcome {
+        case .done: bytes = claim.range.count
+        case .stopped(let after): bytes = after
+        case .exists: return record.count(.alreadyMapped)
+        case .changing: return record.count(.changing)
+        case .noRange, .processGone, .failed: return
+        }
+        let pages = bytes >> claim.region.pageShift
+        switch filling {
+        case .bytes: record.count(.copied, pages)
+        case .zeros: record.count(.zeroed, pages)
+        case .movable: record.count(.moved, pages)
+        case .file: record.count(.continued, pages)
+        case .poison: return record.count(.poisoned, pages)
+        }
+        record.count(.bytes, bytes)
+        let ahead = pages - (claim.isAwaited ? 1 : 0)
+        if ahead > 0 { record.count(.readAhead, ahead) }
+    }
+}

@@ -1,0 +1,86 @@
+internal import CUserfaultFD
+internal import Synchronization
+internal import UserfaultFD
+
+/// What happens to pages that were not loaded when a region or a pager ends.
+public enum Ending: Hashable, Sendable {
+    /// Whoever touches them gets `SIGBUS`. Needs Linux 6.6.
+    case poison
+    /// They are loaded first.
+    case populate
+}
+
+extension PagerCore where Source: ~Copyable {
+    /// Leaves no page of a region to a later fault, on the calling thread.
+    ///
+    /// - Returns: How many pages could not be loaded.
+    func finish(_ region: RegionReference, _ ending: Ending) throws(PagerError) -> Int {
+        try withBench { (bench) throws(PagerError) -> Int in
+            let failures = bench.record.counted(.failures)
+            for memory in currentMemories() {
+                try finish(region, ending, of: memory, with: &bench)
+            }
+            return Int(bench.record.counted(.failures) - failures)
+        }
+    }
+
+    private func finish(
+        _ region: RegionReference, _ ending: Ending, of memory: ServedMemory, with bench: inout Workbench
+    ) throws(PagerError) {
+        let most = max(1, Workbench.stagingBytes >> region.pageShift)
+        var address: UInt = 0
+        var later = PendingFault(fault: PageFault(address: 0, flags: []), since: 0)
+        while true {
+            let found = memory.sharingOrder { _, machine in
+                let found = machine.claimUnfilled(of: region, from: address, count: most)
+                if case .claimed(let claim) = found {
+                    bench.record.begin(claim.range.start, region: region.bits, since: cuffd_monotonic_nanoseconds())
+                }
+                return found
+            }
+            switch found {
+            case .none:
+                return
+            case .busy(let page):
+                address = page
+                pause(microseconds: 50)
+            case .claimed(var claim):
+                address = claim.range.start
+                if ending == .poison { claim.content = .poison }
+                let served = fill(claim, for: later, of: memory, with: &bench)
+                bench.record.end()
+                switch served {
+                case .done: later.failures = 0
+                case .ended:
+                    ownerEnded()
+                    throw .ownerGone
+                case .later(let again):
+                    later.failures = again.failures
+                    pause(until: again.due)
+                }
+            }
+        }
+    }
+
+    /// Lends the calling thread what a thread of the engine has.
+    func withBench<Result>(
+        _ body: (inout Workbench) throws(PagerError) -> Result
+    ) throws(PagerError) -> Result {
+        let record = makeRecord()
+        defer { retire(record) }
+        record.nameTask(cuffd_gettid())
+        var bench = try asPagerError { () throws(UserfaultError) in try Workbench(record) }
+        return try body(&bench)
+    }
+
+    /// Sleeps for a little, where nobody tells when to go on.
+    func pause(microseconds: Int64) {
+        var word: UInt32 = 0
+        _ = unsafe cuffd_futex_wait(&word, 0, microseconds * 1000)
+    }
+
+    private func pause(until due: UInt64) {
+        let now = cuffd_monotonic_nanoseconds()
+        pause(microseconds: due > now ? Int64((due - now) / 1000) + 1 : 50)
+    }
+}

@@ -1,0 +1,151 @@
+internal import CUserfaultFD
+internal import Synchronization
+internal import UserfaultFD
+
+/// What a handler thread works with.
+struct Handler: ~Copyable {
+    var bench: Workbench
+    var batch = EventBatch(capacity: 64)
+    /// Faults that came together with events, to be served after them.
+    var faults = FaultList(capacity: 64)
+    /// Faults to be tried again.
+    var later = FaultList(capacity: 1024)
+    var waiter: Waiter
+
+    init(_ record: ThreadRecord, _ waiting: PagerConfiguration.Waiting) throws(UserfaultError) {
+        bench = try Workbench(record)
+        waiter = Waiter(waiting)
+    }
+}
+
+extension PagerCore where Source: ~Copyable {
+    /// What a handler thread does: reads faults and serves them, until the pager stops.
+    func handle(_ memory: ServedMemory, with handler: inout Handler) throws(UserfaultError) {
+        while !isStopping.load(ordering: .relaxed) {
+            _ = try awaitMessages(memory, &handler)
+            let now = cuffd_monotonic_nanoseconds()
+            while let fault = handler.batch.nextPageFault() {
+                guard serveOrKeep(PendingFault(fault: fault, since: now), of: memory, &handler) else { return }
+            }
+            guard handler.faults.isEmpty && handler.later.isEmpty else {
+                guard serveLists(memory, &handler, now) else { return }
+                continue
+            }
+        }
+    }
+
+    /// - Returns: `false` where the process whose memory it is has ended.
+    @inline(__always)
+    private func serveOrKeep(_ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler) -> Bool {
+        switch serve(pending, of: memory, with: &handler.bench, readsAhead: true) {
+        case .done:
+            return true
+        case .later(let again):
+            // Where there is no room, the kernel keeps the fault for us: the thread looks again and faults anew.
+            if !handler.later.append(again) { memory.wake(again.fault.page(size: .base)) }
+            return true
+        case .ended:
+            ownerEnded()
+            return false
+        }
+    }
+
+    @inline(never)
+    private func serveLists(_ memory: ServedMemory, _ handler: inout Handler, _ now: UInt64) -> Bool {
+        for index in 0..<handler.faults.count {
+            guard serveOrKeep(handler.faults[index], of: memory, &handler) else { return false }
+        }
+        handler.faults.removeAll()
+        // Each once: what is put back meanwhile has its turn after the next reading.
+        for _ in 0..<handler.later.count {
+            guard let pending = handler.later.takeDue(at: now) else { break }
+            guard serveOrKeep(pending, of: memory, &handler) else { return false }
+        }
+        return true
+    }
+
+    // MARK: Reading
+
+    /// Reads what there is, and waits for it where there is nothing else to do.
+    @inline(__always)
+    private func awaitMessages(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
+        if !handler.later.isEmpty { return try readMeanwhile(memory, &handler) }
+        if configuration.waiting != .poll {
+            let count = try read(memory, &handler)
+            if count > 0 { return count }
+            let budget = handler.waiter.budget()
+            if budget > 0, try look(for: budget, memory, &handler) { return handler.batch.count }
+        }
+        var ready: (CShort, CShort) = (0, 0)
+        _ = unsafe withUnsafeMutablePointer(to: &ready) {
+            unsafe $0.withMemoryRebound(to: CShort.self, capacity: 2) {
+                unsafe cuffd_poll2(memory.rawDescriptor, stopEvent.rawValue, CUFFD_POLLIN, -1, $0)
+            }
+        }
+        return ready.0 == 0 ? 0 : try read(memory, &handler)
+    }
+
+    /// Looks for messages without sleeping.
+    private func look(
+        for nanoseconds: UInt64, _ memory: ServedMemory, _ handler: inout Handler
+    ) throws(UserfaultError) -> Bool {
+        let start = cuffd_monotonic_nanoseconds()
+        var found = false
+        repeat {
+            found = try read(memory, &handler) > 0
+        } while !found && cuffd_monotonic_nanoseconds() &- start < nanoseconds
+            && !isStopping.load(ordering: .relaxed)
+        handler.waiter.learn(found: found)
+        return found
+    }
+
+    /// Reads on while faults are kept: what they wait for is an event behind other faults, or time.
+    @inline(never)
+    private func readMeanwhile(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
+        let count = try read(memory, &handler)
+        if count > 0 { return count }
+        // The event that was read may need its thread to run before fills are possible again.
+        _ = cuffd_sched_yield()
+        let now = cuffd_monotonic_nanoseconds()
+        let due = handler.later.nextDue ?? now
+        let milliseconds = due > now ? min(CInt(clamping: (due - now) / 1_000_000) + 1, 100) : 0
+        guard milliseconds > 0 else { return 0 }
+        _ = cuffd_poll(memory.rawDescriptor, CUFFD_POLLIN, milliseconds)
+        return try read(memory, &handler)
+    }
+
+    /// One reading, without waiting. Events are taken in before any fault is served.
+    @inline(__always)
+    private func read(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
+        guard memory.hasEvents else {
+            return try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.read(into: &handler.batch) }
+        }
+        return try readEvents(memory, &handler)
+    }
+
+    @inline(never)
+    private func readEvents(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
+        var wake: AddressRange?
+        let count = try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int in
+            let count = try uffd.read(into: &handler.batch)
+            let now = count > 0 ? cuffd_monotonic_nanoseconds() : 0
+            while let event = handler.batch.next() {
+                switch consume event {
+                case .pagefault(let fault):
+                    // There is room: the list is as long as the batch, and empty.
+                    _ = handler.faults.append(PendingFault(fault: fault, since: now))
+                case .remove(let range): wake = try machine.apply(.remove(range))
+                case .unmap(let range): wake = try machine.apply(.unmap(range))
+                case .remap(let from, let to, let count):
+                    wake = try machine.apply(.remap(from: from, to: to, count: count))
+                case .fork: continue
+                case .unknown: continue
+                }
+                handler.bench.record.count(.events)
+                if let wake { try? uffd.wake(wake) }
+            }
+            return count
+        }
+        return count
+    }
+}

@@ -1,0 +1,111 @@
+internal import Synchronization
+internal import UserfaultFD
+
+extension PagerCore where Source: ~Copyable {
+    /// Registers a range and begins to serve it.
+    func add(_ range: AddressRange, offset: Int, options: RegionOptions) throws(PagerError) -> RegionReference {
+        guard !range.isEmpty, range.isAligned(to: options.pageSize), offset >= 0,
+            offset & (options.pageSize.bytes - 1) == 0
+        else { throw .badRange(range) }
+        let parts = divide(range, options.pageSize)
+        let id = registry.withLock { registry in
+            registry.nextRegion += 1
+            return registry.nextRegion
+        }
+        let reference = RegionReference(
+            try asPagerError { () throws(UserfaultError) in
+                try RegionRecord(id: id, count: range.count, options: options)
+            })
+        registry.withLock {
+            $0.regions[reference.id] = RegionEntry(
+                reference: reference, parts: parts, offset: offset, options: options)
+        }
+        do throws(PagerError) {
+            for part in parts { try serve(part, of: range, reference, offset) }
+        } catch {
+            for part in parts { try? forget(part) }
+            retire(reference.id)
+            throw error
+        }
+        return reference
+    }
+
+    /// The range in parts of equal size, one for each descriptor.
+    private func divide(_ range: AddressRange, _ pageSize: PageSize) -> [RegionEntry.Part] {
+        let pages = range.count / pageSize.bytes
+        let share = pageSize.bytes * ((pages + memories.count - 1) / memories.count)
+        return stride(from: 0, to: range.count, by: share).enumerated().map { index, start in
+            RegionEntry.Part(
+                memory: index, range: range.part(at: start, count: min(share, range.count - start)))
+        }
+    }
+
+    private func serve(
+        _ part: RegionEntry.Part, of range: AddressRange, _ region: RegionReference, _ offset: Int
+    ) throws(PagerError) {
+        let skipped = Int(part.range.start - range.start)
+        let span = Span(
+            range: part.range, region: region, states: region.states.advanced(by: skipped >> region.pageShift),
+            offset: offset + skipped)
+        var modes: UserfaultFD.RegisterModes = .missing
+        if source.fillsFile { modes.insert(.minor) }
+        if region.writeProtected { modes.insert(.writeProtect) }
+        let memory = memories[part.memory]
+        // Known before it is registered: no fault of it is ever a stray.
+        let isFree = try asPagerError { () throws(UserfaultError) in
+            try memory.excludingOthers { (_, machine) throws(UserfaultError) -> Bool in
+                guard !machine.spans.overlaps(part.range) else { return false }
+                try machine.add(span)
+                return true
+            }
+        }
+        guard isFree else { throw .badRange(range) }
+        try asPagerError { () throws(UserfaultError) in
+            try memory.withDescriptor { (uffd) throws(UserfaultError) in
+                _ = try uffd.register(part.range, modes: modes)
+            }
+        }
+    }
+
+    private func forget(_ part: RegionEntry.Part) throws(UserfaultError) {
+        try memories[part.memory].excludingOthers { (_, machine) throws(UserfaultError) in
+            try machine.forget(part.range)
+        }
+    }
+
+    /// Forgets a region's record once nobody refers to it.
+    func retire(_ id: Int) {
+        registry.withLock { registry in
+            if let entry = registry.regions.removeValue(forKey: id) { registry.retired.append(entry.reference) }
+            registry.retired.removeAll { reference in
+                guard !reference.isFindable,
+                    !registry.records.contains(where: { $0.isWorking(on: reference.bits) })
+                else { return false }
+                unsafe reference.destroy()
+                return true
+            }
+        }
+    }
+}
+
+extension PagerCore where Source: ~Copyable {
+    /// The region of a number, or `nil`.
+    func region(_ id: Int) -> RegionReference? {
+        registry.withLock { $0.regions[id]?.reference }
+    }
+
+    /// Ends the service of a region whose pages are finished.
+    func remove(_ region: RegionReference) {
+        for memory in currentMemories() {
+            memory.excludingOthers { uffd, machine in
+                while let span = machine.firstSpan(of: region) {
+                    // The program may have unmapped it meanwhile, which does as well.
+                    try? uffd.unregister(span.range)
+                    try? uffd.wake(span.range)
+                    machine.forgetSpan(span)
+                }
+            }
+        }
+        retire(region.id)
+    }
+}

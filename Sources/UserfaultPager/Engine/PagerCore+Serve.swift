@@ -1,0 +1,149 @@
+internal import CUserfaultFD
+internal import UserfaultFD
+
+extension PagerCore where Source: ~Copyable {
+    /// What became of a fault.
+    enum Served {
+        case done
+        /// To be tried again.
+        case later(PendingFault)
+        /// The process whose memory it is has ended.
+        case ended
+    }
+
+    /// Serves one fault: looks up, loads and fills.
+    ///
+    /// - Parameter readsAhead: Whether to fill pages behind it along with it.
+    @inline(__always)
+    func serve(
+        _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
+    ) -> Served {
+        let order = memory.sharingOrder { (_, machine) -> Order in
+            let order = machine.begin(pending.fault, sourceFillsFile: source.fillsFile)
+            guard case .fill(var claim) = order else { return order }
+            bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
+            guard readsAhead, claim.content == .source, pending.failures == 0 else { return order }
+            let fitting = Workbench.stagingBytes >> claim.region.pageShift - 1
+            machine.extend(&claim, by: min(fitting, claim.region.readAhead(at: claim.offset)))
+            return .fill(claim)
+        }
+        guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, with: bench) }
+        bench.record.count(pending.fault.kind == .minor ? .minor : .missing)
+        let served = fill(claim, for: pending, of: memory, with: &bench)
+        bench.record.end()
+        return served
+    }
+
+    /// Loads and fills pages in hand.
+    @inline(__always)
+    func fill(
+        _ claim: Claim, for pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench
+    ) -> Served {
+        var claim = claim
+        let filling: Filling
+        switch claim.content {
+        case .zeros: filling = .zeros
+        case .file: filling = .file
+        case .poison: filling = .poison
+        case .source:
+            guard let loaded = load(&claim, of: memory, with: &bench) else {
+                return fail(claim, pending, of: memory, with: bench)
+            }
+            filling = loaded
+        }
+        return put(filling, into: claim, for: pending, of: memory, with: bench)
+    }
+
+    /// Asks the source for pages in hand, and gives back those that it did not answer for.
+    ///
+    /// - Returns: `nil` where the source failed; the claim is then of one page.
+    @inline(__always)
+    private func load(_ claim: inout Claim, of memory: ServedMemory, with bench: inout Workbench) -> Filling? {
+        let start = cuffd_monotonic_nanoseconds()
+        var answer = ask(claim, with: &bench)
+        if answer == nil, claim.pages > 1 {
+            // Which of the pages it is that fails, nobody knows: the one that is waited for gets a chance of its own.
+            giveBack(claim.dropFirst(claim.region.pageSize.bytes), of: memory)
+            claim = claim.prefix(pages: 1)
+            answer = ask(claim, with: &bench)
+        }
+        bench.record.recordLoad(cuffd_monotonic_nanoseconds() &- start)
+        guard let answer else { return nil }
+        if case .poison = answer.filling { claim.content = .poison }
+        if answer.bytes < claim.range.count {
+            giveBack(claim.dropFirst(answer.bytes), of: memory)
+            claim = claim.prefix(pages: answer.bytes >> claim.region.pageShift)
+        }
+        return answer.filling
+    }
+
+    private struct Answer {
+        let filling: Filling
+        /// The pages that it is about: at least one.
+        let bytes: Int
+    }
+
+    @inline(__always)
+    private func ask(_ claim: Claim, with bench: inout Workbench) -> Answer? {
+        let room = unsafe UnsafeMutableRawBufferPointer(
+            start: bench.staging.unsafeBaseAddress, count: min(claim.range.count, bench.staging.count))
+        var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
+        let reply: PageReply
+        do {
+            reply = try source.load(offset: claim.offset, into: &pages)
+        } catch {
+            return nil
+        }
+        let bytes = unsafe pages.finalize(for: room) & ~(claim.region.pageSize.bytes - 1)
+        switch reply {
+        case .data: return bytes == 0 ? nil : Answer(filling: .bytes(at: bench.staging.range.start), bytes: bytes)
+        case .memory(let address): return Answer(filling: .bytes(at: address), bytes: room.count)
+        case .movable(let address): return Answer(filling: .movable(at: address), bytes: room.count)
+        case .zero: return Answer(filling: .zeros, bytes: room.count)
+        case .inFile: return Answer(filling: .file, bytes: room.count)
+        case .poison: return Answer(filling: .poison, bytes: claim.region.pageSize.bytes)
+        }
+    }
+
+    /// Puts what was loaded into pages in hand, and does what follows from the kernel's answers.
+    @inline(__always)
+    private func put(
+        _ filling: Filling, into claim: Claim, for pending: PendingFault, of memory: ServedMemory,
+        with bench: borrowing Workbench
+    ) -> Served {
+        var filling = filling
+        var claim = claim
+        let start = cuffd_monotonic_nanoseconds()
+        while true {
+            var outcome = FillOutcome.changing
+            let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
+                guard machine.isCurrent(claim) else {
+                    return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
+                }
+                outcome = filling.fill(claim, of: uffd, zeros: bench.zeros)
+                return machine.settle(claim, outcome)
+            }
+            bench.count(outcome, of: filling, claim)
+            if let range = settlement.wake { memory.wake(range) }
+            switch settlement.next {
+            case .finished:
+                let end = cuffd_monotonic_nanoseconds()
+                bench.record.recordFill(end &- start)
+                if pending.since != 0 { bench.record.recordService(end &- pending.since) }
+                return .done
+            case .fill(let rest):
+                filling = filling.dropFirst(Int(rest.range.start &- claim.range.start))
+                claim = rest
+            case .again: return .later(pending)
+            case .ended: return .ended
+            case .failed(let failed): return fail(failed, pending, of: memory, with: bench)
+            }
+        }
+    }
+
+    /// Gives back pages that are not going to be filled now.
+    func giveBack(_ claim: Claim, of memory: ServedMemory) {
+        let wake = memory.sharingOrder { _, machine in machine.giveBack(claim) }
+        if let wake { memory.wake(wake) }
+    }
+}

@@ -1,0 +1,129 @@
+internal import CUserfaultFD
+internal import Synchronization
+internal import SystemPackage
+internal import UserfaultFD
+
+/// What a pager's threads share. They hold it, and not the pager, so that a pager that is dropped can stop them.
+@safe
+final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
+    let source: Source
+    let configuration: PagerConfiguration
+    let owner: Owner
+    /// One for each shard.
+    let memories: [ServedMemory]
+    /// Readable from the moment on at which threads are to end.
+    let stopEvent: EventDescriptor
+    let isStopping = Atomic<Bool>(false)
+    /// The process whose memory it is has ended.
+    let ownerIsGone = Atomic<Bool>(false)
+    let registry = Mutex(Registry())
+    /// Shared by the calls that need the descriptors open, and taken alone by the one that closes them.
+    private let openness: OpaquePointer
+    private let isOpen = Atomic<Bool>(true)
+
+    /// What changes seldom.
+    struct Registry {
+        var regions: [Int: RegionEntry] = [:]
+        /// Records of regions that were removed, to which a thread may still refer.
+        var retired: [RegionReference] = []
+        var records: [ThreadRecord] = []
+        var nextRegion = 0
+        /// Threads that have ended, among them those that lend their thread to a call: counted once and for all.
+        var ended = PagerStatistics()
+    }
+
+    struct RegionEntry {
+        let reference: RegionReference
+        let parts: [Part]
+        let offset: Int
+        let options: RegionOptions
+
+        /// What one descriptor has of a region.
+        struct Part {
+            let memory: Int
+            let range: AddressRange
+        }
+    }
+
+    init(
+        memories: [ServedMemory], source: consuming Source, owner: Owner, configuration: PagerConfiguration
+    ) throws(PagerError) {
+        self.source = source
+        self.configuration = configuration
+        self.owner = owner
+        self.memories = memories
+        guard let openness = unsafe cuffd_rwlock_create() else { throw .noThread(Errno.noMemory.rawValue) }
+        unsafe self.openness = openness
+        stopEvent = try EventDescriptor()
+    }
+
+    deinit {
+        close()
+        unsafe cuffd_rwlock_destroy(openness)
+        registry.withLock { registry in
+            for reference in registry.regions.values.map(\.reference) + registry.retired { unsafe reference.destroy() }
+            for record in registry.records { unsafe record.destroy() }
+        }
+    }
+
+    /// Calls with the descriptors open.
+    func whileOpen<Result: ~Copyable>(_ body: () throws(PagerError) -> Result) throws(PagerError) -> Result {
+        unsafe cuffd_rwlock_read(openness)
+        defer { unsafe cuffd_rwlock_unlock(openness) }
+        guard isOpen.load(ordering: .relaxed) else { throw .notRunning }
+        return try body()
+    }
+
+    /// Closes the descriptors, once no thread uses them any more.
+    func close() {
+        unsafe cuffd_rwlock_write(openness)
+        defer { unsafe cuffd_rwlock_unlock(openness) }
+        guard isOpen.exchange(false, ordering: .relaxed) else { return }
+        for memory in currentMemories() { memory.close() }
+    }
+
+    /// Sends `SIGKILL` to the process whose memory it is.
+    func killOwner() {
+        owner.kill()
+    }
+
+    /// The record of a new thread.
+    func makeRecord() -> ThreadRecord {
+        let record = ThreadRecord()
+        registry.withLock { $0.records.append(record) }
+        return record
+    }
+
+    /// Counts what a thread has counted once and for all, and forgets it.
+    func retire(_ record: ThreadRecord) {
+        registry.withLock { registry in
+            registry.records.removeAll { $0 == record }
+            record.add(to: &registry.ended)
+        }
+        unsafe record.destroy()
+    }
+
+    var regions: [RegionReference] {
+        registry.withLock { $0.regions.values.map(\.reference) }
+    }
+
+    /// Whether the kernel has `UFFDIO_POISON`.
+    var canPoison: Bool { memories[0].canPoison }
+
+    func check(_ ending: Ending) throws(PagerError) {
+        guard ending == .populate || canPoison else {
+            throw .configuration("this kernel cannot poison pages (Linux 6.6 can): populate them")
+        }
+    }
+
+    /// Every descriptor that is served.
+    func currentMemories() -> [ServedMemory] { memories }
+
+    var statistics: PagerStatistics {
+        registry.withLock { registry in
+            var sum = registry.ended
+            for record in registry.records { record.add(to: &sum) }
+            return sum
+        }
+    }
+}

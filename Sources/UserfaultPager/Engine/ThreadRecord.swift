@@ -1,0 +1,104 @@
+internal import CUserfaultFD
+internal import Synchronization
+internal import UserfaultFD
+
+/// What a serving thread shows to others: counters that it alone writes, and what it has in hand.
+@safe
+struct ThreadRecord: @unchecked Sendable {
+    private let fields: UnsafeMutablePointer<Fields>
+
+    private struct Fields: ~Copyable {
+        let counters = InlineArray<16, Atomic<UInt64>> { _ in Atomic(0) }
+        let load = LiveHistogram()
+        let fill = LiveHistogram()
+        let service = LiveHistogram()
+        let task = Atomic<Int32>(0)
+        let work = Atomic<UInt64>(0)
+        let since = Atomic<UInt64>(0)
+        let address = Atomic<UInt>(0)
+        let region = Atomic<UInt>(0)
+    }
+
+    /// What a thread counts.
+    enum Counter: Int, CaseIterable {
+        case missing, minor, writeProtect, events
+        case copied, zeroed, continued, moved, poisoned, readAhead, bytes
+        case retries, failures, alreadyMapped, changing, strays
+    }
+
+    init() {
+        unsafe fields = .allocate(capacity: 1)
+        unsafe fields.initialize(to: Fields())
+    }
+
+    static func == (lhs: ThreadRecord, rhs: ThreadRecord) -> Bool { unsafe lhs.fields == rhs.fields }
+
+    @unsafe func destroy() {
+        unsafe fields.deinitialize(count: 1)
+        unsafe fields.deallocate()
+    }
+
+    @inline(__always)
+    func count(_ counter: Counter, _ amount: Int = 1) {
+        unsafe fields.pointee.counters[counter.rawValue].increase(by: UInt64(amount))
+    }
+
+    @inline(__always)
+    func recordLoad(_ nanoseconds: UInt64) { unsafe fields.pointee.load.record(nanoseconds) }
+    @inline(__always)
+    func recordFill(_ nanoseconds: UInt64) { unsafe fields.pointee.fill.record(nanoseconds) }
+    @inline(__always)
+    func recordService(_ nanoseconds: UInt64) { unsafe fields.pointee.service.record(nanoseconds) }
+
+    func counted(_ counter: Counter) -> UInt64 {
+        unsafe fields.pointee.counters[counter.rawValue].load(ordering: .relaxed)
+    }
+
+    /// Adds what was counted to a snapshot.
+    func add(to statistics: inout PagerStatistics) {
+        statistics.missingFaults += counted(.missing)
+        statistics.minorFaults += counted(.minor)
+        statistics.writeProtectFaults += counted(.writeProtect)
+        statistics.events += counted(.events)
+        statistics.pagesCopied += counted(.copied)
+        statistics.pagesZeroed += counted(.zeroed)
+        statistics.pagesContinued += counted(.continued)
+        statistics.pagesMoved += counted(.moved)
+        statistics.pagesPoisoned += counted(.poisoned)
+        statistics.pagesReadAhead += counted(.readAhead)
+        statistics.bytesFilled += counted(.bytes)
+        statistics.retries += counted(.retries)
+        statistics.failures += counted(.failures)
+        statistics.alreadyMapped += counted(.alreadyMapped)
+        statistics.mappingWasChanging += counted(.changing)
+        statistics.strayFaults += counted(.strays)
+        if isWorking { statistics.outstanding += 1 }
+        unsafe fields.pointee.load.add(to: &statistics.load)
+        unsafe fields.pointee.fill.add(to: &statistics.fill)
+        unsafe fields.pointee.service.add(to: &statistics.service)
+    }
+
+    // MARK: What the thread has in hand
+
+    /// The thread's id, once it runs.
+    var task: Int32 { unsafe fields.pointee.task.load(ordering: .relaxed) }
+
+    func nameTask(_ task: Int32) { unsafe fields.pointee.task.store(task, ordering: .relaxed) }
+
+    /// Says that the source is asked for pages of a region, which must not go away.
+    @inline(__always)
+    func begin(_ address: UInt, region: UInt, since: UInt64) {
+        unsafe fields.pointee.address.store(address, ordering: .relaxed)
+        unsafe fields.pointee.since.store(since, ordering: .relaxed)
+        unsafe fields.pointee.region.store(region, ordering: .releasing)
+    }
+
+    /// Says that the pages were given back.
+    @inline(__always)
+    func end() { unsafe fields.pointee.region.store(0, ordering: .releasing) }
+
+    var isWorking: Bool { unsafe fields.pointee.region.load(ordering: .acquiring) != 0 }
+    func isWorking(on region: UInt) -> Bool { unsafe fields.pointee.region.load(ordering: .acquiring) == region }
+    var workAddress: UInt { unsafe fields.pointee.address.load(ordering: .relaxed) }
+    var workSince: UInt64 { unsafe fields.pointee.since.load(ordering: .relaxed) }
+}

@@ -1,0 +1,27 @@
+internal import CUserfaultFD
+internal import UserfaultFD
+
+/// What a thread needs to serve: all of it allocated before the first fault, none of it ever served itself.
+struct Workbench: ~Copyable {
+    /// Where the source puts its pages.
+    private(set) var staging: Mapping
+    /// Where zeros come from that cannot be had from `UFFDIO_ZEROPAGE`.
+    let zeros: Mapping
+    let record: ThreadRecord
+
+    /// The most bytes that a source is asked for at once.
+    static let stagingBytes = 2 << 20
+
+    init(_ record: ThreadRecord) throws(UserfaultError) {
+        let staging = try Mapping(anonymous: Self.stagingBytes)
+        let zeros = try Mapping(anonymous: Self.stagingBytes, protection: .read, options: .noReserve)
+        self.staging = staging
+        self.zeros = zeros
+        self.record = record
+    }
+
+    /// Makes sure that one page of a region fits.
+    mutating func reserve(_ bytes: Int) throws(UserfaultError) {
+        if staging.count < bytes { staging = try Mapping(anonymous: bytes) }
+    }
+}

@@ -1,0 +1,58 @@
+/// What happens to a page that its source could not deliver. None of the ways shows zeros.
+public struct FailurePolicy: Hashable, Sendable {
+    /// What happens when trying again has not helped.
+    public enum Ending: UInt8, Hashable, Sendable {
+        /// Whoever touches the page gets `SIGBUS`, in user mode; system calls get `EFAULT`. Needs Linux 6.6: where the
+        /// kernel cannot, the owner is killed.
+        case poison
+
+        /// The process whose memory it is gets `SIGKILL`.
+        case killOwner
+    }
+
+    /// How often to ask again.
+    public var retries: Int
+
+    /// The time before the first retry; each further one waits twice as long.
+    public var backOff: Duration
+
+    /// What happens then.
+    public var ending: Ending
+
+    /// What happens to a page that its source could not deliver.
+    public init(retries: Int = 3, backOff: Duration = .milliseconds(1), ending: Ending = .poison) {
+        precondition(retries >= 0 && backOff >= .zero, "a policy has no negative numbers")
+        self.retries = retries
+        self.backOff = backOff
+        self.ending = ending
+    }
+
+    /// Fails at once.
+    public static var poisonAtOnce: FailurePolicy { FailurePolicy(retries: 0) }
+
+    /// Fails at once, and takes the owner along.
+    public static var killOwnerAtOnce: FailurePolicy { FailurePolicy(retries: 0, ending: .killOwner) }
+
+    /// What to do after a number of attempts that failed.
+    enum Verdict: Hashable {
+        case retry(afterNanoseconds: UInt64)
+        case end(Ending)
+    }
+
+    /// - Parameter attempts: How many attempts have failed; at least 1.
+    func verdict(afterAttempts attempts: Int) -> Verdict {
+        guard attempts <= retries else { return .end(ending) }
+        let doubled = backOff.nanoseconds << UInt64(min(attempts - 1, 20))
+        return .retry(afterNanoseconds: min(doubled, 60_000_000_000))
+    }
+}
+
+extension Duration {
+    /// Whole nanoseconds; none for negative durations, and a century for those that do not fit.
+    var nanoseconds: UInt64 {
+        let century: Int64 = 100 * 365 * 86_400
+        let (seconds, attoseconds) = components
+        guard seconds >= 0, attoseconds >= 0 else { return 0 }
+        return UInt64(min(seconds, century)) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+    }
+}

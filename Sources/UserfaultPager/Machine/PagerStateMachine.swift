@@ -1,0 +1,311 @@
+internal import UserfaultFD
+
+/// What happened to the address space.
+enum Change: Hashable {
+    case remove(AddressRange)
+    case unmap(AddressRange)
+    case remap(from: UInt, to: UInt, count: Int)
+}
+
+/// What a descriptor's faults, events and completions lead to: no system call, no thread and no clock in it.
+///
+/// ``apply(_:)`` excludes everything else. What does not mutate may be called by several threads at once: they meet in
+/// the pages' states only. The rules, each of which a test breaks:
+///
+/// * Every fault that was read is answered by a wake that covers it: that of a fill, or one of its own.
+/// * A fill is decided and done with no change between: what was loaded before a change is looked up again.
+/// * A removed page is zeros from then on.
+/// * A page that cannot be loaded is poisoned, never zeros.
+struct PagerStateMachine: ~Copyable {
+    private(set) var spans: SpanTable
+    /// How many changes were applied.
+    private(set) var changes: UInt64 = 0
+
+    init() throws(UserfaultError) {
+        spans = try SpanTable()
+    }
+
+    // MARK: Regions
+
+    /// Adds pages that the source fills.
+    mutating func add(_ span: Span) throws(UserfaultError) {
+        try spans.insert(span)
+        changes += 1
+    }
+
+    /// Forgets pages, by whatever name the program has them now.
+    mutating func forget(_ range: AddressRange) throws(UserfaultError) {
+        try spans.remove(range)
+        changes += 1
+    }
+
+    /// A span of a region, or `nil` where there is none left.
+    func firstSpan(of region: RegionReference) -> Span? {
+        for index in 0..<spans.count where spans[index].region == region { return spans[index] }
+        return nil
+    }
+
+    /// Forgets one whole span, for which no memory is needed.
+    mutating func forgetSpan(_ span: Span) {
+        spans.removeSpan(startingAt: span.range.start)
+        changes += 1
+    }
+
+    // MARK: Changes
+
+    /// Takes in what happened to the address space.
+    ///
+    /// - Returns: Whom to wake: threads that wait for an address that is no longer what it was.
+    mutating func apply(_ change: Change) throws(UserfaultError) -> AddressRange? {
+        changes += 1
+        switch change {
+        case .remove(let range):
+            markRemoved(range)
+            return nil
+        case .unmap(let range):
+            try spans.remove(range)
+            return range
+        case .remap(let from, let to, let count):
+            let range = AddressRange(start: from, count: count)
+            try move(range, to: to)
+            return range
+        }
+    }
+
+    private func markRemoved(_ range: AddressRange) {
+        spans.forEach(in: range) { span in
+            guard let states = span.states else { return }
+            for page in 0..<(span.range.count >> span.region.pageShift) {
+                states.update(page) { $0.intersection([.claimed, .awaited]).union(.removed) }
+            }
+        }
+    }
+
+    private mutating func move(_ range: AddressRange, to target: UInt) throws(UserfaultError) {
+        var parts = 0
+        spans.forEach(in: range) { _ in parts += 1 }
+        try spans.reserve(2 * parts + 2)
+        var done: UInt = range.start
+        while let part = firstPart(in: AddressRange(start: done, end: range.end)) {
+            done = part.range.end
+            try spans.remove(part.range)
+            // What stays behind is empty; where it was unmapped too, that event follows.
+            try spans.insert(Span(range: part.range, region: part.region, states: nil, offset: 0))
+            var moved = part
+            moved.range = AddressRange(start: target &+ (part.range.start &- range.start), count: part.range.count)
+            try spans.remove(moved.range)
+            try spans.insert(moved)
+        }
+    }
+
+    private func firstPart(in range: AddressRange) -> Span? {
+        var first: Span?
+        spans.forEach(in: range) { if first == nil { first = $0 } }
+        return first
+    }
+
+    // MARK: Faults
+
+    /// What is to be done for a fault.
+    ///
+    /// - Parameter sourceFillsFile: Whether the source puts its pages into the mapped file, so that a page that the
+    ///   file has may still be unfinished.
+    @inline(__always)
+    func begin(_ fault: PageFault, sourceFillsFile: Bool) -> Order {
+        guard let span = spans.find(fault.address) else {
+            return .stray(fault.page(size: .base))
+        }
+        let range = fault.page(size: span.region.pageSize)
+        let page = span.page(at: range.start)
+        let kind = fault.kind
+        guard kind == .missing || kind == .minor else {
+            return .unprotect(range, span.states?.advanced(by: page))
+        }
+        var claim = Claim(
+            range: range, states: span.states?.advanced(by: page), region: span.region,
+            offset: span.offset + page << span.region.pageShift, content: .zeros, isAwaited: true, changes: changes)
+        if let states = claim.states {
+            let before = states.claim(0)
+            if before.contains(.claimed) { return .leave }
+            // If the page is gone in spite of it, the fault comes back and finds the hint forgotten.
+            if before.contains(.present), !before.contains(.existedOnce) {
+                _ = states.release(0, clearing: .present)
+                return .wake(range)
+            }
+            claim.content = before.contains(.removed) ? .zeros : .source
+        }
+        if kind == .minor, claim.content == .zeros || !sourceFillsFile { claim.content = .file }
+        return .fill(claim)
+    }
+
+    /// Takes pages in hand that follow those of a claim and that nobody has touched.
+    ///
+    /// - Parameter pages: The most pages to add.
+    @inline(__always)
+    func extend(_ claim: inout Claim, by pages: Int) {
+        guard let span = spans.find(claim.range.start), span.range.contains(claim.range.end),
+            let further = self.claim(behind: claim.range.end, count: pages)
+        else { return }
+        claim.range = AddressRange(start: claim.range.start, end: further.range.end)
+    }
+
+    /// Takes pages in hand that nobody has touched.
+    ///
+    /// - Returns: At most `count` pages, or `nil` where the first of them is not to be had.
+    func claim(behind address: UInt, count: Int) -> Claim? {
+        guard count > 0, let span = spans.find(address), let states = span.states else { return nil }
+        let first = span.page(at: address)
+        let limit = min(count, (span.range.count >> span.region.pageShift) - first)
+        var claimed = 0
+        while claimed < limit, states.claimUntouched(first + claimed) { claimed += 1 }
+        guard claimed > 0 else { return nil }
+        let shift = span.region.pageShift
+        let start = span.range.start &+ UInt(first << shift)
+        return Claim(
+            range: AddressRange(start: start, count: claimed << shift), states: states.advanced(by: first),
+            region: span.region, offset: span.offset + first << shift, content: .source, isAwaited: false,
+            changes: changes)
+    }
+
+    /// What is left to do in a region.
+    enum Unfilled {
+        /// Nothing.
+        case none
+        /// Another service has the page at this address in hand.
+        case busy(UInt)
+        case claimed(Claim)
+    }
+
+    /// Takes pages of a region in hand whose fate is open: neither filled nor poisoned nor removed.
+    ///
+    /// - Parameters:
+    ///   - address: Where to begin looking.
+    ///   - count: The most pages to take.
+    func claimUnfilled(of region: RegionReference, from address: UInt, count: Int) -> Unfilled {
+        for index in 0..<spans.count {
+            let span = spans[index]
+            guard span.region == region, span.range.end > address, let states = span.states else { continue }
+            let start = max(span.range.start, address)
+            for page in span.page(at: start)..<(span.range.count >> region.pageShift)
+            where states[page].isDisjoint(with: [.present, .poisoned, .removed]) {
+                let here = span.range.start &+ UInt(page << region.pageShift)
+                // Of a page that is in hand the fate is open too: not a fault left to somebody, so no `awaited`.
+                guard states.claimUnlessClaimed(page) else { return .busy(here) }
+                var claim = Claim(
+                    range: AddressRange(start: here, count: region.pageSize.bytes),
+                    states: states.advanced(by: page), region: region, offset: span.offset + page << region.pageShift,
+                    content: .source, isAwaited: true, changes: changes)
+                extend(&claim, by: count - 1)
+                return .claimed(claim)
+            }
+        }
+        return .none
+    }
+
+    // MARK: Completions
+
+    /// Whether pages in hand are still what they were when they were taken.
+    ///
+    /// To be asked in the same exclusion from changes in which they are then filled.
+    @inline(__always)
+    func isCurrent(_ claim: Claim) -> Bool {
+        claim.changes == changes || isUnchanged(claim)
+    }
+
+    @inline(never)
+    private func isUnchanged(_ claim: Claim) -> Bool {
+        guard let span = spans.find(claim.range.start), span.range.contains(claim.range) else { return false }
+        guard span.states?.advanced(by: span.page(at: claim.range.start)) == claim.states else { return false }
+        guard claim.content == .source, let states = claim.states else { return true }
+        return (0..<claim.pages).allSatisfy { !states[$0].contains(.removed) }
+    }
+
+    /// What follows from an answer of the kernel to a fill of pages in hand.
+    ///
+    /// - Parameter woke: Whether the fill woke those who waited for what it filled.
+    @inline(__always)
+    func settle(_ claim: Claim, _ outcome: FillOutcome, woke: Bool = true) -> Settlement {
+        if outcome == .done {
+            let owed = release(claim, bytes: claim.range.count, as: claim.filledState)
+            return Settlement(wake: owed || !woke ? claim.range : nil, next: .finished)
+        }
+        return settleShort(claim, outcome, woke: woke)
+    }
+
+    @inline(never)
+    private func settleShort(_ claim: Claim, _ outcome: FillOutcome, woke: Bool) -> Settlement {
+        let first = claim.region.pageSize.bytes
+        switch outcome {
+        case .done:
+            return settle(claim, .done, woke: woke)
+        case .stopped(let bytes):
+            let owed = release(claim, bytes: bytes, as: claim.filledState)
+            return Settlement(
+                wake: owed || !woke ? claim.range.part(at: 0, count: bytes) : nil,
+                next: .fill(claim.dropFirst(bytes)))
+        case .exists:
+            if claim.region.isHuge, let states = claim.states, states[0].contains(.existedTwice) {
+                return Settlement(wake: nil, next: .failed(claim))
+            }
+            let page = claim.range.part(at: 0, count: first)
+            release(claim, bytes: first, as: existed(claim))
+            let rest = claim.dropFirst(first)
+            return Settlement(wake: page, next: rest.range.isEmpty ? .finished : .fill(rest))
+        case .changing:
+            let owed = release(claim, bytes: claim.range.count, as: [])
+            return Settlement(wake: owed ? claim.range : nil, next: claim.isAwaited ? .again : .finished)
+        case .noRange where claim.isAwaited && claim.pages > 1:
+            let owed = release(claim.dropFirst(first), bytes: claim.range.count - first, as: [])
+            return Settlement(
+                wake: owed ? claim.range.dropFirst(first) : nil, next: .fill(claim.prefix(pages: 1)))
+        case .noRange:
+            // A thread that waits for what is not mapped any more has to find that out for itself.
+            let owed = release(claim, bytes: claim.range.count, as: [])
+            return Settlement(wake: owed || claim.isAwaited ? claim.range : nil, next: .finished)
+        case .processGone:
+            release(claim, bytes: claim.range.count, as: [])
+            return Settlement(wake: nil, next: .ended)
+        case .failed where claim.isAwaited:
+            let owed = release(claim.dropFirst(first), bytes: claim.range.count - first, as: [])
+            return Settlement(
+                wake: owed ? claim.range.dropFirst(first) : nil, next: .failed(claim.prefix(pages: 1)))
+        case .failed:
+            let owed = release(claim, bytes: claim.range.count, as: [])
+            return Settlement(wake: owed ? claim.range : nil, next: .finished)
+        }
+    }
+
+    /// Gives back pages that were not filled: because they have changed, or because a retry is to come later.
+    ///
+    /// - Returns: Whom to wake, where the program has these pages now: faults that were left to this service.
+    func giveBack(_ claim: Claim) -> AddressRange? {
+        var wake: AddressRange?
+        guard let states = claim.states else { return nil }
+        for page in 0..<claim.pages where states.release(page) {
+            guard let address = spans.address(of: states.advanced(by: page)) else { continue }
+            let here = AddressRange(start: address, count: claim.region.pageSize.bytes)
+            wake = wake.map { AddressRange(start: min($0.start, here.start), end: max($0.end, here.end)) } ?? here
+        }
+        return wake
+    }
+
+    @discardableResult
+    private func release(_ claim: Claim, bytes: Int, as state: PageState) -> Bool {
+        guard let states = claim.states else { return false }
+        var owed = false
+        for page in 0..<(bytes >> claim.region.pageShift) {
+            if states.release(page, setting: state, clearing: [.existedOnce, .existedTwice]) { owed = true }
+        }
+        return owed
+    }
+
+    private func existed(_ claim: Claim) -> PageState {
+        guard claim.region.isHuge, let states = claim.states else { return .present }
+        return states[0].contains(.existedOnce) ? [.present, .existedOnce, .existedTwice] : [.present, .existedOnce]
+    }
+}
+
+extension Claim {
+    /// What its pages are once they are filled.
+    var filledState: PageState { content == .poison ? .poisoned : .present }
+}

@@ -1,0 +1,67 @@
+internal import Synchronization
+internal import UserfaultFD
+
+/// What all parts of a region share, wherever the program moves them and whichever process they are copied to.
+struct RegionRecord: ~Copyable {
+    let id: Int
+    let pageShift: Int
+    let options: RegionOptions
+    let window: ReadAheadWindow
+    /// The spans that refer to this record, of all descriptors: while there are none nobody can find it.
+    let spans = Atomic<Int>(0)
+    /// The states of its pages, a byte each.
+    let states: Mapping
+
+    /// - Throws: `ENOMEM` where there is no memory for the states.
+    init(id: Int, count: Int, options: RegionOptions) throws(UserfaultError) {
+        self.id = id
+        pageShift = options.pageSize.log2
+        self.options = options
+        window = ReadAheadWindow(maximum: options.readAhead.maximumPages)
+        states = try Mapping(anonymous: options.pageSize.pages(in: count), options: .noReserve)
+    }
+
+    /// Whether pages are huge pages of hugetlbfs, which follow rules of their own.
+    var isHuge: Bool { options.pageSize > .base }
+}
+
+/// A reference to a record that the pager keeps for as long as a span or a thread refers to it.
+@safe
+struct RegionReference: @unchecked Sendable, Equatable {
+    private let record: UnsafeMutablePointer<RegionRecord>
+
+    init(_ record: consuming RegionRecord) {
+        unsafe self.record = .allocate(capacity: 1)
+        unsafe self.record.initialize(to: record)
+    }
+
+    /// Frees the record, to which nobody may refer any more.
+    @unsafe func destroy() {
+        unsafe record.deinitialize(count: 1)
+        unsafe record.deallocate()
+    }
+
+    static func == (lhs: RegionReference, rhs: RegionReference) -> Bool { unsafe lhs.record == rhs.record }
+
+    var id: Int { unsafe record.pointee.id }
+    var pageShift: Int { unsafe record.pointee.pageShift }
+    var pageSize: PageSize { unsafe record.pointee.options.pageSize }
+    var isHuge: Bool { unsafe record.pointee.isHuge }
+    var writeProtected: Bool { unsafe record.pointee.options.writeProtected }
+    var failure: FailurePolicy { unsafe record.pointee.options.failure }
+    var isFindable: Bool { unsafe record.pointee.spans.load(ordering: .acquiring) > 0 }
+
+    /// The states of the pages that the region began with.
+    var states: PageStates { unsafe PageStates(record.pointee.states.unsafeBaseAddress) }
+
+    /// How many pages to fill behind a fault, see ``ReadAheadWindow``.
+    @inline(__always)
+    func readAhead(at offset: Int) -> Int { unsafe record.pointee.window.next(page: offset >> pageShift) }
+
+    func countSpans(_ difference: Int) {
+        unsafe record.pointee.spans.add(difference, ordering: .acquiringAndReleasing)
+    }
+
+    /// The identity, for a thread to publish which region it works on.
+    var bits: UInt { UInt(bitPattern: unsafe record) }
+}

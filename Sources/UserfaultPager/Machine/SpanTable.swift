@@ -1,0 +1,140 @@
+internal import UserfaultFD
+
+/// Neighbouring pages of one descriptor that are served alike.
+struct Span {
+    var range: AddressRange
+    var region: RegionReference
+    /// The states of its pages. None for memory that a move left behind, every page of which is zeros.
+    var states: PageStates?
+    /// Where its first page begins in the source, in bytes.
+    var offset: Int
+
+    func page(at address: UInt) -> Int { Int((address &- range.start) >> UInt(region.pageShift)) }
+
+    /// The part of the span that lies in a range, which is aligned to its pages and overlaps it.
+    func part(in other: AddressRange) -> Span {
+        let common = range.intersection(other)
+        let skipped = Int(common.start &- range.start)
+        return Span(
+            range: common, region: region, states: states?.advanced(by: skipped >> region.pageShift),
+            offset: offset + skipped)
+    }
+}
+
+/// The spans of one descriptor, by address.
+///
+/// Looking up needs no lock against other look-ups. Room is mapped, not taken from the heap: the table changes while
+/// another thread may be inside `fork` and hold the heap's locks.
+@safe
+struct SpanTable: ~Copyable {
+    private var memory: Mapping
+    private(set) var count = 0
+
+    init(capacity: Int = 64) throws(UserfaultError) {
+        memory = try Mapping(anonymous: max(1, capacity) * MemoryLayout<Span>.stride)
+    }
+
+    deinit {
+        for index in 0..<count { self[index].region.countSpans(-1) }
+    }
+
+    /// Forgets the span that starts at an address.
+    mutating func removeSpan(startingAt address: UInt) {
+        let index = firstIndex(endingBehind: address)
+        guard index < count, self[index].range.start == address else { return }
+        self[index].region.countSpans(-1)
+        unsafe (spans + index).update(from: spans + index + 1, count: count - index - 1)
+        count -= 1
+    }
+
+    private var spans: UnsafeMutablePointer<Span> {
+        unsafe memory.unsafeBaseAddress.assumingMemoryBound(to: Span.self)
+    }
+
+    subscript(index: Int) -> Span { unsafe spans[index] }
+
+    /// The first span that ends behind an address.
+    private func firstIndex(endingBehind address: UInt) -> Int {
+        var low = 0
+        var high = count
+        while low < high {
+            let middle = (low + high) / 2
+            if unsafe spans[middle].range.end > address { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+
+    /// The span that holds an address.
+    @inline(__always)
+    func find(_ address: UInt) -> Span? {
+        let index = firstIndex(endingBehind: address)
+        guard index < count, unsafe spans[index].range.start <= address else { return nil }
+        return unsafe spans[index]
+    }
+
+    /// Where the page with a state is now: the way back from a page to its address.
+    func address(of state: PageStates) -> UInt? {
+        for index in 0..<count {
+            let span = self[index]
+            guard let states = span.states else { continue }
+            let page = state.distance(from: states)
+            if page >= 0, page < span.range.count >> span.region.pageShift {
+                return span.range.start &+ UInt(page << span.region.pageShift)
+            }
+        }
+        return nil
+    }
+
+    func overlaps(_ range: AddressRange) -> Bool {
+        let index = firstIndex(endingBehind: range.start)
+        return index < count && self[index].range.overlaps(range)
+    }
+
+    /// The parts of the spans that lie in a range, in order.
+    func forEach(in range: AddressRange, _ body: (Span) -> Void) {
+        var index = firstIndex(endingBehind: range.start)
+        while index < count, self[index].range.start < range.end {
+            body(self[index].part(in: range))
+            index += 1
+        }
+    }
+
+    /// Adds a span that overlaps no other.
+    mutating func insert(_ span: Span) throws(UserfaultError) {
+        try reserve(1)
+        let index = firstIndex(endingBehind: span.range.start)
+        unsafe (spans + index + 1).update(from: spans + index, count: count - index)
+        unsafe spans[index] = span
+        count += 1
+        span.region.countSpans(1)
+    }
+
+    /// Forgets a range. A span that sticks out on both sides becomes two.
+    mutating func remove(_ range: AddressRange) throws(UserfaultError) {
+        try reserve(1)
+        var index = firstIndex(endingBehind: range.start)
+        while index < count, self[index].range.start < range.end {
+            let span = self[index]
+            let before = AddressRange(start: span.range.start, end: range.start)
+            let behind = AddressRange(start: range.end, end: span.range.end)
+            unsafe (spans + index).update(from: spans + index + 1, count: count - index - 1)
+            count -= 1
+            if !before.isEmpty {
+                try insert(span.part(in: before))
+                index += 1
+            }
+            if !behind.isEmpty { try insert(span.part(in: behind)) }
+            span.region.countSpans(-1)
+        }
+    }
+
+    /// Makes room for further spans.
+    mutating func reserve(_ further: Int) throws(UserfaultError) {
+        let needed = (count + further) * MemoryLayout<Span>.stride
+        guard needed > memory.count else { return }
+        let larger = try Mapping(anonymous: max(needed, memory.count * 2))
+        unsafe larger.unsafeBaseAddress.copyMemory(
+            from: memory.unsafeBaseAddress, byteCount: count * MemoryLayout<Span>.stride)
+        memory = larger
+    }
+}

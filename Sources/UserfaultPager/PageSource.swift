@@ -1,0 +1,64 @@
+/// Where pages come from.
+///
+/// The engine asks from its own threads, several at once if it has several; never from a Task. A source may block: then
+/// say so in ``isSlow``, and one slow page does not delay another. It must not touch memory that the same pager serves:
+/// the engine reports that and ends the process rather than hang, see ``PagerReport/selfDeadlock(thread:address:)``.
+///
+/// Offsets are bytes and count from where ``Pager/add(_:offset:options:)`` said the region begins; they and the room
+/// are multiples of the region's page size.
+public protocol PageSource: ~Copyable, Sendable {
+    /// Why a page cannot be loaded: `Never` for sources that always can.
+    associatedtype Failure: Error
+
+    /// Answers for the page at `offset`, and where it is convenient for those behind it.
+    ///
+    /// `pages` has room for as many pages as the engine would like, at least one. A source that answers
+    /// ``PageReply/data`` appends whole pages, from the first one on, as many as it likes; bytes of a last page behind
+    /// the content's end are for the source to append too. ``PageReply/poison`` is about the first page alone, every
+    /// other answer about all that were asked for.
+    ///
+    /// - Parameters:
+    ///   - offset: Where the first page begins, in bytes.
+    ///   - pages: Room for one page or many.
+    /// - Returns: What the pages are.
+    /// - Throws: ``Failure``; the engine then does what the region's ``FailurePolicy`` says.
+    borrowing func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply
+
+    /// Whether ``load(offset:into:)`` may wait for a disk, a network or another process.
+    ///
+    /// Slow sources are asked by worker threads, while another thread goes on reading faults. `false` unless said.
+    var isSlow: Bool { get }
+
+    /// Whether every reply is ``PageReply/inFile``: regions are then registered for minor faults as well, so that
+    /// nobody sees a page that is being written. `false` unless said.
+    var fillsFile: Bool { get }
+}
+
+extension PageSource where Self: ~Copyable {
+    public var isSlow: Bool { false }
+    public var fillsFile: Bool { false }
+}
+
+/// What a ``PageSource`` answers.
+public enum PageReply: Hashable, Sendable {
+    /// The content was appended; resolved by `UFFDIO_COPY`.
+    case data
+
+    /// The pages hold zeros; resolved by `UFFDIO_ZEROPAGE` where the memory allows it.
+    case zero
+
+    /// The page is lost: whoever touches it gets `SIGBUS`. Resolved by `UFFDIO_POISON`.
+    case poison
+
+    /// The content lies at this address of this process, page by page as it was asked for; resolved by `UFFDIO_COPY`
+    /// from there, without a copy of the engine's. It must stay there until the pager has stopped.
+    case memory(at: UInt)
+
+    /// The content lies in anonymous memory at this page-aligned address of this process, and may be taken away;
+    /// resolved by `UFFDIO_MOVE` where region, process and kernel allow it, else by `UFFDIO_COPY`.
+    case movable(at: UInt)
+
+    /// The content is in the file that the region maps, written through another mapping of it; resolved by
+    /// `UFFDIO_CONTINUE`.
+    case inFile
+}

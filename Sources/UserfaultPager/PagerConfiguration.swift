@@ -1,0 +1,89 @@
+/// How a pager works.
+public struct PagerConfiguration: Sendable {
+    /// How handler threads wait for the next fault.
+    public enum Waiting: Hashable, Sendable {
+        /// Sleeps in `poll(2)` until there is something: the least processor time.
+        case poll
+
+        /// Sleeps in `read(2)` itself, which saves a call for each fault. Not with event features, because a thread
+        /// that holds back a fault must be able to look for events.
+        case block
+
+        /// Never sleeps. For a processor that has nothing else to do.
+        case spin
+
+        /// Looks for the next fault for a while before it sleeps in `poll(2)`, as long as that pays: waking a thread
+        /// on another processor takes longer than a fault. Never looks where there is only one processor.
+        ///
+        /// - Parameter upTo: How long to look at most.
+        case adaptive(upTo: Duration = .microseconds(100))
+    }
+
+    /// Who asks the source.
+    public enum Service: Hashable, Sendable {
+        /// ``workers(_:)`` with 8 of them for slow sources and where the descriptor reports forks, else ``inline``.
+        case automatic
+
+        /// The thread that reads a fault also loads and fills: the fastest for sources that do not wait.
+        case inline
+
+        /// One thread reads, and this many load and fill: as many pages may be on their way.
+        case workers(Int)
+    }
+
+    /// How handler threads wait for the next fault.
+    public var waiting: Waiting
+
+    /// Who asks the source.
+    public var service: Service
+
+    /// Threads that read and serve in place, for each descriptor.
+    public var handlers: Int
+
+    /// Descriptors over which each region is spread, in parts of equal size. More than one only in this process.
+    public var shards: Int
+
+    /// Processors that handlers and workers are kept on, in turn; none for the scheduler's choice. A handler on the
+    /// processor of the thread whose faults it serves is woken the fastest.
+    public var processors: [Int]
+
+    /// How long a source may take for one page, or `nil` for any time. A page that takes longer fails.
+    public var sourceTimeout: Duration?
+
+    /// How long a fault may be outstanding before the watchdog reports it.
+    public var stuckAfter: Duration
+
+    /// How often the watchdog looks.
+    public var watchdogInterval: Duration
+
+    /// First touches to record, see ``Pager/recordedWorkingSet``; 0 for none. Each takes 8 bytes.
+    public var workingSetCapacity: Int
+
+    /// Gets what the engine has to report, on the watchdog's thread. `nil` drops it.
+    public var report: (@Sendable (PagerReport) -> Void)?
+
+    /// How a pager works; the defaults suit one descriptor and a source that does not wait.
+    public init(
+        waiting: Waiting = .adaptive(),
+        service: Service = .automatic,
+        handlers: Int = 1,
+        shards: Int = 1,
+        processors: [Int] = [],
+        sourceTimeout: Duration? = nil,
+        stuckAfter: Duration = .seconds(10),
+        watchdogInterval: Duration = .milliseconds(250),
+        workingSetCapacity: Int = 0,
+        report: (@Sendable (PagerReport) -> Void)? = nil
+    ) {
+        self.waiting = waiting
+        self.service = service
+        self.handlers = handlers
+        self.shards = shards
+        self.processors = processors
+        self.sourceTimeout = sourceTimeout
+        self.stuckAfter = stuckAfter
+        self.watchdogInterval = watchdogInterval
+        self.workingSetCapacity = workingSetCapacity
+        self.report = report
+    }
+}

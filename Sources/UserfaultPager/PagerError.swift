@@ -1,0 +1,58 @@
+public import UserfaultFD
+
+/// Why a pager could not do what was asked.
+public enum PagerError: Error, Hashable, Sendable {
+    /// The kernel refused.
+    case kernel(UserfaultError)
+
+    /// The configuration contradicts itself or the descriptor; the text says how.
+    case configuration(String)
+
+    /// The range is not aligned to its pages, empty, or overlaps a region of this pager.
+    case badRange(AddressRange)
+
+    /// No region of this pager.
+    case noSuchRegion
+
+    /// Only a pager that runs can do this.
+    case notRunning
+
+    /// A pager starts once.
+    case alreadyStarted
+
+    /// A thread could not be made: the error number.
+    case noThread(Int32)
+
+    /// Some pages could not be loaded, and the failure policy was applied to them: how many.
+    case pagesFailed(Int)
+
+    /// The process whose memory it is has ended.
+    case ownerGone
+}
+
+extension PagerError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .kernel(let error): "\(error)"
+        case .configuration(let text): text
+        case .badRange(let range): "\(range) is empty, not aligned to its pages, or overlaps another region"
+        case .noSuchRegion: "no such region"
+        case .notRunning: "the pager does not run"
+        case .alreadyStarted: "the pager was started before"
+        case .noThread(let errno): "no thread: error \(errno)"
+        case .pagesFailed(let count): "\(count) pages could not be loaded"
+        case .ownerGone: "the process whose memory it is has ended"
+        }
+    }
+}
+
+/// Calls the kernel, whose answer is the pager's.
+func asPagerError<Result: ~Copyable>(
+    _ body: () throws(UserfaultError) -> Result
+) throws(PagerError) -> Result {
+    do throws(UserfaultError) {
+        return try body()
+    } catch {
+        throw .kernel(error)
+    }
+}

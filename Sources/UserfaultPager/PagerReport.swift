@@ -1,0 +1,24 @@
+/// What a pager has to report beside its answers: never given on a thread that serves faults.
+public enum PagerReport: Hashable, Sendable {
+    /// A fault has been outstanding for longer than ``PagerConfiguration/stuckAfter``.
+    case stuck(address: UInt, nanoseconds: UInt64)
+
+    /// The kernel holds faults that no thread of the pager takes: how many.
+    case unread(Int)
+
+    /// A thread of the pager waits for a page that only the pager can bring: its source touched served memory. The
+    /// page is given to the region's failure policy, which ends the thread's process.
+    case selfDeadlock(thread: Int32, address: UInt)
+
+    /// A source took longer than ``PagerConfiguration/sourceTimeout``; the page failed.
+    case timedOut(address: UInt)
+
+    /// A page failed for good: the failure policy was applied.
+    case failed(address: UInt)
+
+    /// The process whose memory it is has ended.
+    case ownerGone
+
+    /// A fork was not followed, because there was no descriptor or memory for it; what it had not loaded is poisoned.
+    case forkLost
+}

@@ -1,0 +1,61 @@
+public import UserfaultFD
+
+/// How a region is served.
+public struct RegionOptions: Hashable, Sendable {
+    /// The size of the region's pages: the huge page's on hugetlbfs, else the base page's.
+    public var pageSize: PageSize
+
+    /// How many pages behind a fault may be filled along with it.
+    public var readAhead: ReadAhead
+
+    /// What happens to pages that cannot be loaded.
+    public var failure: FailurePolicy
+
+    /// Whether pages are filled write-protected. The first write to each is then a fault of its own, which the engine
+    /// resolves and remembers: ``Pager/takeWritten(of:)``.
+    public var writeProtected: Bool
+
+    /// What a child of `fork` finds where the pager does not follow forks. Only regions of this process know this.
+    public var inFork: InFork
+
+    /// How a region is served.
+    public init(
+        pageSize: PageSize = .base,
+        readAhead: ReadAhead = .adaptive(),
+        failure: FailurePolicy = FailurePolicy(),
+        writeProtected: Bool = false,
+        inFork: InFork = .absent
+    ) {
+        self.pageSize = pageSize
+        self.readAhead = readAhead
+        self.failure = failure
+        self.writeProtected = writeProtected
+        self.inFork = inFork
+    }
+
+    /// How many pages behind a fault may be filled along with it.
+    public struct ReadAhead: Hashable, Sendable {
+        /// The most pages that follow a fault; 0 for none.
+        public let maximumPages: Int
+
+        /// A window that doubles as long as faults are sequential, up to a maximum, and shrinks when they are not.
+        ///
+        /// - Parameter maximumPages: The most pages to fill behind the one that is waited for.
+        public static func adaptive(maximumPages: Int = 512) -> ReadAhead {
+            precondition(maximumPages >= 0, "a window is not negative")
+            return ReadAhead(maximumPages: maximumPages)
+        }
+
+        /// Only the page that is waited for.
+        public static var none: ReadAhead { ReadAhead(maximumPages: 0) }
+    }
+
+    /// What a child of `fork` finds.
+    public enum InFork: Hashable, Sendable {
+        /// Nothing: touching the memory is `SIGSEGV` (`MADV_DONTFORK`).
+        case absent
+
+        /// The pages that were filled, and **zeros** in place of those that were not.
+        case unserved
+    }
+}
