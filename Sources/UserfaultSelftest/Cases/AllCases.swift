@@ -4,6 +4,7 @@ package enum AllCases {
     static let themes: [any CaseTheme.Type] = [
         HandshakeCases.self,
         RegistrationCases.self,
+        WakeCases.self,
         MinorFaultCases.self,
         EventsCases.self,
         MappingChangingCases.self,

@@ -1,0 +1,171 @@
+import CUserfaultFD
+import SystemPackage
+import UserfaultFD
+
+/// UFFDIO_WAKE: who goes on, who does not, and what it refuses.
+enum WakeCases: CaseTheme {
+    static let cases = [
+        SelftestCase(
+            "wake-range", on: .eachKind,
+            "UFFDIO_WAKE wakes the waiters of exactly its range, for every kind of fault",
+            covers: ["part5.20"]
+        ) { context in
+            for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
+                try wakesItsRange(kind, context)
+            }
+        },
+        SelftestCase(
+            "wake-unresolved", on: .eachKind,
+            "a waiter that is woken while its page is still not right faults again, with a new message",
+            covers: ["part5.20"]
+        ) { context in
+            for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
+                let area = try Area(context, pages: 3)
+                let uffd = try UserfaultFD(features: kind.features)
+                try kind.arm(area, 0..<3, with: uffd)
+                var waiters = try Waiters(kind, area, [0, 1, 2], of: uffd)
+                for _ in 0..<3 {
+                    try uffd.wake(area.range)
+                    try waiters.expectRepeated(uffd)
+                }
+                try uffd.expectWaiters(pending: 0, total: 3, "after three rounds of waking")
+                for page in 0..<3 { try kind.resolve(area, page, with: uffd) }
+                try waiters.finish("resolved")
+                try uffd.expectWaiters(pending: 0, total: 0, "at the end")
+            }
+        },
+        SelftestCase(
+            "wake-unread", on: [.anon, .hugetlb],
+            "UFFDIO_WAKE also wakes a waiter whose message nobody has read, and the message is gone",
+            requires: [.missingFaults], covers: ["part5.20"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            try uffd.register(area.range, modes: .missing)
+            let touches = try [1, 2].map { try Touch.read(area.address($0)) }
+            try uffd.waitBlocked(2)
+            for touch in touches { try touch.thread.waitAsleep() }
+            try uffd.expectWaiters(pending: 2, total: 2, "before anything is read")
+            // Filled without waking, so that the waiter goes on and makes no new message.
+            try uffd.copy(from: area.source(1..<2), to: area.page(1), options: .doNotWake)
+            try uffd.wake(area.page(1))
+            try touches[0].finish()
+            try uffd.expectWaiters(pending: 1, total: 1, "after the wake-up of one of two unread waiters")
+            try touches[1].thread.expectStillAsleep("its page was not woken")
+            try uffd.expectFault(at: area.address(2), [])
+            try uffd.expectNoMessage("the woken waiter's message is gone")
+            try uffd.copy(from: area.source(2..<3), to: area.page(2))
+            try touches[1].finish()
+        },
+        SelftestCase(
+            "wake-many", "UFFDIO_WAKE wakes all waiters of a page, not just one",
+            covers: ["part5.20", "part5.53"], body: wakesAll),
+        SelftestCase(
+            "wake-refuses", on: [.anon, .hugetlb],
+            "UFFDIO_WAKE of a range that cannot be is EINVAL, a bad argument EFAULT, and nobody is woken",
+            requires: [.missingFaults], covers: ["part5.20", "B.WAKE"], body: refuses),
+        SelftestCase(
+            "wake-anything",
+            "UFFDIO_WAKE needs no waiter, no registration and no mapping",
+            covers: ["part5.20"]
+        ) { _ in
+            let uffd = try UserfaultFD()
+            let page = PageSize.base.bytes
+            let memory = try Mapping(anonymous: 3 * page)
+            try memory.unmap(memory.page(1))
+            try uffd.wake(memory.page(0))
+            try uffd.wake(memory.page(1))
+            try uffd.wake(memory.range)
+            // Not lower: older kernels refuse what lies below vm.mmap_min_addr.
+            try uffd.wake(AddressRange(start: 1 << 16, count: page))
+            try uffd.wake(AddressRange(start: 1 << 16, count: 1 << 46))
+        },
+        SelftestCase(
+            "wake-other-context", "UFFDIO_WAKE wakes no waiter of another userfaultfd",
+            covers: ["part5.20", "part5.27"]
+        ) { _ in
+            let memory = try Mapping(anonymous: PageSize.base.bytes)
+            let owner = try UserfaultFD()
+            try owner.register(memory.range, modes: .missing)
+            let touch = try Touch.read(memory.range.start)
+            try owner.expectFault(at: memory.range.start, [])
+            try touch.thread.waitAsleep()
+            try UserfaultFD().wake(memory.range)
+            try touch.thread.expectStillAsleep("another userfaultfd was told to wake")
+            try owner.expectNoMessage("the waiter was not woken")
+            try owner.zeropage(memory.range)
+            try touch.finish(with: 0)
+        },
+    ]
+
+    private static func wakesItsRange(_ kind: PageFault.Kind, _ context: CaseContext) throws {
+        let area = try Area(context, pages: 5)
+        let uffd = try UserfaultFD(features: kind.features)
+        try kind.arm(area, 0..<5, with: uffd)
+        var waiters = try Waiters(kind, area, Array(0..<5), of: uffd)
+        for page in 0..<5 { try kind.resolve(area, page, with: uffd, wakes: false) }
+        try waiters.expectAsleep(uffd, "all pages were resolved without waking")
+        try uffd.expectWaiters(pending: 0, total: 5, "after resolving without waking")
+
+        let outside = area.pageSize.bytes
+        try uffd.wake(AddressRange(start: area.range.start - UInt(outside), count: outside))
+        try uffd.wake(AddressRange(start: area.range.end, count: outside))
+        try waiters.expectAsleep(uffd, "the pages in front and behind were woken")
+
+        try uffd.wake(area.pages(1..<3))
+        try waiters.finish("its page was woken", pages: [1, 2])
+        try waiters.expectAsleep(uffd, "other pages were woken")
+        try uffd.expectWaiters(pending: 0, total: 3, "after waking two pages of five")
+        try uffd.wake(area.page(4))
+        try waiters.finish("the last page was woken", pages: [4])
+        try waiters.expectAsleep(uffd, "other pages were woken")
+        try uffd.wake(area.range)
+        try waiters.finish("the whole range was woken")
+        try uffd.expectWaiters(pending: 0, total: 0, "at the end")
+        try uffd.expectNoMessage("woken waiters of resolved pages do not fault again")
+    }
+
+    private static func wakesAll(_ context: CaseContext) throws {
+        let count = 16
+        let memory = try Mapping(anonymous: 2 * PageSize.base.bytes)
+        let uffd = try UserfaultFD()
+        try uffd.register(memory.range, modes: .missing)
+        let touches = try (0..<count).map { try Touch.read(memory.page($0 % 2).start + UInt($0)) }
+        try uffd.waitBlocked(count)
+        for touch in touches { try touch.thread.waitAsleep() }
+        var batch = EventBatch(capacity: 7)
+        try uffd.read(into: &batch)
+        try uffd.expectWaiters(pending: count - 7, total: count, "after 7 messages were read")
+        try uffd.zeropage(memory.page(0), options: .doNotWake)
+        try uffd.zeropage(memory.page(1), options: .doNotWake)
+
+        try uffd.wake(memory.page(0))
+        for index in stride(from: 0, to: count, by: 2) { try touches[index].finish(with: 0) }
+        try uffd.waitBlocked(count / 2)
+        for index in stride(from: 1, to: count, by: 2) {
+            try touches[index].thread.expectStillAsleep("its page was not woken")
+        }
+        try uffd.wake(memory.page(1))
+        for index in stride(from: 1, to: count, by: 2) { try touches[index].finish(with: 0) }
+        try uffd.expectWaiters(pending: 0, total: 0, "at the end")
+    }
+
+    private static func refuses(_ context: CaseContext) throws {
+        let area = try Area(context)
+        let uffd = try UserfaultFD()
+        try uffd.register(area.range, modes: .missing)
+        var waiters = try Waiters(.missing, area, [1], of: uffd)
+        for violation in RangeViolation.all(around: area.page(1)) {
+            try expectErrno(
+                uffd.rawWake(start: violation.start, count: violation.count), .invalidArgument,
+                "UFFDIO_WAKE of \(violation.name)")
+        }
+        for pointer in BadPointer.all() {
+            try expectErrno(
+                uffd.rawIoctl(CUFFD_IOC_WAKE, pointer), .badAddress, "UFFDIO_WAKE of an unreadable argument")
+        }
+        try waiters.expectAsleep(uffd, "every wake-up was refused")
+        try uffd.copy(from: area.source(1..<2), to: area.page(1))
+        try waiters.finish("resolved")
+    }
+}
