@@ -5,6 +5,7 @@ package enum AllCases {
         HandshakeCases.self,
         RegistrationCases.self,
         WakeCases.self,
+        ReleaseCases.self,
         MinorFaultCases.self,
         EventsCases.self,
         MappingChangingCases.self,

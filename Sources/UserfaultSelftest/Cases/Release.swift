@@ -1,0 +1,207 @@
+import SystemPackage
+import UserfaultFD
+
+/// What happens to memory and to waiters when the userfaultfd goes away: by close, or by UFFDIO_UNREGISTER.
+enum ReleaseCases: CaseTheme {
+    static let cases = [
+        SelftestCase(
+            "close-releases", on: .eachKind,
+            "closing the last descriptor lets every waiter go on as if there had been no userfaultfd, without a signal",
+            covers: ["part5.12"]
+        ) { context in
+            for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
+                try closeReleases(kind, context)
+            }
+        },
+        SelftestCase(
+            "close-duplicate", on: [.anon],
+            "nothing is released as long as one descriptor of the userfaultfd is open",
+            requires: [.missingFaults], covers: ["part5.12", "part5.37"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            let second = try uffd.duplicate()
+            try uffd.register(area.range, modes: .missing)
+            var waiters = try Waiters(.missing, area, [1, 2], of: uffd)
+            try uffd.close()
+            try waiters.expectAsleep(second, "a duplicate is open")
+            try area.expectModes(1, .missing, "after one of two descriptors was closed")
+            try second.copy(from: area.source(1..<2), to: area.page(1))
+            try waiters.finish("resolved through the duplicate", pages: [1])
+            try second.close()
+            try waiters.finish("the last descriptor was closed", resolved: false)
+            try area.expectModes(1, [], "after the last descriptor was closed")
+        },
+        SelftestCase(
+            "close-unread", on: [.anon],
+            "closing releases waiters whose messages nobody has read, many on one page too",
+            requires: [.missingFaults], covers: ["part5.12"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            try uffd.register(area.range, modes: .missing)
+            let touches = try (0..<8).map { try Touch.read(area.address($0 % 2)) }
+            try uffd.waitBlocked(8)
+            try uffd.close()
+            for touch in touches { try touch.finish(with: 0, "closing releases all") }
+        },
+        SelftestCase(
+            "unregister-wakes", on: .eachKind,
+            "UFFDIO_UNREGISTER wakes the waiters of its range where missing faults were registered, and no others",
+            covers: ["part5.12", "part5.26"]
+        ) { context in
+            for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
+                try unregisterWakes(kind, context)
+            }
+        },
+        SelftestCase(
+            "unregister-wakes-both", on: [.anon, .shmem, .hugetlb],
+            "UFFDIO_UNREGISTER wakes write-protect waiters too where missing faults are registered as well",
+            requires: [.writeProtectFaults], covers: ["part5.12", "part5.26"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            try area.registerFilled(uffd, modes: [.missing, .writeProtect])
+            try uffd.writeProtect(area.range, .protect)
+            var waiters = try Waiters(.writeProtect, area, [1, 2], of: uffd)
+            try uffd.unregister(area.page(1))
+            try waiters.finish("its page was unregistered", pages: [1])
+            try waiters.expectAsleep(uffd, "another page was unregistered")
+            try uffd.unregister(area.range)
+            try waiters.finish("its page was unregistered")
+        },
+        SelftestCase(
+            "unregister-ends-protection", on: .eachKind,
+            "after UFFDIO_UNREGISTER no page is protected, no mark is left where none was, and contents are kept",
+            requires: [.writeProtectFaults], covers: ["part5.26", "part5.13"], body: unregisterEndsProtection),
+        SelftestCase(
+            "close-ends-protection", on: .eachKind,
+            "after close no page is protected, and contents are kept",
+            requires: [.writeProtectFaults], covers: ["part5.12", "part5.13"], body: closeEndsProtection),
+    ]
+
+    private static func closeReleases(_ kind: PageFault.Kind, _ context: CaseContext) throws {
+        let area = try Area(context)
+        let uffd = try UserfaultFD(features: kind.features)
+        try kind.arm(area, 0..<4, with: uffd)
+        var waiters = try Waiters(kind, area, [0, 1, 3], of: uffd)
+        // What another userfaultfd guards is not released with it.
+        let other = try UserfaultFD()
+        let guarded = try Mapping(anonymous: PageSize.base.bytes)
+        try other.register(guarded.range, modes: .missing)
+        let stranger = try Touch.read(guarded.range.start)
+        try other.expectFault(at: guarded.range.start, [])
+        try stranger.thread.waitAsleep()
+
+        try uffd.close()
+        try waiters.finish("the userfaultfd was closed", resolved: false)
+        for page in 0..<4 { try area.expectModes(page, [], "after close") }
+        let untouched = area.address(2) + PageFault.Kind.offset
+        if kind == .writeProtect {
+            try expectEqual(Touch.store(untouched, 0x77), .byte(0x77), "a write after close, \(kind)")
+        }
+        let byte = kind == .writeProtect ? 0x77 : kind.byteUnresolved(2)
+        try expectEqual(Touch.load(untouched), .byte(byte), "a read after close, \(kind)")
+        // Memory that was released can be registered anew.
+        let next = try UserfaultFD()
+        try next.register(area.range, modes: .missing)
+        try next.unregister(area.range)
+
+        try stranger.thread.expectStillAsleep("another userfaultfd was closed")
+        try other.zeropage(guarded.range)
+        try stranger.finish(with: 0)
+    }
+
+    private static func unregisterWakes(_ kind: PageFault.Kind, _ context: CaseContext) throws {
+        let area = try Area(context, pages: 5)
+        let uffd = try UserfaultFD(features: kind.features)
+        try kind.arm(area, 0..<5, with: uffd)
+        var waiters = try Waiters(kind, area, [0, 1, 2, 4], of: uffd)
+        try uffd.unregister(area.pages(1..<3))
+        if kind != .missing {
+            try waiters.expectAsleep(uffd, "unregistering wakes for missing faults only")
+            try uffd.expectWaiters(pending: 0, total: 4, "after UFFDIO_UNREGISTER, \(kind)")
+            try uffd.wake(area.pages(1..<3))
+        }
+        try waiters.finish("unregistered", pages: [1, 2], resolved: false)
+        try waiters.expectAsleep(uffd, "neighbours were unregistered")
+        for page in 0..<5 {
+            try area.expectModes(page, page == 1 || page == 2 ? [] : kind.modes, "after UFFDIO_UNREGISTER, \(kind)")
+        }
+        // The neighbours still work.
+        try kind.resolve(area, 0, with: uffd)
+        try waiters.finish("resolved", pages: [0])
+        var late = try Waiters(kind, area, [3], of: uffd)
+        try kind.resolve(area, 3, with: uffd)
+        try late.finish("resolved")
+        try uffd.unregister(area.range)
+        try uffd.wake(area.range)
+        try waiters.finish("unregistered", resolved: false)
+    }
+
+    /// Pages 0 and 1 filled, 2 and 3 not; all but page 0 protected.
+    private static func protectedArea(
+        _ context: CaseContext, _ uffd: borrowing UserfaultFD
+    ) throws -> Area {
+        let area = try Area(context)
+        for page in 0..<2 {
+            Pattern.write(seed: 0, page: page, at: area.address(page), count: area.pageSize.bytes)
+        }
+        try uffd.register(area.range, modes: .writeProtect)
+        try uffd.writeProtect(area.pages(1..<4), .protect)
+        try expect(PagemapEntry(of: area.address(1)).isProtected, "the page is protected")
+        if context.memory != .anon {
+            try expect(PagemapEntry(of: area.address(3)).isProtected, "the empty page is marked")
+        }
+        return area
+    }
+
+    private static func unregisterEndsProtection(_ context: CaseContext) throws {
+        let uffd = try UserfaultFD()
+        let area = try protectedArea(context, uffd)
+        try uffd.unregister(area.pages(1..<3))
+        try expectUnprotected(area, 1..<3, context, uffd)
+        if context.memory != .anon {
+            try expect(
+                PagemapEntry(of: area.address(3)).isProtected, "the mark behind the unregistered range is kept")
+        }
+        try uffd.unregister(area.range)
+        // Registering anew must not bring a forgotten protection back.
+        try uffd.register(area.range, modes: .writeProtect)
+        try expectUnprotected(area, 0..<4, context, uffd)
+        try area.expectView(0)
+        try area.expectView(1)
+        for page in 0..<4 {
+            try expectEqual(Touch.store(area.address(page) + 8, 0x33), .byte(0x33), "a write to page \(page)")
+        }
+        try uffd.expectNoMessage("nothing is protected")
+    }
+
+    private static func closeEndsProtection(_ context: CaseContext) throws {
+        let first = try UserfaultFD()
+        let area = try protectedArea(context, first)
+        try first.close()
+        try area.expectView(0)
+        try area.expectView(1)
+        let second = try UserfaultFD()
+        try second.register(area.range, modes: .writeProtect)
+        try expectUnprotected(area, 0..<4, context, second)
+        for page in 0..<4 {
+            try expectEqual(Touch.store(area.address(page), 0x33), .byte(0x33), "a write to page \(page)")
+        }
+        try second.expectNoMessage("nothing is protected")
+    }
+
+    /// Linux 5.10 leaves the bits behind, where they do nothing until the range is registered again.
+    private static func expectUnprotected(
+        _ area: Area, _ pages: Range<Int>, _ context: CaseContext, _ uffd: borrowing UserfaultFD
+    ) throws {
+        let clearsBits = uffd.supportedFeatures.contains(.minorShmem)
+        for page in pages where try PagemapEntry(of: area.address(page)).isProtected {
+            try expect(!clearsBits, "page \(page) is not protected any more", seen: "its uffd bit is set")
+            context.record("the bit of page \(page) is left behind")
+            try uffd.register(area.page(page), modes: .writeProtect)
+            try uffd.writeProtect(area.page(page), .unprotect)
+        }
+    }
+}
