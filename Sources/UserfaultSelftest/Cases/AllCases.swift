@@ -4,6 +4,7 @@ package enum AllCases {
     static let themes: [any CaseTheme.Type] = [
         HandshakeCases.self,
         RegistrationCases.self,
+        RegistrationErrorCases.self,
         WakeCases.self,
         ReleaseCases.self,
         MinorFaultCases.self,
