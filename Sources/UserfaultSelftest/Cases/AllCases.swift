@@ -18,6 +18,8 @@ package enum AllCases {
         CopyCases.self,
         WriteProtectUnpopulatedCases.self,
         WriteProtectForkCases.self,
+        FillCases.self,
+        FillErrorsCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

@@ -10,6 +10,11 @@ package final class Touch: Sendable {
         /// The signal that the access raised.
         case signal(css_fault)
 
+        /// The signal's number, `nil` for an access that went through.
+        package var signal: Int32? {
+            if case .signal(let fault) = self { fault.signal } else { nil }
+        }
+
         package static func == (lhs: Outcome, rhs: Outcome) -> Bool {
             switch (lhs, rhs) {
             case (.byte(let left), .byte(let right)): left == right
