@@ -46,6 +46,7 @@ package final class Area: Sendable {
             file = nil
             alias = nil
             view = try Mapping(anonymous: count, protection: protection, placement: placement)
+            stay()
             return
         }
         let memfd: Memfd
@@ -61,6 +62,12 @@ package final class Area: Sendable {
             memfd, offset: fileOffset, sharing: sharing, protection: protection, placement: placement,
             options: options)
         file = consume memfd
+        stay()
+    }
+
+    /// Keeps the mappings until the process ends: threads, and the kernel, know nothing of references.
+    private func stay() {
+        _ = Unmanaged.passRetained(self)
     }
 
     /// A free place for the view: with a gap on both sides, so that it never merges with a neighbour.
