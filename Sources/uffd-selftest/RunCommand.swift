@@ -60,12 +60,13 @@ struct RunCommand: ParsableCommand {
         options.timeout = timeout.map { .milliseconds(Int64($0 * 1000)) }
         options.repetitions = repetitions
         options.systemChanges = !noSystemChanges
+        options.requireNoSkips = requireNoSkips
         let descriptor = try output.map(Self.create) ?? .standardOutput
         let format = self.format ?? (isatty(descriptor.rawValue) == 1 ? .pretty : .tap)
         let ending = try Runner(options: options).run(reporter: format.reporter(to: ReportOutput(descriptor)))
         // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
         if let signal = ending.signal { css_die_of(signal) }
-        throw ExitCode(ending.exitCode(requireNoSkips: requireNoSkips))
+        throw ExitCode(ending.exitCode)
     }
 
     private static func create(_ path: String) throws -> FileDescriptor {

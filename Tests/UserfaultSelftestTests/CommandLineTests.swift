@@ -15,6 +15,7 @@ struct CommandLineTests {
     @Test func requiringNoSkipsMakesASkipAFailure() throws {
         let answer = try SelftestProgram.run("--filter", "selfcheck-skip", "--require-no-skips")
         #expect(answer.exitCode == 1)
+        #expect(answer.output.contains("not ok 1 selfcheck-skip\n# failed: skipped: nothing to see"))
     }
 
     @Test func aFilterThatMatchesNothingIsExplained() throws {

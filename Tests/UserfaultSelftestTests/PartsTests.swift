@@ -18,6 +18,11 @@ import Testing
         #expect(!KernelWatch.suspicious(in: [Substring(line)]).isEmpty)
     }
 
+    @Test func onlyTheKernelsOwnRecordsCount() {
+        #expect(KernelWatch.message(of: "4,7,8,-;WARNING: bad\n SUBSYSTEM=x") == "WARNING: bad")
+        #expect(KernelWatch.message(of: "12,7,8,-;WARNING: a program says so") == nil)
+    }
+
     @Test func whatPoisonLawfullyDoesIsNoComplaint() {
         let line = "MCE: Killing exe:12 due to hardware memory corruption fault at 7f0000000000"
         #expect(KernelWatch.suspicious(in: [Substring(line)]).isEmpty)

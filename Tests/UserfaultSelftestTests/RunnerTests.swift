@@ -96,6 +96,12 @@ struct RunnerTests {
         #expect(kill(pid, 0) == -1 && errno == ESRCH)
     }
 
+    @Test func aCaseInheritsNothingFromTheRunnersParent() throws {
+        let command = "exec 9</dev/null; \(SelftestProgram.path) run --filter selfcheck-descriptors"
+        let answer = try SelftestProgram.start("bash", ["-c", command])
+        #expect(answer.exitCode == 0, "\(answer.output)")
+    }
+
     @Test func guardedAccessesAndForkedChildrenWork() throws {
         #expect(try result(of: "selfcheck-guarded").outcome == "pass")
         #expect(try result(of: "selfcheck-children").outcome == "pass")

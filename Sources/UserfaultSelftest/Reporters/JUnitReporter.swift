@@ -91,12 +91,13 @@ private struct XMLElement {
     func serialized(indent: String = "") -> String {
         let start = indent + "<\(name)" + attributes.map { " \($0.key)=\"\(Self.escaped($0.value))\"" }.joined()
         guard !text.isEmpty || !children.isEmpty else { return start + "/>\n" }
-        guard !children.isEmpty else { return start + ">\(Self.escaped(text))</\(name)>\n" }
+        guard !children.isEmpty else { return start + ">\(Self.escaped(text, "\n"))</\(name)>\n" }
         return start + ">\n" + children.map { $0.serialized(indent: indent + "  ") }.joined() + indent + "</\(name)>\n"
     }
 
-    /// Text for content and attributes. XML has no way at all to hold most control characters; they become `?`.
-    private static func escaped(_ text: String) -> String {
+    /// Text for attributes, and for content, which may hold more. XML cannot hold most control characters at all; they
+    /// become `?`.
+    private static func escaped(_ text: String, _ newline: String = "&#10;") -> String {
         var escaped = ""
         for scalar in text.unicodeScalars {
             switch scalar {
@@ -104,7 +105,7 @@ private struct XMLElement {
             case "<": escaped += "&lt;"
             case ">": escaped += "&gt;"
             case "\"": escaped += "&quot;"
-            case "\n": escaped += "&#10;"
+            case "\n": escaped += newline
             case "\t": escaped += "&#9;"
             case "\u{0}"..<" ", "\u{fffe}", "\u{ffff}": escaped += "?"
             default: escaped.unicodeScalars.append(scalar)

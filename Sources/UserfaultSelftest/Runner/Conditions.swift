@@ -12,9 +12,10 @@ struct Conditions {
 
     private let host: Host
     private var changes: SystemChanges
-    /// The settings that differ from what they were, for as long as results need it.
-    private var held: [SystemSetting: String] = [:]
-    private var hasMemoryGroup = false
+    /// The settings that are not as they were, with what they were.
+    private var originals: [SystemSetting: String] = [:]
+    /// The memory control group of the result that runs.
+    private var memoryGroup: String?
 
     init(host: Host, changes: SystemChanges) {
         self.host = host
@@ -23,43 +24,19 @@ struct Conditions {
 
     mutating func prepare(_ result: SelectedResult) -> Readiness {
         if let unusable = host.unusable { return .missing(reason: unusable) }
-        var environment: [String] = []
-        var settings: [SystemSetting: String] = [:]
-        for requirement in result.requirements {
-            let reason: String?
-            switch requirement {
-            case .setting(let setting, let value):
-                settings[setting] = value
-                reason = hold(setting, at: value)
-            case .transparentHugePages, .shmemHugePages:
-                let (setting, sufficient) = requirement.hugePageSetting
-                settings[setting] =
-                    sufficient.contains(held[setting] ?? setting.current ?? "") ? held[setting] : sufficient[0]
-                reason = settings[setting].flatMap { hold(setting, at: $0) }
-            case .memoryGroup:
-                switch changes.ask(.makeMemoryGroup) {
-                case .success(let path):
-                    hasMemoryGroup = true
-                    environment.append("\(MemoryGroups.variable)=\(path)")
-                    reason = nil
-                case .failure(let refusal): reason = refusal.reason
-                }
-            default:
-                reason = missing(requirement, for: result.memory)
-            }
-            if let reason { return .missing(reason: reason) }
+        // What only needs a look comes first, so that nothing is changed for a result that is skipped anyway.
+        let requirements = result.requirements
+        for requirement in requirements.filter({ !$0.changesHost }) + requirements.filter(\.changesHost) {
+            if let reason = missing(requirement, for: result.memory) { return .missing(reason: reason) }
         }
-        for setting in held.keys where settings[setting] == nil {
-            _ = changes.ask(.restore(path: setting.path))
-            held[setting] = nil
-        }
-        return .ready(environment: environment)
+        if let reason = hold(settings(for: requirements)) { return .missing(reason: reason) }
+        return .ready(environment: memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? [])
     }
 
     /// Takes back what belongs to one result alone.
     mutating func release() {
-        if hasMemoryGroup { _ = changes.ask(.removeMemoryGroup) }
-        hasMemoryGroup = false
+        if memoryGroup != nil { _ = changes.ask(.removeMemoryGroup) }
+        memoryGroup = nil
     }
 
     /// Has every change undone.
@@ -70,11 +47,33 @@ struct Conditions {
     /// The processes that belong to the runner and not to a case.
     var ownProcesses: Set<Int32> { changes.processes }
 
-    private mutating func hold(_ setting: SystemSetting, at value: String) -> String? {
-        guard let current = setting.current else { return "this kernel has no \(setting.path)" }
-        guard current != value else { return nil }
-        if case .failure(let refusal) = changes.ask(.set(path: setting.path, value: value)) { return refusal.reason }
-        held[setting] = value
+    /// The values that settings must have for these requirements.
+    private func settings(for requirements: [Requirement]) -> [SystemSetting: String] {
+        var wanted: [SystemSetting: String] = [:]
+        for requirement in requirements {
+            if case .setting(let setting, let value) = requirement { wanted[setting] = value }
+            if let (setting, sufficient) = requirement.hugePageSetting {
+                let original = originals[setting] ?? setting.current ?? ""
+                if !sufficient.contains(original) { wanted[setting] = sufficient[0] }
+            }
+        }
+        return wanted
+    }
+
+    /// Sets what is wanted and puts back what is not wanted any more; answers why that cannot be done.
+    private mutating func hold(_ wanted: [SystemSetting: String]) -> String? {
+        for setting in originals.keys where wanted[setting] == nil {
+            _ = changes.ask(.restore(path: setting.path))
+            originals[setting] = nil
+        }
+        for (setting, value) in wanted {
+            guard let current = setting.current else { return "this kernel has no \(setting.path)" }
+            guard current != value else { continue }
+            originals[setting] = originals[setting] ?? current
+            if case .failure(let refusal) = changes.ask(.set(path: setting.path, value: value)) {
+                return "needs \(setting.path) to be \(value): \(refusal.reason)"
+            }
+        }
         return nil
     }
 
@@ -109,38 +108,20 @@ struct Conditions {
                 ? nil : "no /sys/kernel/debug/gup_test: needs root, a mounted debugfs and CONFIG_GUP_TEST"
         case .file(let path):
             access(path, F_OK) == 0 ? nil : "this kernel has no \(path)"
-        case .setting, .transparentHugePages, .shmemHugePages, .memoryGroup:
-            preconditionFailure("\(requirement) is looked after by prepare")
-        }
-    }
-}
-
-extension SelectedResult {
-    /// What the case requires, and what its memory type does.
-    var requirements: [Requirement] {
-        let asksForHugePages = selftestCase.requires.contains { if case .hugePages = $0 { true } else { false } }
-        let pool: [Requirement] = memory.map { $0.isHugetlb && !asksForHugePages } ?? false ? [.hugePages(8)] : []
-        return selftestCase.requires + pool
-    }
-}
-
-extension Requirement {
-    /// The features that faults of this kind need on a memory type.
-    fileprivate func faultFeatures(for memory: MemoryType?) -> UserfaultFD.Features {
-        guard let memory, memory != .anon else {
-            return self == .writeProtectFaults ? .writeProtect : []
-        }
-        return switch self {
-        case .missingFaults: memory.isHugetlb ? .missingHugetlbfs : .missingShmem
-        case .minorFaults: memory.isHugetlb ? .minorHugetlbfs : .minorShmem
-        default: [.writeProtect, .writeProtectHugetlbfsShmem]
+        case .memoryGroup:
+            makeMemoryGroup()
+        case .setting, .transparentHugePages, .shmemHugePages:
+            nil  // A setting is held when all else is there.
         }
     }
 
-    /// The setting behind transparent huge pages, and the values with which madvise gets some, the mildest first.
-    fileprivate var hugePageSetting: (SystemSetting, sufficient: [String]) {
-        self == .shmemHugePages
-            ? (.shmemHugePages, ["advise", "within_size", "always", "force"])
-            : (.transparentHugePages, ["madvise", "always"])
+    private mutating func makeMemoryGroup() -> String? {
+        switch changes.ask(.makeMemoryGroup) {
+        case .success(let path):
+            memoryGroup = path
+            return nil
+        case .failure(let refusal):
+            return "needs a memory control group: \(refusal.reason)"
+        }
     }
 }

@@ -29,10 +29,15 @@ enum GuardianReply: Codable {
 final class Guardian {
     let pid: Int32
     private let channel: FileDescriptor
+    private let signals: FileDescriptor
     private var buffer = MessageBuffer()
+    private var replies: [GuardianReply] = []
 
     /// Starts the guardian.
-    init() throws(Errno) {
+    ///
+    /// - Parameter signals: A signal descriptor that ends the wait for an answer.
+    init(signals: FileDescriptor) throws(Errno) {
+        self.signals = signals
         var ends: [Int32] = [0, 0]
         try checked(css_socket_pair(&ends))
         channel = FileDescriptor(rawValue: ends[0])
@@ -46,14 +51,14 @@ final class Guardian {
     /// - Returns: Why it cannot be made, or what is there to tell of it.
     func ask(_ request: GuardianRequest, waiting: (String) -> Void) -> Result<String, Refusal> {
         MessageChannel(descriptor: channel).send(request)
-        while let reply = receive() {
+        while let reply = receive(interruptibly: true) {
             switch reply {
             case .waiting(let process): waiting(process)
             case .done(let answer): return .success(answer)
             case .refused(let reason): return .failure(Refusal(reason: reason))
             }
         }
-        return .failure(Refusal(reason: "the process that makes system changes has ended"))
+        return .failure(Refusal(reason: "the process that makes system changes did not answer"))
     }
 
     struct Refusal: Error {
@@ -63,16 +68,21 @@ final class Guardian {
     /// Has everything undone and returns when it is.
     func finish() {
         _ = shutdown(channel.rawValue, Int32(SHUT_WR))
-        while receive() != nil {}
+        while receive(interruptibly: false) != nil {}
         try? channel.close()
         var status: Int32 = 0
         waitpid(pid, &status, 0)
     }
 
-    private func receive() -> GuardianReply? {
+    /// The next reply; nil when the guardian has ended or a signal has come.
+    private func receive(interruptibly: Bool) -> GuardianReply? {
         var bytes = [UInt8](repeating: 0, count: 4096)
         while true {
-            if let reply = buffer.take(GuardianReply.self).first { return reply }
+            replies += buffer.take(GuardianReply.self)
+            if !replies.isEmpty { return replies.removeFirst() }
+            var waits = [channel, signals].map { pollfd(fd: $0.rawValue, events: Int16(POLLIN), revents: 0) }
+            guard poll(&waits, interruptibly ? 2 : 1, -1) > 0 else { continue }
+            if interruptibly, waits[1].revents != 0 { return nil }
             guard let count = try? bytes.withUnsafeMutableBytes({ try channel.read(into: $0) }), count > 0 else {
                 return nil
             }

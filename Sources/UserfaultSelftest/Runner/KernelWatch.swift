@@ -60,7 +60,7 @@ struct KernelWatch {
     }
 
     /// The text of a record `priority,sequence,time,flags;text`, if the kernel wrote it and not a program.
-    private static func message(of record: String) -> Substring? {
+    static func message(of record: String) -> Substring? {
         guard let semicolon = record.firstIndex(of: ";"),
             let priority = Int(record.prefix(while: { $0 != "," })), priority >> 3 == 0
         else { return nil }

@@ -27,6 +27,13 @@ func spawnSelf(
     return try checked(css_spawn_self(argv, envp, output, channel))
 }
 
+/// Keeps descriptors that this program was started with, other than the standard ones, from the programs that it starts.
+func closeInheritedDescriptorsOnExec() {
+    for descriptor in ProcFile.entries("/proc/self/fd").compactMap({ Int32($0) }) where descriptor > STDERR_FILENO {
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+    }
+}
+
 /// Takes the exit of a child that has ended; nil when it has not, or is no child.
 func reap(_ pid: Int32) -> css_exit? {
     var end = css_exit()

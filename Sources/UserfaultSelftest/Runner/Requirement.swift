@@ -51,3 +51,43 @@ package struct SystemSetting: Hashable, Sendable {
     package static let unprivilegedUserfaultfd = Self(path: "/proc/sys/vm/unprivileged_userfaultfd")
     package static let sharedPageMerging = Self(path: "/sys/kernel/mm/ksm/run")
 }
+
+extension SelectedResult {
+    /// What the case requires, and what its memory type does.
+    var requirements: [Requirement] {
+        let asksForHugePages = selftestCase.requires.contains { if case .hugePages = $0 { true } else { false } }
+        let pool: [Requirement] = memory.map { $0.isHugetlb && !asksForHugePages } ?? false ? [.hugePages(8)] : []
+        return selftestCase.requires + pool
+    }
+}
+
+extension Requirement {
+    /// The features that faults of this kind need on a memory type.
+    func faultFeatures(for memory: MemoryType?) -> UserfaultFD.Features {
+        guard let memory, memory != .anon else {
+            return self == .writeProtectFaults ? .writeProtect : []
+        }
+        return switch self {
+        case .missingFaults: memory.isHugetlb ? .missingHugetlbfs : .missingShmem
+        case .minorFaults: memory.isHugetlb ? .minorHugetlbfs : .minorShmem
+        default: [.writeProtect, .writeProtectHugetlbfsShmem]
+        }
+    }
+
+    /// The setting behind transparent huge pages, and the values with which madvise gets some, the mildest first.
+    var hugePageSetting: (SystemSetting, sufficient: [String])? {
+        switch self {
+        case .transparentHugePages: (.transparentHugePages, ["madvise", "always"])
+        case .shmemHugePages: (.shmemHugePages, ["advise", "within_size", "always", "force"])
+        default: nil
+        }
+    }
+
+    /// Whether it may take a change of the host to meet it.
+    var changesHost: Bool {
+        switch self {
+        case .hugePages, .swap, .memoryGroup: true
+        default: false
+        }
+    }
+}

@@ -10,6 +10,8 @@ package struct Runner {
         package var timeout: Duration?
         package var repetitions = 1
         package var systemChanges = true
+        /// Makes any skip a failure.
+        package var requireNoSkips = false
 
         package init() {}
     }
@@ -21,9 +23,8 @@ package struct Runner {
         package var signal: Int32?
 
         /// 0 when all passed or was lawfully skipped, 1 when something failed, 4 when all was skipped.
-        package func exitCode(requireNoSkips: Bool) -> Int32 {
-            if totals.fail > 0 || (requireNoSkips && totals.skip > 0) { return 1 }
-            return totals.pass > 0 ? 0 : 4
+        package var exitCode: Int32 {
+            totals.fail > 0 ? 1 : totals.pass > 0 ? 0 : 4
         }
     }
 
@@ -38,6 +39,7 @@ package struct Runner {
     package func run(reporter: any Reporter) throws -> Ending {
         let results = options.selection.results()
         let planned = (0..<options.repetitions).flatMap { _ in results }
+        closeInheritedDescriptorsOnExec()
         // Whatever a case leaves behind becomes a child of the runner, and can be found and killed.
         try checked(css_become_subreaper())
         let signals = FileDescriptor(rawValue: try checked(css_signal_descriptor()))
@@ -45,7 +47,8 @@ package struct Runner {
         var watch = KernelWatch()
         var conditions = Conditions(
             host: host,
-            changes: SystemChanges(areAllowed: options.systemChanges, isRoot: host.isRoot, tell: reporter.note))
+            changes: SystemChanges(
+                areAllowed: options.systemChanges, isRoot: host.isRoot, signals: signals, tell: reporter.note))
         let start = ContinuousClock.now
         var ending = Ending()
 
@@ -56,6 +59,9 @@ package struct Runner {
             guard var result = one(selected, &conditions, signals, &ending) else { break }
             if index == planned.indices.last { conditions.finish() }
             let complaints = watch.complaints()
+            if options.requireNoSkips, result.outcome == .skip {
+                result.fail("skipped: \(result.reason ?? "")", detail: [])
+            }
             if !complaints.isEmpty { result.fail("the kernel complained", detail: complaints) }
             ending.totals.count(result.outcome)
             reporter.finished(result)
@@ -69,15 +75,16 @@ package struct Runner {
     private func one(
         _ selected: SelectedResult, _ conditions: inout Conditions, _ signals: FileDescriptor, _ ending: inout Ending
     ) -> CaseResult? {
+        defer { conditions.release() }
+        let readiness = conditions.prepare(selected)
         if let signal = readSignal(signals) {
             ending.signal = signal
             return nil
         }
-        switch conditions.prepare(selected) {
+        switch readiness {
         case .missing(let reason):
             return CaseResult(selected: selected, outcome: .skip, reason: reason, seconds: 0, detail: [])
         case .ready(let environment):
-            defer { conditions.release() }
             let limit = options.timeout ?? selected.selftestCase.limit
             do {
                 let process = try CaseProcess(identity: selected.identity, environment: environment)

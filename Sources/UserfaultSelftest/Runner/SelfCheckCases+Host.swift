@@ -32,6 +32,11 @@ extension SelfCheckCases {
     ]
 
     static let supportCases = [
+        SelftestCase("selfcheck-descriptors", "a case inherits standard descriptors and its channel, nothing else") {
+            _ in
+            let descriptors = ProcFile.entries("/proc/self/fd").filter { fcntl(Int32($0) ?? -1, F_GETFD) >= 0 }
+            try expectEqual(descriptors, ["0", "1", "2", "3"], "the descriptors")
+        },
         SelftestCase("selfcheck-guarded", "an access that faults is reported and survived, on any thread") { _ in
             let threads = try (0..<4).map { _ in try CheckThread { try guardedAccesses() } }
             for thread in threads { try thread.join() }

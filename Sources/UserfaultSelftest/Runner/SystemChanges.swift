@@ -7,15 +7,18 @@ struct SystemChanges {
     /// Whether this run may change the host at all.
     let areAllowed: Bool
     private let isRoot: Bool
+    private let signals: FileDescriptor
     private let tell: (String) -> Void
     private var guardian: Guardian?
 
     /// - Parameters:
     ///   - areAllowed: False with `--no-system-changes`.
+    ///   - signals: A signal descriptor that ends any wait.
     ///   - tell: Takes what a person should know while they wait.
-    init(areAllowed: Bool, isRoot: Bool, tell: @escaping (String) -> Void) {
+    init(areAllowed: Bool, isRoot: Bool, signals: FileDescriptor, tell: @escaping (String) -> Void) {
         self.areAllowed = areAllowed
         self.isRoot = isRoot
+        self.signals = signals
         self.tell = tell
     }
 
@@ -25,7 +28,7 @@ struct SystemChanges {
         guard areAllowed else { return .failure(.init(reason: "system changes are not allowed")) }
         guard isRoot else { return .failure(.init(reason: "needs root, to change the system")) }
         do {
-            let guardian = try self.guardian ?? Guardian()
+            let guardian = try self.guardian ?? Guardian(signals: signals)
             self.guardian = guardian
             return guardian.ask(request) { [tell] process in
                 tell("waiting for another uffd-selftest run, process \(process), which uses this host's settings")
