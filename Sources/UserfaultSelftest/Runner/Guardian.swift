@@ -138,8 +138,9 @@ struct RunLock {
                 waiting(ProcFile.line(Self.path) ?? "unknown")
                 told = true
             }
-            // Locks cannot be polled, so look ten times a second, and at once when the runner goes away.
-            var gone = pollfd(fd: channel.rawValue, events: 0, revents: 0)
+            // Locks cannot be polled, so look ten times a second, and at once when the runner goes away: it asks for
+            // nothing more while it waits, so that there is nothing to read but its end.
+            var gone = pollfd(fd: channel.rawValue, events: Int16(POLLIN), revents: 0)
             guard poll(&gone, 1, 100) == 0, ContinuousClock.now < deadline else { return false }
         }
         try? file.resize(to: 0)

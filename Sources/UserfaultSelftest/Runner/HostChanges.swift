@@ -9,7 +9,7 @@ struct HostChanges {
         case removeZram(String)
         case swapOff(String)
         case unlink(String)
-        case removeDirectory(String)
+        case removeGroup(String)
     }
 
     private var undoings: [Undoing] = []
@@ -36,7 +36,7 @@ struct HostChanges {
         case .write(let value, let path): _ = ProcFile.write(value, to: path)
         case .swapOff(let path): css_swapoff(path)
         case .unlink(let path): Glibc.unlink(path)
-        case .removeDirectory(let path): rmdir(path)
+        case .removeGroup(let path): MemoryGroups.remove(path)
         case .removeZram(let number):
             _ = ProcFile.write("1", to: "/sys/block/zram\(number)/reset")
             _ = ProcFile.write(number, to: "/sys/class/zram-control/hot_remove")
@@ -141,14 +141,14 @@ struct HostChanges {
             return .refused("no memory control group is mounted with its controller")
         }
         let path = "\(parent)/uffd-selftest-\(getpid())"
-        undoings.append(.removeDirectory(path))
+        undoings.append(.removeGroup(path))
         guard mkdir(path, 0o700) == 0 else { return .refused("\(path) cannot be made") }
         memoryGroup = path
         return .done(path)
     }
 
     private mutating func removeMemoryGroup() -> GuardianReply {
-        if let memoryGroup { rmdir(memoryGroup) }
+        if let memoryGroup { MemoryGroups.remove(memoryGroup) }
         memoryGroup = nil
         return .done("")
     }

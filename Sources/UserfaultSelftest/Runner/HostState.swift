@@ -58,6 +58,17 @@ enum MemoryGroups {
         if let error = ProcFile.write("\(getpid())", to: "\(group)/cgroup.procs") { throw error }
     }
 
+    /// Ends what is in the group and removes it. A group cannot be removed while a process in it is still ending.
+    static func remove(_ group: String) {
+        let deadline = ContinuousClock.now + .seconds(5)
+        while rmdir(group) != 0, errno == EBUSY, ContinuousClock.now < deadline {
+            for pid in (ProcFile.text("\(group)/cgroup.procs") ?? "").split(separator: "\n").compactMap({ Int32($0) }) {
+                kill(pid, SIGKILL)
+            }
+            poll(nil, 0, 5)
+        }
+    }
+
     private static func lists(_ word: Substring, _ path: String) -> Bool {
         ProcFile.line(path)?.split(separator: " ").contains(word) ?? false
     }
