@@ -9,7 +9,10 @@ struct UffdSelftest: ParsableCommand {
             Exit codes: 0 all passed or was lawfully skipped, 1 something failed, 4 everything was skipped, \
             64 wrong usage.
             """,
-        subcommands: [RunCommand.self, ListCommand.self, ProbeCommand.self, RunCaseCommand.self, GuardCommand.self],
+        subcommands: [
+            RunCommand.self, ListCommand.self, ProbeCommand.self, StressCommand.self, RunCaseCommand.self,
+            GuardCommand.self,
+        ],
         defaultSubcommand: RunCommand.self
     )
 }

@@ -11,6 +11,7 @@
 #include "css_pin.h"
 #include "css_privilege.h"
 #include "css_process.h"
+#include "css_stress.h"
 #include "css_smaps.h"
 
 #endif

@@ -20,6 +20,7 @@ package enum AllCases {
         WriteProtectForkCases.self,
         FillCases.self,
         FillErrorsCases.self,
+        StressCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

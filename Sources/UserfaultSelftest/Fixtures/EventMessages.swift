@@ -42,7 +42,8 @@ extension UserfaultFD {
 
 /// Address space with nothing in it, to move a mapping to: the mapping replaces it.
 package func reserve(_ count: Int, alignment: Int = PageSize.base.bytes) throws -> AddressRange {
-    let reservation = try Mapping(anonymous: count + alignment, protection: .none, options: .noReserve)
+    let slack = alignment - PageSize.base.bytes
+    let reservation = try Mapping(anonymous: count + slack, protection: .none, options: .noReserve)
     let range = reservation.release()
     let start = (range.start + UInt(alignment) - 1) & ~UInt(alignment - 1)
     return AddressRange(start: start, count: count)

@@ -66,7 +66,7 @@ package final class TestThread: Sendable {
     ///
     /// Looked at several times with other threads running in between, since a wake-up takes a moment to show.
     package func expectStillAsleep(_ why: String, file: String = #fileID, line: Int = #line) throws {
-        for _ in 0..<50 {
+        for _ in 0..<12 {
             _ = cuffd_sched_yield()
             let state = state
             try expect(

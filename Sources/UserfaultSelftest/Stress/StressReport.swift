@@ -1,0 +1,59 @@
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// One stress run as the kernel's own prints it: a TAP result with the progress as comments.
+package struct StressReport {
+    private let options: StressOptions
+    private let changesSystem: Bool
+    private let output = ReportOutput(.standardOutput)
+
+    /// - Parameter changesSystem: Whether the pool of huge pages may be made larger for the run.
+    package init(_ options: StressOptions, changesSystem: Bool = true) {
+        self.options = options
+        self.changesSystem = changesSystem
+    }
+
+    /// Runs and prints. Answers the exit code: 0, 1, or 4 where it cannot be had here.
+    package func run() -> Int32 {
+        let name = "uffd-stress \(options.memory.rawValue)"
+        output.line("TAP version 13\n1..1")
+        do {
+            var changes = SystemChanges(areAllowed: changesSystem, isRoot: geteuid() == 0) { [output] in
+                output.line("# \($0)")
+            }
+            defer { changes.finish() }
+            try provideHugePages(&changes)
+            try StressRun(options) { [output] in output.line("# \($0)") }.run()
+            output.line("ok 1 \(name)\n# Totals: pass:1 fail:0 xfail:0 xpass:0 skip:0 error:0")
+            return 0
+        } catch let skip as StressSkip {
+            output.line("ok 1 # SKIP \(name): \(skip.reason)\n# Totals: pass:0 fail:0 xfail:0 xpass:0 skip:1 error:0")
+            return 4
+        } catch let skip as CaseSkip {
+            output.line("ok 1 # SKIP \(name): \(skip.reason)\n# Totals: pass:0 fail:0 xfail:0 xpass:0 skip:1 error:0")
+            return 4
+        } catch {
+            output.line("not ok 1 \(name)")
+            if let failure = error as? CaseFailure {
+                output.line(
+                    "# expected: \(failure.expected)\n# seen: \(failure.seen)\n# at: \(failure.file):\(failure.line)")
+            } else {
+                output.line("# \(error)")
+            }
+            output.line("# Totals: pass:0 fail:1 xfail:0 xpass:0 skip:0 error:0")
+            return 1
+        }
+    }
+
+    /// Two areas that change places, a file under minor faults with its private copies, and a page for each thread.
+    private func provideHugePages(_ changes: inout SystemChanges) throws {
+        guard options.memory.isHugetlb else { return }
+        let size = PageSize.defaultHuge ?? .twoMiB
+        let needed = 4 * size.pages(in: options.mebibytes << 20) + options.threadCount
+        let refusal = changes.provide(.hugePages(free: needed), unless: HugePagePool.free >= needed) {
+            "not enough huge pages: \(needed) are needed"
+        }
+        if let refusal { throw StressSkip(reason: refusal) }
+    }
+}

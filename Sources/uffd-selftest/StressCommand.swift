@@ -1,0 +1,56 @@
+import ArgumentParser
+import UserfaultSelftest
+
+extension StressMode: ExpressibleByArgument {}
+
+struct StressCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "stress",
+        abstract: "Work on memory from many threads at once, and compare every byte.",
+        discussion: """
+            The areas change places BOUNCES times; each bounce has a mode of its own, and 16 have them all. Then minor \
+            faults, events and truncation are put under stress for some seconds each, where TYPE has them.
+
+            Exit codes: 0 all was right, 1 something was wrong, 4 it cannot be had here, 64 wrong usage.
+            """
+    )
+
+    @Argument(help: "The memory: \(MemoryType.allCases.map(\.rawValue).joined(separator: ", ")).")
+    var type: MemoryType
+
+    @Argument(help: ArgumentHelp("The size of an area, in MiB.", valueName: "mib"))
+    var mebibytes: Int
+
+    @Argument(help: "How often the areas change places.")
+    var bounces: Int
+
+    @Option(name: .long, help: ArgumentHelp("How long each of the other modes runs.", valueName: "n"))
+    var seconds: Double = 2
+
+    @Option(name: .long, help: ArgumentHelp("Threads of each kind; by default one for each processor.", valueName: "n"))
+    var threads: Int?
+
+    @Option(name: .long, help: "Only this mode: bounce, minor, events, truncate. May be given several times.")
+    var mode: [StressMode] = []
+
+    @Flag(name: .long, help: "Leave the pool of huge pages alone.")
+    var noSystemChanges = false
+
+    func validate() throws {
+        guard mebibytes > 0 else { throw ValidationError("MIB needs a number above 0") }
+        guard bounces > 0 else { throw ValidationError("BOUNCES needs a number above 0") }
+        guard seconds > 0 else { throw ValidationError("--seconds needs a number above 0") }
+        guard threads ?? 1 > 0 else { throw ValidationError("--threads needs a number above 0") }
+        let modes = mode.isEmpty ? StressMode.allCases : mode
+        guard modes.contains(where: { $0.suits(type) }) else {
+            throw ValidationError("\(type.rawValue) has none of these modes")
+        }
+    }
+
+    func run() throws {
+        let options = StressOptions(
+            memory: type, mebibytes: mebibytes, bounces: bounces, duration: .milliseconds(Int64(seconds * 1000)),
+            threads: threads, modes: mode.isEmpty ? StressMode.allCases : mode)
+        throw ExitCode(StressReport(options, changesSystem: !noSystemChanges).run())
+    }
+}
