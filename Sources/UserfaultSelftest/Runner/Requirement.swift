@@ -18,7 +18,7 @@ package enum Requirement: Hashable, Sendable {
     case root
     /// Page frame numbers in `/proc/self/pagemap`, `/proc/kpageflags` and `/proc/kpagecount`.
     case pageFrames
-    /// So many free huge pages of the default size; memory types of huge pages ask for eight by themselves.
+    /// So many free huge pages of the default size; memory types of huge pages ask for 32 by themselves.
     case hugePages(Int)
     /// Some free swap space.
     case swap
@@ -56,7 +56,7 @@ extension SelectedResult {
     /// What the case requires, and what its memory type does.
     var requirements: [Requirement] {
         let asksForHugePages = selftestCase.requires.contains { if case .hugePages = $0 { true } else { false } }
-        let pool: [Requirement] = memory.map { $0.isHugetlb && !asksForHugePages } ?? false ? [.hugePages(8)] : []
+        let pool: [Requirement] = memory.map { $0.isHugetlb && !asksForHugePages } ?? false ? [.hugePages(32)] : []
         return selftestCase.requires + pool
     }
 }
