@@ -69,3 +69,18 @@ int64_t css_write_directly(int file, uintptr_t address, size_t length)
     ssize_t count = pwrite(file, (void *)address, length, 0);
     return count < 0 ? -errno : count;
 }
+
+int64_t css_splice_byte(uintptr_t address, uint8_t *byte)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
+        return -errno;
+    struct iovec memory = {.iov_base = (void *)address, .iov_len = 1};
+    ssize_t count = vmsplice(ends[1], &memory, 1, 0);
+    if (count == 1)
+        count = read(ends[0], byte, 1);
+    int error = errno;
+    close(ends[0]);
+    close(ends[1]);
+    return count < 0 ? -error : count;
+}

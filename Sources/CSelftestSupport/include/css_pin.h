@@ -18,4 +18,7 @@ int css_unpin_by_gup_test(int interface);
 // Writes memory to `file`, opened with O_DIRECT, from offset 0: pins it for reading for as long as that takes.
 int64_t css_write_directly(int file, uintptr_t address, size_t length);
 
+// Takes one byte of memory by reference through a pipe, and reads it from there: the number of bytes, or -errno.
+int64_t css_splice_byte(uintptr_t address, uint8_t *byte);
+
 #endif

@@ -24,6 +24,7 @@ package enum AllCases {
         FillCases.self,
         FillErrorsCases.self,
         StressCases.self,
+        ReadWriteProtectCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

@@ -31,7 +31,7 @@ enum EventForkCases: CaseTheme {
             try childUffd.copy(from: area.source(2..<3), to: area.page(2))
             try child.waitPaused()
             for page in 0..<3 {
-                let first = Int64(truncatingIfNeeded: Pattern.word(seed: 0, page: page, index: 0) & 0xFF)
+                let first = Int64(Pattern.byte(page: page))
                 try expectEqual(child.result(page), first, "byte that the child read of page \(page)")
             }
             try expectParentUntouched(area, uffd, page: 1)

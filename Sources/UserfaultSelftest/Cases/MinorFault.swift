@@ -41,7 +41,7 @@ enum MinorFaultCases: CaseTheme {
 
             try expectEqual(Touch.load(area.address(1)), .byte(0xEE), "the byte written, in the view")
             let inFile: UInt8 =
-                context.memory.isPrivate ? UInt8(truncatingIfNeeded: Pattern.word(seed: 7, page: 1, index: 0)) : 0xEE
+                context.memory.isPrivate ? Pattern.byte(seed: 7, page: 1) : 0xEE
             try expectEqual(Touch.load(area.aliasAddress(1)), .byte(inFile), "the same byte, in the file")
         },
     ]

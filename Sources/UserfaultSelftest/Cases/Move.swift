@@ -84,7 +84,7 @@ enum MoveCases: CaseTheme {
                 // A page already moved would hide that nothing was resolved.
                 try expect(!PagemapEntry(of: destination.address(page)).isPresent, "page \(page) is missing")
             }
-            let byte = UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: page, index: 0))
+            let byte = Pattern.byte(page: page)
             try Touch.read(destination.address(page)).finish(with: byte)
         }
         let counts = try handler.stop()

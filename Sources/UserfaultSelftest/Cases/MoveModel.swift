@@ -107,7 +107,7 @@ enum MoveModelCases: CaseTheme {
 
         // It moves on with the page tables: a fork shares it, and unmapping gives it back.
         let child = try Child([.load(destination.address(2)), .store(destination.address(2), 1)])
-        let byte = Int64(UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0)))
+        let byte = Int64(Pattern.byte(page: 1))
         try expectEqual(try child.finish(), [byte, 0], "what the child reads and writes")
         try Pattern.expect(
             seed: 0, page: 1, at: destination.address(2), count: PageSize.base.bytes, "the page after the child's write"

@@ -47,7 +47,7 @@ enum EventsCases: CaseTheme {
 
         for page in 0..<4 {
             let index = page < 2 ? 2 * page : 2 * page + 1
-            let first = Int64(truncatingIfNeeded: Pattern.word(seed: 0, page: page, index: 0) & 0xFF)
+            let first = Int64(Pattern.byte(page: page))
             try expectEqual(results[index], first, "byte that the child read of page \(page)")
             try expectEqual(results[index + 1], 0, "answer of the child's store to page \(page)")
             try expectEqual(results[9 + page], 0xAB, "byte that the child wrote to page \(page)")

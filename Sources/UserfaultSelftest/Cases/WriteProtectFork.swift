@@ -77,7 +77,7 @@ enum WriteProtectForkCases: CaseTheme {
                 try child.pagemap(step).isProtected, protected && (1...2).contains(page),
                 "protection of the child's page \(page) at step \(step), \(what)")
         }
-        let byte = UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0))
+        let byte = Pattern.byte(page: 1)
         try expectEqual(results[2], Int64(byte), "byte that the child reads, \(what)")
 
         guard !protected else { return }
@@ -103,7 +103,7 @@ enum WriteProtectForkCases: CaseTheme {
         try area.expectProtected([1], "of the pinned page")
         let look: [Child.Step] = [.pagemap(part.start), .load(part.start), .pagemap(part.start)]
         let copied = reported ? try Child.reported(by: descriptor, look) : try Child(look)
-        let byte = Int64(UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0)))
+        let byte = Int64(Pattern.byte(page: 1))
         try expectEqual(try copied.finish()[1], byte, "byte that the child reads")
         try expectEqual(try copied.pagemap(0).isProtected, reported, "protection of the page that the fork copied")
         try expectEqual(try copied.pagemap(2).isProtected, reported, "protection of that page after a read")
@@ -155,7 +155,7 @@ enum WriteProtectForkCases: CaseTheme {
         try expect(!child.pagemap(4).isProtected, "the child's page unprotected by its own userfaultfd")
         try expect(child.pagemap(5).isProtected, "the child's other page protected")
 
-        let byte = context.memory.isPrivate ? UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0)) : 0xC1
+        let byte = context.memory.isPrivate ? Pattern.byte(page: 1) : 0xC1
         try expectEqual(Touch.load(area.address(1)), .byte(byte), "byte of the parent")
         let touch = try Touch.write(area.address(1), 0xAA)
         try descriptor.uffd.expectFault(at: area.address(1), [.write, .writeProtect])

@@ -89,7 +89,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         try touch.thread.waitAsleep()
         try uffd.expectNoMessage("one write makes one message")
         let first = Touch.load(area.address(1))
-        let pattern = UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0))
+        let pattern = Pattern.byte(page: 1)
         try expectEqual(first, .byte(area.file == nil ? 0 : pattern), "the byte while the write waits")
         try area.expectProtected([1, 2], "while the write waits")
         try uffd.writeProtect(area.page(1), .unprotect)

@@ -66,7 +66,7 @@ package final class FillTrial: Sendable {
             case (.poison, .signal): outcome.signal == SIGBUS
             case (.zeropage, .byte(0)): true
             case (.copy, .byte(let byte)), (.continue, .byte(let byte)):
-                byte == UInt8(truncatingIfNeeded: Pattern.word(seed: Self.seed, page: page, index: 0))
+                byte == Pattern.byte(seed: Self.seed, page: page)
             default: false
             }
         try expect(

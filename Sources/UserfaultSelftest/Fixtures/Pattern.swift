@@ -3,11 +3,16 @@ import CSelftestSupport
 /// Contents that tell one page, and one place in it, from every other.
 ///
 /// Every 8-byte word holds the seed, the page's index and the word's index, so that a page that is shifted, torn, stale
-/// or another's is seen. No word is zero.
+/// or another's is seen. No word is zero. A page's first byte tells it from its neighbours, too.
 package enum Pattern {
     package static func word(seed: UInt8, page: Int, index: Int) -> UInt64 {
-        UInt64(seed) << 56 | UInt64(truncatingIfNeeded: page & 0xFF_FFFF) << 32
-            | UInt64(truncatingIfNeeded: index & 0xFFFF_FFFF) | 0x0080_0000_8000_0000
+        let tag = UInt64(truncatingIfNeeded: seed) << 56 | UInt64(truncatingIfNeeded: page & 0xFF_FFFF) << 32
+        return tag | (0x0080_0000_8000_0000 + UInt64(byte(seed: seed, page: page)) + UInt64(index))
+    }
+
+    /// The first byte of a page, for cases that touch a single one.
+    package static func byte(seed: UInt8 = 0, page: Int) -> UInt8 {
+        UInt8(1 + (page * 7 + Int(seed) * 13) % 251)
     }
 
     /// Fills memory with the pattern of a page.
