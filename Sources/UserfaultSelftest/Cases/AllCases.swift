@@ -19,6 +19,8 @@ package enum AllCases {
         MoveCases.self,
         MoveModelCases.self,
         MoveObstacleCases.self,
+        WriteProtectCases.self,
+        WriteProtectSurvivalCases.self,
         WriteProtectUnpopulatedCases.self,
         WriteProtectForkCases.self,
         FillCases.self,
