@@ -47,6 +47,14 @@ let package = Package(
             dependencies: ["UserfaultSelftest", "uffd-selftest"],
             resources: [.copy("Resources/junit.xsd")]
         ),
+        .target(name: "CTestSupport", dependencies: ["CUserfaultFD"], path: "Tests/CTestSupport", cSettings: strictC),
+        .testTarget(
+            name: "UserfaultFDTests",
+            dependencies: [
+                "CSelftestSupport", "CTestSupport", "CUserfaultFD", "UserfaultFD",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
     ],
     swiftLanguageModes: [.v6]
 )

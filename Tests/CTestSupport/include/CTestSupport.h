@@ -1,0 +1,34 @@
+// What the tests need of the system and Swift cannot do: filters, identities, and a process that owns memory.
+#ifndef CTESTSUPPORT_H
+#define CTESTSUPPORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/// From now on userfaultfd(2) answers -`error` to this process, as a container's seccomp profile would. 0 or -errno.
+int cts_refuse_userfaultfd(int error);
+
+/// Becomes an ordinary user for good, without any capability; /proc/self stays readable. 0 or -errno.
+int cts_become_user(uid_t user);
+
+/// Sets the soft limit of open descriptors; answers the one before, or -errno.
+long cts_limit_descriptors(long limit);
+
+/// A process that registers one page of its memory for missing faults and sends the userfaultfd to its parent.
+struct cts_owner {
+    pid_t pid;
+    /// The parent's end of the connection.
+    int socket;
+};
+
+/// Forks the owner. Its message is the address of the page (8 bytes) with the descriptor. It then touches the page and
+/// ends with the first byte of it as its exit code. 0 or -errno.
+int cts_owner_start(struct cts_owner *owner);
+/// Waits for the owner's end, killing it first where `kill_first` is set: its exit code, or -signal.
+int cts_owner_end(struct cts_owner *owner, int kill_first);
+
+/// A malformed message: `count` bytes and `descriptor_count` times the same descriptor.
+ssize_t cts_send(int socket, const void *bytes, size_t count, int descriptor, size_t descriptor_count);
+
+#endif

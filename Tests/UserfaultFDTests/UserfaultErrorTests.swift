@@ -1,0 +1,97 @@
+import SystemPackage
+import Testing
+
+@testable import UserfaultFD
+
+@Suite struct UserfaultErrorTests {
+    @Test func isSixteenBytes() {
+        #expect(MemoryLayout<UserfaultError>.size == 16)
+    }
+
+    typealias Row = (UserfaultError.Operation, Errno, Int, UserfaultError.Reason)
+
+    static let fills: [UserfaultError.Operation] = [.copy, .zeropage, .continue, .poison, .move]
+    static let protections: [UserfaultError.Operation] = [.writeProtect, .rwProtect]
+
+    @Test func fillsAreClassified() {
+        for operation in Self.fills + Self.protections {
+            let rows: [(Errno, Int, UserfaultError.Reason)] = [
+                (.resourceTemporarilyUnavailable, 0, .mappingIsChanging),
+                (.resourceTemporarilyUnavailable, 4096, .partial),
+                (.fileExists, 0, .alreadyMapped), (.noSuchFileOrDirectory, 0, .noSuchRange),
+                (.noSuchProcess, 0, .processGone), (.noMemory, 0, .noMemory), (.resourceBusy, 0, .busy),
+                (.invalidArgument, 0, .invalidArgument), (.interrupted, 0, .interrupted),
+                (.ioError, 0, .brokenMemory),
+                (.badAddress, 0, operation == .continue ? .noPageInFile : .badAddress),
+            ]
+            for (errno, bytes, reason) in rows {
+                let error = UserfaultError(operation, errno: errno, bytesCompleted: bytes)
+                #expect(error.reason == reason, "\(error)")
+            }
+        }
+    }
+
+    @Test func otherCallsAreClassified() {
+        let rows: [Row] = [
+            (.read, .resourceTemporarilyUnavailable, 0, .wouldBlock),
+            (.read, .tooManyOpenFiles, 0, .tooManyDescriptors),
+            (.register, .notPermitted, 0, .notPermitted), (.register, .resourceBusy, 0, .busy),
+            (.register, .noMemory, 0, .noMemory), (.send, .brokenPipe, 0, .peerClosed),
+            (.receive, .connectionReset, 0, .peerClosed), (.send, .resourceTemporarilyUnavailable, 7, .partial),
+            (.pagemapScan, .inappropriateIOCTLForDevice, 0, .unsupported), (.map, .noMemory, 0, .noMemory),
+            (.status, .noSuchFileOrDirectory, 0, .other), (.writeFile, .noSpace, 0, .noMemory),
+            (.setMode, .noSuchProcess, 0, .processGone), (.map, .fileExists, 0, .other),
+        ]
+        for (operation, errno, bytes, reason) in rows {
+            #expect(UserfaultError(operation, errno: errno, bytesCompleted: bytes).reason == reason)
+        }
+    }
+
+    @Test func circumstancesGoFirst() {
+        let cases: [(UserfaultError.Circumstances, UserfaultError.Reason)] = [
+            (.kernelLacksIt, .unsupported), (.notNegotiated, .notNegotiated), (.alreadyNegotiated, .alreadyNegotiated),
+            (.descriptorsTruncated, .descriptorsTruncated), (.peerClosed, .peerClosed), (.noDescriptor, .noDescriptor),
+        ]
+        for (circumstances, reason) in cases {
+            let error = UserfaultError(.copy, errno: .invalidArgument, circumstances: circumstances)
+            #expect(error.reason == reason)
+            #expect(error.errno == .invalidArgument)
+        }
+    }
+
+    @Test func openingKeepsBothAnswers() {
+        let rows: [(call: Errno?, device: Errno?, errno: Errno, reason: UserfaultError.Reason)] = [
+            (.notPermitted, .permissionDenied, .notPermitted, .notPermitted),
+            (.notPermitted, .noSuchFileOrDirectory, .notPermitted, .notPermitted),
+            (.noFunction, .permissionDenied, .noFunction, .notPermitted),
+            (.noFunction, .noSuchFileOrDirectory, .noFunction, .unsupported),
+            (nil, .noSuchFileOrDirectory, .noSuchFileOrDirectory, .unsupported),
+            (nil, .noSuchAddressOrDevice, .noSuchAddressOrDevice, .unsupported),
+            (.tooManyOpenFiles, nil, .tooManyOpenFiles, .tooManyDescriptors),
+            (.noMemory, nil, .noMemory, .noMemory),
+        ]
+        for row in rows {
+            let error = UserfaultError(opening: -(row.call?.rawValue ?? 0), device: -(row.device?.rawValue ?? 0))
+            #expect(error.systemCallAnswer == row.call && error.deviceAnswer == row.device)
+            #expect(error.errno == row.errno && error.reason == row.reason)
+        }
+        let text = UserfaultError(opening: -1, device: -13).description
+        #expect(text.contains("userfaultfd(2) answered Operation not permitted"))
+        #expect(text.contains("/dev/userfaultfd answered Permission denied"))
+    }
+
+    @Test func descriptionSaysWhatToDo() {
+        let partial = UserfaultError(.copy, errno: .resourceTemporarilyUnavailable, bytesCompleted: 4096)
+        #expect(partial.description.hasPrefix("UFFDIO_COPY failed: "))
+        #expect(partial.description.contains("after 4096 bytes: go on behind"))
+        let exists = UserfaultError(.continue, errno: .fileExists)
+        #expect(exists.description.contains("wake its waiters"))
+    }
+
+    @Test func everyOperationHasAName() {
+        for rawValue in 1...36 {
+            #expect(!UserfaultError.Operation(rawValue: UInt8(rawValue)).description.hasPrefix("operation"))
+        }
+        #expect(UserfaultError.Operation(rawValue: 200).description == "operation 200")
+    }
+}
