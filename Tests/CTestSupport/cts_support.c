@@ -76,13 +76,24 @@ int cts_owner_start(struct cts_owner *owner) {
     return -error;
 }
 
-int cts_owner_end(struct cts_owner *owner, int kill_first) {
+int cts_fork_loader(uintptr_t address) {
+    long pid = syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
+    if (pid == 0) _exit(*(volatile unsigned char *)address);
+    return pid < 0 ? -errno : (int)pid;
+}
+
+int cts_wait(pid_t pid) {
     int status = 0;
-    if (kill_first) kill(owner->pid, SIGKILL);
-    while (waitpid(owner->pid, &status, 0) < 0)
+    while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR) return -errno;
-    close(owner->socket);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+int cts_owner_end(struct cts_owner *owner, int kill_first) {
+    if (kill_first) kill(owner->pid, SIGKILL);
+    int end = cts_wait(owner->pid);
+    close(owner->socket);
+    return end;
 }
 
 ssize_t cts_send(int socket, const void *bytes, size_t count, int descriptor, size_t descriptor_count) {

@@ -28,6 +28,12 @@ int cts_owner_start(struct cts_owner *owner);
 /// Waits for the owner's end, killing it first where `kill_first` is set: its exit code, or -signal.
 int cts_owner_end(struct cts_owner *owner, int kill_first);
 
+/// Forks a child that ends with the byte at `address` as its exit code: its pid, or -errno. Unlike fork(3) this holds no
+/// lock of the allocator while it waits for a fork event to be read.
+int cts_fork_loader(uintptr_t address);
+/// Waits for a child's end: its exit code, or -signal.
+int cts_wait(pid_t pid);
+
 /// A malformed message: `count` bytes and `descriptor_count` times the same descriptor.
 ssize_t cts_send(int socket, const void *bytes, size_t count, int descriptor, size_t descriptor_count);
 

@@ -18,7 +18,8 @@ extension Kernel {
 
         @Test func oneReadTakesAsManyAsFit() throws {
             let guarded = try Guarded(pages: 3)
-            let touchers = (0..<3).map { [start = guarded.memory.page($0).start] in Worker { load(start) } }
+            let starts = (0..<3).map { guarded.memory.page($0).start }
+            let touchers = starts.map { start in Worker { load(start) } }
             #expect(try eventually { try guarded.uffd.status().pending == 3 } == true)
             var batch = EventBatch(capacity: 2)
             #expect(try guarded.uffd.read(into: &batch) == 2)
@@ -28,7 +29,7 @@ extension Kernel {
             #expect(status.pending == 1 && status.total == 3)
             #expect(try guarded.uffd.read(into: &batch) == 1)
             if let fault = batch.nextPageFault() { pages.insert(fault.address) }
-            #expect(pages == Set((0..<3).map { guarded.memory.page($0).start }))
+            #expect(pages == Set(starts))
             try guarded.uffd.zeropage(guarded.range)
             for toucher in touchers { #expect(try toucher.value() == 0) }
         }
