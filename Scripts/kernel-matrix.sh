@@ -22,7 +22,22 @@ usage() {
     exit "$1"
 }
 
-report() { python3 "$MATRIX/report.py" "$@"; }
+report() { python3 -B "$MATRIX/report.py" "$@"; }
+
+# table [--check]: only drawing needs a library, which lives in an environment of its own.
+table() {
+    if [[ ${1:-} == --check ]]; then
+        report table --check "$EXPECTED" "$REPO/docs"
+        return
+    fi
+    local environment=$CACHE/python
+    if [[ ! -e $environment/bin/python ]]; then
+        mkdir -p "$CACHE"
+        { python3 -m venv "$environment" && "$environment/bin/pip" -q install matplotlib; } ||
+            { rm -rf "$environment" && die "matplotlib cannot be installed (is python3-venv there?)"; }
+    fi
+    "$environment/bin/python" -B "$MATRIX/report.py" table "$EXPECTED" "$REPO/docs"
+}
 
 build_selftest() {
     note "building the static selftest"
@@ -98,7 +113,7 @@ shift
 case $command in
     fetch) exec "$MATRIX/fetch.sh" "$@" ;;
     run) run "$@" ;;
-    table) report table "$@" "$EXPECTED" "$REPO/docs" ;;
+    table) table "$@" ;;
     -h | --help) usage 0 ;;
     *) usage 64 >&2 ;;
 esac
