@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import xml.etree.ElementTree as xml
+from collections import Counter
 from pathlib import Path
 
 WHO = ("root", "user")
@@ -24,6 +25,15 @@ class Outcome:
 
     def __eq__(self, other):
         return other is not None and (self.outcome, self.reason) == (other.outcome, other.reason)
+
+
+def identity(result):
+    """A result is a case on a memory type; "-" stands for none."""
+    return result["case"], result["memory"] or "-"
+
+
+def printed(case, memory):
+    return case if memory == "-" else f"{case} on {memory}"
 
 
 def load_expected(path):
@@ -68,8 +78,7 @@ def write_junit(path, series, halves):
     for who, (results, missing) in halves.items():
         suite = xml.SubElement(suites, "testsuite", name=f"{series}.{who}")
         for result in results or []:
-            name = f"{result['case']} on {result['memory']}"
-            case = xml.SubElement(suite, "testcase", classname=suite.get("name"), name=name,
+            case = xml.SubElement(suite, "testcase", classname=suite.get("name"), name=printed(*identity(result)),
                                   time=str(result["seconds"]))
             if result["outcome"] == "skip":
                 xml.SubElement(case, "skipped", message=result["reason"] or "")
@@ -98,19 +107,15 @@ def check(directory, series, expected_path, accept):
             problems.append(f"{who}: no results: {missing}")
             continue
         for result in results:
-            reason = (result.get("reason") or "").replace(release, "this kernel")
-            seen[who][result["case"], result["memory"]] = Outcome(result["outcome"], reason)
-        counts = {name: sum(o.outcome == name for o in seen[who].values()) for name in ("pass", "fail", "skip")}
-        summary.append(f"{who} " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
-        details = {(r["case"], r["memory"]): r for r in results}
-        for identity in {**expected[who], **seen[who]}:
-            was, now = expected[who].get(identity), seen[who].get(identity)
-            failed = now is not None and now.outcome == "fail"
-            if failed or (was != now and not accept):
-                change = f"{was.text if was else 'not expected'} -> {now.text if now else 'gone'}"
-                result = details.get(identity, {})
-                told = f": {result.get('reason') or ''} {result.get('detail') or ''}".rstrip(" :") if failed else ""
-                problems.append(f"{who}: {identity[0]} on {identity[1]}: {change}{told}")
+            reason = (result["reason"] or "").replace(release, "this kernel")
+            seen[who][identity(result)] = Outcome(result["outcome"], reason)
+        counts = Counter(outcome.outcome for outcome in seen[who].values())
+        summary.append(f"{who} " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+        for key in {**expected[who], **seen[who]}:
+            was, now = expected[who].get(key), seen[who].get(key)
+            if (now and now.outcome == "fail") or (was != now and not accept):
+                change = f"{was.text if was else 'nothing'} -> {now.text if now else 'nothing'}"
+                problems.append(f"{who}: {printed(*key)}: {change}")
 
     seconds = (directory / "seconds").read_text().strip()
     verdict = "as expected" if not problems else f"{len(problems)} not as expected"
