@@ -45,24 +45,41 @@ build_selftest() {
     SELFTEST=$REPO/.build-static/release/uffd-selftest
 }
 
-# run_series SERIES TREE WORK KERNEL: boots one kernel and leaves what it said in WORK.
-run_series() {
-    local series=$1 tree=$2 work=$3 kernel=$4 code=0
-    mkdir -p "$work"
-    cp -al "$tree" "$work/root"
-    guest_pack "$work/root" "$work/initramfs"
-    rm -rf "$work/root"
-    cp "$kernel/release" "$work/release"
-    SECONDS=0
-    guest_boot "$kernel" "$work/initramfs" "$work/console" "$limit" >"$work/results.tar" || code=$?
-    rm "$work"/initramfs*
-    tar -C "$work" --ignore-zeros -xf "$work/results.tar" 2>/dev/null || true
-    rm "$work/results.tar"
+# start_half WHO TREE WORK KERNEL: boots a guest that runs the selftest as one user.
+start_half() {
+    local who=$1 work=$3
+    cp -al "$2" "$work/tree"
+    sed "s/@WHO@/$who/g; s/@LIMIT@/$((limit - limit / 6))/" "$MATRIX/selftest-job" >"$work/tree/job"
+    chmod +x "$work/tree/job"
+    guest_pack "$work/tree" "$work/initramfs.$who"
+    rm -rf "$work/tree"
+    guest_start "$4" "$work/initramfs.$who" "$work/$who.console" "$limit" >"$work/$who.tar"
+}
+
+# finish_half WHO WORK PID: waits for it and leaves in WORK what it said.
+finish_half() {
+    local who=$1 work=$2 code=0
+    guest_wait "$3" "$work/$who.console" || code=$?
+    tar -C "$work" -xf "$work/$who.tar" 2>/dev/null || true
     case $code in
         124) echo "no end after $limit s" ;;
-        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/console" || echo "the guest died without a word" ;;
-    esac >"$work/death"
+        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/$who.console" || echo "the guest died without a word" ;;
+    esac >"$work/$who.death"
+}
+
+# run_series SERIES TREE WORK KERNEL: the selftest as root and as a user, in a guest of its own each, at once.
+run_series() {
+    local work=$3
+    mkdir -p "$work"
+    cp "$4/release" "$work/release"
+    SECONDS=0
+    GUESTS=()
+    start_half root "$2" "$work" "$4"
+    start_half user "$2" "$work" "$4"
+    finish_half root "$work" "${GUESTS[-2]}"
+    finish_half user "$work" "${GUESTS[-1]}"
     echo "$SECONDS" >"$work/seconds"
+    rm -f "$work"/initramfs* "$work"/*.tar
 }
 
 run() {
@@ -89,8 +106,6 @@ run() {
     [[ -x $SELFTEST ]] || die "not an executable file: $SELFTEST"
     guest_tree "$scratch/tree"
     guest_program "$scratch/tree" "$SELFTEST" uffd-selftest
-    sed -e "s/@LIMIT@/$((limit / 2))/" "$MATRIX/selftest-job" >"$scratch/tree/job"
-    chmod +x "$scratch/tree/job"
 
     mkdir -p "$output"
     for series; do

@@ -27,7 +27,7 @@ while (($#)); do
 done
 (($# >= 2)) || usage 64 >&2
 series=$1 program=$2
-shift 2
+command="exec /bin/program$( (($# == 2)) || printf ' %q' "${@:3}")"
 [[ -x $program ]] || die "not an executable file: $program"
 
 kernel=$(kernel_dir "$series")
@@ -38,12 +38,13 @@ guest_tree "$work/root"
 guest_program "$work/root" "$program" program
 {
     echo '#!/bin/sh'
-    printf 'cd /tmp && exec su -s /bin/sh %s -c %q\n' "$user" "exec /bin/program $(printf '%q ' "$@")"
+    printf 'cd /tmp && exec su -s /bin/sh %s -c %q\n' "$user" "$command"
 } >"$work/root/job"
 chmod +x "$work/root/job"
 guest_pack "$work/root" "$work/initramfs"
 code=0
-guest_boot "$kernel" "$work/initramfs" "$work/console" "$limit" || code=$?
+guest_start "$kernel" "$work/initramfs" "$work/console" "$limit"
+guest_wait "${GUESTS[-1]}" "$work/console" || code=$?
 [[ -z $console ]] || cp "$work/console" "$console"
 if ((code == 124)); then note "$series: out of time after $limit s; the console's end:"; fi
 if ((code == 125)); then note "$series: the guest died; the console's end:"; fi

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Making and booting the guests. Sourced after lib.sh.
 
+GUESTS=()
+
 # guest_tree DIR: lays the folder that becomes the guest's root, all but /job.
 guest_tree() {
     need busybox busybox-static
@@ -33,34 +35,39 @@ guest_pack() { # ROOT INITRAMFS
     (cd "$1" && find . -print0 | sort -z | cpio --null -o -H newc --owner=0:0 --quiet) >"$2"
 }
 
-# guest_boot KERNEL INITRAMFS CONSOLE-LOG SECONDS: boots; what the job prints is our output.
-# Answers the job's exit code, 124 when the time ran out, 125 when the guest died (panic, no last word).
-guest_boot() {
+# guest_start KERNEL INITRAMFS CONSOLE-LOG SECONDS: boots in the background; what the job prints is our output.
+guest_start() {
     need qemu-system-x86_64 qemu-system-x86
     guest_choose_accelerator "$1"
     guest_qemu "$(cat "$CACHE/accelerator.$BOOT_ID")" "$@"
 }
 
-# guest_qemu ACCELERATOR KERNEL INITRAMFS CONSOLE-LOG SECONDS
-# The machine dies with this shell: whatever ends us leaves none behind.
-guest_qemu() {
-    local accelerator=$1 kernel=$2 initramfs=$3 console=$4 limit=$5 code=0
-    truncate -s 256M "$initramfs.swap"
-    setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$limit" \
-        qemu-system-x86_64 -M q35 -accel "$accelerator" -cpu max -m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}" \
-        -nodefaults -display none -no-reboot -kernel "$kernel/vmlinuz" -initrd "$initramfs" \
-        -append "console=ttyS0 panic=-1 quiet reboot=t hugepages=${GUEST_HUGEPAGES:-64}" \
-        -drive "file=$initramfs.swap,format=raw,if=none,id=swap,cache=unsafe" -device nvme,drive=swap,serial=swap \
-        -serial "file:$console" -chardev stdio,id=job,signal=off -serial chardev:job </dev/null &
-    GUEST_PID=$!
-    wait "$GUEST_PID" || code=$?
-    GUEST_PID=
+# guest_wait PID CONSOLE-LOG: answers the job's exit code, 124 when the time ran out, 125 when the guest died
+# (panic, no last word).
+guest_wait() {
+    local code=0
+    wait "$1" || code=$?
     if ((code == 124 || code == 137)); then return 124; fi
-    code=$(tr -d '\r' <"$console" | sed -n 's/^guest: exit \([0-9]*\)$/\1/p' | tail -n1)
+    code=$(tr -d '\r' <"$2" | sed -n 's/^guest: exit \([0-9]*\)$/\1/p' | tail -n1)
     return "${code:-125}"
 }
 
-guest_stop() { [[ -z ${GUEST_PID:-} ]] || kill "$GUEST_PID" 2>/dev/null || true; }
+# guest_qemu ACCELERATOR KERNEL INITRAMFS CONSOLE-LOG SECONDS
+# The machine dies with this shell: whatever ends us leaves none behind. On a busy host an emulated machine is slow,
+# which must not look like a broken timer or a kernel that hangs.
+guest_qemu() {
+    truncate -s 256M "$3.swap"
+    setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$5" \
+        qemu-system-x86_64 -M q35 -accel "$1" -cpu max -m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}" \
+        -nodefaults -display none -no-reboot -kernel "$2/vmlinuz" -initrd "$3" \
+        -append "console=ttyS0 panic=-1 quiet reboot=t hugepages=${GUEST_HUGEPAGES:-64} \
+            no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1" \
+        -drive "file=$3.swap,format=raw,if=none,id=swap,cache=unsafe" -device nvme,drive=swap,serial=swap \
+        -serial "file:$4" -chardev stdio,id=job,signal=off -serial chardev:job </dev/null &
+    GUESTS+=($!)
+}
+
+guest_stop() { kill "${GUESTS[@]}" 2>/dev/null || true; }
 
 # guest_choose_accelerator KERNEL: finds out, once per boot of the host, whether KVM really boots a stock kernel.
 guest_choose_accelerator() {
@@ -73,7 +80,9 @@ guest_choose_accelerator() {
         printf '#!/bin/sh\n' >"$work/root/job"
         chmod +x "$work/root/job"
         guest_pack "$work/root" "$work/initramfs"
-        if (guest_qemu kvm "$1" "$work/initramfs" "$work/console" 15) >/dev/null 2>&1; then choice=kvm; fi
+        guest_qemu kvm "$1" "$work/initramfs" "$work/console" 15 >"$work/output" 2>&1
+        # bash reports a qemu that aborts.
+        { if guest_wait "${GUESTS[-1]}" "$work/console"; then choice=kvm; fi; } 2>/dev/null
         rm -rf "$work"
     fi
     echo "$choice" >"$CACHE/.accelerator.$$"
