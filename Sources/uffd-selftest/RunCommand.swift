@@ -45,9 +45,11 @@ struct RunCommand: ParsableCommand {
         guard timeout ?? 1 > 0 else { throw ValidationError("--timeout needs a number above 0") }
         let selection = Selection(filters: filter, memory: memory)
         for useless in selection.uselessFilters() {
-            throw ValidationError(
-                "no result matches '\(useless)'; a filter is a glob on CASE/TYPE, such as '\(useless)/*': "
-                    + "see uffd-selftest list")
+            let wider = useless + "/*"
+            let hint =
+                Selection(filters: [wider]).uselessFilters().isEmpty
+                ? "'\(wider)' does" : "see uffd-selftest list for what there is"
+            throw ValidationError("no result matches '\(useless)', a glob on the whole name CASE/TYPE; \(hint)")
         }
         guard !selection.results().isEmpty else {
             throw ValidationError("no result matches both the filters and the memory types")

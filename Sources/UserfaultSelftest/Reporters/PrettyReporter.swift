@@ -84,16 +84,30 @@ final class PrettyReporter: Reporter {
             ? CaseResult.Outcome.fail : current.allSatisfy { $0.outcome == .skip } ? .skip : .pass
         let name = first.selected.selftestCase.name
         let padding = String(repeating: " ", count: max(0, nameWidth - name.count))
-        let types = current.compactMap { result in
-            guard let type = result.selected.memory?.rawValue else { return nil as String? }
-            return switch result.outcome {
-            case .pass: type
-            case .fail: styled(.red, "\(type)!")
-            case .skip: styled(.dim, "(\(type))")
-            }
-        }
-        output.line("\(mark(worst)) \(name)\(padding)  \(types.joined(separator: " "))")
+        output.line("\(mark(worst)) \(name)\(padding)  \(types(indent: nameWidth + 7))")
         current = []
+    }
+
+    /// The memory types that the case ran on, in as many lines as the terminal needs.
+    private func types(indent: Int) -> String {
+        let width = output.terminalWidth ?? .max
+        var text = ""
+        var column = indent
+        for result in current {
+            guard let type = result.selected.memory?.rawValue else { continue }
+            let length = type.count + 3
+            if column + length > width, column > indent {
+                text += "\n" + String(repeating: " ", count: indent)
+                column = indent
+            }
+            switch result.outcome {
+            case .pass: text += "\(type) "
+            case .fail: text += styled(.red, "\(type)! ")
+            case .skip: text += styled(.dim, "(\(type)) ")
+            }
+            column += length
+        }
+        return text
     }
 
     private func mark(_ outcome: CaseResult.Outcome) -> String {
