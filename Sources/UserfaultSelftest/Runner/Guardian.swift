@@ -29,14 +29,14 @@ enum GuardianReply: Codable {
 final class Guardian {
     let pid: Int32
     private let channel: FileDescriptor
-    private let signals: FileDescriptor
+    private let signals: FileDescriptor?
     private var buffer = MessageBuffer()
     private var replies: [GuardianReply] = []
 
     /// Starts the guardian.
     ///
     /// - Parameter signals: A signal descriptor that ends the wait for an answer.
-    init(signals: FileDescriptor) throws(Errno) {
+    init(signals: FileDescriptor?) throws(Errno) {
         self.signals = signals
         var ends: [Int32] = [0, 0]
         try checked(css_socket_pair(&ends))
@@ -80,7 +80,9 @@ final class Guardian {
         while true {
             replies += buffer.take(GuardianReply.self)
             if !replies.isEmpty { return replies.removeFirst() }
-            var waits = [channel, signals].map { pollfd(fd: $0.rawValue, events: Int16(POLLIN), revents: 0) }
+            var waits = [channel.rawValue, signals?.rawValue ?? -1].map {
+                pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+            }
             guard poll(&waits, interruptibly ? 2 : 1, -1) > 0 else { continue }
             if interruptibly, waits[1].revents != 0 { return nil }
             guard let count = try? bytes.withUnsafeMutableBytes({ try channel.read(into: $0) }), count > 0 else {

@@ -7,15 +7,15 @@ struct SystemChanges {
     /// Whether this run may change the host at all.
     let areAllowed: Bool
     private let isRoot: Bool
-    private let signals: FileDescriptor
+    private let signals: FileDescriptor?
     private let tell: (String) -> Void
     private var guardian: Guardian?
 
     /// - Parameters:
     ///   - areAllowed: False with `--no-system-changes`.
-    ///   - signals: A signal descriptor that ends any wait.
+    ///   - signals: A signal descriptor that ends any wait, where signals are not left to end the process.
     ///   - tell: Takes what a person should know while they wait.
-    init(areAllowed: Bool, isRoot: Bool, signals: FileDescriptor, tell: @escaping (String) -> Void) {
+    init(areAllowed: Bool, isRoot: Bool, signals: FileDescriptor? = nil, tell: @escaping (String) -> Void) {
         self.areAllowed = areAllowed
         self.isRoot = isRoot
         self.signals = signals
