@@ -3,6 +3,8 @@ package enum AllCases {
     /// One line for each file of `Cases/`.
     static let themes: [any CaseTheme.Type] = [
         HandshakeCases.self,
+        OpeningCases.self,
+        CallOrderCases.self,
         RegistrationCases.self,
         RegistrationErrorCases.self,
         WakeCases.self,

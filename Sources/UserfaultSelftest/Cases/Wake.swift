@@ -63,7 +63,7 @@ enum WakeCases: CaseTheme {
         SelftestCase(
             "wake-refuses", on: [.anon, .hugetlb],
             "UFFDIO_WAKE of a range that cannot be is EINVAL, a bad argument EFAULT, and nobody is woken",
-            requires: [.missingFaults], covers: ["part5.20", "B.WAKE"], body: refuses),
+            requires: [.missingFaults], covers: ["part5.20"], body: refuses),
         SelftestCase(
             "wake-anything",
             "UFFDIO_WAKE needs no waiter, no registration and no mapping",
