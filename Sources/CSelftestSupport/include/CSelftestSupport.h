@@ -13,5 +13,6 @@
 #include "css_process.h"
 #include "css_stress.h"
 #include "css_smaps.h"
+#include "css_special_memory.h"
 
 #endif

@@ -7,6 +7,7 @@ package enum AllCases {
         CallOrderCases.self,
         RegistrationCases.self,
         RegistrationErrorCases.self,
+        CompatibilityCases.self,
         WakeCases.self,
         ReleaseCases.self,
         MinorFaultCases.self,

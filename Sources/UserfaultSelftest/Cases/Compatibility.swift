@@ -1,0 +1,170 @@
+import CUserfaultFD
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// Which memory can be registered, and for what.
+enum CompatibilityCases: CaseTheme {
+    static let cases = [
+        SelftestCase(
+            "register-every-memory",
+            "anonymous memory and shmem can be registered wherever they come from, and no other memory",
+            covers: ["part5.24"], body: everyMemory),
+        SelftestCase(
+            "register-next-to-other-memory",
+            "one mapping that cannot be registered makes the whole range fail, before anything of it has changed",
+            requires: [.features(.missingShmem)], covers: ["part5.24", "part5.26"], body: nextToOther),
+        SelftestCase(
+            "register-async",
+            "with WP_ASYNC any mapping can be registered for write protection alone, and nothing else is made possible",
+            requires: [.features(.writeProtectAsync)], covers: ["part5.44"], body: async),
+        SelftestCase(
+            "register-droppable", "droppable memory is refused since Linux 6.17", covers: ["part5.55"]
+        ) { context in
+            var address: UInt64 = 0
+            let mapDroppable: Int32 = 8
+            guard
+                cuffd_mmap(
+                    &address, PageSize.base.bytes, CUFFD_PROT_READ | CUFFD_PROT_WRITE,
+                    mapDroppable | CUFFD_MAP_ANONYMOUS, -1, 0) == 0
+            else { try context.skip("this kernel has no MAP_DROPPABLE") }
+            let page = AddressRange(start: UInt(address), count: PageSize.base.bytes)
+            let uffd = try UserfaultFD()
+            let answer = uffd.rawRegister(page, .missing)
+            let mask = RangeIoctls.registered(.missing, isHugetlb: false, uffd.supportedFeatures)
+            try expectOne(
+                of: [.refused(.invalidArgument), RawAnswer(errno: 0, word: Int64(mask.rawValue))], answer,
+                "UFFDIO_REGISTER of droppable memory")
+            try expectEqual(
+                MappingAccount(holding: page.start).userfaultFlags, answer.errno == 0 ? ["um"] : [],
+                "userfaultfd flags of droppable memory")
+            if uffd.supportedFeatures.contains(.readWriteProtect) {
+                try expectEqual(answer, .refused(.invalidArgument), "UFFDIO_REGISTER of droppable memory")
+            }
+            context.record("droppable memory: \(answer)")
+        },
+        SelftestCase(
+            "register-growing-stack", "a registered stack mapping that grows is registered where it has grown",
+            requires: [.missingFaults], covers: ["part5.55"], body: growingStack),
+        SelftestCase(
+            "register-locked", "locked memory that is dropped all the same faults as missing again",
+            requires: [.missingFaults], covers: ["part5.55"]
+        ) { context in
+            let page = PageSize.base.bytes
+            let memory = try Mapping(anonymous: 3 * page)
+            try checked(cuffd_mlock(UInt64(memory.range.start), memory.count))
+            let uffd = try UserfaultFD()
+            try uffd.register(memory.range, modes: .missing)
+            for index in 0..<3 { try expectEqual(Touch.store(memory.page(index).start, 5), .byte(5), "locked memory") }
+            let refusal = try expectThrows(UserfaultError.self, "MADV_DONTNEED of locked memory is refused") {
+                () throws(UserfaultError) in try memory.advise(.dontNeed)
+            }
+            try expectEqual(refusal.errno, .invalidArgument, "errno of MADV_DONTNEED")
+            do { try memory.advise(.dontNeedLocked, memory.page(1)) } catch {
+                return context.record("this kernel has no MADV_DONTNEED_LOCKED")
+            }
+            let touch = try Touch.read(memory.page(1).start)
+            try uffd.expectFault(at: memory.page(1).start, [])
+            try uffd.zeropage(memory.page(1))
+            try touch.finish(with: 0)
+            for index in [0, 2] { try expectEqual(Touch.load(memory.page(index).start), .byte(5), "what was kept") }
+            try uffd.expectNoMessage("the neighbours are still there")
+        },
+    ]
+
+    private static func everyMemory(_ context: CaseContext) throws {
+        let known = try UserfaultFD().supportedFeatures
+        let uffd = try UserfaultFD(features: known.intersection(.readWriteProtect))
+        for memory in try SpecialMemory.all(context) {
+            for modes in UserfaultFD.RegisterModes.combinations {
+                let isLawful = memory.takes(modes, known)
+                let mask = RangeIoctls.registered(modes, isHugetlb: false, known)
+                try expectEqual(
+                    uffd.rawRegister(memory.page, modes),
+                    isLawful ? RawAnswer(errno: 0, word: Int64(mask.rawValue)) : .refused(.invalidArgument),
+                    "UFFDIO_REGISTER \(modes) of \(memory.name)")
+                try expectEqual(
+                    MappingAccount(holding: memory.page.start).userfaultFlags, isLawful ? modes.smapsFlags : [],
+                    "userfaultfd flags of \(memory.name) after \(modes)")
+                guard isLawful else { continue }
+                try uffd.unregister(memory.page)
+            }
+        }
+    }
+
+    /// A page of anonymous memory with a page of a kernel driver's behind it.
+    private static func nextToOther(_ context: CaseContext) throws {
+        let page = PageSize.base.bytes
+        for memory in try SpecialMemory.all(context) where [.file, .driver].contains(memory.likeness) {
+            let place = try reserve(4 * page)
+            // What a driver has mapped can be moved where it can be moved at all.
+            guard (try? Remapping.move(memory.page, to: place.part(at: 2 * page, count: page))) != nil else {
+                context.record("\(memory.name) cannot be moved")
+                continue
+            }
+            let uffd = try UserfaultFD()
+            let front = place.part(at: 0, count: 2 * page)
+            try expectEqual(
+                uffd.rawRegister(place, .missing), .refused(.invalidArgument),
+                "UFFDIO_REGISTER of a range with \(memory.name) in it")
+            try expectEqual(MappingAccount(holding: front.start).userfaultFlags, [], "flags in front of \(memory.name)")
+            try uffd.register(front, modes: .missing)
+            try expectErrno(
+                uffd.rawUnregister(start: place.start, count: UInt(place.count)), .invalidArgument,
+                "UFFDIO_UNREGISTER of a range with \(memory.name) in it")
+            try expectEqual(
+                MappingAccount(holding: front.start).userfaultFlags, ["um"], "flags in front of \(memory.name)")
+        }
+    }
+
+    private static func async(_ context: CaseContext) throws {
+        let known = try UserfaultFD().supportedFeatures
+        let uffd = try UserfaultFD(features: .writeProtectAsync)
+        // RWP is not negotiated here.
+        let features = known.subtracting(.readWriteProtect)
+        for memory in try SpecialMemory.all(context) {
+            for modes in UserfaultFD.RegisterModes.combinations {
+                let answer = uffd.rawRegister(memory.page, modes)
+                var isLawful = memory.takes(modes, features)
+                if modes == .writeProtect && memory.likeness == .file { isLawful = true }
+                if modes == .writeProtect && memory.likeness == .driver {
+                    isLawful = answer.errno == 0
+                    context.record("\(memory.name): \(answer)")
+                }
+                let mask = RangeIoctls.registered(modes, isHugetlb: false, known)
+                try expectEqual(
+                    answer, isLawful ? RawAnswer(errno: 0, word: Int64(mask.rawValue)) : .refused(.invalidArgument),
+                    "UFFDIO_REGISTER \(modes) of \(memory.name)")
+                try expectEqual(
+                    MappingAccount(holding: memory.page.start).userfaultFlags, isLawful ? modes.smapsFlags : [],
+                    "userfaultfd flags of \(memory.name) after \(modes)")
+                guard isLawful else { continue }
+                try uffd.unregister(memory.page)
+            }
+        }
+    }
+
+    private static func growingStack(_ context: CaseContext) throws {
+        let page = PageSize.base.bytes
+        // Room for one page more; inaccessible memory may be nearer than the stack guard gap.
+        let place = try reserve(4 * page)
+        try unmapReserved(place.part(at: 2 * page, count: page))
+        let mapGrowsDown: Int32 = 0x100
+        var address = UInt64(place.end) - UInt64(page)
+        try checked(
+            cuffd_mmap(
+                &address, page, CUFFD_PROT_READ | CUFFD_PROT_WRITE,
+                mapGrowsDown | CUFFD_MAP_PRIVATE | CUFFD_MAP_ANONYMOUS | CUFFD_MAP_FIXED, -1, 0))
+        let stack = AddressRange(start: UInt(address), count: page)
+        let uffd = try UserfaultFD()
+        try uffd.register(stack, modes: .missing)
+        let below = AddressRange(start: stack.start - UInt(page), count: page)
+        let touch = try Touch.write(below.start + 16, 3)
+        try uffd.expectFault(at: below.start, .write)
+        try expectEqual(MappingAccount(holding: below.start).userfaultFlags, ["um"], "flags of what has grown")
+        try uffd.zeropage(below)
+        try touch.finish(with: 3)
+        try uffd.unregister(AddressRange(start: below.start, end: stack.end))
+        try expectEqual(Touch.load(stack.start), .byte(0), "the first page of the stack")
+    }
+}
