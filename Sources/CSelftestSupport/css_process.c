@@ -135,6 +135,11 @@ int css_mount_tmpfs(const char *directory, const char *options)
     return mount("uffd-selftest", directory, "tmpfs", MS_NOSUID | MS_NODEV, options) ? -errno : 0;
 }
 
+int css_mount_ramfs(const char *directory)
+{
+    return mount("uffd-selftest", directory, "ramfs", MS_NOSUID | MS_NODEV, NULL) ? -errno : 0;
+}
+
 int css_socket_pair(int ends[2])
 {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) ? -errno : 0;

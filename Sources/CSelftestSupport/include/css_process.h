@@ -41,6 +41,7 @@ int css_swapon(const char *path);
 int css_swapoff(const char *path);
 int css_unshare_mounts(void);
 int css_mount_tmpfs(const char *directory, const char *options);
+int css_mount_ramfs(const char *directory);
 bool css_is_tmpfs(const char *directory);
 
 #endif

@@ -1,5 +1,5 @@
 import CSelftestSupport
-import CUserfaultFD
+import Glibc
 import SystemPackage
 package import UserfaultFD
 
@@ -50,7 +50,7 @@ package struct SpecialMemory: Sendable {
                 SpecialMemory(name: name, likeness: likeness, page: AddressRange(start: address, count: page)))
         }
         add("heap", .anonymous) { css_heap_pages(&$0, page) }
-        add("System V segment", .driver) { css_sysv_segment(&$0, page) }
+        add("System V segment", .file) { css_sysv_segment(&$0, page) }
         add("AIO ring", .driver) { css_aio_ring(&$0) }
         for (name, likeness) in [("[stack]", .anonymous), ("[vdso]", .driver), ("[vvar]", .driver)]
             as [(String, Likeness)]
@@ -58,6 +58,15 @@ package struct SpecialMemory: Sendable {
             guard let range = mapping(named: name) else { continue }
             all.append(
                 SpecialMemory(name: name, likeness: likeness, page: AddressRange(start: range.start, count: page)))
+        }
+        if let file = try? FileDescriptor.open("/sys/kernel/btf/vmlinux", .readOnly, options: .closeOnExec) {
+            add("BTF of the kernel", .driver) { address in
+                guard let mapping = try? Mapping(file: file, count: page, sharing: .private, protection: .read) else {
+                    return ENODEV
+                }
+                address = mapping.release().start
+                return 0
+            }
         }
         if let file = try regularFile() {
             all.append(SpecialMemory(name: "regular file", likeness: .file, page: file))
@@ -68,15 +77,19 @@ package struct SpecialMemory: Sendable {
     }
 
     /// A page of a file that no tmpfs holds, mapped privately so that it can be made writable.
-    package static func regularFile() throws -> AddressRange? {
-        for path in ["/proc/self/exe", "/sys/kernel/btf/vmlinux"] where !css_is_tmpfs(path) {
-            guard let file = try? FileDescriptor.open(path, .readOnly, options: .closeOnExec),
-                let mapping = try? Mapping(
-                    file: file, count: PageSize.base.bytes, sharing: .private, protection: .read)
-            else { continue }
-            return mapping.release()
+    ///
+    /// This program's own file does where it lies on a disk; else root can have a file on a ramfs.
+    private static func regularFile() throws -> AddressRange? {
+        let page = PageSize.base.bytes
+        var file = try FileDescriptor.open("/proc/self/exe", .readOnly, options: .closeOnExec)
+        if css_is_tmpfs("/proc/self/exe") {
+            guard css_unshare_mounts() == 0, css_mount_ramfs("/tmp") == 0 else { return nil }
+            file = try FileDescriptor.open(
+                "/tmp/file", .readWrite, options: [.create, .closeOnExec], permissions: .ownerReadWrite)
+            _ = try file.writeAll([UInt8](repeating: 1, count: page))
         }
-        return nil
+        let mapping = try Mapping(file: file, count: page, sharing: .private, protection: .read)
+        return mapping.release()
     }
 
     private static func mapping(named name: String) -> AddressRange? {
