@@ -12,6 +12,7 @@
 #include "css_privilege.h"
 #include "css_process.h"
 #include "css_stress.h"
+#include "css_signals.h"
 #include "css_smaps.h"
 #include "css_special_memory.h"
 

@@ -8,6 +8,7 @@ package enum AllCases {
         RegistrationCases.self,
         RegistrationErrorCases.self,
         CompatibilityCases.self,
+        ReadingCases.self,
         WakeCases.self,
         ReleaseCases.self,
         MinorFaultCases.self,
