@@ -9,6 +9,8 @@ package enum AllCases {
         RegistrationErrorCases.self,
         CompatibilityCases.self,
         ReadingCases.self,
+        PollingCases.self,
+        AddressCases.self,
         WakeCases.self,
         ReleaseCases.self,
         MinorFaultCases.self,
