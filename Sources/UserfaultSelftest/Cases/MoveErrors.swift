@@ -1,0 +1,222 @@
+import CSelftestSupport
+import CUserfaultFD
+import SystemPackage
+import UserfaultFD
+
+/// What MOVE refuses, with which errno and which output word, and that nothing has moved then.
+enum MoveErrorCases: CaseTheme {
+    static let cases = [
+        SelftestCase(
+            "move-errors", on: [.anon],
+            "MOVE refuses wrong ranges and modes with EINVAL, a bad argument with EFAULT, and leaves its word alone",
+            requires: [.features(.move)], covers: ["part5.21", "part5.41"], body: arguments),
+        SelftestCase(
+            "move-wrong-mapping", on: [.anon],
+            "MOVE refuses mappings that differ, cannot be written, are not registered here or are left by the range",
+            requires: [.features(.move)], covers: ["part5.22", "part5.27", "part5.41"], body: mappingRules),
+        SelftestCase(
+            "move-wrong-memory", on: .pageCache,
+            "MOVE takes neither from nor to memory that a file is behind",
+            requires: [.features(.move), .missingFaults], covers: ["part5.41"], body: memoryTypes),
+        SelftestCase(
+            "move-guard", on: [.anon],
+            "a guard page ends MOVE: EFAULT in the source, EEXIST at the destination",
+            requires: [.features(.move)], covers: ["part5.41", "part5.49"], body: guardPages),
+        SelftestCase(
+            "move-merged", on: [.anon],
+            "a page merged with an equal one cannot be moved: EBUSY",
+            requires: [.features(.move), .setting(.sharedPageMerging, "1")], covers: ["part5.41"], body: merged),
+    ]
+
+    private static func arguments(_ context: CaseContext) throws {
+        let source = try Area(context)
+        let destination = try Area(context)
+        let uffd = try UserfaultFD()
+        source.fillView()
+        try uffd.register(destination.range, modes: .missing)
+        let waiter = try Touch.read(destination.address(0))
+        try uffd.expectFault(at: destination.address(0), [])
+        try waiter.thread.waitAsleep()
+        func expectRefused(_ what: String, _ answer: RawAnswer) throws {
+            try expectEqual(answer, .refused(.invalidArgument), "MOVE with \(what)")
+            for page in 0..<4 {
+                try expect(!PagemapEntry(of: destination.address(page)).isPresent, "nothing moved by \(what)")
+                try source.expectView(page, "source after \(what)")
+            }
+        }
+        for violation in RangeViolation.all(around: destination.range) {
+            try expectRefused(
+                "\(violation.name) of the destination",
+                uffd.raw(
+                    .move, start: violation.start, count: Int(bitPattern: violation.count), source: source.range.start))
+        }
+        for violation in RangeViolation.all(around: source.range) {
+            try expectRefused(
+                "\(violation.name) of the source",
+                uffd.raw(
+                    .move, start: destination.range.start, count: Int(bitPattern: violation.count),
+                    source: violation.start))
+        }
+        for mode: UInt64 in [4, 5, 8, 1 << 63] {
+            try expectRefused(
+                "mode \(mode)", uffd.raw(.move, destination.range, source: source.range.start, mode: mode))
+        }
+        for pointer in BadPointer.all() {
+            try expectErrno(uffd.rawIoctl(CUFFD_IOC_MOVE, pointer), .badAddress, "an argument that cannot be read")
+        }
+        try waiter.thread.expectStillAsleep("MOVE was refused")
+        try uffd.expectWaiters(pending: 0, total: 1)
+        try uffd.move(from: source.range.start, to: destination.range)
+        try waiter.finish(with: Pattern.byte(page: 0))
+    }
+
+    private static func mappingRules(_ context: CaseContext) throws {
+        let source = try Area(context, pages: 6)
+        let destination = try Area(context, pages: 6)
+        let plain = try Area(context)
+        let uffd = try UserfaultFD()
+        let second = try UserfaultFD()
+        source.fillView()
+        try uffd.register(destination.range, modes: .missing)
+        func expectRefused(
+            _ what: String, _ errno: Errno, to: AddressRange? = nil, from: UInt? = nil, by other: Bool = false
+        ) throws {
+            let to = to ?? destination.pages(1..<3)
+            let from = from ?? source.address(1)
+            for mode: UInt64 in [0, 2] {
+                let answer =
+                    other
+                    ? second.raw(.move, to, source: from, mode: mode) : uffd.raw(.move, to, source: from, mode: mode)
+                try expectEqual(answer, .failed(errno), "MOVE, \(what)")
+            }
+            for page in 0..<6 { try source.expectView(page, "source, \(what)") }
+            try expect(
+                try PagemapEntry.entries(of: destination.range).allSatisfy { !$0.isPresent }, "nothing moved, \(what)")
+        }
+        try expectRefused("to memory not registered", .invalidArgument, to: plain.pages(0..<2))
+        try expectRefused("by a descriptor that has not registered it", .invalidArgument, by: true)
+        try second.register(plain.range, modes: .missing)
+        try expectRefused("to memory of another descriptor", .invalidArgument, to: plain.pages(0..<2))
+
+        // Beyond the ends of the mappings, and where there is none. The gaps beside an area are mapped PROT_NONE.
+        let hole = try Area(context)
+        try hole.view.unmap(hole.range)
+        try expectRefused("from no memory", .noSuchFileOrDirectory, from: hole.range.start)
+        try expectRefused("to no memory", .noSuchFileOrDirectory, to: hole.pages(0..<2))
+        try expectRefused("out of the source's mapping", .invalidArgument, from: source.address(5))
+        try expectRefused(
+            "out of the destination's mapping", .invalidArgument,
+            to: AddressRange(start: destination.address(5), count: 2 * PageSize.base.bytes))
+
+        for protection in [MemoryProtection.read, .none] {
+            try source.view.protect(protection)
+            try expectEqual(
+                uffd.raw(.move, destination.pages(1..<3), source: source.address(1)), .failed(.invalidArgument),
+                "MOVE from memory that is \(protection)")
+            try destination.view.protect(protection)
+            try expectEqual(
+                uffd.raw(.move, destination.pages(1..<3), source: source.address(1)), .failed(.invalidArgument),
+                "MOVE where both are \(protection)")
+            try source.view.protect(.readWrite)
+            try expectRefused("to memory that is \(protection)", .invalidArgument)
+            try destination.view.protect(.readWrite)
+        }
+        try expectErrno(-cuffd_mlock(UInt64(source.range.start), source.range.count), nil, "mlock")
+        try expectRefused("from locked memory", .invalidArgument)
+        try expectErrno(-cuffd_munlock(UInt64(source.range.start), source.range.count), nil, "munlock")
+
+        // Across two mappings of the source that differ in nothing that matters.
+        try source.view.advise(.dontFork, source.pages(2..<4))
+        try expectRefused("out of a part of the source", .invalidArgument)
+        try uffd.move(from: source.address(2), to: destination.pages(2..<4))
+        try expectPatterns(2..<4, at: destination.address(2), "pages moved in the end")
+        try uffd.expectNoMessage("nobody has touched anything missing")
+    }
+
+    private static func memoryTypes(_ context: CaseContext) throws {
+        let area = try Area(context)
+        let uffd = try UserfaultFD()
+        area.fillView()
+        try uffd.register(area.range, modes: .missing)
+        let page = Area.hugePageBytes
+        let anonymous = try Mapping(anonymous: 4 * page)
+        let aligned = (anonymous.range.start + UInt(page) - 1) & ~UInt(page - 1)
+        let memory = AddressRange(start: aligned, count: 2 * page)
+        Pattern.write(seed: 1, page: 0, at: memory.start, count: area.pageSize.bytes)
+        try uffd.register(memory, modes: .missing)
+        let count = area.pageSize.bytes
+        for mode: UInt64 in [0, 2] {
+            try expectEqual(
+                uffd.raw(
+                    .move, AddressRange(start: memory.start + UInt(page), count: count), source: area.address(1),
+                    mode: mode), .failed(.invalidArgument), "MOVE from \(context.memory)")
+            try expectEqual(
+                uffd.raw(.move, area.page(1), source: memory.start, mode: mode), .failed(.invalidArgument),
+                "MOVE to \(context.memory)")
+        }
+        try area.zapView(area.page(1))
+        try expectEqual(
+            uffd.raw(.move, area.page(1), source: memory.start), .failed(.invalidArgument), "MOVE to an unmapped page")
+        try area.expectView(0)
+        try area.expectView(2)
+        try Pattern.expect(seed: 1, page: 0, at: memory.start, count: count, "the anonymous memory")
+        try expect(!PagemapEntry(of: memory.start + UInt(page)).isPresent, "nothing is moved")
+    }
+
+    private static func guardPages(_ context: CaseContext) throws {
+        let source = try Area(context)
+        let destination = try Area(context)
+        let uffd = try UserfaultFD()
+        source.fillView()
+        do {
+            try source.view.advise(.guardInstall, source.page(1))
+        } catch {
+            try context.skip("this kernel has no guard pages")
+        }
+        try uffd.register(destination.range, modes: .missing)
+        try expectEqual(
+            uffd.raw(.move, destination.pages(0..<3), source: source.address(0)), .partial(PageSize.base.bytes),
+            "MOVE up to a guard page")
+        for mode: UInt64 in [0, 2] {
+            try expectEqual(
+                uffd.raw(.move, destination.page(1), source: source.address(1), mode: mode), .failed(.badAddress),
+                "MOVE of a guard page")
+        }
+        guard case .signal(let fault) = Touch.load(source.address(1)), fault.signal == 11 else {
+            throw CaseFailure(expected: "SIGSEGV of the guard page", seen: "something else")
+        }
+        try destination.view.advise(.guardInstall, destination.page(2))
+        try expectEqual(
+            uffd.raw(.move, destination.page(2), source: source.address(2)), .failed(.fileExists),
+            "MOVE onto a guard page")
+        try source.expectView(2)
+        guard case .signal = Touch.load(destination.address(2)) else {
+            throw CaseFailure(expected: "SIGSEGV of the guard page", seen: "it can be read")
+        }
+    }
+
+    private static func merged(_ context: CaseContext) throws {
+        let source = try Area(context, pages: 2)
+        let destination = try Area(context, pages: 2)
+        let uffd = try UserfaultFD()
+        for page in 0..<2 { Pattern.write(seed: 6, page: 0, at: source.address(page), count: PageSize.base.bytes) }
+        try source.view.advise(.mergeable)
+        try uffd.register(destination.range, modes: .missing)
+        do {
+            try Waiting.until("the pages are merged") {
+                try (0..<2).allSatisfy { try !PagemapEntry(of: source.address($0)).isExclusive }
+            }
+        } catch is CaseFailure {
+            try context.skip("KSM did not merge the pages in time")
+        }
+        try expectEqual(
+            uffd.raw(.move, destination.page(0), source: source.address(0)), .failed(.resourceBusy),
+            "MOVE of a merged page")
+        try expect(!PagemapEntry(of: destination.address(0)).isPresent, "nothing is moved")
+        try Pattern.expect(seed: 6, page: 0, at: source.address(0), count: PageSize.base.bytes, "the merged page")
+        // A write makes the page its owner's again.
+        Pattern.write(seed: 7, page: 0, at: source.address(0), count: PageSize.base.bytes)
+        try uffd.move(from: source.address(0), to: destination.page(0))
+        try Pattern.expect(seed: 7, page: 0, at: destination.address(0), count: PageSize.base.bytes, "the moved page")
+    }
+}
