@@ -7,10 +7,13 @@ let package = Package(
         .library(name: "UserfaultFD", targets: ["UserfaultFD"]),
         .library(name: "UserfaultPager", targets: ["UserfaultPager"]),
         .executable(name: "uffd-selftest", targets: ["uffd-selftest"]),
+        .executable(name: "uffd-bench", targets: ["uffd-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
     ],
     targets: [
         .target(name: "CUserfaultFD", cSettings: strictC),
@@ -52,6 +55,16 @@ let package = Package(
             name: "UserfaultFDTests",
             dependencies: [
                 "CSelftestSupport", "CTestSupport", "CUserfaultFD", "UserfaultFD",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
+        .target(name: "CBenchBaseline", dependencies: ["CUserfaultFD"], cSettings: strictC),
+        .executableTarget(
+            name: "uffd-bench",
+            dependencies: [
+                "CBenchBaseline", "CUserfaultFD", "UserfaultFD", "UserfaultPager", "TextTable",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),

@@ -1,0 +1,124 @@
+import CBenchBaseline
+import CUserfaultFD
+import Synchronization
+import SystemPackage
+import UserfaultFD
+
+/// Handler threads of one kind that run while faults are made, in C or in Swift.
+final class Handlers: Sendable {
+    enum Language: String, Sendable { case c, swift }
+
+    /// What one handler thread needs.
+    private final class Work: Sendable {
+        let uffd: UserfaultFD
+        let language: Language
+        let request: HandlerRequest
+        let stop: Int32
+        let stopped = Atomic<Bool>(false)
+        let failure = Mutex<String?>(nil)
+
+        init(_ uffd: consuming UserfaultFD, _ language: Language, _ request: HandlerRequest) {
+            self.uffd = uffd
+            self.language = language
+            self.request = request
+            stop = cuffd_eventfd()
+        }
+
+        deinit { _ = cuffd_close(stop) }
+
+        func run() {
+            Processor.pin(request.processor)
+            switch language {
+            case .c: runC()
+            case .swift:
+                do throws(UserfaultError) {
+                    try TypedHandler.serve(uffd, request, stop: stop, stopped: stopped)
+                } catch {
+                    failure.withLock { $0 = "\(error)" }
+                }
+            }
+        }
+
+        private func runC() {
+            var handler = cbb_handler(
+                fd: uffd.withUnsafeDescriptor { $0.rawValue }, stop: stop, stopped: stoppedWord,
+                waiting: request.waiting.cValue, call: request.call.cValue, batch: UInt32(request.batch),
+                base: UInt64(request.range.start), length: UInt64(request.range.count),
+                source: UInt64(request.source), page_size: UInt64(request.pageSize.bytes),
+                window: UInt64(request.window), spin_limit: request.spinLimit, faults: 0)
+            let answer = cbb_serve(&handler)
+            if answer < 0 { failure.withLock { $0 = "errno \(-answer)" } }
+        }
+
+        /// Becomes 1 when the thread is to stop, for C to look at.
+        nonisolated(unsafe) let stoppedWord: UnsafeMutablePointer<UInt32> = {
+            let word = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
+            word.initialize(to: 0)
+            return word
+        }()
+    }
+
+    private let works: [Work]
+    private let threads: [cuffd_thread_t]
+    private let bell: Mapping
+
+    /// Registers the range and starts one thread for each request, all on one descriptor.
+    init(_ language: Language, _ requests: [HandlerRequest], modes: UserfaultFD.RegisterModes) throws {
+        let waiting = requests[0].waiting
+        let uffd = try UserfaultFD(options: .init(nonBlocking: waiting != .block))
+        try uffd.register(requests[0].range, modes: modes)
+        bell = try Mapping(anonymous: requests.count * PageSize.base.bytes)
+        try uffd.register(bell.range, modes: .missing)
+        var works: [Work] = []
+        for request in requests { works.append(Work(try uffd.duplicate(), language, request)) }
+        self.works = works
+        threads = works.map { work in
+            var thread: cuffd_thread_t = 0
+            let answer = cuffd_thread_create(
+                &thread, "handler", 0, { Unmanaged<Work>.fromOpaque($0!).takeRetainedValue().run() },
+                Unmanaged.passRetained(work).toOpaque())
+            precondition(answer == 0, "no thread: errno \(-answer)")
+            return thread
+        }
+    }
+
+    /// Write-protects a range.
+    func protect(_ range: AddressRange) throws { try works[0].uffd.writeProtect(range, .protect) }
+
+    /// Stops the threads; throws what one of them met.
+    func stop() throws {
+        for (index, work) in works.enumerated() {
+            work.stopped.store(true, ordering: .releasing)
+            work.stoppedWord.pointee = 1
+            _ = cuffd_eventfd_signal(work.stop)
+            if work.request.waiting == .block { cbb_touch(UInt64(bell.page(index).start), 1, 4096, nil, 0, nil) }
+        }
+        for thread in threads { _ = cuffd_thread_join(thread, 10_000) }
+        for work in works {
+            work.stoppedWord.deallocate()
+            if let failure = work.failure.withLock({ $0 }) { throw Unavailable(reason: "handler: \(failure)") }
+        }
+    }
+}
+
+extension HandlerRequest.Waiting {
+    fileprivate var cValue: cbb_waiting {
+        switch self {
+        case .poll: cbb_wait_poll
+        case .block: cbb_wait_block
+        case .spin: cbb_wait_spin
+        case .adaptive: cbb_wait_adaptive
+        }
+    }
+}
+
+extension HandlerRequest.Call {
+    fileprivate var cValue: cbb_call {
+        switch self {
+        case .copy: cbb_copy
+        case .continue: cbb_continue
+        case .zeropage: cbb_zeropage
+        case .unprotect: cbb_writeprotect
+        }
+    }
+}
