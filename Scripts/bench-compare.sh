@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Builds uffd-bench at another commit and here, runs both in turns, and prints how they compare.
+#
+# usage: Scripts/bench-compare.sh BASE [UFFD-BENCH OPTIONS...]
+#
+# Ratios are this tree's time to BASE's: below 1 is faster. Without options: --quick, ioctl/* and fault/*/same-core.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ $# -ge 1 ] || { sed -n '2,6p' "$0" >&2; exit 64; }
+base=$(git rev-parse --verify "$1^{commit}")
+shift
+[ $# -gt 0 ] || set -- --quick --scenario 'ioctl/*' --scenario 'fault/*/same-core'
+
+work=$(mktemp -d)
+trap 'git worktree remove --force "$work/base" 2>/dev/null || true; rm -rf "$work"' EXIT
+git worktree add --quiet --detach "$work/base" "$base"
+
+build() { swift build --package-path "$1" -c release --product uffd-bench >&2; }
+build "$work/base"
+build .
+before=$(swift build --package-path "$work/base" -c release --show-bin-path)/uffd-bench
+after=$(swift build -c release --show-bin-path)/uffd-bench
+
+# In turns, and the first of each pair changes, so that the machine's drift meets both.
+rounds=5
+for round in $(seq 1 $rounds); do
+    order="before after"
+    [ $((round % 2)) -eq 0 ] && order="after before"
+    for side in $order; do
+        "${!side}" "$@" --no-gates --format json --output "$work/$side.$round.json" 2>/dev/null
+    done
+    echo "round $round of $rounds" >&2
+done
+python3 Scripts/bench-compare.py "$work" "$rounds"
