@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# A program that uses the libraries is linked with neither Foundation nor Dispatch.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+libraries=(Sources/CUserfaultFD Sources/UserfaultFD)
+[ ! -d Sources/UserfaultPager ] || libraries+=(Sources/UserfaultPager)
+if grep -rnE '^\s*((public|internal|package|private) )?(@_?[a-zA-Z]+ )*import (Foundation|FoundationEssentials|Dispatch|Glibc)\b' \
+    "${libraries[@]}"; then
+    echo "the libraries import what they must not" >&2
+    exit 1
+fi
+
+package=(--package-path Tests/LinkageTest --scratch-path .build-linkage -c release)
+swift build "${package[@]}" --quiet
+program=$(swift build "${package[@]}" --show-bin-path)/fault-loop
+needed=$(readelf -d "$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\].*/\1/p' | sort)
+echo "fault-loop needs: $(tr '\n' ' ' <<<"$needed")"
+if grep -iE 'foundation|dispatch' <<<"$needed" || ldd "$program" | grep -i foundation; then
+    echo "the library brings what it must not" >&2
+    exit 1
+fi

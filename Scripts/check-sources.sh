@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Rules of the sources that no compiler checks: short files, no notes to self, no import of a package mirror's host.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+
+while read -r lines file; do
+    [ "$file" != total ] && [ "$lines" -gt 400 ] || continue
+    echo "$file has $lines lines: split it" >&2
+    failed=1
+done < <(git ls-files '*.swift' '*.c' '*.h' '*.sh' '*.py' | xargs wc -l)
+
+# The pattern is put together, so that this file does not match it.
+if git grep -nIE '\b(TO''DO|FIX''ME|XX''X)\b' -- . ':!*.xsd'; then failed=1; fi
+for manifest in Package.swift Tests/*/Package.swift; do
+    if grep -nE 'url: *"' "$manifest" | grep -v 'url: *"https://github.com/'; then failed=1; fi
+done
+if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
+
+# The example of README.md is the one that is compiled and run.
+first_block='/^```swift$/ { inside = 1; next } /^```$/ && inside { exit } inside'
+if ! diff <(awk "$first_block" README.md) Snippets/Example.swift; then
+    echo "the first example of README.md differs from Snippets/Example.swift" >&2
+    failed=1
+fi
+exit $failed

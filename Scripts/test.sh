@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Test everything: Scripts/test.sh [STEP]...; without a step all of them, the quick ones first:
+#   format sources build unit canary linkage allocations example docs fuzz selftest matrix bench
+# Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
+# As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+export SWIFT_BACKTRACE=enable=no
+logs=.build-test
+mkdir -p "$logs"
+passed=0 failed=0 skipped=0
+
+count() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); }
+
+# Runs a command as one test, or as those that it counts itself.
+check() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '== %s\n' "$name"
+    if "$@" >"$logs/$name.log" 2>&1; then
+        tail -n 3 "$logs/$name.log" | sed 's/^/   /'
+        printf '   passed in %d s\n' $((SECONDS - start))
+        return 0
+    fi
+    tail -n 40 "$logs/$name.log" | sed 's/^/   /'
+    printf '   FAILED after %d s: %s\n' $((SECONDS - start)) "$logs/$name.log"
+    return 1
+}
+
+one() { if check "$@"; then count 1 0 0; else count 0 1 0; fi; }
+
+skip() {
+    printf '== %s\n   skipped: %s\n' "$1" "$2"
+    count 0 0 1
+}
+
+install_tools() {
+    local missing=()
+    command -v clang >/dev/null || missing+=(clang)
+    command -v readelf >/dev/null || missing+=(binutils)
+    command -v python3 >/dev/null || missing+=(python3)
+    command -v git >/dev/null || missing+=(git ca-certificates)
+    command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86 busybox-static cpio zstd)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "please install: ${missing[*]}"
+        return 0
+    fi
+    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+pool=/proc/sys/vm/nr_hugepages
+
+reserve_huge_pages() {
+    pages_before=$(cat $pool)
+    [ "$pages_before" -ge 8 ] || echo 8 >$pool
+    trap 'echo "$pages_before" >$pool' EXIT
+}
+
+step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Package.swift; }
+
+step_sources() {
+    one sources Scripts/check-sources.sh
+    [ ! -x Scripts/check-workflows.sh ] || one workflows Scripts/check-workflows.sh
+}
+
+# Warnings are errors in every target of the package.
+step_build() { one build swift build --build-tests; }
+
+step_unit() {
+    local results=$logs/unit.xml allowed=() numbers
+    rm -f "$logs"/unit*.xml
+    [ "$(id -u)" = 0 ] || allowed+=(--allow "needs root" --allow "needs 1 free" --allow "needs 2 free")
+    check unit timeout -k 10 900 swift test --disable-xctest --no-parallel --xunit-output "$results"
+    local status=$?
+    [ -f "$logs/unit-swift-testing.xml" ] && results=$logs/unit-swift-testing.xml
+    if numbers=$(python3 Scripts/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
+        # shellcheck disable=SC2086
+        count $numbers
+        printf '   %s passed, %s failed or skipped without need, %s skipped\n' $numbers
+        # A test that crashed the run has no result of its own.
+        [ $status = 0 ] || [ "$(cut -d' ' -f2 <<<"$numbers")" != 0 ] || count 0 1 0
+    else
+        count 0 1 0
+    fi
+}
+
+step_canary() { one canary Scripts/check-canary.sh; }
+step_linkage() { one linkage Scripts/check-linkage.sh; }
+step_allocations() { one allocations Scripts/check-allocations.sh; }
+
+run_example() {
+    local output
+    output=$(timeout 60 "$(swift build --show-bin-path)/Example") && echo "$output" &&
+        grep -qx "the page holds 42" <<<"$output"
+}
+
+step_example() { one example run_example; }
+
+step_docs() {
+    local catalogue
+    for catalogue in Sources/*/*.docc; do
+        one "docs-$(basename "$catalogue" .docc)" Scripts/docs.sh "$(basename "$catalogue" .docc)"
+    done
+}
+
+step_fuzz() { one fuzz Scripts/fuzz.sh 10; }
+
+step_selftest() {
+    [ -x Scripts/selftest.sh ] || return 0
+    local numbers
+    check selftest timeout -k 10 1200 Scripts/selftest.sh --format json --output "$logs/selftest.json"
+    local status=$?
+    if numbers=$(python3 Scripts/tests-summary.py selftest "$logs/selftest.json"); then
+        # shellcheck disable=SC2086
+        count $numbers
+        printf '   %s passed, %s failed, %s skipped\n' $numbers
+        [ $status = 0 ] || [ "$(cut -d' ' -f2 <<<"$numbers")" != 0 ] || count 0 1 0
+    else
+        count 0 1 0
+    fi
+}
+
+step_matrix() {
+    [ -x Scripts/kernel-matrix.sh ] || return 0
+    if ! command -v qemu-system-x86_64 >/dev/null; then
+        skip matrix "no qemu-system-x86_64"
+        return
+    fi
+    one matrix timeout -k 10 1500 Scripts/kernel-matrix.sh run --output "$logs/matrix" 5.10 6.1 6.12 7.3
+}
+
+step_bench() {
+    [ -x Scripts/bench.sh ] || return 0
+    one bench timeout -k 10 600 Scripts/bench.sh --smoke
+}
+
+steps=(format sources build unit canary linkage allocations example docs fuzz selftest matrix bench)
+[ $# = 0 ] || steps=("$@")
+for step in "${steps[@]}"; do
+    declare -F "step_$step" >/dev/null || { sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+done
+
+check tools install_tools || exit 1
+[ "$(id -u)" != 0 ] || [ ! -w $pool ] || reserve_huge_pages
+for step in "${steps[@]}"; do "step_$step"; done
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
