@@ -16,7 +16,10 @@ enum EventRemapCases: CaseTheme {
             try uffd.copy(from: area.source(3..<4), to: area.page(3))
             let target = try reserve(area.range.count, alignment: area.pageSize.bytes)
             let call = try BackgroundCall { try Remapping.move(area.range, to: target) }
-            try call.waitBlocked()
+            try Waiting.until("mremap waits or is refused") { call.isFinished || call.thread.state == "D" }
+            if call.isFinished, area.memory.isHugetlb, (try? call.finish()) == nil {
+                try context.skip("the kernel does not move huge pages (Linux 5.16)")
+            }
             try uffd.expectRemap(area.range, to: target.start)
             try expectEqual(try call.finish(), target.start, "new address")
             try uffd.expectNoMessage("one mremap makes one event")

@@ -43,13 +43,13 @@ enum MappingChangingCases: CaseTheme {
                 try expectEqual(error.errno, .resourceTemporarilyUnavailable, "errno of WRITEPROTECT")
                 try expectEqual(error.reason, .mappingIsChanging, "what the library makes of it")
             }
-            try expect(!PagemapEntry(of: area.address(0)).isProtected, "page 0 is not protected")
+            try area.expectProtected([], "after a refusal")
             try uffd.register(area.range, modes: [.missing, .writeProtect])
             try uffd.wake(area.range)
             try uffd.expectRemove(area.page(3))
             try call.finish()
             try uffd.writeProtect(area.page(0), .protect)
-            try expect(PagemapEntry(of: area.address(0)).isProtected, "page 0 is protected afterwards")
+            try area.expectProtected([0], "afterwards")
         },
         SelftestCase(
             "mmap-changing-rwprotect", on: .all,
