@@ -124,7 +124,7 @@ def check(directory, series, expected_path, accept):
     print(f"{series} ({release}), {seconds} s: {'; '.join(summary) or 'no results'}: {verdict}", flush=True)
     for problem in problems:
         print(f"    {problem}", flush=True)
-    if accept and all(results is not None for results, _ in halves.values()):
+    if accept and not problems:
         save_expected(expected_path, release, seen)
     return 1 if problems else 0
 

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Tests the kernel matrix's reports, and that docs/kernel-matrix.md is what the expected outcomes say. Boots nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python3 -B -m unittest -q Tests/KernelMatrix/test_report.py
+Scripts/kernel-matrix.sh table --check

@@ -1,0 +1,100 @@
+"""Tests of the matrix's reports. Run by Scripts/check-matrix.sh."""
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "Scripts/matrix"))
+import report  # noqa: E402
+import table  # noqa: E402
+
+
+class Report(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.results = Path(temporary.name) / "6.1"
+        self.expected = Path(temporary.name) / "expected/6.1.json"
+        self.results.mkdir()
+        self.put("release", "6.1.0-56\n")
+        self.put("seconds", "7\n")
+        for who in report.WHO:
+            self.put(f"{who}.death", "")
+        self.guest("root", ("copy", "anon", "pass", None), ("copy", "shmem", "pass", None), ("api", None, "pass", None))
+        self.guest("user", ("copy", "anon", "skip", "6.1.0-56 has no x"))
+
+    def put(self, name, text):
+        (self.results / name).write_text(text)
+
+    def guest(self, who, *results):
+        keys = ("case", "memory", "outcome", "reason")
+        rows = [dict(zip(keys, result), seconds=0.5, detail=None) for result in results]
+        self.put(f"{who}.json", json.dumps({"results": rows}))
+
+    def check(self, accept=False):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            code = report.check(self.results, "6.1", self.expected, accept)
+        return code, output.getvalue()
+
+    def test_accepted_outcomes_are_expected(self):
+        self.assertEqual(self.check()[0], 1, "nothing was accepted yet")
+        self.assertEqual(self.check(accept=True)[0], 0)
+        self.assertEqual(self.check()[0], 0)
+        kept = json.loads(self.expected.read_text())
+        self.assertEqual(kept["root"], {"pass": {"copy": "anon shmem", "api": "-"}})
+        self.assertEqual(kept["user"], {"skip: this kernel has no x": {"copy": "anon"}})
+
+    def test_every_change_is_told(self):
+        self.check(accept=True)
+        self.guest("root", ("copy", "anon", "skip", "no swap"), ("new", "anon", "pass", None), ("api", None, "pass", None))
+        code, output = self.check()
+        self.assertEqual(code, 1)
+        self.assertIn("root: copy on anon: pass -> skip: no swap\n", output)
+        self.assertIn("root: copy on shmem: pass -> nothing\n", output)
+        self.assertIn("root: new on anon: nothing -> pass\n", output)
+        self.assertNotIn("api", output)
+
+    def test_a_changed_reason_is_a_change(self):
+        self.check(accept=True)
+        self.guest("user", ("copy", "anon", "skip", "another"))
+        self.assertIn("user: copy on anon: skip: this kernel has no x -> skip: another", self.check()[1])
+
+    def test_failures_are_never_accepted(self):
+        self.guest("root", ("copy", "anon", "fail", "wrong byte"))
+        code, output = self.check(accept=True)
+        self.assertEqual(code, 1)
+        self.assertIn("root: copy on anon: nothing -> fail: wrong byte", output)
+        self.assertFalse(self.expected.exists())
+
+    def test_a_dead_guest_is_a_result(self):
+        self.check(accept=True)
+        (self.results / "user.json").unlink()
+        self.put("user.death", "Kernel panic - not syncing: x\n")
+        code, output = self.check(accept=True)
+        self.assertEqual(code, 1)
+        self.assertIn("user: no results: Kernel panic - not syncing: x", output)
+        suites = {suite.get("name"): suite for suite in xml.parse(self.results / "junit.xml").getroot()}
+        self.assertEqual(suites["6.1.user"].get("errors"), "1")
+        self.assertEqual((suites["6.1.root"].get("tests"), suites["6.1.root"].get("failures")), ("3", "0"))
+
+    def test_cut_off_results_are_no_results(self):
+        self.put("root.json", '{"results": [')
+        self.put("root.exit", "137\n")
+        self.assertIn("root: no results: exit 137", self.check()[1])
+
+    def test_the_page_follows_the_expected_outcomes(self):
+        self.check(accept=True)
+        page = "\n".join(table.markdown(table.load_all(self.expected.parent)))
+        self.assertIn("| `copy` | ✓ |", page)
+        self.assertIn("| this kernel has no x | `copy` | every series |", page)
+        self.assertEqual(table.series_key("6.12") > table.series_key("6.9"), True)
+
+
+if __name__ == "__main__":
+    unittest.main()
