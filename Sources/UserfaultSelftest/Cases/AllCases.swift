@@ -36,6 +36,7 @@ package enum AllCases {
         WriteProtectAsyncCases.self,
         FillCases.self,
         FillErrorsCases.self,
+        SigbusCases.self,
         StressCases.self,
         ReadWriteProtectCases.self,
     ]
