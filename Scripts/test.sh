@@ -63,6 +63,7 @@ step_format() { one format swift format lint --strict --recursive Sources Tests 
 step_sources() {
     one sources Scripts/check-sources.sh
     [ ! -x Scripts/check-workflows.sh ] || one workflows Scripts/check-workflows.sh
+    one matrix-reports Scripts/check-matrix.sh
 }
 
 # Warnings are errors in every target of the package.
