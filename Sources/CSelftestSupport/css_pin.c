@@ -70,6 +70,21 @@ int64_t css_write_directly(int file, uintptr_t address, size_t length)
     return count < 0 ? -errno : count;
 }
 
+int css_hold_page(uintptr_t address)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
+        return -errno;
+    struct iovec memory = {.iov_base = (void *)address, .iov_len = 1};
+    ssize_t count = vmsplice(ends[1], &memory, 1, 0);
+    int error = errno;
+    close(ends[1]);
+    if (count == 1)
+        return ends[0];
+    close(ends[0]);
+    return -error;
+}
+
 int64_t css_splice_byte(uintptr_t address, uint8_t *byte)
 {
     int ends[2];

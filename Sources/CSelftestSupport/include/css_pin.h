@@ -18,6 +18,9 @@ int css_unpin_by_gup_test(int interface);
 // Writes memory to `file`, opened with O_DIRECT, from offset 0: pins it for reading for as long as that takes.
 int64_t css_write_directly(int file, uintptr_t address, size_t length);
 
+// Puts a page's reference into a pipe: the page is held, not pinned, until the descriptor that this answers is closed.
+int css_hold_page(uintptr_t address);
+
 // Takes one byte of memory by reference through a pipe, and reads it from there: the number of bytes, or -errno.
 int64_t css_splice_byte(uintptr_t address, uint8_t *byte);
 

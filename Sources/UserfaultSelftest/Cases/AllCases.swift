@@ -26,6 +26,7 @@ package enum AllCases {
         MoveModelCases.self,
         MoveObstacleCases.self,
         MoveErrorCases.self,
+        MoveBusyCases.self,
         WriteProtectCases.self,
         WriteProtectSurvivalCases.self,
         ProtectErrorCases.self,
@@ -39,6 +40,8 @@ package enum AllCases {
         SigbusCases.self,
         StressCases.self,
         ReadWriteProtectCases.self,
+        ReadWriteProtectModelCases.self,
+        SetModeCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

@@ -130,7 +130,7 @@ enum MoveModelCases: CaseTheme {
         try uffd.move(from: source.range.start, to: destination.range)
         try destination.expectView(1, seed: 3)
         Pattern.write(seed: 5, page: 2, at: destination.address(2), count: PageSize.base.bytes)
-        try destination.swapOut(0..<4)
+        try destination.swapOut(0..<4, isProven: true)
         for (page, seed) in [(0, 0), (1, 3), (2, 5), (3, 0)] as [(Int, UInt8)] {
             try destination.expectView(page, seed: seed, "after swapping a moved page")
         }
@@ -223,7 +223,7 @@ enum MoveModelCases: CaseTheme {
         try expectPatterns(0..<5, at: destination.address(1), "moved pages, swapped in")
         try source.expectZeroView(2)
         try source.expectView(5)
-        try destination.swapOut(1..<6)
+        try destination.swapOut(1..<6, isProven: true)
         try expectPatterns(0..<5, at: destination.address(1), "moved pages, swapped once more")
         try uffd.expectNoMessage("swapped pages are not missing")
     }

@@ -86,8 +86,11 @@ enum MoveObstacleCases: CaseTheme {
         try expectPatterns(3..<5, at: destination.address(3), "pages behind the hole")
         try uffd.zeropage(destination.page(2))
         try touches[1].finish(with: 0)
-        // Nothing but holes, also in page tables that were never made.
-        let empty = try Area(context, pages: 8)
+        // Nothing but holes, also where no page table was ever made.
+        let empty = try Area(context, pages: 2 * Area.hugePageCount, alignment: Area.hugePageBytes)
+        try expectEqual(
+            uffd.raw(.move, destination.pages(5..<8), source: empty.address(Area.hugePageCount - 1)),
+            .failed(.noSuchFileOrDirectory), "MOVE of holes alone, not allowed")
         try expectEqual(
             uffd.raw(.move, destination.pages(5..<8), source: empty.address(0), mode: 2), .done(3 * base),
             "MOVE of holes alone")

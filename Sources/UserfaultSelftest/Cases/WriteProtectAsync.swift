@@ -72,6 +72,32 @@ enum WriteProtectAsyncCases: CaseTheme {
             "PAGEMAP_SCAN tells present, zero, swapped and empty pages apart, by masks and their inverse",
             requires: requires + [.swap], covers: ["part5.44"], body: categories),
         SelftestCase(
+            "scan-empty", on: .smallPages,
+            "PAGEMAP_SCAN counts pages that were never touched as written, and with WP_MATCHING protects them",
+            requires: requires, covers: ["part5.44"]
+        ) { context in
+            // So large that there are no page tables for its middle.
+            let area = try Area(context, pages: 3 * Area.hugePageCount, alignment: Area.hugePageBytes)
+            let uffd = try UserfaultFD(features: .writeProtectAsync)
+            try uffd.register(area.range, modes: .writeProtect)
+            let scan = try PagemapScan()
+            let look = PagemapScan.Query(all: .written, reported: .written)
+            try expectEqual(try scan.scan(area.range, for: look).regions.map(\.range), [area.range], "written")
+            try area.expectProtected([], "after looking")
+            let middle = area.pages(Area.hugePageCount + 5..<2 * Area.hugePageCount - 5)
+            try expectEqual(try scan.scan(middle, for: .takeWritten).regions.map(\.range), [middle], "taken")
+            try expectEqual(try scan.scan(middle, for: look).regions, [], "written after it was taken")
+            let entries = try PagemapEntry.entries(of: area.range)
+            try expectEqual(
+                entries.indices.filter { entries[$0].isProtected }.count, middle.count / PageSize.base.bytes,
+                "protected pages")
+            _ = Touch.store(middle.start, 1)
+            try expectEqual(
+                try scan.scan(middle, for: look).regions.map(\.range),
+                [AddressRange(start: middle.start, count: PageSize.base.bytes)], "written after one write")
+            try uffd.expectNoMessage("asynchronous faults make none")
+        },
+        SelftestCase(
             "scan-errors", on: [.anon],
             "PAGEMAP_SCAN refuses wrong sizes, flags, categories, addresses and pointers",
             requires: [.features(.writeProtectAsync)], covers: ["part5.44"], body: errors),
@@ -270,6 +296,11 @@ enum WriteProtectAsyncCases: CaseTheme {
             "regions")
         try expectEqual(
             regions.filter { !$0.range.contains(area.address(5)) }.map(\.categories), right.map(\.1), "categories")
+        // A protected page is not written when it is out, either.
+        try area.swapOut(4..<5)
+        let out = try scan.scan(area.page(4), for: .init(any: all, reported: all)).regions
+        try expectEqual(out.map(\.categories), [.swapped], "categories of a protected page that is swapped out")
+        try area.expectView(4)
         let neither = try scan.scan(
             area.pages(0..<5), for: .init(all: [.present, .zeroPage], inverted: .zeroPage, reported: .present)
         ).regions

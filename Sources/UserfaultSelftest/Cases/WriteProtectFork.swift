@@ -26,6 +26,74 @@ enum WriteProtectForkCases: CaseTheme {
             covers: ["A.31", "A.32", "A.33", "A.34", "A.35"]
         ) { try forkPinned($0, reported: true) },
         SelftestCase(
+            "wp-fork-swapped", on: [.anon, .shmemPrivate, .tmpfsPrivate],
+            "a child's swapped pages are write-protected with EVENT_FORK, and are not without",
+            requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root, .swap],
+            covers: ["part5.13"]
+        ) { context in
+            for reported in [false, true] {
+                let area = try Area(context)
+                let descriptor = Handler.Descriptor(try UserfaultFD(features: reported ? .eventFork : []))
+                try descriptor.uffd.register(area.range, modes: .writeProtect)
+                area.fillView()
+                try descriptor.uffd.writeProtect(area.pages(1..<3), .protect)
+                try area.swapOut(0..<4)
+                try expectChild(of: area, descriptor, protected: reported, "pages swapped out")
+                try area.expectProtected([1, 2], "in the parent")
+                try descriptor.uffd.expectNoMessage("nothing was written")
+            }
+        },
+        SelftestCase(
+            "wp-fork-huge", on: [.anon],
+            "a child's huge page is write-protected with EVENT_FORK, and is not without",
+            requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root, .transparentHugePages],
+            covers: ["part5.13"]
+        ) { context in
+            for reported in [false, true] {
+                let area = try Area.transparentHuge(context, count: 1)
+                let descriptor = Handler.Descriptor(try UserfaultFD(features: reported ? .eventFork : []))
+                try descriptor.uffd.register(area.range, modes: .writeProtect)
+                try descriptor.uffd.writeProtect(area.range, .protect)
+                let places = [0, 9, area.pageCount - 1].map { area.address($0) }
+                let steps = places.map { Child.Step.pagemap($0) }
+                let child = reported ? try Child.reported(by: descriptor, steps) : try Child(steps)
+                try child.finish()
+                for step in places.indices {
+                    try expectEqual(
+                        try child.pagemap(step).isProtected, reported, "protection of the child's huge page")
+                }
+                try area.expectProtected(Array(0..<area.pageCount), "in the parent")
+                try descriptor.uffd.expectNoMessage("nothing was written")
+            }
+        },
+        SelftestCase(
+            "wp-fork-markers", on: .all,
+            "a child has the protection of pages that are not there with EVENT_FORK, and has it not without",
+            requires: [.writeProtectFaults, .features([.eventFork, .writeProtectUnpopulated]), .root],
+            covers: ["part5.13"]
+        ) { context in
+            for reported in [false, true] {
+                let area = try Area(context)
+                let features: UserfaultFD.Features =
+                    reported ? [.eventFork, .writeProtectUnpopulated] : .writeProtectUnpopulated
+                let descriptor = Handler.Descriptor(try UserfaultFD(features: features))
+                // Something mapped, so that there are page tables to copy.
+                _ = Touch.store(area.address(0), 1)
+                try descriptor.uffd.register(area.range, modes: .writeProtect)
+                try descriptor.uffd.writeProtect(area.pages(1..<3), .protect)
+                let steps = (0..<4).map { Child.Step.pagemap(area.address($0)) }
+                let child = reported ? try Child.reported(by: descriptor, steps) : try Child(steps)
+                try child.finish()
+                for page in 0..<4 {
+                    try expectEqual(
+                        try child.pagemap(page).isProtected, reported && (1...2).contains(page),
+                        "protection of the child's page \(page)")
+                }
+                try area.expectProtected([1, 2], "in the parent")
+                try descriptor.uffd.expectNoMessage("nothing was written")
+            }
+        },
+        SelftestCase(
             "wp-fork-events", on: .all,
             "with EVENT_FORK a child's write to a protected page is a message on the child's userfaultfd, and each "
                 + "process' protection is its own",

@@ -46,6 +46,52 @@ enum WriteProtectHugeCases: CaseTheme {
             try area.expectProtected([], "after unprotecting all")
         },
         SelftestCase(
+            "wp-huge-mprotect", on: [.anon],
+            "the protection of a whole huge page outlasts mprotect",
+            requires: [.writeProtectFaults, .transparentHugePages], covers: ["part5.13"]
+        ) { context in
+            let area = try Area.transparentHuge(context, count: 1)
+            let uffd = try UserfaultFD()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.range, .protect)
+            for protection in [MemoryProtection.read, .readWrite, .none, .readWrite] {
+                try area.view.protect(protection)
+                try area.expectProtected(Array(0..<area.pageCount), "after mprotect to \(protection)")
+            }
+            try expectEqual(try area.hugeBytes(), area.range.count, "bytes in huge pages after mprotect")
+            let touch = try Touch.write(area.address(9), 0xEE)
+            try uffd.expectFault(at: area.address(9), [.write, .writeProtect])
+            try uffd.writeProtect(area.range, .unprotect)
+            try touch.finish(with: 0xEE)
+            try area.expectProtected([], "after unprotecting all")
+            try expectEqual(Touch.store(area.address(11), 1), .byte(1), "a write afterwards")
+        },
+        SelftestCase(
+            "wp-collapse-alias", on: [.shmem],
+            "making a huge page of a file through another mapping leaves this mapping's protection",
+            requires: [.writeProtectFaults, .shmemHugePages, .features(.poison)], covers: ["part5.13", "part5.47"]
+        ) { context in
+            let area = try Area(context, pages: Area.hugePageCount, alignment: Area.hugePageBytes)
+            let uffd = try UserfaultFD()
+            area.fillView()
+            let aligned = try Mapping(area.file!, placement: .at(try Area.freeHugePage()))
+            for page in 0..<area.pageCount { _ = Touch.load(aligned.page(page).start) }
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(3..<6), .protect)
+            // One mapped, one not.
+            try area.zapView(area.page(4))
+            let collapsed = Result { () throws(UserfaultError) in try aligned.advise(.collapse) }
+            context.record("MADV_COLLAPSE of the alias: \(collapsed)")
+            try area.expectProtected([3, 4, 5], "after MADV_COLLAPSE of the alias")
+            for page in [3, 4] {
+                let touch = try Touch.write(area.address(page), 0xEE)
+                try uffd.expectFault(at: area.address(page), [.write, .writeProtect])
+                try uffd.writeProtect(area.page(page), .unprotect)
+                try touch.finish(with: 0xEE)
+            }
+            for page in 5..<area.pageCount { try area.expectView(page) }
+        },
+        SelftestCase(
             "wp-huge-part", on: [.anon],
             "protecting some pages of a transparent huge page protects those and no others",
             requires: [.writeProtectFaults, .transparentHugePages], covers: ["part5.13"]

@@ -29,6 +29,26 @@ enum WriteProtectRemapCases: CaseTheme {
             requires: requires + [.transparentHugePages, .swap], covers: ["part5.34"]
         ) { try remap($0, try .transparentHuge($0, count: 1), swapped: true) },
         SelftestCase(
+            "wp-mremap-tables", on: [.anon, .shmem, .shmemPrivate],
+            "mremap without EVENT_REMAP strips the write-protection where it moves whole page tables",
+            requires: requires + [.features(.writeProtectUnpopulated)], covers: ["part5.34"]
+        ) { context in
+            let pages = Area.hugePageCount
+            let area = try Area(context, pages: 2 * pages, alignment: Area.hugePageBytes)
+            let target = try Area(context, pages: 2 * pages, alignment: Area.hugePageBytes)
+            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
+            for page in [0, 7, pages + 1] { _ = Touch.store(area.address(page), 1) }
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.range, .protect)
+            try area.expectProtected(Array(0..<2 * pages), "before mremap")
+            _ = try Remapping.move(area.range, to: target.range)
+            try target.expectProtected([], "after mremap")
+            for page in [0, 3, 7, pages + 1] {
+                try expectEqual(Touch.store(target.address(page), 2), .byte(2), "a write after mremap")
+            }
+            try uffd.expectNoMessage("the moved mapping is not registered")
+        },
+        SelftestCase(
             "wp-mremap-unpopulated", on: .all,
             "mremap without EVENT_REMAP strips the markers of pages that are not there",
             requires: requires + [.features(.writeProtectUnpopulated)], covers: ["part5.34"]

@@ -17,6 +17,23 @@ enum WriteProtectSurvivalCases: CaseTheme {
             "protection outlasts swapping out and in, and can be set and lifted while a page is out",
             requires: [.writeProtectFaults, .swap], covers: ["part5.13"], body: swapped),
         SelftestCase(
+            "wp-dropped-swapped", on: .smallPages,
+            "MADV_DONTNEED of a protected page that is swapped out does as for one that is not",
+            requires: [.writeProtectFaults, .swap, .features(.writeProtectUnpopulated)], covers: ["part5.13"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            area.fillView()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            try area.swapOut(0..<4)
+            try area.zapView()
+            try area.expectProtected(area.memory == .anon ? [] : [1, 2], "after MADV_DONTNEED")
+            try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write to a page that was never protected")
+            if area.memory != .anon { try expectWriteFault(area, 1, uffd) }
+            try uffd.expectNoMessage("all is resolved")
+        },
+        SelftestCase(
             "wp-mprotect", on: .all,
             "protection outlasts mprotect to read-only, to nothing and back; a write is refused by mprotect first",
             requires: [.writeProtectFaults], covers: ["part5.13"], body: mprotected),
@@ -114,6 +131,14 @@ enum WriteProtectSurvivalCases: CaseTheme {
             return try uffd.expectNoMessage("nothing is protected")
         }
         try area.expectProtected([1, 2], "after MADV_DONTNEED")
+        try area.zapView()
+        try area.expectProtected([1, 2], "after MADV_DONTNEED where nothing is mapped")
+        try uffd.writeProtect(area.page(2), .unprotect)
+        try area.expectProtected([1], "after unprotecting a page that is not mapped")
+        try uffd.writeProtect(area.page(2), .protect)
+        try area.view.protect(.none)
+        try area.view.protect(.readWrite)
+        try area.expectProtected([1, 2], "after mprotect where nothing is mapped")
         try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write to a page that was never protected")
         try area.expectView(2, seed: area.memory.isPrivate ? 0 : 2, "read in anew")
         try area.expectProtected([1, 2], "after reading")

@@ -61,6 +61,24 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             "wp-marker-write", on: .pageCache, markerWriteSummary,
             requires: [.writeProtectFaults], covers: ["part5.13"], body: markerWrite),
         SelftestCase(
+            "wp-empty-tables", on: .all,
+            "pages are protected also where there are no page tables yet",
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"]
+        ) { context in
+            let count = context.memory.isHugetlb ? 4 : 3 * Area.hugePageCount
+            let area = try Area(context, pages: count, alignment: Area.hugePageBytes)
+            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
+            try uffd.register(area.range, modes: .writeProtect)
+            let middle = count / 3..<2 * count / 3
+            try uffd.writeProtect(area.pages(middle), .protect)
+            try area.expectProtected(Array(middle), "where nothing was ever mapped")
+            let touch = try Touch.write(area.address(middle.lowerBound), 1)
+            try uffd.expectFault(at: area.address(middle.lowerBound), [.write, .writeProtect])
+            try uffd.writeProtect(area.pages(middle), .unprotect)
+            try touch.finish(with: 1)
+            try area.expectProtected([], "after unprotecting")
+        },
+        SelftestCase(
             "wp-marker-missing", on: .all,
             "where missing faults are registered too, a write to a protected hole is first a missing fault, then WP",
             requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"],

@@ -20,6 +20,13 @@ extension Area {
     /// Base pages in it.
     package static var hugePageCount: Int { hugePageBytes / PageSize.base.bytes }
 
+    /// A free address where one transparent huge page can lie.
+    package static func freeHugePage() throws -> UInt {
+        let reservation = try Mapping(anonymous: 2 * hugePageBytes, protection: .none, options: .noReserve)
+        let start = reservation.range.start
+        return (start + UInt(hugePageBytes) - 1) & ~UInt(hugePageBytes - 1)
+    }
+
     /// How many bytes of the view are mapped as whole huge pages.
     package func hugeBytes() throws -> Int {
         let account = try MappingAccount(holding: range.start)

@@ -73,8 +73,10 @@ extension Area {
 
     /// Has pages of the view swapped out; a skip where the kernel will not.
     ///
-    /// - Parameter pages: Which, all of them present.
-    package func swapOut(_ pages: Range<Int>) throws {
+    /// - Parameters:
+    ///   - pages: Which, all of them present.
+    ///   - isProven: They have been swapped out before, so that it is a failure where they cannot be again.
+    package func swapOut(_ pages: Range<Int>, isProven: Bool = false) throws {
         try alias?.advise(.dontNeed)
         let part = self.pages(pages)
         let isAnonymous = !(try PagemapEntry(of: part.start).isFile)
@@ -85,7 +87,8 @@ extension Area {
                 guard isAnonymous else { return try !isResident(pages) }
                 return try PagemapEntry.entries(of: part).allSatisfy { $0.isSwapped && !$0.isPresent }
             }
-        } catch is CaseFailure {
+        } catch let failure as CaseFailure {
+            if isProven { throw failure }
             throw CaseSkip("MADV_PAGEOUT did not swap the pages out")
         }
     }
