@@ -30,6 +30,7 @@ package enum AllCases {
         WriteProtectCases.self,
         WriteProtectSurvivalCases.self,
         ProtectErrorCases.self,
+        CopySourceCases.self,
         WriteProtectUnpopulatedCases.self,
         WriteProtectForkCases.self,
         WriteProtectRemapCases.self,
@@ -42,6 +43,8 @@ package enum AllCases {
         ReadWriteProtectCases.self,
         ReadWriteProtectModelCases.self,
         SetModeCases.self,
+        ZeropageCases.self,
+        PoisonCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

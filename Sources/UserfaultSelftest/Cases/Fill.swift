@@ -39,6 +39,7 @@ enum FillCases: CaseTheme {
         for call in try FillCall.working(on: context.memory) {
             for pages in [0..<1, 1..<3, 3..<4] {
                 let trial = try FillTrial(call, context)
+                defer { trial.end() }
                 let blocks = try trial.area.blocks()
                 try expectEqual(trial.fill(pages), trial.done(pages.count), "\(call) of pages \(pages)")
                 try trial.area.expectUnmapped(0..<pages.lowerBound, "\(call) was not asked for it")
@@ -71,6 +72,7 @@ enum FillCases: CaseTheme {
     private static func wakes(_ context: CaseContext) throws {
         for call in try FillCall.working(on: context.memory) {
             let trial = try FillTrial(call, context)
+            defer { trial.end() }
             let first = try trial.blockedReader(0)
             let inside = try [1, 1, 1, 2].map { try trial.blockedReader($0) }
             let last = try trial.blockedReader(3)
@@ -92,6 +94,7 @@ enum FillCases: CaseTheme {
     private static func doNotWake(_ context: CaseContext) throws {
         for call in try FillCall.working(on: context.memory) {
             let trial = try FillTrial(call, context)
+            defer { trial.end() }
             let touches = try [1, 1, 2].map { try trial.blockedReader($0) }
             func allAsleep(_ why: String, _ trial: FillTrial) throws {
                 for touch in touches { try touch.thread.expectStillAsleep(why) }
@@ -117,41 +120,46 @@ enum FillCases: CaseTheme {
 
     private static func partial(_ context: CaseContext) throws {
         for call in try FillCall.working(on: context.memory) {
-            let trial = try FillTrial(call, context)
-            let area = trial.area
-            let obstacle = try area.source(2..<3, seed: 3)
-            let first: FillCall = call == .continue ? .continue : .copy
-            if call == .continue { try area.fillFile(2, seed: 3) }
-            try expectEqual(
-                trial.uffd.raw(first, area.page(2), source: obstacle.range.start), trial.done(1), "the obstacle")
-            var before = try PageState(area, page: 2, aliasIsMapped: first == .continue || !area.memory.isPrivate)
-            let touches = try [0, 1, 3].map { try trial.blockedReader($0) }
-
-            try expectEqual(trial.fill(0..<4), .partial(2 * area.pageSize.bytes), "\(call) up to page 2")
-            for page in 0..<2 { try trial.finish(touches[page], page: page) }
-            try touches[2].thread.expectStillAsleep("\(call) did not come so far")
-            try trial.uffd.expectWaiters(pending: 0, total: 1)
-            try trial.expectFilled(0..<2)
-            try area.expectUnmapped(3..<4, "\(call) did not come so far")
-            before.blocks = try area.blocks()
-            for pages in [2..<4, 2..<3] {
-                try expectEqual(trial.fill(pages), .failed(.fileExists), "\(call) of pages \(pages)")
-            }
-            try PageState(area, page: 2, aliasIsMapped: first == .continue || !area.memory.isPrivate)
-                .expectUnchanged(since: before, by: "the \(call)s that met it")
-            try touches[2].thread.expectStillAsleep("a refused \(call) wakes nobody")
-            try expectEqual(trial.fill(3..<4), trial.done(1), "\(call) of the page behind")
-            try trial.finish(touches[2], page: 3)
-
-            // With DONTWAKE a fill that stops on its way wakes nobody either.
-            try area.zapView(area.page(0))
-            if call != .continue && !area.memory.isPrivate { try area.punchHole(0..<1) }
-            let again = try trial.blockedReader(0)
-            try expectEqual(trial.fill(0..<2, mode: 1), .partial(area.pageSize.bytes), "\(call) with DONTWAKE")
-            try again.thread.expectStillAsleep("\(call) was told not to wake")
-            try trial.uffd.wake(area.page(0))
-            try trial.finish(again, page: 0)
+            for wakes in [true, false] { try partial(context, call, wakes: wakes) }
         }
+    }
+
+    /// Fills four pages of which the third is there already.
+    private static func partial(_ context: CaseContext, _ call: FillCall, wakes: Bool) throws {
+        let trial = try FillTrial(call, context)
+        defer { trial.end() }
+        let area = trial.area
+        let obstacle = try area.source(2..<3, seed: 3)
+        if call == .continue { try area.fillFile(2, seed: 3) }
+        let first: FillCall = call == .continue ? .continue : .copy
+        try expectEqual(
+            trial.uffd.raw(first, area.page(2), source: obstacle.range.start), trial.done(1), "the obstacle")
+        let hasFilePage = call == .continue || !area.memory.isPrivate
+        var before = try PageState(area, page: 2, aliasIsMapped: hasFilePage)
+        let touches = try [0, 1, 3].map { try trial.blockedReader($0) }
+
+        try expectEqual(
+            trial.fill(0..<4, mode: wakes ? 0 : 1), .partial(2 * area.pageSize.bytes), "\(call) up to page 2")
+        before.blocks = try area.blocks()
+        if !wakes {
+            for touch in touches { try touch.thread.expectStillAsleep("\(call) was told not to wake") }
+            try trial.uffd.expectWaiters(pending: 0, total: 3)
+            try trial.uffd.wake(area.pages(0..<2))
+        }
+        for page in 0..<2 { try trial.finish(touches[page], page: page) }
+        try touches[2].thread.expectStillAsleep("\(call) did not come so far")
+        try trial.uffd.expectWaiters(pending: 0, total: 1)
+        try trial.expectFilled(0..<2)
+        try area.expectUnmapped(3..<4, "\(call) did not come so far")
+        for pages in [2..<4, 2..<3] {
+            try expectEqual(trial.fill(pages), .failed(.fileExists), "\(call) of pages \(pages)")
+        }
+        try PageState(area, page: 2, aliasIsMapped: hasFilePage)
+            .expectUnchanged(since: before, by: "the \(call)s that met it")
+        try touches[2].thread.expectStillAsleep("a refused \(call) wakes nobody")
+        try expectEqual(trial.fill(3..<4), trial.done(1), "\(call) of the page behind")
+        try trial.finish(touches[2], page: 3)
+        try trial.uffd.expectNoMessage("every fault was resolved")
     }
 
     private static func anyMode(_ context: CaseContext) throws {
@@ -160,6 +168,7 @@ enum FillCases: CaseTheme {
             for modes in [.missing, .minor, .writeProtect, [.missing, .minor]] as [UserfaultFD.RegisterModes]
             where modes.areLawful(on: context.memory, features) {
                 let trial = try FillTrial(call, context, modes: modes)
+                defer { trial.end() }
                 try expectEqual(trial.fill(1..<3), trial.done(2), "\(call) of memory registered for \(modes)")
                 try trial.expectFilled(1..<3)
                 try trial.area.expectUnmapped(0..<1)
@@ -174,6 +183,7 @@ enum FillCases: CaseTheme {
             let modes: UserfaultFD.RegisterModes =
                 call == .continue ? [.minor, .writeProtect] : [.missing, .writeProtect]
             let trial = try FillTrial(call, context, modes: modes)
+            defer { trial.end() }
             let area = trial.area
             let answer = trial.fill(0..<3, mode: 1 << 1)
             if call == .continue && answer == .refused(.invalidArgument) {
@@ -215,6 +225,7 @@ enum FillCases: CaseTheme {
         for call in try FillCall.working(on: context.memory) where call != .poison {
             for protection in [.read, .none] as [MemoryProtection] {
                 let trial = try FillTrial(call, context)
+                defer { trial.end() }
                 try trial.area.view.protect(protection)
                 try expectEqual(trial.fill(1..<3), trial.done(2), "\(call)")
                 try trial.area.expectMapped(1..<3)

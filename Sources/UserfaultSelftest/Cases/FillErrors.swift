@@ -30,6 +30,7 @@ enum FillErrorsCases: CaseTheme {
     private static func validation(_ context: CaseContext) throws {
         for call in try FillCall.offered() {
             let trial = try FillTrial(call, context)
+            defer { trial.end() }
             let touch = try trial.blockedReader(1)
             let start = trial.area.address(1)
             let page = trial.area.pageSize.bytes
@@ -74,6 +75,7 @@ enum FillErrorsCases: CaseTheme {
     private static func argument(_ context: CaseContext) throws {
         for call in try FillCall.working(on: context.memory) {
             let trial = try FillTrial(call, context)
+            defer { trial.end() }
             let touch = try trial.blockedReader(1)
             // Two pages: the argument's output word, its last 8 bytes, is the first of the second page.
             let pages = try Mapping(anonymous: 2 * PageSize.base.bytes)
@@ -112,6 +114,7 @@ enum FillErrorsCases: CaseTheme {
     private static func notRegistered(_ context: CaseContext) throws {
         for call in try FillCall.offered() {
             let trial = try FillTrial(call, context, pages: 5, modes: .missing)
+            defer { trial.end() }
             let area = trial.area
             let blocks = try area.blocks()
             func refuses(_ what: String, start: UInt, _ pages: Int, _ trial: FillTrial) throws {
@@ -148,6 +151,7 @@ enum FillErrorsCases: CaseTheme {
         let memory = context.memory
         for call in try FillCall.offered() {
             let trial = try FillTrial(call, context)
+            defer { trial.end() }
             let blocks = try trial.area.blocks()
             let base = PageSize.base.bytes
             let page = trial.area.address(1)
@@ -174,6 +178,7 @@ enum FillErrorsCases: CaseTheme {
         let calls: [FillCall] = [.copy, .continue]
         for call in try FillCall.working(on: context.memory) where calls.contains(call) {
             let trial = try FillTrial(call, context)
+            defer { trial.end() }
             let touch = try trial.blockedReader(1)
             let blocks = try trial.area.blocks()
             // A kernel that does not know the mode of CONTINUE (before 6.4) refuses it unseen.

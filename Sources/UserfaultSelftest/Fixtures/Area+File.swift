@@ -54,6 +54,18 @@ extension Area {
         }
     }
 
+    /// Makes one huge page of the view's pages; what has one reference too many cannot be collapsed.
+    package func collapseView(_ context: CaseContext, file: String = #fileID, line: Int = #line) throws {
+        var answer: CInt = 0
+        // Pages on their way to another processor's list are busy for a moment.
+        for _ in 0..<10 {
+            answer = cuffd_madvise(UInt64(range.start), range.count, Advice.collapse.rawValue)
+            if answer != -Errno.resourceTemporarilyUnavailable.rawValue { break }
+        }
+        if answer == -Errno.invalidArgument.rawValue { try context.skip("this kernel cannot collapse such memory") }
+        try expectEqual(answer, 0, "answer of MADV_COLLAPSE", file: file, line: line)
+    }
+
     /// Fails unless nothing is mapped at these pages of the view: no page, no swap entry, no marker that shows.
     package func expectUnmapped(
         _ indices: Range<Int>, _ why: @autoclosure () -> String = "nothing was done to it", file: String = #fileID,
@@ -75,12 +87,21 @@ extension Area {
         for index in indices {
             let entry = try PagemapEntry(of: address(index))
             try expect(entry.isPresent, "page \(index) of the view is mapped", seen: "\(entry)", file: file, line: line)
-            try expectEqual(
-                entry.isProtected, isProtected, "protection of page \(index) of the view", file: file, line: line)
+            if PagemapEntry.showsProtection {
+                try expectEqual(
+                    entry.isProtected, isProtected, "protection of page \(index) of the view", file: file, line: line)
+            }
             if let isFile {
                 try expectEqual(
                     entry.isFile, isFile, "whether page \(index) of the view is the file's", file: file, line: line)
             }
         }
     }
+}
+
+extension PageSize {
+    /// What one entry of a page table's second level maps: 2 MiB where base pages have 4 KiB.
+    static let transparentHuge =
+        ProcFile.line("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+        .flatMap { Int($0) }.flatMap { PageSize(bytes: $0) } ?? .twoMiB
 }

@@ -23,6 +23,14 @@ package final class FillTrial: Sendable {
         try uffd.register(area.range, modes: modes ?? (area.isMinor(for: call) ? .minor : .missing))
         source = try area.source(0..<pages, seed: Self.seed)
         if area.isMinor(for: call) { try area.fillFile(seed: Self.seed) }
+        // Like the area, until the process ends: threads may wait for the descriptor.
+        _ = Unmanaged.passRetained(self)
+    }
+
+    /// Gives the area's pages back, so that a next trial in the same process can have them.
+    package func end() {
+        try? area.zapView()
+        try? area.file?.resize(to: 0)
     }
 
     /// Makes the call for pages of the area.

@@ -32,6 +32,11 @@ package struct RawAnswer: Equatable, Sendable, CustomStringConvertible {
         RawAnswer(errno: Errno.resourceTemporarilyUnavailable.rawValue, word: Int64(bytes))
     }
 
+    /// Fails unless all of it was done.
+    package func expectDone(_ bytes: Int, file: String = #fileID, line: Int = #line) throws(CaseFailure) {
+        try expectEqual(self, .done(bytes), "answer of the call", file: file, line: line)
+    }
+
     package var description: String {
         let answer = errno == 0 ? "0" : "errno \(errno) (\(Errno(rawValue: errno)))"
         return "\(answer), output word \(word == Self.untouched ? "untouched" : "\(word)")"
