@@ -59,7 +59,7 @@ struct RunnerTests {
         #expect(result.seconds < 5)
         let detail = try #require(result.detail)
         #expect(detail.contains("about to wait for ever"), "what was recorded before the hang")
-        #expect(detail.contains("state S"))
+        #expect(detail.contains("(selfcheck-hang): state S"))
     }
 
     @Test func aCaseStuckInAFaultShowsItsUserfaultfd() throws {

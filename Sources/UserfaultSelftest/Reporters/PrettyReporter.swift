@@ -9,7 +9,7 @@ final class PrettyReporter: Reporter {
     /// The results of the case that is running now.
     private var current: [CaseResult] = []
     private var failures: [CaseResult] = []
-    private var skips: [(reason: String, titles: [String])] = []
+    private var skips: [(reason: String, results: [SelectedResult])] = []
 
     init(output: ReportOutput) {
         self.output = output
@@ -59,8 +59,8 @@ final class PrettyReporter: Reporter {
         }
         if !skips.isEmpty { output.line("") }
         for skip in skips {
-            output.line(styled(.yellow, "skipped (\(skip.titles.count)): \(skip.reason)"))
-            output.line(styled(.dim, "    " + skip.titles.joined(separator: ", ")))
+            output.line(styled(.yellow, "skipped (\(skip.results.count)): \(skip.reason)"))
+            Self.titles(of: skip.results).forEach { output.line(styled(.dim, "    \($0)")) }
         }
         output.line("")
         let counts = "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped"
@@ -72,7 +72,20 @@ final class PrettyReporter: Reporter {
         let reason = result.reason ?? ""
         let index = skips.firstIndex { $0.reason == reason } ?? skips.endIndex
         if index == skips.endIndex { skips.append((reason, [])) }
-        skips[index].titles.append(result.selected.title)
+        skips[index].results.append(result.selected)
+    }
+
+    /// One line for each case: `minor on shmem, tmpfs`.
+    private static func titles(of results: [SelectedResult]) -> [String] {
+        var lines: [(name: String, text: String)] = []
+        for result in results {
+            if let last = lines.last, last.name == result.selftestCase.name, let memory = result.memory {
+                lines[lines.count - 1].text += ", \(memory.rawValue)"
+            } else {
+                lines.append((result.selftestCase.name, result.title))
+            }
+        }
+        return lines.map(\.text)
     }
 
     /// Prints the line of the case that has just been run on all its memory types.

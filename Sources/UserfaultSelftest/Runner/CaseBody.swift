@@ -14,6 +14,8 @@ package enum CaseBody {
             messages.send(CaseMessage.failed(reason: "there is no result \(identity)", detail: []))
             _exit(1)
         }
+        // The program was started by a name that says nothing; this one shows in ps and in the report of a hang.
+        _ = ProcFile.write(String(identity.prefix(15)), to: "/proc/self/comm")
         let context = CaseContext(memory: result.memory) { messages.send(CaseMessage.note($0)) }
         messages.send(outcome(of: result.selftestCase, in: context))
         // Threads that still wait for a fault end with the process; nothing is worth waiting for.

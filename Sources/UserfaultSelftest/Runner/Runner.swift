@@ -140,7 +140,7 @@ extension CaseProcess.Ending {
             if !result.detail.contains(where: { $0.hasPrefix("breaks: ") }) {
                 result.detail.insert("breaks: \(selected.selftestCase.summary)", at: 0)
             }
-            result.detail += output.split(separator: "\n").map { "printed: \($0)" }
+            result.detail += output.split(separator: "\n").map { "printed: \($0.prefix(200))" }
         }
         result.detail = result.detail.map(\.printable)
         return result
