@@ -79,7 +79,7 @@ struct ReporterTests {
 
     @Test func prettyListsFailuresAndGroupsSkips() throws {
         let output = try run("pretty").output
-        #expect(output.contains("ok   selfcheck-pass  anon shmem \n"))
+        #expect(output.contains("ok   selfcheck-pass  anon shmem\n"))
         #expect(output.contains("FAIL selfcheck-fail"))
         #expect(output.contains("failure 1: selfcheck-fail\n  the sum: 3; seen: 2"))
         #expect(output.contains("skipped (1): nothing to see\n    selfcheck-skip"))

@@ -104,23 +104,23 @@ final class PrettyReporter: Reporter {
     /// The memory types that the case ran on, in as many lines as the terminal needs.
     private func types(indent: Int) -> String {
         let width = output.terminalWidth ?? .max
-        var text = ""
+        var lines: [[String]] = [[]]
         var column = indent
         for result in current {
             guard let type = result.selected.memory?.rawValue else { continue }
             let length = type.count + 3
             if column + length > width, column > indent {
-                text += "\n" + String(repeating: " ", count: indent)
+                lines.append([])
                 column = indent
             }
             switch result.outcome {
-            case .pass: text += "\(type) "
-            case .fail: text += styled(.red, "\(type)! ")
-            case .skip: text += styled(.dim, "(\(type)) ")
+            case .pass: lines[lines.count - 1].append(type)
+            case .fail: lines[lines.count - 1].append(styled(.red, "\(type)!"))
+            case .skip: lines[lines.count - 1].append(styled(.dim, "(\(type))"))
             }
             column += length
         }
-        return text
+        return lines.map { $0.joined(separator: " ") }.joined(separator: "\n" + String(repeating: " ", count: indent))
     }
 
     private func mark(_ outcome: CaseResult.Outcome) -> String {
