@@ -185,6 +185,24 @@ enum EventRemapCases: CaseTheme {
             }
         },
         SelftestCase(
+            "event-remap-several", on: .smallPages,
+            "mremap does not move several registered mappings at once, not even where it moves several others",
+            requires: [.missingFaults, .features(.eventRemap)], covers: ["part5.34"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .eventRemap)
+            try area.registerFilled(uffd)
+            try area.view.protect(.read, area.pages(2..<4))
+            let target = try reserve(area.range.count)
+            let call = try BackgroundCall { () -> Errno? in
+                do throws(Errno) { _ = try Remapping.move(area.range, to: target) } catch { return error }
+                return nil
+            }
+            try expectEqual(try call.finish("mremap does not wait"), .badAddress, "errno of mremap")
+            try uffd.expectNoMessage("nothing moved")
+            for page in 0..<4 { try area.expectView(page, "contents where they were") }
+        },
+        SelftestCase(
             "event-remap-not-enabled", on: .smallPages,
             "without the feature memory that moves is no longer registered, and no message is made",
             requires: [.missingFaults], covers: ["part5.34"]
