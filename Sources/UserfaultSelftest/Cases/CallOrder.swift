@@ -30,15 +30,15 @@ enum CallOrderCases: CaseTheme {
 
     private static func beforeAPI(_ context: CaseContext) throws {
         let uffd = try UserfaultFD(unnegotiated: .init())
-        let memory = try Mapping(anonymous: PageSize.base.bytes)
+        let page = try reserve(PageSize.base.bytes)
         for (request, name) in commands {
-            var words = argument(memory.range)
+            var words = argument(page)
             try expectErrno(uffd.rawIoctl(request, &words), .invalidArgument, "\(name) before UFFDIO_API")
-            try expectEqual(words, argument(memory.range), "argument of \(name) before UFFDIO_API")
+            try expectEqual(words, argument(page), "argument of \(name) before UFFDIO_API")
             try expectErrno(uffd.rawIoctl(request, nil), .invalidArgument, "\(name) of NULL before UFFDIO_API")
         }
         try expectEqual(
-            MappingAccount(holding: memory.range.start).userfaultFlags, [], "userfaultfd flags before UFFDIO_API")
+            MappingAccount(holding: page.start).userfaultFlags, [], "userfaultfd flags before UFFDIO_API")
         for isNonBlocking in [true, false] {
             try uffd.setNonBlocking(isNonBlocking)
             var message = cuffd_msg()
@@ -53,7 +53,7 @@ enum CallOrderCases: CaseTheme {
     }
 
     private static func unknownCommand(_ context: CaseContext) throws {
-        let memory = try Mapping(anonymous: PageSize.base.bytes)
+        let page = try reserve(PageSize.base.bytes)
         let uffd = try UserfaultFD()
         var known = Set(commands.map(\.request))
         known.insert(CUFFD_IOC_API)
@@ -67,13 +67,13 @@ enum CallOrderCases: CaseTheme {
             wrong += [16, 24, 32, 40].map { 3 << 30 | $0 << 16 | 0xAA00 | number }
         }
         for request in Set(wrong).subtracting(known) {
-            var words = argument(memory.range)
+            var words = argument(page)
             try expectErrno(
                 uffd.rawIoctl(request, &words), .invalidArgument, "command 0x\(String(request, radix: 16))")
-            try expectEqual(words, argument(memory.range), "argument of command 0x\(String(request, radix: 16))")
+            try expectEqual(words, argument(page), "argument of command 0x\(String(request, radix: 16))")
         }
         try expectEqual(
-            MappingAccount(holding: memory.range.start).userfaultFlags, [], "userfaultfd flags after unknown commands")
+            MappingAccount(holding: page.start).userfaultFlags, [], "userfaultfd flags after unknown commands")
         try uffd.expectNoMessage("nothing was done")
     }
 }

@@ -69,6 +69,7 @@ enum CompatibilityCases: CaseTheme {
             try touch.finish(with: 0)
             for index in [0, 2] { try expectEqual(Touch.load(memory.page(index).start), .byte(5), "what was kept") }
             try uffd.expectNoMessage("the neighbours are still there")
+            _ = memory.release()
         },
     ]
 

@@ -54,8 +54,8 @@ enum HandshakeCases: CaseTheme {
                 try expectEqual(uffd.status().features, .threadID, "features in force after it")
                 try expect(uffd.status().isNegotiated, "the descriptor stays negotiated")
             }
-            let area = try Mapping(anonymous: 4096)
-            try uffd.register(area.range, modes: .missing)
+            let memory = try reserve(PageSize.base.bytes)
+            try uffd.register(memory, modes: .missing)
         },
         SelftestCase(
             "api-fork-privilege",
@@ -197,6 +197,7 @@ enum HandshakeCases: CaseTheme {
         }
         try memory.protect(.read, memory.page(0))
         try expectErrno(uffd.rawIoctl(CUFFD_IOC_API, argument), .badAddress, "UFFDIO_API of a read-only argument")
+        _ = memory.release()
         try expect(!uffd.status().isNegotiated, "a refusal leaves the descriptor as it was")
         try expectEqual(uffd.rawHandshake(features: 0).errno, 0, "UFFDIO_API after refusals")
     }

@@ -221,11 +221,11 @@ enum ReadingCases: CaseTheme {
     }
 
     private static func severalReaders(_ context: CaseContext) throws {
-        let count = 48
+        let count = 16
         let guarded = try GuardedMemory(pages: count)
         let touches = try guarded.touch(0..<count)
         let seen = SeenAddresses()
-        let readers = try (0..<4).map { _ in
+        let readers = try (0..<3).map { _ in
             try BackgroundCall {
                 while true {
                     let reading = guarded.uffd.rawRead(96)

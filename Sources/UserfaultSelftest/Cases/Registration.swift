@@ -188,9 +188,10 @@ enum RegistrationCases: CaseTheme {
         let huge = place.start + UInt(area.pageSize.bytes)
         let view = try Mapping(
             area.file!, count: area.pageSize.bytes, sharing: context.memory.isPrivate ? .private : .shared,
-            placement: .replacing(huge), options: .noReserve)
+            placement: .replacing(huge), options: .noReserve
+        ).release()
         let front = AddressRange(start: huge - UInt(base), count: base)
-        let behind = AddressRange(start: view.range.end, count: base)
+        let behind = AddressRange(start: view.end, count: base)
         for page in [front, behind] {
             try checked(cuffd_mprotect(UInt64(page.start), base, MemoryProtection.readWrite.rawValue))
         }
@@ -206,10 +207,15 @@ enum RegistrationCases: CaseTheme {
             try uffd.expectFault(at: address, [])
             let count = address == huge ? area.pageSize.bytes : base
             let source = try Mapping(anonymous: count)
-            Pattern.write(seed: 3, page: 0, at: source.range.start, count: count)
+            // The ends of a huge page tell enough.
+            for end in [0, count - base] {
+                Pattern.write(seed: 3, page: end, at: source.range.start + UInt(end), count: base)
+            }
             try uffd.copy(from: source, to: AddressRange(start: address, count: count))
             try touch.finish()
-            try Pattern.expect(seed: 3, page: 0, at: address, count: count, "contents")
+            for end in [0, count - base] {
+                try Pattern.expect(seed: 3, page: end, at: address + UInt(end), count: base, "contents")
+            }
         }
         // An end inside a huge page is refused, before the ordinary page in front is touched.
         try uffd.unregister(range)

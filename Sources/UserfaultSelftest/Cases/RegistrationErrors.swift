@@ -59,6 +59,7 @@ enum RegistrationErrorCases: CaseTheme {
             try pages.protect(.read, pages.page(1))
             try expectErrno(
                 uffd.rawIoctl(CUFFD_IOC_REGISTER, argument), .badAddress, "UFFDIO_REGISTER with a read-only output")
+            _ = pages.release()
             try area.expectModes(1, .missing, "after the mask could not be written")
             try area.expectModes(2, [], "behind it")
         },
@@ -156,10 +157,12 @@ enum RegistrationErrorCases: CaseTheme {
             let place = try reserve(2 * count, alignment: area.pageSize.bytes)
             let second = AddressRange(start: place.start + UInt(count), count: count)
             let first = try Mapping(
-                area.file!, protection: .readWrite, placement: .replacing(place.start), options: .noReserve)
+                area.file!, protection: .readWrite, placement: .replacing(place.start), options: .noReserve
+            ).release()
             let view = try Mapping(
                 file: readOnly, pageSize: area.pageSize, count: count, sharing: sharing, protection: .read,
-                placement: .replacing(second.start), options: .noReserve)
+                placement: .replacing(second.start), options: .noReserve
+            ).release()
             for mode in modes where !mode.contains(.readWriteProtect) {
                 let answer = uffd.rawRegister(place, mode)
                 if sharing == .shared {
@@ -172,8 +175,8 @@ enum RegistrationErrorCases: CaseTheme {
                     try expectEqual(
                         MappingAccount(holding: address).userfaultFlags, registered, "userfaultfd flags, \(sharing)")
                 }
-                try uffd.unregister(first.range)
-                if sharing == .private { try uffd.unregister(view.range) }
+                try uffd.unregister(first)
+                if sharing == .private { try uffd.unregister(view) }
             }
         }
         // Not writable now, yet it could be made so.
@@ -188,10 +191,10 @@ enum RegistrationErrorCases: CaseTheme {
         guard context.memory != .tmpfs else { return }
         let sealed = try Memfd(count: area.range.count, hugePages: context.memory.isHugetlb ? area.pageSize : nil)
         try sealed.addSeals(.futureWrite)
-        let view = try Mapping(sealed, protection: .read, options: .noReserve)
+        let view = try Mapping(sealed, protection: .read, options: .noReserve).release()
         try expectEqual(
-            uffd.rawRegister(view.range, .missing), .refused(.notPermitted), "UFFDIO_REGISTER of a sealed memfd")
-        try expectEqual(MappingAccount(holding: view.range.start).userfaultFlags, [], "userfaultfd flags")
+            uffd.rawRegister(view, .missing), .refused(.notPermitted), "UFFDIO_REGISTER of a sealed memfd")
+        try expectEqual(MappingAccount(holding: view.start).userfaultFlags, [], "userfaultfd flags")
     }
 
     private static func refusesOwned(_ context: CaseContext) throws {

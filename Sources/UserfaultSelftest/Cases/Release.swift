@@ -86,12 +86,8 @@ enum ReleaseCases: CaseTheme {
         try kind.arm(area, 0..<4, with: uffd)
         var waiters = try Waiters(kind, area, [0, 1, 3], of: uffd)
         // What another userfaultfd guards is not released with it.
-        let other = try UserfaultFD()
-        let guarded = try Mapping(anonymous: PageSize.base.bytes)
-        try other.register(guarded.range, modes: .missing)
-        let stranger = try Touch.read(guarded.range.start)
-        try other.expectFault(at: guarded.range.start, [])
-        try stranger.thread.waitAsleep()
+        let other = try GuardedMemory(pages: 1)
+        let strangers = try other.touch(0..<1)
 
         try uffd.close()
         try waiters.finish("the userfaultfd was closed", resolved: false)
@@ -107,9 +103,8 @@ enum ReleaseCases: CaseTheme {
         try next.register(area.range, modes: .missing)
         try next.unregister(area.range)
 
-        try stranger.thread.expectStillAsleep("another userfaultfd was closed")
-        try other.zeropage(guarded.range)
-        try stranger.finish(with: 0)
+        try strangers[0].thread.expectStillAsleep("another userfaultfd was closed")
+        try other.release(strangers)
     }
 
     private static func unregisterWakes(_ kind: PageFault.Kind, _ context: CaseContext) throws {

@@ -79,22 +79,19 @@ enum WakeCases: CaseTheme {
             // Not lower: older kernels refuse what lies below vm.mmap_min_addr.
             try uffd.wake(AddressRange(start: 1 << 16, count: page))
             try uffd.wake(AddressRange(start: 1 << 16, count: 1 << 46))
+            _ = memory.release()
         },
         SelftestCase(
             "wake-other-context", "UFFDIO_WAKE wakes no waiter of another userfaultfd",
             covers: ["part5.20", "part5.27"]
         ) { _ in
-            let memory = try Mapping(anonymous: PageSize.base.bytes)
-            let owner = try UserfaultFD()
-            try owner.register(memory.range, modes: .missing)
-            let touch = try Touch.read(memory.range.start)
-            try owner.expectFault(at: memory.range.start, [])
-            try touch.thread.waitAsleep()
-            try UserfaultFD().wake(memory.range)
-            try touch.thread.expectStillAsleep("another userfaultfd was told to wake")
-            try owner.expectNoMessage("the waiter was not woken")
-            try owner.zeropage(memory.range)
-            try touch.finish(with: 0)
+            let guarded = try GuardedMemory(pages: 1)
+            let touches = try guarded.touch(0..<1)
+            try guarded.uffd.expectFault(at: guarded.address(0), [])
+            try UserfaultFD().wake(guarded.memory.range)
+            try touches[0].thread.expectStillAsleep("another userfaultfd was told to wake")
+            try guarded.uffd.expectNoMessage("the waiter was not woken")
+            try guarded.release(touches)
         },
     ]
 
@@ -127,27 +124,24 @@ enum WakeCases: CaseTheme {
 
     private static func wakesAll(_ context: CaseContext) throws {
         let count = 16
-        let memory = try Mapping(anonymous: 2 * PageSize.base.bytes)
-        let uffd = try UserfaultFD()
-        try uffd.register(memory.range, modes: .missing)
-        let touches = try (0..<count).map { try Touch.read(memory.page($0 % 2).start + UInt($0)) }
-        try uffd.waitBlocked(count)
+        let guarded = try GuardedMemory(pages: 2)
+        let touches = try (0..<count).map { try Touch.read(guarded.address($0 % 2) + UInt($0)) }
+        try guarded.uffd.waitBlocked(count)
         for touch in touches { try touch.thread.waitAsleep() }
         var batch = EventBatch(capacity: 7)
-        try uffd.read(into: &batch)
-        try uffd.expectWaiters(pending: count - 7, total: count, "after 7 messages were read")
-        try uffd.zeropage(memory.page(0), options: .doNotWake)
-        try uffd.zeropage(memory.page(1), options: .doNotWake)
+        try guarded.uffd.read(into: &batch)
+        try guarded.uffd.expectWaiters(pending: count - 7, total: count, "after 7 messages were read")
+        for page in 0..<2 { try guarded.uffd.zeropage(guarded.page(page), options: .doNotWake) }
 
-        try uffd.wake(memory.page(0))
+        try guarded.uffd.wake(guarded.page(0))
         for index in stride(from: 0, to: count, by: 2) { try touches[index].finish(with: 0) }
-        try uffd.waitBlocked(count / 2)
+        try guarded.uffd.waitBlocked(count / 2)
         for index in stride(from: 1, to: count, by: 2) {
             try touches[index].thread.expectStillAsleep("its page was not woken")
         }
-        try uffd.wake(memory.page(1))
+        try guarded.uffd.wake(guarded.page(1))
         for index in stride(from: 1, to: count, by: 2) { try touches[index].finish(with: 0) }
-        try uffd.expectWaiters(pending: 0, total: 0, "at the end")
+        try guarded.uffd.expectWaiters(pending: 0, total: 0, "at the end")
     }
 
     private static func refuses(_ context: CaseContext) throws {

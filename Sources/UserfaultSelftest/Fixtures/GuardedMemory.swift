@@ -14,6 +14,8 @@ package final class GuardedMemory: Sendable {
         uffd = try UserfaultFD(features: features, options: options)
         memory = try Mapping(anonymous: pages * PageSize.base.bytes)
         try uffd.register(memory.range, modes: .missing)
+        // Threads and the kernel know nothing of references: the memory stays until the process ends.
+        _ = Unmanaged.passRetained(self)
     }
 
     package func page(_ index: Int) -> AddressRange { memory.page(index) }
