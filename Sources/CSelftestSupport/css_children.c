@@ -1,14 +1,20 @@
 #define _GNU_SOURCE
 #include "css_children.h"
+
+#include "css_kernel_access.h"
 #include "css_pin.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -64,6 +70,25 @@ static int64_t pause_here(int reports, int orders)
     return read(orders, &byte, 1) == 1 ? 0 : -EPIPE;
 }
 
+static int64_t guard_memory(const struct css_step *step)
+{
+    const uint64_t kernel_faults = UINT64_C(1) << 63;
+    const int user_mode_only = 1;
+    int flags = O_NONBLOCK | O_CLOEXEC;
+    int descriptor = (int)syscall(SYS_userfaultfd, step->argument & kernel_faults ? flags : flags | user_mode_only);
+    // Linux 5.10 does not know the flag.
+    if (descriptor < 0 && errno == EINVAL)
+        descriptor = (int)syscall(SYS_userfaultfd, flags);
+    struct uffdio_api api = {.api = UFFD_API, .features = step->argument & ~kernel_faults};
+    struct uffdio_register memory = {
+        .range = {.start = step->address, .len = step->length},
+        .mode = UFFDIO_REGISTER_MODE_MISSING,
+    };
+    if (descriptor < 0 || ioctl(descriptor, UFFDIO_API, &api) || ioctl(descriptor, UFFDIO_REGISTER, &memory))
+        return -errno;
+    return descriptor;
+}
+
 static int64_t run_step(struct css_step *step, int reports, int orders)
 {
     uint8_t byte;
@@ -88,6 +113,20 @@ static int64_t run_step(struct css_step *step, int reports, int orders)
         return count_equal(step);
     case css_step_pin:
         return pin(step);
+    case css_step_guard:
+        return guard_memory(step);
+    case css_step_access:
+        byte = 0xEE;
+        return css_kernel_access((enum css_access)step->argument, getppid(), step->address, step->length, &byte);
+    case css_step_exec:
+        execl("/bin/sleep", "sleep", "1000", NULL);
+        return -errno;
+    case css_step_abort:
+        setrlimit(RLIMIT_CORE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
+        prctl(PR_SET_DUMPABLE, 1);
+        signal(SIGABRT, SIG_DFL);
+        raise(SIGABRT);
+        return -ECANCELED;
     }
     return -EINVAL;
 }

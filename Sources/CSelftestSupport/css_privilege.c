@@ -27,6 +27,11 @@ int css_unshare_user(void)
     return unshare(CLONE_NEWUSER) ? -errno : 0;
 }
 
+int css_unshare_processes(void)
+{
+    return unshare(CLONE_NEWPID) ? -errno : 0;
+}
+
 int css_limit_descriptors(uint64_t count)
 {
     struct rlimit limit;

@@ -89,3 +89,9 @@ ssize_t css_readv2(int descriptor, void *first, size_t first_count, void *second
     ssize_t answer = readv(descriptor, vectors, 2);
     return answer < 0 ? -errno : answer;
 }
+
+void css_exit_thread_clearing(uintptr_t address)
+{
+    syscall(SYS_set_tid_address, address);
+    syscall(SYS_exit, 0);
+}

@@ -7,6 +7,7 @@
 #include "css_children.h"
 #include "css_filesystem.h"
 #include "css_guard.h"
+#include "css_kernel_access.h"
 #include "css_pattern.h"
 #include "css_pin.h"
 #include "css_privilege.h"

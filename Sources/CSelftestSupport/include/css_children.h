@@ -21,6 +21,12 @@ enum css_step_kind : uint32_t {
     css_step_count8,   // length, argument: a byte; result: how many bytes are equal to it, or -signal
     css_step_pin,      // length; argument: an O_DIRECT file that it is written to, or -1 to pin it by gup_test for as
                        // long as the child lives; result: 0 or -errno
+    css_step_guard,    // length, argument: features, and bit 63 for kernel faults too; registers the child's own memory
+                       // for missing faults of a userfaultfd of its own; result: the descriptor or -errno
+    css_step_access,   // length, argument: enum css_access; has the kernel touch the parent's memory;
+                       // result: bytes or -errno
+    css_step_exec,     // becomes another program, which sleeps; result: -errno
+    css_step_abort,    // dies of SIGABRT with a core dump
 };
 
 struct css_step {

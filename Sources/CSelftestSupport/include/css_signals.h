@@ -22,6 +22,9 @@ int css_catch_signal_by_leaving(void);
 // Reads a byte; false where SIGUSR1 made the thread leave before it had it.
 bool css_load8_or_leave(uintptr_t address, uint8_t *value);
 
+// Ends this thread; the kernel then clears the word at `address`, if it can.
+void css_exit_thread_clearing(uintptr_t address);
+
 // read(2): bytes or -errno; nothing is tried again.
 ssize_t css_read(int descriptor, void *bytes, size_t count);
 // preadv2(2) with RWF_NOWAIT at the current position.

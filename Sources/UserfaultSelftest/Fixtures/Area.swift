@@ -163,6 +163,13 @@ package final class Area: Sendable {
         try file?.status().blocks ?? 0
     }
 
+    /// Drops every page of view and file, as a new area has none.
+    package func empty() throws(UserfaultError) {
+        // A hole in a file of huge pages unmaps them too; older kernels cannot zap them by advice.
+        try file?.punchHole(at: fileOffset, count: range.count)
+        if !memory.isHugetlb { try zapView() }
+    }
+
     /// Drops the pages of the view's page tables, and for anonymous memory the pages: what `MADV_DONTNEED` does.
     package func zapView(_ part: AddressRange? = nil) throws(UserfaultError) {
         try view.advise(.dontNeed, part)

@@ -23,6 +23,15 @@ package final class Child: @unchecked Sendable {
         case unmap(AddressRange)
         /// Moves a mapping to a fixed place. Result: the new address or minus the errno.
         case remap(AddressRange, to: UInt)
+        /// Registers the child's own memory for missing faults of a userfaultfd of its own.
+        /// Result: the descriptor, or minus the errno.
+        case guardMemory(AddressRange, features: UserfaultFD.Features, kernelFaults: Bool)
+        /// Has the kernel touch the parent's memory. Result: the bytes, or minus the errno.
+        case access(KernelAccess, UInt, count: Int)
+        /// Becomes another program, which sleeps. Result: minus the errno.
+        case exec
+        /// Dies of SIGABRT with a core dump.
+        case abort
         /// Waits until the parent calls ``Child/resume()``.
         case pause
         /// Pins memory for reading, by writing it to an `O_DIRECT` file, or without one for as long as the child lives,
@@ -71,6 +80,14 @@ package final class Child: @unchecked Sendable {
         case .remap(let range, let target):
             set(css_step_mremap, range.start, length: range.count, argument: UInt64(target))
         case .pause: set(css_step_pause, 0)
+        case .guardMemory(let range, let features, let kernelFaults):
+            set(
+                css_step_guard, range.start, length: range.count,
+                argument: features.rawValue | (kernelFaults ? 1 << 63 : 0))
+        case .access(let access, let address, let count):
+            set(css_step_access, address, length: count, argument: UInt64(access.code.rawValue))
+        case .exec: set(css_step_exec, 0)
+        case .abort: set(css_step_abort, 0)
         case .pin(let range, let file):
             set(css_step_pin, range.start, length: range.count, argument: UInt64(bitPattern: Int64(file ?? -1)))
         }

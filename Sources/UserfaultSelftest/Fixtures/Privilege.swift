@@ -19,6 +19,14 @@ package enum Privilege {
         try expectEqual(cuffd_has_capability(CUFFD_CAP_SYS_PTRACE), 1, "CAP_SYS_PTRACE in a new user namespace")
     }
 
+    /// Gives the children of this process a process id namespace; it can start no thread from now on.
+    package static func enterProcessNamespace() throws {
+        let answer = css_unshare_processes()
+        guard answer == 0 else {
+            throw CaseSkip("this user may make no process id namespace (errno \(-answer))")
+        }
+    }
+
     /// Lets the next descriptor be refused: every number below the limit is taken.
     package static func exhaustDescriptors() throws {
         let next = try FileDescriptor.open("/dev/null", .readOnly, options: .closeOnExec)
