@@ -54,7 +54,7 @@ let package = Package(
         .testTarget(
             name: "UserfaultFDTests",
             dependencies: [
-                "CSelftestSupport", "CTestSupport", "CUserfaultFD", "UserfaultFD",
+                "CTestSupport", "CUserfaultFD", "UserfaultFD",
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),

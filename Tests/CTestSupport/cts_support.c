@@ -82,6 +82,18 @@ int cts_fork_loader(uintptr_t address) {
     return pid < 0 ? -errno : (int)pid;
 }
 
+int cts_fork_waiting(void) {
+    pid_t pid = fork();
+    if (pid != 0) return pid < 0 ? -errno : pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    for (;;) pause();
+}
+
+int cts_kill(pid_t pid) {
+    kill(pid, SIGKILL);
+    return cts_wait(pid);
+}
+
 int cts_wait(pid_t pid) {
     int status = 0;
     while (waitpid(pid, &status, 0) < 0)

@@ -31,6 +31,10 @@ int cts_owner_end(struct cts_owner *owner, int kill_first);
 /// Forks a child that ends with the byte at `address` as its exit code: its pid, or -errno. Unlike fork(3) this holds no
 /// lock of the allocator while it waits for a fork event to be read.
 int cts_fork_loader(uintptr_t address);
+/// Forks a child that waits, without end.
+int cts_fork_waiting(void);
+/// Kills a child and waits for its end: -SIGKILL.
+int cts_kill(pid_t pid);
 /// Waits for a child's end: its exit code, or -signal.
 int cts_wait(pid_t pid);
 

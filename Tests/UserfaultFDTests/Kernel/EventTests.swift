@@ -1,4 +1,3 @@
-import CSelftestSupport
 import CTestSupport
 import CUserfaultFD
 import SystemPackage

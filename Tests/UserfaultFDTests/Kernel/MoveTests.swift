@@ -1,4 +1,4 @@
-import CSelftestSupport
+import CTestSupport
 import SystemPackage
 import Testing
 
@@ -57,17 +57,12 @@ extension Kernel {
 
         @Test func aSharedSourceIsBusy() throws {
             let ground = try Ground(pages: 1)
-            var child = css_child()
-            let steps = try #require(css_steps_create(1))
-            defer { css_steps_destroy(steps, 1) }
-            steps[0].kind = css_step_pause
-            try #require(css_child_start(&child, steps, 1) == 0)
+            let child = cts_fork_waiting()
+            try #require(child > 0)
             expectFailure(.move, .resourceBusy, .busy) { () throws(UserfaultError) in
                 try ground.guarded.uffd.move(from: ground.source.range.start, to: ground.guarded.range)
             }
-            css_child_close(&child)
-            var status: Int32 = 0
-            #expect(css_child_wait(&child, &status) == 0)
+            #expect(cts_kill(child) == -9)
         }
 
         @Test(.requires(.poison)) func aPoisonedSourceIsABadAddress() throws {

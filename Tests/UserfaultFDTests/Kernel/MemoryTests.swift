@@ -1,0 +1,154 @@
+import CUserfaultFD
+import SystemPackage
+import Testing
+
+@testable import UserfaultFD
+
+extension Kernel {
+    @Suite struct Memory {
+        @Test func mappingsAreWholePages() throws {
+            var memory = try Mapping(anonymous: page + 1)
+            #expect(memory.count == 2 * page)
+            #expect(memory.pageCount == 2)
+            memory.withMutableBytes { bytes in bytes.storeBytes(of: 7 as UInt8, toByteOffset: page, as: UInt8.self) }
+            #expect(memory.withBytes { $0.unsafeLoad(fromByteOffset: page, as: UInt8.self) } == 7)
+        }
+
+        @Test(arguments: [0, -1, Int.max, Int.min])
+        func lengthsThatCannotBeAreRefused(count: Int) {
+            expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try Mapping(anonymous: count)
+            }
+        }
+
+        @Test func placements() throws {
+            let first = try Mapping(anonymous: page), start = first.range.start
+            expectFailure(.map, .fileExists, .other) { () throws(UserfaultError) in
+                try Mapping(anonymous: page, placement: .at(start))
+            }
+            let replaced = first.release()
+            let second = try Mapping(anonymous: page, placement: .replacing(replaced.start))
+            #expect(second.range == replaced)
+        }
+
+        @Test func remappingMovesAndGrows() throws {
+            var memory = try Mapping(anonymous: page)
+            store(9, at: memory.range.start)
+            try memory.remap(count: 64 * page)
+            #expect(memory.count == 64 * page)
+            #expect(load(memory.range.start) == 9)
+            let target = try Mapping(anonymous: 64 * page, protection: .none).release()
+            try memory.remap(to: .replacing(target.start))
+            #expect(memory.range == target)
+            #expect(load(target.start) == 9)
+            let before = memory.range
+            expectFailure(.remap, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.remap(count: 0)
+            }
+            #expect(memory.range == before)
+        }
+
+        @Test func partsMustLieInTheMapping() throws {
+            let memory = try Mapping(anonymous: page)
+            let outside = AddressRange(start: memory.range.start, count: 2 * page)
+            expectFailure(.advise, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.advise(.dontNeed, outside)
+            }
+            expectFailure(.protect, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.protect(.read, outside)
+            }
+            expectFailure(.unmap, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.unmap(outside)
+            }
+            expectFailure(.advise, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.advise(Advice(rawValue: 9999))
+            }
+        }
+
+        static func read(
+            _ memfd: borrowing Memfd, into bytes: inout [UInt8], at offset: Int
+        ) throws(UserfaultError) {
+            var elements = bytes.mutableSpan
+            var span = elements.mutableBytes
+            try memfd.read(into: &span, at: offset)
+        }
+
+        @Test func memfdsAreWrittenReadPunchedAndSealed() throws {
+            let memfd = try Memfd(count: 2 * page)
+            try memfd.write(pattern(5).span.bytes, at: page)
+            var bytes = pattern(0)
+            try Self.read(memfd, into: &bytes, at: page)
+            #expect(bytes == pattern(5))
+            #expect(try memfd.status() == Memfd.Status(count: 2 * page, blocks: page / 512))
+            try memfd.punchHole(at: page, count: page)
+            try memfd.allocate(at: 0, count: page)
+            #expect(try memfd.status().blocks == page / 512)
+
+            var beyond = pattern(0, pages: 2)
+            expectFailure(.readFile, .noData, .other, bytes: page) { () throws(UserfaultError) in
+                try Self.read(memfd, into: &beyond, at: page)
+            }
+            try memfd.addSeals([.shrink, .futureWrite])
+            #expect(try memfd.seals() == [.shrink, .futureWrite])
+            expectFailure(.resize, .notPermitted, .notPermitted) { () throws(UserfaultError) in
+                try memfd.resize(to: page)
+            }
+            expectFailure(.writeFile, .notPermitted, .notPermitted) { () throws(UserfaultError) in
+                try memfd.write(pattern(1).span.bytes, at: 0)
+            }
+            try memfd.addSeals(.seal)
+            expectFailure(.seal, .notPermitted, .notPermitted) { () throws(UserfaultError) in
+                try memfd.addSeals(.grow)
+            }
+            expectFailure(.map, .notPermitted, .notPermitted) { () throws(UserfaultError) in try Mapping(memfd) }
+        }
+
+        @Test func badMemfdsAreRefused() throws {
+            let long = String(repeating: "x", count: 300)
+            expectFailure(.createMemfd, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try Memfd(name: long, count: page)
+            }
+            expectFailure(.resize, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try Memfd(count: -1)
+            }
+        }
+
+        @Test func adoptedFilesHaveTheirPageSize() throws {
+            let number = try Memfd(count: page).release()
+            let adopted = try Memfd(adopting: number)
+            #expect(adopted.pageSize == .base)
+            let whole = try Mapping(adopted)
+            #expect(whole.count == page)
+        }
+
+        @Test(.requiresHugePages(1)) func adoptedHugeFilesToo() throws {
+            let memfd = try Memfd(count: PageSize.twoMiB.bytes, hugePages: .twoMiB)
+            let adopted = try Memfd(adopting: memfd.release())
+            #expect(adopted.pageSize == .twoMiB)
+            #expect(try Mapping(adopted).pageCount == 1)
+        }
+
+        @Test(.requires(.writeProtectAsync)) func scansFindPages() throws {
+            let memory = try Mapping(anonymous: 8 * page)
+            try memory.advise(.noHugePage)
+            for index in [1, 2, 5] { store(1, at: memory.page(index).start) }
+            let scan = try PagemapScan()
+            let present = PagemapScan.Query(all: .present, reported: .present)
+            let found = try scan.scan(memory.range, for: present)
+            #expect(found.regions.map(\.range) == [memory.range.part(at: page, count: 2 * page), memory.page(5)])
+            let first = try scan.scan(memory.range, for: present, regionLimit: 1)
+            #expect(first.regions.count == 1)
+            #expect(first.end >= memory.page(2).end)
+            #expect(first.end <= memory.page(5).start)
+            expectFailure(.pagemapScan, .notPermitted, .notPermitted) { () throws(UserfaultError) in
+                try scan.scan(memory.range, for: .takeWritten)
+            }
+            expectFailure(.pagemapScan, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try scan.scan(memory.range, for: .init(all: .init(rawValue: 1 << 40)))
+            }
+            expectFailure(.pagemapScan, .noSuchFileOrDirectory, .other) { () throws(UserfaultError) in
+                try PagemapScan(process: 1 << 30)
+            }
+        }
+    }
+}
