@@ -9,7 +9,10 @@ program=$(swift build "${package[@]}" --show-bin-path)/fault-loop
 counter=.build-linkage/counter.so
 "${CC:-clang}" -shared -fPIC -O1 -o "$counter" Tests/LinkageTest/counter.c -ldl
 
-count() { LD_PRELOAD=$PWD/$counter timeout 120 "$program" "$@" 2>&1 >/dev/null; }
+count() {
+    LD_PRELOAD=$PWD/$counter timeout 120 "$program" "$@" 2>"$counter.txt" >/dev/null
+    cat "$counter.txt"
+}
 
 few=$(count 1000)
 many=$(count 100000)

@@ -10,7 +10,7 @@ mkdir -p "$out/corpus"
 swift build --scratch-path "$out/build" --target UserfaultFD --quiet \
     -Xswiftc -sanitize=fuzzer -Xswiftc -enable-testing -Xswiftc -parse-as-library
 bin=$(swift build --scratch-path "$out/build" --show-bin-path)
-flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer,address -I "$bin/Modules")
+flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer -sanitize=address -I "$bin/Modules")
 for map in "$bin"/*.build/module.modulemap "$out"/build/checkouts/*/Sources/*/include/module.modulemap; do
     [ ! -f "$map" ] || flags+=(-Xcc "-fmodule-map-file=$map")
 done

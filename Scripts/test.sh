@@ -4,7 +4,7 @@
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 export SWIFT_BACKTRACE=enable=no
 logs=.build-test
@@ -77,11 +77,11 @@ step_unit() {
     local status=$?
     [ -f "$logs/unit-swift-testing.xml" ] && results=$logs/unit-swift-testing.xml
     if numbers=$(python3 Scripts/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
-        # shellcheck disable=SC2086
-        count $numbers
-        printf '   %s passed, %s failed or skipped without need, %s skipped\n' $numbers
+        read -ra numbers <<<"$numbers"
+        count "${numbers[@]}"
+        printf '   %s passed, %s failed or skipped without need, %s skipped\n' "${numbers[@]}"
         # A test that crashed the run has no result of its own.
-        [ $status = 0 ] || [ "$(cut -d' ' -f2 <<<"$numbers")" != 0 ] || count 0 1 0
+        [ $status = 0 ] || [ "${numbers[1]}" != 0 ] || count 0 1 0
     else
         count 0 1 0
     fi
@@ -114,10 +114,10 @@ step_selftest() {
     check selftest timeout -k 10 1200 Scripts/selftest.sh --format json --output "$logs/selftest.json"
     local status=$?
     if numbers=$(python3 Scripts/tests-summary.py selftest "$logs/selftest.json"); then
-        # shellcheck disable=SC2086
-        count $numbers
-        printf '   %s passed, %s failed, %s skipped\n' $numbers
-        [ $status = 0 ] || [ "$(cut -d' ' -f2 <<<"$numbers")" != 0 ] || count 0 1 0
+        read -ra numbers <<<"$numbers"
+        count "${numbers[@]}"
+        printf '   %s passed, %s failed, %s skipped\n' "${numbers[@]}"
+        [ $status = 0 ] || [ "${numbers[1]}" != 0 ] || count 0 1 0
     else
         count 0 1 0
     fi
