@@ -47,6 +47,9 @@ public struct Owner: Sendable {
     /// Readable once the process has ended; negative where there is none.
     var pidfd: Int32 { handle.pidfd }
 
+    /// What to watch for the end of another process; negative for this one, whose end nobody here would see.
+    var watched: Int32 { isCurrent ? -1 : handle.pidfd }
+
     func kill() {
         _ = cuffd_pidfd_send_signal(handle.pidfd, CUFFD_SIGKILL)
     }

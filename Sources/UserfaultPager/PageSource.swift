@@ -14,8 +14,8 @@ public protocol PageSource: ~Copyable, Sendable {
     ///
     /// `pages` has room for as many pages as the engine would like, at least one. A source that answers
     /// ``PageReply/data`` appends whole pages, from the first one on, as many as it likes; bytes of a last page behind
-    /// the content's end are for the source to append too. ``PageReply/poison`` is about the first page alone, every
-    /// other answer about all that were asked for.
+    /// the content's end are for the source to append too. ``PageReply/poison`` is about the first page alone, and
+    /// ``PageReply/zero`` about all that were asked for.
     ///
     /// - Parameters:
     ///   - offset: Where the first page begins, in bytes.
@@ -29,7 +29,7 @@ public protocol PageSource: ~Copyable, Sendable {
     /// Slow sources are asked by worker threads, while another thread goes on reading faults. `false` unless said.
     var isSlow: Bool { get }
 
-    /// Whether every reply is ``PageReply/inFile``: regions are then registered for minor faults as well, so that
+    /// Whether every reply is ``PageReply/inFile(count:)``: regions are then registered for minor faults as well, so that
     /// nobody sees a page that is being written. `false` unless said.
     var fillsFile: Bool { get }
 }
@@ -51,14 +51,16 @@ public enum PageReply: Hashable, Sendable {
     case poison
 
     /// The content lies at this address of this process, page by page as it was asked for; resolved by `UFFDIO_COPY`
-    /// from there, without a copy of the engine's. It must stay there until the pager has stopped.
-    case memory(at: UInt)
+    /// from there, without a copy of the engine's. It must stay there until the pager has stopped. `count` is in bytes:
+    /// whole pages, at least one.
+    case memory(at: UInt, count: Int)
 
     /// The content lies in anonymous memory at this page-aligned address of this process, and may be taken away;
-    /// resolved by `UFFDIO_MOVE` where region, process and kernel allow it, else by `UFFDIO_COPY`.
-    case movable(at: UInt)
+    /// resolved by `UFFDIO_MOVE` where region, process and kernel allow it, else by `UFFDIO_COPY`. `count` is in
+    /// bytes: whole pages, at least one.
+    case movable(at: UInt, count: Int)
 
     /// The content is in the file that the region maps, written through another mapping of it; resolved by
-    /// `UFFDIO_CONTINUE`.
-    case inFile
+    /// `UFFDIO_CONTINUE`. `count` is in bytes: whole pages, at least one.
+    case inFile(count: Int)
 }

@@ -23,7 +23,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// A pager that is to be started.
     ///
     /// - Parameters:
-    ///   - uffd: The userfaultfd: this process' own, or one that another process sent. In non-blocking mode.
+    ///   - uffd: The userfaultfd: this process' own, or one that another process sent.
     ///   - source: Where pages come from.
     ///   - owner: The process whose memory it is.
     ///   - configuration: How to work.
@@ -43,15 +43,29 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         guard configuration.shards == 1 || owner.isCurrent else {
             throw .configuration("only memory of this process can be spread over several descriptors")
         }
+        let blocks = configuration.waiting == .block
+        guard !blocks || (owner.isCurrent && features.isDisjoint(with: .events)) else {
+            throw .configuration("sleeping in read(2) is for memory of this process, without event features")
+        }
+        try asPagerError { () throws(UserfaultError) in try uffd.setNonBlocking(!blocks) }
         var memories = [try ServedMemory(uffd)]
         while memories.count < configuration.shards {
             let faults: UserfaultFD.OpenOptions.Faults = handlesKernelFaults ? .userAndKernelMode : .userMode
             let further = try asPagerError { () throws(UserfaultError) in
-                try UserfaultFD(features: features, options: .init(faults: faults))
+                try UserfaultFD(features: features, options: .init(faults: faults, nonBlocking: !blocks))
             }
             memories.append(try ServedMemory(further))
         }
-        core = try PagerCore(memories: memories, source: source, owner: owner, configuration: configuration)
+        var children: [ServedMemory] = []
+        if features.contains(.eventFork) {
+            if case .inline = configuration.service {
+                throw .configuration(
+                    "a descriptor that reports forks needs workers: its reader must not wait for a source")
+            }
+            for _ in 0..<configuration.maximumChildren { children.append(try ServedMemory()) }
+        }
+        core = try PagerCore(
+            memories: memories, children: children, source: source, owner: owner, configuration: configuration)
     }
 
     deinit {
@@ -154,15 +168,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             }
         }
         guard let running else { return }
-        defer {
-            core.stopThreads(running)
-            core.close()
-        }
-        do throws(PagerError) {
-            try core.whileOpen { () throws(PagerError) in try finishAll(ending) }
-        } catch .ownerGone {
-            // Nobody is left who could see zeros.
-        }
+        defer { core.stopThreads(running) }
+        core.isFinishing.store(true, ordering: .sequentiallyConsistent)
+        try core.whileOpen { () throws(PagerError) in try finishAll(ending) }
     }
 
     /// Stops serving, without holding up the caller's thread: as ``stop(_:)-swift.method``.

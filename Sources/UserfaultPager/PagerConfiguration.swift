@@ -5,8 +5,8 @@ public struct PagerConfiguration: Sendable {
         /// Sleeps in `poll(2)` until there is something: the least processor time.
         case poll
 
-        /// Sleeps in `read(2)` itself, which saves a call for each fault. Not with event features, because a thread
-        /// that holds back a fault must be able to look for events.
+        /// Sleeps in `read(2)` itself, which saves a call for each fault. Only for memory of this process, and not with
+        /// event features: a thread that holds back a fault must be able to look for events.
         case block
 
         /// Never sleeps. For a processor that has nothing else to do.
@@ -43,6 +43,10 @@ public struct PagerConfiguration: Sendable {
     /// Descriptors over which each region is spread, in parts of equal size. More than one only in this process.
     public var shards: Int
 
+    /// Children of forks that are served at the same time; what a further one has not loaded is poisoned in it. Only
+    /// with ``UserfaultFD/UserfaultFD/Features/eventFork``.
+    public var maximumChildren: Int
+
     /// Processors that handlers and workers are kept on, in turn; none for the scheduler's choice. A handler on the
     /// processor of the thread whose faults it serves is woken the fastest.
     public var processors: [Int]
@@ -68,6 +72,7 @@ public struct PagerConfiguration: Sendable {
         service: Service = .automatic,
         handlers: Int = 1,
         shards: Int = 1,
+        maximumChildren: Int = 64,
         processors: [Int] = [],
         sourceTimeout: Duration? = nil,
         stuckAfter: Duration = .seconds(10),
@@ -79,6 +84,7 @@ public struct PagerConfiguration: Sendable {
         self.service = service
         self.handlers = handlers
         self.shards = shards
+        self.maximumChildren = maximumChildren
         self.processors = processors
         self.sourceTimeout = sourceTimeout
         self.stuckAfter = stuckAfter

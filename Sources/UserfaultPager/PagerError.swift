@@ -1,3 +1,4 @@
+public import SystemPackage
 public import UserfaultFD
 
 /// Why a pager could not do what was asked.
@@ -23,6 +24,9 @@ public enum PagerError: Error, Hashable, Sendable {
     /// A thread could not be made: the error number.
     case noThread(Int32)
 
+    /// A file could not be looked at.
+    case file(Errno)
+
     /// Some pages could not be loaded, and the failure policy was applied to them: how many.
     case pagesFailed(Int)
 
@@ -40,6 +44,7 @@ extension PagerError: CustomStringConvertible {
         case .notRunning: "the pager does not run"
         case .alreadyStarted: "the pager was started before"
         case .noThread(let errno): "no thread: error \(errno)"
+        case .file(let errno): "the file cannot be looked at: \(errno)"
         case .pagesFailed(let count): "\(count) pages could not be loaded"
         case .ownerGone: "the process whose memory it is has ended"
         }

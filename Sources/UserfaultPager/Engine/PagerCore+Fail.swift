@@ -30,7 +30,7 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    private func give(
+    func give(
         up claim: Claim, _ ending: FailurePolicy.Ending, for pending: PendingFault, of memory: ServedMemory,
         with bench: borrowing Workbench
     ) -> Served {

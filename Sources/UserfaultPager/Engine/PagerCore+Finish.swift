@@ -17,7 +17,7 @@ extension PagerCore where Source: ~Copyable {
     func finish(_ region: RegionReference, _ ending: Ending) throws(PagerError) -> Int {
         try withBench { (bench) throws(PagerError) -> Int in
             let failures = bench.record.counted(.failures)
-            for memory in currentMemories() {
+            try forEachMemory { (memory) throws(PagerError) in
                 try finish(region, ending, of: memory, with: &bench)
             }
             return Int(bench.record.counted(.failures) - failures)
@@ -52,8 +52,8 @@ extension PagerCore where Source: ~Copyable {
                 switch served {
                 case .done: later.failures = 0
                 case .ended:
-                    ownerEnded()
-                    throw .ownerGone
+                    noteEnd(of: memory)
+                    return
                 case .later(let again):
                     later.failures = again.failures
                     pause(until: again.due)
@@ -67,8 +67,11 @@ extension PagerCore where Source: ~Copyable {
         _ body: (inout Workbench) throws(PagerError) -> Result
     ) throws(PagerError) -> Result {
         let record = makeRecord()
-        defer { retire(record) }
-        record.nameTask(cuffd_gettid())
+        enter(record)
+        defer {
+            leave(record)
+            retire(record)
+        }
         var bench = try asPagerError { () throws(UserfaultError) in try Workbench(record) }
         return try body(&bench)
     }
@@ -79,7 +82,7 @@ extension PagerCore where Source: ~Copyable {
         _ = unsafe cuffd_futex_wait(&word, 0, microseconds * 1000)
     }
 
-    private func pause(until due: UInt64) {
+    func pause(until due: UInt64) {
         let now = cuffd_monotonic_nanoseconds()
         pause(microseconds: due > now ? Int64((due - now) / 1000) + 1 : 50)
     }

@@ -45,7 +45,7 @@ extension PagerCore where Source: ~Copyable {
             if !handler.later.append(again) { memory.wake(again.fault.page(size: .base)) }
             return true
         case .ended:
-            ownerEnded()
+            noteEnd(of: memory)
             return false
         }
     }
@@ -72,7 +72,7 @@ extension PagerCore where Source: ~Copyable {
         if !handler.later.isEmpty { return try readMeanwhile(memory, &handler) }
         if configuration.waiting != .poll {
             let count = try read(memory, &handler)
-            if count > 0 { return count }
+            if count > 0 || configuration.waiting == .block { return count }
             let budget = handler.waiter.budget()
             if budget > 0, try look(for: budget, memory, &handler) { return handler.batch.count }
         }
@@ -102,6 +102,11 @@ extension PagerCore where Source: ~Copyable {
     /// Reads on while faults are kept: what they wait for is an event behind other faults, or time.
     @inline(never)
     private func readMeanwhile(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
+        guard configuration.waiting != .block else {
+            // Reading would not come back in time.
+            pause(until: handler.later.nextDue ?? 0)
+            return 0
+        }
         let count = try read(memory, &handler)
         if count > 0 { return count }
         // The event that was read may need its thread to run before fills are possible again.
@@ -124,9 +129,8 @@ extension PagerCore where Source: ~Copyable {
     }
 
     @inline(never)
-    private func readEvents(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
-        var wake: AddressRange?
-        let count = try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int in
+    func readEvents(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
+        try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int in
             let count = try uffd.read(into: &handler.batch)
             let now = count > 0 ? cuffd_monotonic_nanoseconds() : 0
             while let event = handler.batch.next() {
@@ -134,18 +138,12 @@ extension PagerCore where Source: ~Copyable {
                 case .pagefault(let fault):
                     // There is room: the list is as long as the batch, and empty.
                     _ = handler.faults.append(PendingFault(fault: fault, since: now))
-                case .remove(let range): wake = try machine.apply(.remove(range))
-                case .unmap(let range): wake = try machine.apply(.unmap(range))
-                case .remap(let from, let to, let count):
-                    wake = try machine.apply(.remap(from: from, to: to, count: count))
-                case .fork: continue
-                case .unknown: continue
+                case let other:
+                    handler.bench.record.count(.events)
+                    try take(other, &machine, uffd)
                 }
-                handler.bench.record.count(.events)
-                if let wake { try? uffd.wake(wake) }
             }
             return count
         }
-        return count
     }
 }

@@ -3,52 +3,107 @@ internal import Synchronization
 internal import UserfaultFD
 
 extension PagerCore where Source: ~Copyable {
+    /// How many workers there are; none where handlers serve in place.
+    var workers: Int {
+        switch configuration.service {
+        case .inline: 0
+        case .workers(let count): count
+        case .automatic: source.isSlow || !children.isEmpty ? 8 : 0
+        }
+    }
+
     /// Starts every thread.
     func startThreads() throws(PagerError) -> [HandlerThread] {
         var threads: [HandlerThread] = []
-        for memory in memories {
-            for _ in 0..<configuration.handlers {
-                let number = threads.count
-                let record = makeRecord()
-                threads.append(
-                    try HandlerThread("uffd-handler-\(number)", processor: processor(number)) { [self] in
-                        record.nameTask(cuffd_gettid())
-                        run(memory, record)
-                    })
+        do throws(PagerError) {
+            try startServing(&threads)
+            try start("uffd-watchdog", &threads) { (core, record) throws(UserfaultError) in
+                try core.watch(record)
             }
+        } catch {
+            stopThreads(threads)
+            throw error
         }
         return threads
     }
 
-    private func processor(_ number: Int) -> Int? {
-        let processors = configuration.processors
-        return processors.isEmpty ? nil : processors[number % processors.count]
-    }
-
-    private func run(_ memory: ServedMemory, _ record: ThreadRecord) {
-        do throws(UserfaultError) {
-            var handler = try Handler(record, configuration.waiting)
-            try handle(memory, with: &handler)
-        } catch {
-            // A thread that cannot serve must not leave waiters behind, nor let them read zeros.
-            killOwner()
+    private func startServing(_ threads: inout [HandlerThread]) throws(PagerError) {
+        guard workers > 0 else {
+            for memory in memories {
+                if configuration.waiting == .block {
+                    let sentinel = try asPagerError { () throws(UserfaultError) in
+                        SentinelBox(try Sentinel.make(for: memory, handlers: configuration.handlers))
+                    }
+                    sentinels.withLock { $0.append(sentinel) }
+                }
+                for _ in 0..<configuration.handlers {
+                    try start("uffd-handler", &threads) { (core, record) throws(UserfaultError) in
+                        var handler = try Handler(record, core.configuration.waiting)
+                        try core.handle(memory, with: &handler)
+                    }
+                }
+            }
+            return
+        }
+        for (number, memory) in memories.enumerated() {
+            _ = cuffd_epoll_add(epoll, memory.rawDescriptor, UInt64(number), 0)
+        }
+        _ = cuffd_epoll_add(epoll, stopEvent.rawValue, Self.stopToken, 0)
+        try start("uffd-reader", &threads) { (core, record) throws(UserfaultError) in
+            var handler = try Handler(record, core.configuration.waiting)
+            try core.readAll(with: &handler)
+        }
+        for _ in 0..<workers {
+            try start("uffd-worker", &threads) { (core, record) throws(UserfaultError) in
+                var bench = try Workbench(record)
+                core.work(with: &bench)
+            }
         }
     }
 
-    /// Makes every thread end, and waits for it.
+    private func start(
+        _ name: String, _ threads: inout [HandlerThread],
+        _ body: @escaping @Sendable (PagerCore, ThreadRecord) throws(UserfaultError) -> Void
+    ) throws(PagerError) {
+        let record = makeRecord()
+        let processors = configuration.processors
+        let processor = processors.isEmpty ? nil : processors[threads.count % processors.count]
+        let thread = try HandlerThread("\(name)-\(threads.count)", processor: processor) { [self] in
+            enter(record)
+            defer { leave(record) }
+            do throws(UserfaultError) {
+                try body(self, record)
+            } catch {
+                // A thread that cannot serve must not leave waiters behind, nor let them read zeros.
+                killOwner()
+            }
+        }
+        threads.append(thread)
+    }
+
+    /// Makes every thread end, closes the descriptors, and waits.
     func stopThreads(_ threads: [HandlerThread]) {
+        requestStop()
+        let callers = sentinels.withLock { boxes in
+            boxes.compactMap { box in try? HandlerThread("uffd-stop", processor: nil) { box.sentinel.touchAll() } }
+        }
+        for thread in threads { thread.join() }
+        close()
+        for caller in callers { caller.join() }
+    }
+
+    private func requestStop() {
         isStopping.store(true, ordering: .sequentiallyConsistent)
         stopEvent.signal()
-        for thread in threads { thread.join() }
+        queue.close()
     }
 
-    /// The process whose memory it is has ended: nobody is left to be served.
-    func ownerEnded() {
+    /// The process whose memory it is has ended. Where that was the last one, nobody is left to be served.
+    func noteEnd(of memory: ServedMemory) {
+        memory.noteEnd()
+        guard memories.allSatisfy(\.hasEnded), children.allSatisfy({ $0.isVacant || $0.hasEnded }) else { return }
         guard !ownerIsGone.exchange(true, ordering: .acquiringAndReleasing) else { return }
         note(.ownerGone)
-    }
-
-    /// Leaves a report to the watchdog. Does not wait and takes no memory.
-    func note(_ report: PagerReport) {
+        requestStop()
     }
 }

@@ -20,10 +20,20 @@ extension PagerCore where Source: ~Copyable {
             $0.regions[reference.id] = RegionEntry(
                 reference: reference, parts: parts, offset: offset, options: options)
         }
+        var served = 0
         do throws(PagerError) {
-            for part in parts { try serve(part, of: range, reference, offset) }
+            for part in parts {
+                try serve(part, of: range, reference, offset)
+                served += 1
+            }
         } catch {
-            for part in parts { try? forget(part) }
+            for part in parts[..<served] {
+                memories[part.memory].excludingOthers { uffd, machine in
+                    try? uffd.unregister(part.range)
+                    try? uffd.wake(part.range)
+                    machine.forgetSpans(of: reference)
+                }
+            }
             retire(reference.id)
             throw error
         }
@@ -52,31 +62,47 @@ extension PagerCore where Source: ~Copyable {
         if region.writeProtected { modes.insert(.writeProtect) }
         let memory = memories[part.memory]
         // Known before it is registered: no fault of it is ever a stray.
-        let isFree = try asPagerError { () throws(UserfaultError) in
+        var attempts = 0
+        while try !insert(span, into: memory) {
+            // The address may just have become free, and the event that says so be on its way.
+            guard memory.hasEvents, attempts < 2000 else { throw .badRange(range) }
+            attempts += 1
+            pause(microseconds: 100)
+        }
+        do throws(PagerError) {
+            try asPagerError { () throws(UserfaultError) in
+                try memory.withDescriptor { (uffd) throws(UserfaultError) in
+                    _ = try uffd.register(part.range, modes: modes)
+                }
+            }
+        } catch {
+            memory.excludingOthers { _, machine in machine.forgetSpans(of: region) }
+            throw error
+        }
+    }
+
+    /// - Returns: `false` where there is something already.
+    private func insert(_ span: Span, into memory: ServedMemory) throws(PagerError) -> Bool {
+        try asPagerError { () throws(UserfaultError) in
             try memory.excludingOthers { (_, machine) throws(UserfaultError) -> Bool in
-                guard !machine.spans.overlaps(part.range) else { return false }
+                guard !machine.spans.overlaps(span.range) else { return false }
                 try machine.add(span)
                 return true
             }
         }
-        guard isFree else { throw .badRange(range) }
-        try asPagerError { () throws(UserfaultError) in
-            try memory.withDescriptor { (uffd) throws(UserfaultError) in
-                _ = try uffd.register(part.range, modes: modes)
-            }
-        }
     }
 
-    private func forget(_ part: RegionEntry.Part) throws(UserfaultError) {
-        try memories[part.memory].excludingOthers { (_, machine) throws(UserfaultError) in
-            try machine.forget(part.range)
-        }
-    }
-
-    /// Forgets a region's record once nobody refers to it.
+    /// Forgets a region.
     func retire(_ id: Int) {
         registry.withLock { registry in
             if let entry = registry.regions.removeValue(forKey: id) { registry.retired.append(entry.reference) }
+        }
+        retireRegions()
+    }
+
+    /// Frees the records of regions that were forgotten, once nobody refers to them any more.
+    func retireRegions() {
+        registry.withLock { registry in
             registry.retired.removeAll { reference in
                 guard !reference.isFindable,
                     !registry.records.contains(where: { $0.isWorking(on: reference.bits) })
@@ -96,7 +122,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// Ends the service of a region whose pages are finished.
     func remove(_ region: RegionReference) {
-        for memory in currentMemories() {
+        forEachMemory { memory in
             memory.excludingOthers { uffd, machine in
                 while let span = machine.firstSpan(of: region) {
                     // The program may have unmapped it meanwhile, which does as well.

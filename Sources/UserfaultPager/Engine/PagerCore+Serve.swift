@@ -18,6 +18,7 @@ extension PagerCore where Source: ~Copyable {
     func serve(
         _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
     ) -> Served {
+        if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
         let order = memory.sharingOrder { (_, machine) -> Order in
             let order = machine.begin(pending.fault, sourceFillsFile: source.fillsFile)
             guard case .fill(var claim) = order else { return order }
@@ -46,35 +47,47 @@ extension PagerCore where Source: ~Copyable {
         case .file: filling = .file
         case .poison: filling = .poison
         case .source:
-            guard let loaded = load(&claim, of: memory, with: &bench) else {
-                return fail(claim, pending, of: memory, with: bench)
+            switch load(&claim, of: memory, with: &bench) {
+            case .loaded(let loaded): filling = loaded
+            case .failed: return fail(claim, pending, of: memory, with: bench)
+            case .takenAway: return .done
             }
-            filling = loaded
         }
         return put(filling, into: claim, for: pending, of: memory, with: bench)
     }
 
+    private enum Loaded {
+        case loaded(Filling)
+        /// The claim is of one page.
+        case failed
+        /// The watchdog has lost patience, and the claim.
+        case takenAway
+    }
+
     /// Asks the source for pages in hand, and gives back those that it did not answer for.
-    ///
-    /// - Returns: `nil` where the source failed; the claim is then of one page.
     @inline(__always)
-    private func load(_ claim: inout Claim, of memory: ServedMemory, with bench: inout Workbench) -> Filling? {
+    private func load(_ claim: inout Claim, of memory: ServedMemory, with bench: inout Workbench) -> Loaded {
         let start = cuffd_monotonic_nanoseconds()
+        let isLimited = configuration.sourceTimeout != nil
+        if isLimited { bench.record.beginLoad(claim, of: memory, at: start) }
         var answer = ask(claim, with: &bench)
+        if isLimited, !bench.record.endLoad() { return .takenAway }
         if answer == nil, claim.pages > 1 {
             // Which of the pages it is that fails, nobody knows: the one that is waited for gets a chance of its own.
             giveBack(claim.dropFirst(claim.region.pageSize.bytes), of: memory)
             claim = claim.prefix(pages: 1)
+            if isLimited { bench.record.beginLoad(claim, of: memory, at: start) }
             answer = ask(claim, with: &bench)
+            if isLimited, !bench.record.endLoad() { return .takenAway }
         }
         bench.record.recordLoad(cuffd_monotonic_nanoseconds() &- start)
-        guard let answer else { return nil }
+        guard let answer else { return .failed }
         if case .poison = answer.filling { claim.content = .poison }
         if answer.bytes < claim.range.count {
             giveBack(claim.dropFirst(answer.bytes), of: memory)
             claim = claim.prefix(pages: answer.bytes >> claim.region.pageShift)
         }
-        return answer.filling
+        return .loaded(answer.filling)
     }
 
     private struct Answer {
@@ -94,14 +107,18 @@ extension PagerCore where Source: ~Copyable {
         } catch {
             return nil
         }
-        let bytes = unsafe pages.finalize(for: room) & ~(claim.region.pageSize.bytes - 1)
-        switch reply {
-        case .data: return bytes == 0 ? nil : Answer(filling: .bytes(at: bench.staging.range.start), bytes: bytes)
-        case .memory(let address): return Answer(filling: .bytes(at: address), bytes: room.count)
-        case .movable(let address): return Answer(filling: .movable(at: address), bytes: room.count)
-        case .zero: return Answer(filling: .zeros, bytes: room.count)
-        case .inFile: return Answer(filling: .file, bytes: room.count)
-        case .poison: return Answer(filling: .poison, bytes: claim.region.pageSize.bytes)
+        let appended = unsafe pages.finalize(for: room)
+        func answer(_ filling: Filling, _ bytes: Int) -> Answer? {
+            let whole = min(bytes, room.count) & ~(claim.region.pageSize.bytes - 1)
+            return whole > 0 ? Answer(filling: filling, bytes: whole) : nil
+        }
+        return switch reply {
+        case .data: answer(.bytes(at: bench.staging.range.start), appended)
+        case .memory(let address, let count): answer(.bytes(at: address), count)
+        case .movable(let address, let count): answer(.movable(at: address), count)
+        case .zero: answer(.zeros, room.count)
+        case .inFile(let count): answer(.file, count)
+        case .poison: answer(.poison, claim.region.pageSize.bytes)
         }
     }
 

@@ -13,6 +13,19 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let memories: [ServedMemory]
     /// Readable from the moment on at which threads are to end.
     let stopEvent: EventDescriptor
+    /// Where the children of a fork go; empty unless the descriptor reports forks.
+    let children: [ServedMemory]
+    /// What the reading thread waits on, where there is one.
+    let epoll: CInt
+    /// Messages of children that are let go. Only the reading thread's.
+    nonisolated(unsafe) var scratch = EventBatch(capacity: 16)
+    let queue = WorkQueue(capacity: 4096)
+    private let reports = ReportRing()
+    let ownThreads = ThreadSet()
+    /// The pager is about to stop: children are not taken on any more.
+    let isFinishing = Atomic<Bool>(false)
+    /// One for each descriptor whose handlers sleep in `read(2)`.
+    let sentinels = Mutex<[SentinelBox]>([])
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)
@@ -46,7 +59,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     }
 
     init(
-        memories: [ServedMemory], source: consuming Source, owner: Owner, configuration: PagerConfiguration
+        memories: [ServedMemory], children: [ServedMemory], source: consuming Source, owner: Owner,
+        configuration: PagerConfiguration
     ) throws(PagerError) {
         self.source = source
         self.configuration = configuration
@@ -55,11 +69,15 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         guard let openness = unsafe cuffd_rwlock_create() else { throw .noThread(Errno.noMemory.rawValue) }
         unsafe self.openness = openness
         stopEvent = try EventDescriptor()
+        self.children = children
+        epoll = cuffd_epoll_create()
+        guard epoll >= 0 else { throw .noThread(-epoll) }
     }
 
     deinit {
         close()
         unsafe cuffd_rwlock_destroy(openness)
+        _ = cuffd_close(epoll)
         registry.withLock { registry in
             for reference in registry.regions.values.map(\.reference) + registry.retired { unsafe reference.destroy() }
             for record in registry.records { unsafe record.destroy() }
@@ -79,7 +97,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         unsafe cuffd_rwlock_write(openness)
         defer { unsafe cuffd_rwlock_unlock(openness) }
         guard isOpen.exchange(false, ordering: .relaxed) else { return }
-        for memory in currentMemories() { memory.close() }
+        while let left = queue.take(readBefore: .max) { memory(left.memory).endUse() }
+        for memory in memories + children { memory.close() }
     }
 
     /// Sends `SIGKILL` to the process whose memory it is.
@@ -93,6 +112,16 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         registry.withLock { $0.records.append(record) }
         return record
     }
+
+    /// Says which thread a record is of, on that thread.
+    func enter(_ record: ThreadRecord) {
+        let task = cuffd_gettid()
+        record.nameTask(task)
+        ownThreads.insert(task)
+    }
+
+    /// Says that the thread of a record does nothing for the pager any more.
+    func leave(_ record: ThreadRecord) { ownThreads.remove(record.task) }
 
     /// Counts what a thread has counted once and for all, and forgets it.
     func retire(_ record: ThreadRecord) {
@@ -116,13 +145,37 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         }
     }
 
-    /// Every descriptor that is served.
-    func currentMemories() -> [ServedMemory] { memories }
+    /// Calls for every descriptor that is served, one after the other.
+    func forEachMemory<Failure: Error>(_ body: (ServedMemory) throws(Failure) -> Void) throws(Failure) {
+        for memory in memories { try body(memory) }
+        for child in children where child.beginUse() {
+            defer { child.endUse() }
+            try body(child)
+        }
+    }
+
+    /// The descriptor of a number, by which the reading thread and the queue know it.
+    func memory(_ number: Int) -> ServedMemory {
+        number < memories.count ? memories[number] : children[number - memories.count]
+    }
+
+    /// Leaves a report to the watchdog. Does not wait and takes no memory.
+    func note(_ report: PagerReport) { reports.put(report) }
+
+    /// Gives the user what was left for him. Only on the watchdog's thread.
+    func deliverReports() {
+        for report in reports.takeAll() {
+            configuration.report?(report)
+            // Not before the report is out: this ends the process.
+            if case .selfDeadlock(_, let address) = report { endSelfDeadlock(at: address) }
+        }
+    }
 
     var statistics: PagerStatistics {
         registry.withLock { registry in
             var sum = registry.ended
             for record in registry.records { record.add(to: &sum) }
+            sum.queued = queue.count
             return sum
         }
     }

@@ -1,4 +1,5 @@
 internal import CUserfaultFD
+internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
 
@@ -7,38 +8,39 @@ internal import UserfaultFD
 /// Fills share the order, and reading events excludes them: the kernel lets a thread that changes its memory go on as
 /// soon as the event is *read*, so a fill between reading and taking it in could bring back what was just removed.
 /// Without event features only adding and removing regions excludes anything.
+///
+/// Made empty, and opened without taking memory from the heap: that may happen while another thread is inside `fork`.
 @safe
 final class ServedMemory: @unchecked Sendable {
     private let order: OpaquePointer
     private let uffd: UnsafeMutablePointer<UserfaultFD>
     private let machine: UnsafeMutablePointer<PagerStateMachine>
+    private let state = Atomic<UInt8>(State.vacant.rawValue)
+    /// Threads and queued faults that need it open.
+    private let users = Atomic<Int>(0)
+    /// The process whose memory it is has ended.
+    private let ended = Atomic<Bool>(false)
 
-    /// Whether reading may bring more than faults.
-    let hasEvents: Bool
-    /// Whether system calls that touch the memory wait for it as well.
-    let handlesKernelFaults: Bool
-    let canPoison: Bool
-    let rawDescriptor: CInt
+    private enum State: UInt8 {
+        case vacant, open, closing
+    }
 
-    init(_ descriptor: consuming UserfaultFD) throws(PagerError) {
+    /// Whether reading may bring more than faults. Of an open one.
+    private(set) var hasEvents = false
+    private(set) var canPoison = false
+    private(set) var rawDescriptor: CInt = -1
+
+    init() throws(PagerError) {
         guard let order = unsafe cuffd_rwlock_create() else { throw .noThread(Errno.noMemory.rawValue) }
         unsafe self.order = order
-        hasEvents = !descriptor.enabledFeatures.isDisjoint(with: .events)
-        canPoison = descriptor.supportedFeatures.contains(.poison)
-        handlesKernelFaults = descriptor.handlesKernelFaults
-        rawDescriptor = descriptor.withUnsafeDescriptor { $0.rawValue }
         unsafe uffd = .allocate(capacity: 1)
-        unsafe uffd.initialize(to: descriptor)
         unsafe machine = .allocate(capacity: 1)
-        do throws(UserfaultError) {
-            unsafe machine.initialize(to: try PagerStateMachine())
-        } catch {
-            unsafe cuffd_rwlock_destroy(order)
-            unsafe uffd.deinitialize(count: 1)
-            unsafe uffd.deallocate()
-            unsafe machine.deallocate()
-            throw .kernel(error)
-        }
+    }
+
+    convenience init(_ descriptor: consuming UserfaultFD) throws(PagerError) {
+        try self.init()
+        open(
+            descriptor, try asPagerError { () throws(UserfaultError) in try PagerStateMachine() })
     }
 
     deinit {
@@ -47,13 +49,54 @@ final class ServedMemory: @unchecked Sendable {
         unsafe uffd.deallocate()
     }
 
-    /// Closes the descriptor and forgets what it served. Once, and when no thread uses it any more.
+    // MARK: Opening and closing
+
+    /// Fills a vacant one.
+    func open(_ descriptor: consuming UserfaultFD, _ machine: consuming PagerStateMachine) {
+        hasEvents = !descriptor.enabledFeatures.isDisjoint(with: .events)
+        canPoison = descriptor.supportedFeatures.contains(.poison)
+        rawDescriptor = descriptor.withUnsafeDescriptor { $0.rawValue }
+        unsafe uffd.initialize(to: descriptor)
+        unsafe self.machine.initialize(to: machine)
+        ended.store(false, ordering: .relaxed)
+        state.store(State.open.rawValue, ordering: .sequentiallyConsistent)
+    }
+
+    var isVacant: Bool { state.load(ordering: .acquiring) == State.vacant.rawValue }
+
+    /// Keeps it open until ``endUse()``.
+    ///
+    /// - Returns: `false` where it is not open.
+    func beginUse() -> Bool {
+        users.add(1, ordering: .sequentiallyConsistent)
+        guard state.load(ordering: .sequentiallyConsistent) != State.open.rawValue else { return true }
+        endUse()
+        return false
+    }
+
+    func endUse() { users.subtract(1, ordering: .sequentiallyConsistent) }
+
+    /// Closes the descriptor and forgets what it served, where nobody uses it.
     ///
     /// What was neither filled nor poisoned reads as zeros from now on: that is for the caller to have seen to.
-    func close() {
+    ///
+    /// - Returns: `false` where somebody uses it still: to be called again. Never by two threads.
+    @discardableResult
+    func close() -> Bool {
+        guard !isVacant else { return true }
+        state.store(State.closing.rawValue, ordering: .sequentiallyConsistent)
+        guard users.load(ordering: .sequentiallyConsistent) == 0 else { return false }
         unsafe machine.deinitialize(count: 1)
         unsafe uffd.deinitialize(count: 1)
+        state.store(State.vacant.rawValue, ordering: .sequentiallyConsistent)
+        return true
     }
+
+    var hasEnded: Bool { ended.load(ordering: .acquiring) }
+
+    func noteEnd() { ended.store(true, ordering: .releasing) }
+
+    // MARK: Use
 
     /// Calls that need no order: waking, polling, registering.
     @inline(__always)
@@ -86,5 +129,17 @@ final class ServedMemory: @unchecked Sendable {
     /// Wakes threads that nobody else will. A wake fails for no reason that a caller could mend.
     func wake(_ range: AddressRange) {
         try? withDescriptor { (uffd) throws(UserfaultError) in try uffd.wake(range) }
+    }
+
+    /// Asks the kernel whether the process whose memory it is has ended: a descriptor never tells by itself.
+    func probeEnd() -> Bool {
+        // The lowest address that any program may map, which none does: of all pages the one that is not registered.
+        let nowhere = AddressRange(start: 65536, count: PageSize.base.bytes)
+        do throws(UserfaultError) {
+            try withDescriptor { (uffd) throws(UserfaultError) in try uffd.writeProtect(nowhere, .unprotect) }
+            return false
+        } catch {
+            return error.reason == .processGone
+        }
     }
 }

@@ -7,7 +7,7 @@ internal import UserfaultFD
 struct ThreadRecord: @unchecked Sendable {
     private let fields: UnsafeMutablePointer<Fields>
 
-    private struct Fields: ~Copyable {
+    @safe private struct Fields: ~Copyable {
         let counters = InlineArray<16, Atomic<UInt64>> { _ in Atomic(0) }
         let load = LiveHistogram()
         let fill = LiveHistogram()
@@ -17,6 +17,14 @@ struct ThreadRecord: @unchecked Sendable {
         let since = Atomic<UInt64>(0)
         let address = Atomic<UInt>(0)
         let region = Atomic<UInt>(0)
+        let loadState = Atomic<UInt8>(LoadState.idle.rawValue)
+        let loadSince = Atomic<UInt64>(0)
+        /// Written before a load begins, read by who has taken it away.
+        var loading: (claim: Claim, memory: Unmanaged<ServedMemory>)?
+    }
+
+    private enum LoadState: UInt8 {
+        case idle, loading, takenAway
     }
 
     /// What a thread counts.
@@ -101,4 +109,32 @@ struct ThreadRecord: @unchecked Sendable {
     func isWorking(on region: UInt) -> Bool { unsafe fields.pointee.region.load(ordering: .acquiring) == region }
     var workAddress: UInt { unsafe fields.pointee.address.load(ordering: .relaxed) }
     var workSince: UInt64 { unsafe fields.pointee.since.load(ordering: .relaxed) }
+
+    // MARK: Loads with a time limit
+
+    /// Says that the source is asked for pages in hand, which may be taken away meanwhile.
+    func beginLoad(_ claim: Claim, of memory: ServedMemory, at now: UInt64) {
+        unsafe fields.pointee.loading = (claim, .passUnretained(memory))
+        unsafe fields.pointee.loadSince.store(now, ordering: .relaxed)
+        unsafe fields.pointee.loadState.store(LoadState.loading.rawValue, ordering: .releasing)
+    }
+
+    /// - Returns: `false` where the pages were taken away, and are not to be touched any more.
+    func endLoad() -> Bool {
+        let result = unsafe fields.pointee.loadState.exchange(
+            LoadState.idle.rawValue, ordering: .acquiringAndReleasing)
+        return result == LoadState.loading.rawValue
+    }
+
+    /// Takes away pages whose load began before a moment.
+    func takeLoad(begunBefore moment: UInt64) -> (claim: Claim, memory: ServedMemory)? {
+        guard unsafe fields.pointee.loadState.load(ordering: .acquiring) == LoadState.loading.rawValue,
+            unsafe fields.pointee.loadSince.load(ordering: .relaxed) < moment,
+            unsafe fields.pointee.loadState.compareExchange(
+                expected: LoadState.loading.rawValue, desired: LoadState.takenAway.rawValue,
+                ordering: .acquiringAndReleasing
+            ).exchanged, let loading = unsafe fields.pointee.loading
+        else { return nil }
+        return unsafe (loading.claim, loading.memory.takeUnretainedValue())
+    }
 }

@@ -20,8 +20,10 @@ struct PageState: OptionSet, Hashable {
     static var existedOnce: PageState { PageState(rawValue: 1 << 6) }
     static var existedTwice: PageState { PageState(rawValue: 1 << 7) }
 
-    /// What becomes of the page is known: not what is happening to it.
+    /// What is so for good, as opposed to what is happening to the page.
     static var lasting: PageState { [.removed, .present, .poisoned, .written] }
+    /// Nothing is left to be done: closing the descriptor would show nobody zeros that are not the page's.
+    static var decided: PageState { [.removed, .present, .poisoned] }
 }
 
 /// The states of neighbouring pages, in memory that somebody else owns.

@@ -20,9 +20,43 @@ struct PagerStateMachine: ~Copyable {
     private(set) var spans: SpanTable
     /// How many changes were applied.
     private(set) var changes: UInt64 = 0
+    /// The states of a forked child's pages. Those of its parent are the regions'.
+    private let childStates: Mapping?
 
     init() throws(UserfaultError) {
         spans = try SpanTable()
+        childStates = nil
+    }
+
+    private init(spans: consuming SpanTable, states: consuming Mapping?) {
+        self.spans = spans
+        childStates = states
+    }
+
+    /// What a child has at the moment of the fork: the same pages, none of them in hand.
+    ///
+    /// Takes memory by `mmap` only.
+    func copyForChild() throws(UserfaultError) -> PagerStateMachine {
+        var pages = 0
+        for index in 0..<spans.count where spans[index].states != nil {
+            pages += spans[index].range.count >> spans[index].region.pageShift
+        }
+        let memory = try Mapping(anonymous: max(1, pages), options: .noReserve)
+        var copies = try SpanTable(capacity: spans.count + 16)
+        var next = unsafe PageStates(memory.unsafeBaseAddress)
+        for index in 0..<spans.count {
+            var span = spans[index]
+            if let states = span.states {
+                let count = span.range.count >> span.region.pageShift
+                for page in 0..<count where states[page] != [] {
+                    next.update(page) { _ in states[page].intersection(.lasting) }
+                }
+                span.states = next
+                next = next.advanced(by: count)
+            }
+            try copies.insert(span)
+        }
+        return PagerStateMachine(spans: copies, states: memory)
     }
 
     // MARK: Regions
@@ -30,12 +64,6 @@ struct PagerStateMachine: ~Copyable {
     /// Adds pages that the source fills.
     mutating func add(_ span: Span) throws(UserfaultError) {
         try spans.insert(span)
-        changes += 1
-    }
-
-    /// Forgets pages, by whatever name the program has them now.
-    mutating func forget(_ range: AddressRange) throws(UserfaultError) {
-        try spans.remove(range)
         changes += 1
     }
 
@@ -49,6 +77,11 @@ struct PagerStateMachine: ~Copyable {
     mutating func forgetSpan(_ span: Span) {
         spans.removeSpan(startingAt: span.range.start)
         changes += 1
+    }
+
+    /// Forgets every span of a region.
+    mutating func forgetSpans(of region: RegionReference) {
+        while let span = firstSpan(of: region) { forgetSpan(span) }
     }
 
     // MARK: Changes
@@ -167,6 +200,20 @@ struct PagerStateMachine: ~Copyable {
             changes: changes)
     }
 
+    /// The first page whose fate is open, from an address on.
+    func firstUnfilledPage(from address: UInt) -> AddressRange? {
+        for index in 0..<spans.count {
+            let span = spans[index]
+            guard span.range.end > address, let states = span.states else { continue }
+            for page in span.page(at: max(span.range.start, address))..<(span.range.count >> span.region.pageShift)
+            where states[page].isDisjoint(with: .decided) {
+                let size = span.region.pageSize.bytes
+                return AddressRange(start: span.range.start &+ UInt(page << span.region.pageShift), count: size)
+            }
+        }
+        return nil
+    }
+
     /// What is left to do in a region.
     enum Unfilled {
         /// Nothing.
@@ -187,7 +234,7 @@ struct PagerStateMachine: ~Copyable {
             guard span.region == region, span.range.end > address, let states = span.states else { continue }
             let start = max(span.range.start, address)
             for page in span.page(at: start)..<(span.range.count >> region.pageShift)
-            where states[page].isDisjoint(with: [.present, .poisoned, .removed]) {
+            where states[page].isDisjoint(with: .decided) {
                 let here = span.range.start &+ UInt(page << region.pageShift)
                 // Of a page that is in hand the fate is open too: not a fault left to somebody, so no `awaited`.
                 guard states.claimUnlessClaimed(page) else { return .busy(here) }

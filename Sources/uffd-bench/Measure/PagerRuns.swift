@@ -6,7 +6,7 @@ struct MemorySource: PageSource {
     let base: UInt
 
     func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply {
-        .memory(at: base + UInt(offset))
+        .memory(at: base + UInt(offset), count: pages.freeCapacity)
     }
 }
 
@@ -14,7 +14,9 @@ struct MemorySource: PageSource {
 struct FileSource: PageSource {
     var fillsFile: Bool { true }
 
-    func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply { .inFile }
+    func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply {
+        .inFile(count: pages.freeCapacity)
+    }
 }
 
 /// Runs work while a pager serves its faults.

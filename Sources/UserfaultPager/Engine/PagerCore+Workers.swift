@@ -1,0 +1,130 @@
+internal import CUserfaultFD
+internal import Synchronization
+internal import UserfaultFD
+
+// One thread reads and hands over, others load and fill: for sources that wait, and for descriptors that report forks.
+
+extension PagerCore where Source: ~Copyable {
+    /// What the reading thread does, until the pager stops.
+    ///
+    /// It takes no memory from the heap, runs nothing of the user's and takes no lock that is held where either is
+    /// done: the thread that it would wait for may be inside `fork`, which waits for this thread to read of it.
+    func readAll(with handler: inout Handler) throws(UserfaultError) {
+        var tokens = InlineArray<64, UInt64>(repeating: 0)
+        var events = InlineArray<64, UInt32>(repeating: 0)
+        while !isStopping.load(ordering: .relaxed) {
+            let count = wait(&tokens, &events, &handler)
+            for index in 0..<max(0, count) where tokens[index] != Self.stopToken {
+                try readOne(Int(tokens[index]), &handler)
+            }
+            closeEndedChildren()
+        }
+    }
+
+    static var stopToken: UInt64 { .max }
+
+    /// Waits until a descriptor has messages.
+    private func wait(
+        _ tokens: inout [64 of UInt64], _ events: inout [64 of UInt32], _ handler: inout Handler
+    ) -> Int {
+        var tokenSpan = tokens.mutableSpan
+        var eventSpan = events.mutableSpan
+        return unsafe tokenSpan.withUnsafeMutableBufferPointer { tokens in
+            unsafe eventSpan.withUnsafeMutableBufferPointer { events in
+                func look(_ milliseconds: CInt) -> Int {
+                    unsafe Int(
+                        cuffd_epoll_wait(epoll, tokens.baseAddress, events.baseAddress, 64, milliseconds))
+                }
+                let budget = handler.waiter.budget()
+                guard budget > 0 else { return look(-1) }
+                let start = cuffd_monotonic_nanoseconds()
+                repeat {
+                    let count = look(0)
+                    if count > 0 {
+                        handler.waiter.learn(found: true)
+                        return count
+                    }
+                } while cuffd_monotonic_nanoseconds() &- start < budget && !isStopping.load(ordering: .relaxed)
+                handler.waiter.learn(found: false)
+                return look(-1)
+            }
+        }
+    }
+
+    /// Reads all that one descriptor has: events are behind every fault that was queued before them.
+    private func readOne(_ number: Int, _ handler: inout Handler) throws(UserfaultError) {
+        let memory = memory(number)
+        guard !memory.isVacant else { return }
+        while true {
+            let count = try readEvents(memory, &handler)
+            for index in 0..<handler.faults.count {
+                let pending = handler.faults[index]
+                guard memory.beginUse() else { break }
+                if !queue.put(WorkQueue.Item(pending: pending, memory: number)) {
+                    memory.endUse()
+                    // The kernel keeps the fault for us: the thread looks again and faults anew.
+                    memory.wake(pending.fault.page(size: .base))
+                }
+            }
+            handler.faults.removeAll()
+            guard count == handler.batch.capacity else { return }
+        }
+    }
+
+    /// Closes children whose process has ended, as soon as nobody works for them any more.
+    private func closeEndedChildren() {
+        for child in children where child.hasEnded && !child.isVacant {
+            _ = cuffd_epoll_delete(epoll, child.rawDescriptor)
+            child.close()
+        }
+    }
+
+    /// What a worker does: takes faults and serves them, until the queue is closed.
+    func work(with bench: inout Workbench) {
+        let readsAhead = !source.isSlow
+        while let item = queue.take() {
+            let memory = memory(item.memory)
+            switch serve(item.pending, of: memory, with: &bench, readsAhead: readsAhead) {
+            case .done:
+                if source.isSlow { readAhead(of: item.pending.fault, memory, with: &bench) }
+            case .later(var again):
+                // The event that it waits for is read by the other thread, which needs no help for it.
+                if again.due == 0 { again.due = cuffd_monotonic_nanoseconds() &+ 50_000 }
+                if queue.put(WorkQueue.Item(pending: again, memory: item.memory)) { continue }
+                memory.wake(again.fault.page(size: .base))
+            case .ended:
+                noteEnd(of: memory)
+            }
+            memory.endUse()
+        }
+    }
+
+    /// Fills pages behind one that was waited for, as long as nobody waits for others.
+    private func readAhead(of fault: PageFault, _ memory: ServedMemory, with bench: inout Workbench) {
+        var left = 0
+        var next: UInt = 0
+        memory.sharingOrder { _, machine in
+            guard fault.kind == .missing, let span = machine.spans.find(fault.address), span.states != nil else {
+                return
+            }
+            let page = fault.page(size: span.region.pageSize)
+            left = span.region.readAhead(at: span.offset + Int(page.start - span.range.start))
+            next = page.end
+        }
+        while left > 0, queue.count == 0, !isStopping.load(ordering: .relaxed) {
+            let claim = memory.sharingOrder { _, machine -> Claim? in
+                let claim = machine.claim(behind: next, count: min(left, 16))
+                if let claim {
+                    bench.record.begin(next, region: claim.region.bits, since: cuffd_monotonic_nanoseconds())
+                }
+                return claim
+            }
+            guard let claim else { return }
+            defer { bench.record.end() }
+            left -= claim.pages
+            next = claim.range.end
+            let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
+            guard case .done = fill(claim, for: nobody, of: memory, with: &bench) else { return }
+        }
+    }
+}

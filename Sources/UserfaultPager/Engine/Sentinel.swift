@@ -1,0 +1,50 @@
+internal import Synchronization
+internal import UserfaultFD
+
+/// Memory of the engine's own that brings threads back from `read(2)`, which nothing else interrupts: one page for each.
+struct Sentinel: ~Copyable, Sendable {
+    private let mapping: Mapping
+    private let region: RegionReference
+
+    private init(_ mapping: consuming Mapping, _ region: RegionReference) {
+        self.mapping = mapping
+        self.region = region
+    }
+
+    /// Registers the pages as zeros, which every handler knows how to serve.
+    static func make(for memory: ServedMemory, handlers: Int) throws(UserfaultError) -> Sentinel {
+        let mapping = try Mapping(anonymous: handlers * PageSize.base.bytes)
+        let range = mapping.range
+        let region = RegionReference(try RegionRecord(id: 0, count: range.count, options: RegionOptions()))
+        let sentinel = Sentinel(mapping, region)
+        try memory.excludingOthers { (uffd, machine) throws(UserfaultError) in
+            try machine.add(Span(range: range, region: region, states: nil, offset: 0))
+            _ = try uffd.register(range, modes: .missing)
+        }
+        return sentinel
+    }
+
+    deinit {
+        unsafe region.destroy()
+    }
+
+    /// Touches the pages one after the other: each touch brings one handler back.
+    ///
+    /// Where they have all come back already, it waits until the descriptor is closed.
+    func touchAll() {
+        for page in 0..<mapping.pageCount {
+            unsafe withExtendedLifetime(
+                UnsafeRawPointer(bitPattern: mapping.page(page).start)!.load(as: UInt8.self)
+            ) {}
+        }
+    }
+}
+
+/// A sentinel, shared with the thread that touches it.
+final class SentinelBox: Sendable {
+    let sentinel: Sentinel
+
+    init(_ sentinel: consuming Sentinel) {
+        self.sentinel = sentinel
+    }
+}

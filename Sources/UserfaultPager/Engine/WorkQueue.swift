@@ -1,0 +1,111 @@
+internal import CUserfaultFD
+internal import Synchronization
+
+/// Faults that were read and wait for a worker, in the order in which they came.
+///
+/// All room is allocated before; nothing of the user's runs under its lock. A worker with nothing to do sleeps.
+@safe
+final class WorkQueue: @unchecked Sendable {
+    struct Item {
+        var pending: PendingFault
+        /// Which of the descriptors it is of.
+        let memory: Int
+    }
+
+    @safe private struct State: ~Copyable {
+        var items: UnsafeMutableBufferPointer<Item>
+        var first = 0
+        var count = 0
+    }
+
+    private let state: Mutex<State>
+    /// Counts what is put in: what sleeping workers look at.
+    private let signals: UnsafeMutablePointer<Atomic<UInt32>>
+    private let isClosed = Atomic<Bool>(false)
+
+    init(capacity: Int) {
+        let items = UnsafeMutableBufferPointer<Item>.allocate(capacity: capacity)
+        state = unsafe Mutex(State(items: items))
+        unsafe signals = .allocate(capacity: 1)
+        unsafe signals.initialize(to: Atomic(0))
+    }
+
+    deinit {
+        state.withLock { unsafe $0.items.deallocate() }
+        unsafe signals.deallocate()
+    }
+
+    /// How many faults wait.
+    var count: Int { state.withLock { $0.count } }
+
+    /// - Returns: `false` where there is no room.
+    func put(_ item: Item) -> Bool {
+        let hadRoom = state.withLock { state -> Bool in
+            guard unsafe state.count < state.items.count else { return false }
+            let index = unsafe (state.first + state.count) % state.items.count
+            unsafe state.items.initializeElement(at: index, to: item)
+            state.count += 1
+            return true
+        }
+        signal(1)
+        return hadRoom
+    }
+
+    /// Takes the first fault that is due; sleeps where there is none.
+    ///
+    /// - Returns: `nil` once the queue is closed.
+    func take() -> Item? {
+        while !isClosed.load(ordering: .acquiring) {
+            let seen = unsafe signals.pointee.load(ordering: .acquiring)
+            let now = cuffd_monotonic_nanoseconds()
+            var next = UInt64.max
+            if let item = take(where: { $0.pending.due <= now }, elseDue: &next) { return item }
+            let nanoseconds: Int64 = next == .max ? -1 : Int64(clamping: next &- now)
+            unsafe signals.withMemoryRebound(to: UInt32.self, capacity: 1) {
+                _ = unsafe cuffd_futex_wait($0, seen, nanoseconds)
+            }
+        }
+        return nil
+    }
+
+    /// Takes a fault that was read before a moment.
+    func take(readBefore moment: UInt64) -> Item? {
+        var next: UInt64 = 0
+        return take(where: { $0.pending.since < moment }, elseDue: &next)
+    }
+
+    private func take(where isWanted: (Item) -> Bool, elseDue next: inout UInt64) -> Item? {
+        state.withLock { state in
+            let capacity = unsafe state.items.count
+            for position in 0..<state.count {
+                let item = unsafe state.items[(state.first + position) % capacity]
+                guard isWanted(item) else {
+                    next = min(next, item.pending.due)
+                    continue
+                }
+                // Those in front of it move up; it is the first one nearly always.
+                for earlier in stride(from: position, to: 0, by: -1) {
+                    unsafe state.items[(state.first + earlier) % capacity] =
+                        state.items[(state.first + earlier - 1) % capacity]
+                }
+                state.first = (state.first + 1) % capacity
+                state.count -= 1
+                return item
+            }
+            return nil
+        }
+    }
+
+    /// Wakes every worker, for good.
+    func close() {
+        isClosed.store(true, ordering: .releasing)
+        signal(CInt.max)
+    }
+
+    private func signal(_ workers: CInt) {
+        unsafe signals.pointee.add(1, ordering: .acquiringAndReleasing)
+        unsafe signals.withMemoryRebound(to: UInt32.self, capacity: 1) {
+            _ = unsafe cuffd_futex_wake($0, workers)
+        }
+    }
+}

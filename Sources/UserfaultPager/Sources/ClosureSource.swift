@@ -1,0 +1,22 @@
+/// Pages that a closure makes.
+public struct ClosureSource<Failure: Error>: PageSource {
+    public let isSlow: Bool
+    private let body: @Sendable (Int, inout OutputRawSpan) throws(Failure) -> PageReply
+
+    /// Pages that a closure makes.
+    ///
+    /// - Parameters:
+    ///   - isSlow: Whether the closure may wait for something.
+    ///   - body: As ``PageSource/load(offset:into:)``: called by several threads at once if the pager has several.
+    public init(
+        isSlow: Bool = false,
+        _ body: @escaping @Sendable (_ offset: Int, _ pages: inout OutputRawSpan) throws(Failure) -> PageReply
+    ) {
+        self.isSlow = isSlow
+        self.body = body
+    }
+
+    public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
+        try body(offset, &pages)
+    }
+}

@@ -1,0 +1,57 @@
+internal import CUserfaultFD
+public import SystemPackage
+internal import UserfaultFD
+
+/// The content of a file, read by `pread(2)` when it is wanted. Behind the file's end there are zeros.
+///
+/// The end is where it was when the source was made: a file that is cut afterwards fails, rather than lose its content
+/// to zeros.
+public struct FileSource: ~Copyable, PageSource {
+    /// Why a file could not be read.
+    public enum Failure: Error, Hashable, Sendable {
+        /// `pread(2)` refused.
+        case read(Errno)
+        /// The file has become shorter than it was.
+        case truncated(at: Int)
+    }
+
+    /// Whether reading may wait for a disk.
+    public let isSlow: Bool
+    private let file: OwnedFile
+    private let count: Int
+
+    /// Takes over a file.
+    ///
+    /// - Parameters:
+    ///   - rawDescriptor: A file that nobody else will close. It is closed where this throws.
+    ///   - isSlow: Whether reading may wait for a disk or a network; `false` for files in memory.
+    /// - Throws: ``PagerError/file(_:)`` with what `fstat(2)` answered.
+    public init(adopting rawDescriptor: Int32, isSlow: Bool = true) throws(PagerError) {
+        file = OwnedFile(adopting: rawDescriptor)
+        count = try OwnedFile.size(rawDescriptor)
+        self.isSlow = isSlow
+    }
+
+    public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
+        guard offset < count else { return .zero }
+        let wanted = min(pages.freeCapacity, count - offset)
+        var failure: Failure?
+        unsafe pages.withUnsafeMutableBytes { buffer, initialized in
+            while initialized < wanted, failure == nil {
+                let answer = unsafe cuffd_pread(
+                    file.rawValue, buffer.baseAddress! + initialized, wanted - initialized,
+                    Int64(offset + initialized))
+                switch answer {
+                case -Int(Errno.interrupted.rawValue): continue
+                case ..<0: failure = .read(Errno(rawValue: CInt(-answer)))
+                case 0: failure = .truncated(at: offset + initialized)
+                default: initialized += answer
+                }
+            }
+        }
+        // What was read in front of a failure is good: the page that fails is asked for again.
+        if let failure, pages.byteCount < PageSize.base.bytes { throw failure }
+        if failure == nil { unsafe pages.append(repeating: 0, count: pages.freeCapacity, as: UInt8.self) }
+        return .data
+    }
+}
