@@ -20,7 +20,7 @@ struct NumberedSource: PageSource {
 
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct PagerTests {
-    static let waitings: [PagerConfiguration.Waiting] = [.poll, .spin, .adaptive()]
+    static let waitings: [PagerConfiguration.Waiting] = [.poll, .block, .spin, .adaptive()]
 
     @Test(arguments: waitings, [1, 3])
     func everyPageHoldsWhatTheSourceSays(waiting: PagerConfiguration.Waiting, handlers: Int) throws {

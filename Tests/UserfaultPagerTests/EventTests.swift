@@ -1,0 +1,96 @@
+import CUserfaultFD
+import Glibc
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Runs a body in a child of `fork`: the body may load and store, and must not allocate.
+///
+/// - Returns: The child's exit status, or the negative signal that ended it, or `nil` where it took too long.
+func inFork(seconds: Int = 20, _ body: () -> CInt) -> Int? {
+    let pid = fork()
+    if pid == 0 { _exit(body()) }
+    let pidfd = cuffd_pidfd_open(pid)
+    defer { _ = cuffd_close(pidfd) }
+    let ended = cuffd_poll(pidfd, CUFFD_POLLIN, CInt(seconds * 1000)) > 0
+    if !ended { kill(pid, SIGKILL) }
+    var status: CInt = 0
+    waitpid(pid, &status, 0)
+    guard ended else { return nil }
+    return status & 0x7f == 0 ? Int((status >> 8) & 0xff) : -Int(status & 0x7f)
+}
+
+@Suite(.serialized, .timeLimit(.minutes(1)))
+struct EventTests {
+    static let services: [PagerConfiguration.Service] = [.inline, .workers(3)]
+
+    private func pager(
+        _ features: UserfaultFD.Features, _ service: PagerConfiguration.Service, handlers: Int = 2
+    ) throws -> Pager<NumberedSource> {
+        try Pager(
+            UserfaultFD(features: features), source: NumberedSource(),
+            configuration: PagerConfiguration(service: service, handlers: handlers))
+    }
+
+    @Test(arguments: services)
+    func removedPagesAreZeros(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let pager = try pager(.eventRemove, service)
+        try pager.add(mapping.range)
+        try pager.start()
+        let range = mapping.range
+        let words = Toucher.value {
+            let before = range.loadWord(4096)
+            _ = cuffd_madvise(UInt64(range.start), 32 * 4096, Advice.dontNeed.rawValue)
+            return [before, range.loadWord(4096), range.loadWord(31 * 4096), range.loadWord(40 * 4096)]
+        }
+        #expect(words == [NumberedSource.word(4096), 0, 0, NumberedSource.word(40 * 4096)])
+        try pager.stop(.poison)
+    }
+
+    @Test(arguments: services)
+    func movedPagesKeepTheirPlaceInTheSource(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let target = try Mapping(anonymous: 64 * 4096)
+        let pager = try pager([.eventRemap, .eventUnmap], service)
+        try pager.add(mapping.range)
+        try pager.start()
+        let range = mapping.range
+        let new = target.range
+        let words = Toucher.value {
+            let before = range.loadWord(4096)
+            var address = UInt64(new.start)
+            _ = cuffd_mremap(
+                UInt64(range.start), range.count, range.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
+            return [before, new.loadWord(4096), new.loadWord(63 * 4096)]
+        }
+        #expect(
+            words == [NumberedSource.word(4096), NumberedSource.word(4096), NumberedSource.word(63 * 4096)])
+        _ = mapping.release()
+        try pager.stop(.poison)
+    }
+
+    @Test
+    func childrenAreServedAsTheirParentWas() throws {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let pager = try pager([.eventFork, .eventRemove], .workers(3))
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let range = mapping.range
+        let status = Toucher.value {
+            _ = range.loadWord(4096)
+            _ = cuffd_madvise(UInt64(range.start), 2 * 4096, Advice.dontNeed.rawValue)
+            return inFork {
+                if range.loadWord(4096) != 0 { return 1 }
+                if range.loadWord(0) != 0 { return 2 }
+                for page in 2..<64 where range.loadWord(page * 4096) != NumberedSource.word(page * 4096) { return 3 }
+                return 0
+            }
+        }
+        #expect(status == 0)
+        try pager.stop(.poison)
+        let open = pager.core.children.filter { !$0.isVacant }.count
+        #expect(open == 0)
+    }
+}

@@ -1,0 +1,272 @@
+import CUserfaultFD
+import Glibc
+import Synchronization
+import SystemPackage
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Collects what a pager reports.
+final class Reports: Sendable {
+    private let reports = Mutex<[PagerReport]>([])
+
+    func add(_ report: PagerReport) { reports.withLock { $0.append(report) } }
+
+    var all: [PagerReport] { reports.withLock { $0 } }
+
+    /// Waits for a report: `false` where it does not come.
+    func waitFor(_ report: PagerReport) -> Bool { wait { $0.contains(report) } }
+
+    func wait(_ isEnough: ([PagerReport]) -> Bool) -> Bool {
+        let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
+        while cuffd_monotonic_nanoseconds() < deadline {
+            if reports.withLock({ isEnough($0) }) { return true }
+            _ = cuffd_sched_yield()
+        }
+        return false
+    }
+}
+
+struct Unavailable: Error {}
+
+/// Fails a number of times, then delivers.
+final class FlakySource: PageSource {
+    private let failuresLeft: Atomic<Int>
+
+    init(failures: Int) {
+        failuresLeft = Atomic(failures)
+    }
+
+    func load(offset: Int, into pages: inout OutputRawSpan) throws(Unavailable) -> PageReply {
+        if failuresLeft.subtract(1, ordering: .relaxed).oldValue > 0 { throw Unavailable() }
+        return NumberedSource().load(offset: offset, into: &pages)
+    }
+}
+
+/// Serves one page of a source and touches it on a thread of its own; for the body of an exit test.
+func touchOnePage<Source: PageSource & ~Copyable>(
+    of source: consuming Source, page: Int = 0, features: UserfaultFD.Features = [],
+    configuration: PagerConfiguration = PagerConfiguration(watchdogInterval: .milliseconds(20)),
+    options: RegionOptions = RegionOptions(failure: FailurePolicy(retries: 2, backOff: .microseconds(100)))
+) throws -> UInt64? {
+    let mapping = try Mapping(anonymous: 16 * 4096)
+    let pager = try Pager(UserfaultFD(features: features), source: source, configuration: configuration)
+    try pager.add(mapping.range, options: options)
+    try pager.start()
+    let range = mapping.range
+    return Toucher.value { range.loadWord(page * 4096) }
+}
+
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct FailureTests {
+    static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]
+
+    @Test(arguments: services)
+    func aSourceThatFailsIsAskedAgain(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 4096)
+        let pager = try Pager(
+            UserfaultFD(), source: FlakySource(failures: 2), configuration: PagerConfiguration(service: service))
+        try pager.add(
+            mapping.range, options: RegionOptions(failure: FailurePolicy(retries: 2, backOff: .microseconds(100))))
+        try pager.start()
+        let range = mapping.range
+        #expect(Toucher.value { range.loadWord(0) } == NumberedSource.word(0))
+        try pager.stop(.poison)
+        #expect(pager.statistics.retries == 2)
+        #expect(pager.statistics.failures == 0)
+    }
+
+    @Test
+    func aSourceThatAlwaysFailsEndsInSIGBUS() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            _ = try touchOnePage(of: FlakySource(failures: .max))
+        }
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            _ = try touchOnePage(
+                of: FlakySource(failures: .max), configuration: PagerConfiguration(service: .workers(2)))
+        }
+    }
+
+    @Test
+    func killOwnerKills() async {
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            _ = try touchOnePage(
+                of: FlakySource(failures: .max), options: RegionOptions(failure: .killOwnerAtOnce))
+        }
+    }
+
+    @Test
+    func aSourceThatTakesTooLongEndsInSIGBUS() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let source = ClosureSource<Never>(isSlow: true) { _, _ in
+                while true { pause() }
+            }
+            _ = try touchOnePage(
+                of: source, configuration: PagerConfiguration(sourceTimeout: .milliseconds(50)))
+        }
+        // Those that wait behind one that hangs are not forgotten.
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let source = ClosureSource<Never>(isSlow: true) { offset, pages in
+                if offset == 0 { while true { pause() } }
+                return NumberedSource().load(offset: offset, into: &pages)
+            }
+            let mapping = try Mapping(anonymous: 16 * 4096)
+            let pager = try Pager(
+                UserfaultFD(), source: source,
+                configuration: PagerConfiguration(service: .workers(1), sourceTimeout: .milliseconds(50)))
+            try pager.add(mapping.range, options: RegionOptions(readAhead: .none, failure: .poisonAtOnce))
+            try pager.start()
+            let range = mapping.range
+            let touchers = [1, 0].map { page in Toucher { _ = range.loadWord(page * 4096) } }
+            for toucher in touchers { _ = toucher.join() }
+        }
+    }
+
+    @Test
+    func aFileThatIsCutEndsInSIGBUS() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let descriptor = try numberedFile(pages: 16).release()
+            let source = try FileSource(adopting: descriptor)
+            _ = cuffd_ftruncate(descriptor, 4096)
+            _ = try touchOnePage(of: source, page: 8)
+        }
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let descriptor = try numberedFile(pages: 16).release()
+            let source = try MappedFileSource(FileDescriptor(rawValue: descriptor))
+            _ = cuffd_ftruncate(descriptor, 4096)
+            _ = try touchOnePage(of: source, page: 8)
+        }
+    }
+
+    @Test
+    func aSourceMayDeliverLessThanItIsAskedFor() throws {
+        let mapping = try Mapping(anonymous: 256 * 4096)
+        let source = ClosureSource<Never> { offset, pages in
+            pages.append(repeating: NumberedSource.word(offset), count: 512, as: UInt64.self)
+            return .data
+        }
+        let pager = try Pager(UserfaultFD(), source: source)
+        try pager.add(mapping.range)
+        try pager.start()
+        let range = mapping.range
+        let found = Toucher.value { (0..<256).map { range.loadWord($0 * 4096) } }
+        #expect(found == (0..<256).map { NumberedSource.word($0 * 4096) })
+        try pager.stop(.poison)
+    }
+
+    @Test
+    func stopResolvesWhatIsOutstanding() throws {
+        let mapping = try Mapping(anonymous: 4 * 4096)
+        let isAsked = Shared(Mutex(false))
+        let mayAnswer = Shared(Mutex(false))
+        let source = ClosureSource<Never>(isSlow: true) { offset, pages in
+            isAsked.value.withLock { $0 = true }
+            while !mayAnswer.value.withLock({ $0 }) { _ = cuffd_sched_yield() }
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(UserfaultFD(), source: source)
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let range = mapping.range
+        let word = Shared(Mutex<UInt64?>(nil))
+        let toucher = Toucher { word.value.withLock { $0 = range.loadWord(4096) } }
+        while !isAsked.value.withLock({ $0 }) { _ = cuffd_sched_yield() }
+        let stopper = Toucher { try? pager.stop(.poison) }
+        mayAnswer.value.withLock { $0 = true }
+        #expect(toucher.join())
+        #expect(stopper.join())
+        #expect(word.value.withLock { $0 } == NumberedSource.word(4096))
+    }
+
+    @Test
+    func aPagerThatIsDroppedPoisonsWhatItHasNotLoaded() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let mapping = try Mapping(anonymous: 4 * 4096)
+            do {
+                let pager = try Pager(UserfaultFD(), source: NumberedSource())
+                try pager.add(mapping.range)
+                try pager.start()
+            }
+            let range = mapping.range
+            _ = Toucher.value { range.loadWord(0) }
+        }
+    }
+
+    @Test
+    func populatedMemoryNeedsNoPager() throws {
+        let mapping = try Mapping(anonymous: 700 * 4096)
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        try pager.add(mapping.range)
+        try pager.start()
+        try pager.stop(.populate)
+        let range = mapping.range
+        #expect((0..<700).allSatisfy { range.loadWord($0 * 4096) == NumberedSource.word($0 * 4096) })
+    }
+
+    @Test
+    func twoPagersCannotHaveOneRegion() throws {
+        let mapping = try Mapping(anonymous: 4096)
+        let first = try Pager(UserfaultFD(), source: ZeroSource())
+        let second = try Pager(UserfaultFD(), source: ZeroSource())
+        try first.add(mapping.range)
+        let error = #expect(throws: PagerError.self) { try second.add(mapping.range) }
+        guard case .kernel(let refusal) = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        #expect(refusal.reason == .busy)
+        try second.stop(.poison)
+        try first.stop(.poison)
+    }
+
+    @Test
+    func anEmptyHugePagePoolEndsInSIGBUS() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let mapping = try Mapping(anonymous: 2 << 20, hugePages: .twoMiB, options: .noReserve)
+            let pager = try Pager(UserfaultFD(), source: ZeroSource())
+            try pager.add(
+                mapping.range,
+                options: RegionOptions(
+                    pageSize: .twoMiB, failure: FailurePolicy(retries: 1, backOff: .microseconds(100))))
+            try pager.start()
+            let range = mapping.range
+            _ = Toucher.value { range.loadWord(0) }
+        }
+    }
+
+    @Test
+    func aSourceThatTouchesServedMemoryIsReported() async {
+        let result = await #expect(
+            processExitsWith: .signal(SIGBUS), observing: [\.standardErrorContent]
+        ) {
+            let mapping = try Mapping(anonymous: 16 * 4096)
+            let range = mapping.range
+            let source = ClosureSource<Never> { offset, pages in
+                if offset == 0 { _ = range.loadWord(4096) }
+                return NumberedSource().load(offset: offset, into: &pages)
+            }
+            let pager = try Pager(
+                UserfaultFD(features: .threadID), source: source,
+                configuration: PagerConfiguration(
+                    watchdogInterval: .milliseconds(50),
+                    report: { report in
+                        if case .selfDeadlock = report { _ = write(2, "self-deadlock\n", 14) }
+                    }))
+            try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            _ = Toucher.value { range.loadWord(0) }
+        }
+        let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+        #expect(text.contains("self-deadlock"))
+    }
+}
+
+/// Something that is not copied, shared.
+final class Shared<Value: ~Copyable & Sendable>: Sendable {
+    let value: Value
+
+    init(_ value: consuming Value) {
+        self.value = value
+    }
+}

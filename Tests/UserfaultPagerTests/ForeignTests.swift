@@ -1,0 +1,136 @@
+import CUserfaultFD
+import Glibc
+import SystemPackage
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// A child process that sends its userfaultfd here and then reads its memory, page by page, when it is told to.
+///
+/// Its body makes system calls only.
+struct Client: ~Copyable {
+    let pid: pid_t
+    let range: AddressRange
+    private let socket: CInt
+
+    /// The child exits with the number of pages that do not hold what ``NumberedSource`` says.
+    static func start(_ mapping: borrowing Mapping) throws -> Client {
+        var sockets: [CInt] = [-1, -1]
+        try #require(cuffd_socketpair(&sockets) == 0)
+        let range = mapping.range
+        let pid = fork()
+        if pid == 0 {
+            var supported: UInt64 = 0
+            var ioctls: UInt64 = 0
+            var byte: UInt8 = 1
+            var uffd = cuffd_userfaultfd(CUFFD_O_NONBLOCK | CUFFD_O_CLOEXEC | CInt(CUFFD_USER_MODE_ONLY))
+            guard uffd >= 0, cuffd_api(uffd, 0, &supported, &ioctls) == 0,
+                cuffd_send_descriptors(sockets[1], &byte, 1, &uffd, 1) == 1,
+                cuffd_close(uffd) == 0, cuffd_read(sockets[1], &byte, 1) == 1
+            else { _exit(100) }
+            var wrong: CInt = 0
+            for offset in stride(from: 0, to: range.count, by: 4096)
+            where range.loadWord(offset) != NumberedSource.word(offset) { wrong += 1 }
+            _exit(min(wrong, 99))
+        }
+        _ = cuffd_close(sockets[1])
+        return Client(pid: pid, range: range, socket: sockets[0])
+    }
+
+    deinit {
+        _ = cuffd_close(socket)
+    }
+
+    func receive() throws -> UserfaultFD {
+        try UserfaultFD.receive(from: FileDescriptor(rawValue: socket)).take()
+    }
+
+    func go() {
+        var byte: UInt8 = 1
+        _ = cuffd_write(socket, &byte, 1)
+    }
+
+    /// Its exit status, or the negative signal that ended it; `nil` where it does not end.
+    func wait() -> Int? {
+        let pidfd = cuffd_pidfd_open(pid)
+        defer { _ = cuffd_close(pidfd) }
+        guard cuffd_poll(pidfd, CUFFD_POLLIN, 20_000) > 0 else {
+            kill(pid, SIGKILL)
+            waitpid(pid, nil, 0)
+            return nil
+        }
+        var status: CInt = 0
+        waitpid(pid, &status, 0)
+        return status & 0x7f == 0 ? Int((status >> 8) & 0xff) : -Int(status & 0x7f)
+    }
+}
+
+@Suite(.serialized, .timeLimit(.minutes(1)))
+struct ForeignTests {
+    @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
+    func anotherProcessIsServed(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let client = try Client.start(mapping)
+        let owner = try #require(Owner.process(id: client.pid))
+        let reports = Reports()
+        let pager = try Pager(
+            try client.receive(), source: NumberedSource(), owner: owner,
+            configuration: PagerConfiguration(
+                service: service, watchdogInterval: .milliseconds(10), report: { reports.add($0) }))
+        try pager.add(mapping.range)
+        try pager.start()
+        client.go()
+        #expect(client.wait() == 0)
+        #expect(reports.waitFor(.ownerGone))
+        try pager.stop(.poison)
+    }
+
+    @Test
+    func aClientKilledDuringAFillEndsThePagerQuietly() throws {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let client = try Client.start(mapping)
+        let pid = client.pid
+        let owner = try #require(Owner.process(id: pid))
+        let reports = Reports()
+        let pager = try Pager(
+            try client.receive(),
+            source: ClosureSource<Never> { offset, pages in
+                kill(pid, SIGKILL)
+                // Its memory is gone once nobody but us holds on to it: when it can be waited for.
+                var info = siginfo_t()
+                waitid(P_PID, id_t(pid), &info, WEXITED | WNOWAIT)
+                return NumberedSource().load(offset: offset, into: &pages)
+            },
+            owner: owner,
+            configuration: PagerConfiguration(watchdogInterval: .seconds(5), report: { reports.add($0) }))
+        try pager.add(mapping.range)
+        try pager.start()
+        client.go()
+        #expect(client.wait() == -Int(SIGKILL))
+        #expect(reports.waitFor(.ownerGone))
+        try pager.stop(.poison)
+        #expect(pager.statistics.failures == 0)
+    }
+
+    @Test
+    func aGuardianKillsTheClientOfADeadPager() throws {
+        let mapping = try Mapping(anonymous: 4 * 4096)
+        let client = try Client.start(mapping)
+        let uffd = try client.receive()
+        try uffd.register(mapping.range, modes: .missing)
+        // The pager: a process that holds the descriptor and dies without having served anything.
+        let server = fork()
+        if server == 0 {
+            while true { pause() }
+        }
+        let guardian = Guardian(
+            of: uffd, owner: try #require(Owner.process(id: client.pid)), pager: try #require(Owner.process(id: server))
+        )
+        client.go()
+        kill(server, SIGKILL)
+        waitpid(server, nil, 0)
+        #expect(guardian.stand() == .ownerKilled)
+        #expect(client.wait() == -Int(SIGKILL))
+    }
+}

@@ -1,0 +1,129 @@
+import CUserfaultFD
+import SystemPackage
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// A file in memory with a numbered word at the start of each page.
+func numberedFile(pages: Int, bytes: Int? = nil) throws -> Memfd {
+    let file = try Memfd(count: pages * 4096)
+    for page in 0..<pages {
+        let word = [NumberedSource.word(page * 4096)]
+        try file.write(word.span.bytes, at: page * 4096)
+    }
+    if let bytes { try file.resize(to: bytes) }
+    return file
+}
+
+/// The first words of pages that a source serves, read by a thread of the program.
+func words<Source: PageSource & ~Copyable>(
+    of source: consuming Source, at pages: [Int], count: Int,
+    options: RegionOptions = RegionOptions(), memory: () throws -> Mapping
+) throws -> [UInt64]? {
+    let mapping = try memory()
+    let pager = try Pager(UserfaultFD(), source: source)
+    try pager.add(mapping.range, options: options)
+    try pager.start()
+    let range = mapping.range
+    let words = Toucher.value { pages.map { range.loadWord($0 * 4096) } }
+    try pager.stop(.poison)
+    return words
+}
+
+@Suite(.serialized, .timeLimit(.minutes(1)))
+struct SourceTests {
+    static let pages = [0, 1, 2, 3, 7, 8, 15, 20]
+    /// The file ends in the middle of page 15.
+    static let expected = pages.map { $0 < 16 ? NumberedSource.word($0 * 4096) : 0 }
+
+    private func descriptor(_ file: consuming Memfd) -> Int32 { file.release() }
+
+    @Test
+    func fileIsReadAndPaddedWithZeros() throws {
+        let file = try numberedFile(pages: 16, bytes: 15 * 4096 + 100)
+        let found = try words(of: FileSource(adopting: descriptor(file)), at: Self.pages, count: 32) {
+            try Mapping(anonymous: 32 * 4096)
+        }
+        #expect(found == Self.expected)
+    }
+
+    @Test
+    func mappedFileIsCopiedFromWhereItIs() throws {
+        let file = FileDescriptor(rawValue: descriptor(try numberedFile(pages: 16, bytes: 15 * 4096 + 100)))
+        let found = try words(of: MappedFileSource(file), at: Self.pages, count: 32) {
+            try Mapping(anonymous: 32 * 4096)
+        }
+        try file.close()
+        #expect(found == Self.expected)
+    }
+
+    @Test
+    func bytesAreCopiedFromWhereTheyAre() throws {
+        let bytes = (0..<16).flatMap { page in
+            [NumberedSource.word(page * 4096)] + [UInt64](repeating: 0, count: page < 15 ? 511 : 3)
+        }
+        let found = try words(of: BytesSource(bytes.span.bytes), at: Self.pages, count: 32) {
+            try Mapping(anonymous: 32 * 4096)
+        }
+        #expect(found == Self.expected)
+    }
+
+    @Test
+    func closureSaysWhatEachPageIs() throws {
+        let source = ClosureSource<Never> { offset, pages in
+            offset >= 16 * 4096 ? .zero : NumberedSource().load(offset: offset, into: &pages)
+        }
+        // No read-ahead: the answer of this closure is not the same for all pages that it may be asked for.
+        let found = try words(
+            of: source, at: Self.pages, count: 32, options: RegionOptions(readAhead: .none)
+        ) { try Mapping(anonymous: 32 * 4096) }
+        #expect(found == Self.expected)
+    }
+
+    @Test
+    func movablePagesAreMoved() throws {
+        let stock = try Mapping(anonymous: 16 * 4096)
+        let base = stock.range
+        for page in 0..<16 {
+            UnsafeMutableRawPointer(bitPattern: base.start + UInt(page * 4096))!
+                .storeBytes(of: NumberedSource.word(page * 4096), as: UInt64.self)
+        }
+        let mapping = try Mapping(anonymous: 16 * 4096)
+        let source = ClosureSource<Never> { offset, pages in
+            .movable(at: base.start + UInt(offset), count: pages.freeCapacity)
+        }
+        let pager = try Pager(UserfaultFD(), source: source)
+        try pager.add(mapping.range)
+        try pager.start()
+        let range = mapping.range
+        let found = Toucher.value { (0..<16).map { range.loadWord($0 * 4096) } }
+        #expect(found == (0..<16).map { NumberedSource.word($0 * 4096) })
+        try pager.stop(.poison)
+        #expect(pager.statistics.pagesMoved == 16)
+        #expect(base.loadWord(0) == 0)
+    }
+
+    @Test(arguments: [Mapping.Sharing.shared, .private])
+    func sharedPagesAreMadeOnceForAllClients(sharing: Mapping.Sharing) throws {
+        let file = try Memfd(count: 32 * 4096)
+        let pages = try SharedPages(file, from: NumberedSource())
+        let first = try Mapping(file, sharing: sharing)
+        let second = try Mapping(file, sharing: sharing)
+        let pagers = try [first.range, second.range].map { range in
+            let pager = try Pager(UserfaultFD(), source: pages.source)
+            try pager.add(range)
+            try pager.start()
+            return pager
+        }
+        for range in [first.range, second.range] {
+            let found = Toucher.value { (0..<32).map { range.loadWord($0 * 4096) } }
+            #expect(found == (0..<32).map { NumberedSource.word($0 * 4096) })
+        }
+        for pager in pagers {
+            try pager.stop(.poison)
+            #expect(pager.statistics.pagesContinued == 32)
+            #expect(pager.statistics.pagesCopied == 0)
+        }
+    }
+}
