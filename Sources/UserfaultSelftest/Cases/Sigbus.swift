@@ -1,91 +1,100 @@
-import CSelftestSupport
+import CUserfaultFD
 import Glibc
+import SystemPackage
+import Synchronization
 import UserfaultFD
 
-/// The SIGBUS feature: no messages at all, the thread that faults gets the signal.
+/// The SIGBUS feature: faults that are signals, not messages.
 enum SigbusCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "sigbus", on: .all,
-            "a touch of a missing page is SIGBUS and no message, once for each page until it is filled; in a child too",
+            "with the SIGBUS feature each missing page is one signal and no message, in a forked child too",
             requires: [.root, .missingFaults, .features([.sigbus, .eventFork])],
             covers: ["A.89", "A.90", "A.91", "A.92", "A.93"]
         ) { context in
-            let area = try Area(context)
-            let uffd = try UserfaultFD(features: [.sigbus, .eventFork])
-            try uffd.register(area.range, modes: .missing)
-            for page in 0..<2 {
-                try expectSigbus(
-                    Touch.load(area.address(page)), at: area.address(page), "a read of missing page \(page)")
-                try expectSigbus(Touch.store(area.address(page) + 8, 1), at: area.address(page) + 8, "a write to it")
-                try uffd.copy(from: area.source(page..<page + 1), to: area.page(page))
-                try area.expectView(page, "page \(page) once it is filled")
-                try expectEqual(Touch.store(area.address(page) + 8, 1), .byte(1), "a write to it once it is filled")
-            }
-            try uffd.expectNoMessage("there are signals in the place of messages")
-            try uffd.expectWaiters(total: 0)
-            try expectChild(area, uffd, signals: 2..<4)
+            try faults(context, protects: false)
         },
         SelftestCase(
             "sigbus-wp", on: .all,
-            "a write to a protected page is SIGBUS and no message, and changes nothing until the protection is removed",
+            "with the SIGBUS feature a write to a protected page is one signal, and none once it is unprotected",
             requires: [.root, .missingFaults, .writeProtectFaults, .features([.sigbus, .eventFork])],
             covers: ["A.94", "A.95", "A.96", "A.97", "A.98"]
         ) { context in
-            let area = try Area(context)
-            let uffd = try UserfaultFD(features: [.sigbus, .eventFork])
-            try uffd.register(area.range, modes: [.missing, .writeProtect])
-            for page in 0..<2 {
-                try expectSigbus(
-                    Touch.load(area.address(page)), at: area.address(page), "a read of missing page \(page)")
-                try uffd.copy(from: area.source(page..<page + 1), to: area.page(page), options: .writeProtect)
-                try area.expectView(page, "page \(page) once it is filled")
-                try expectSigbus(
-                    Touch.store(area.address(page), 1), at: area.address(page), "a write to protected page \(page)")
-                try area.expectView(page, "page \(page) after the write that was refused")
-                try uffd.writeProtect(area.page(page), .unprotect)
-                try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write once it is not protected")
-            }
-            try uffd.expectNoMessage("there are signals in the place of messages")
-            try expectChild(area, uffd, signals: 2..<4)
+            try faults(context, protects: true)
         },
         SelftestCase(
             "sigbus-minor", on: .pageCache,
-            "a touch of a page that only the file has is SIGBUS and no message where minor faults are registered",
-            requires: [.minorFaults, .features(.sigbus)]
+            "with the SIGBUS feature a minor fault is a signal, and none once the page is continued",
+            requires: [.minorFaults, .features(.sigbus)], covers: ["3.4.A"]
         ) { context in
-            let area = try Area(context)
+            let area = try Area(context, offset: 3)
             let uffd = try UserfaultFD(features: .sigbus)
             try uffd.register(area.range, modes: .minor)
             try area.fillFile()
-            try expectSigbus(Touch.load(area.address(1)), at: area.address(1), "a read")
-            try expectSigbus(Touch.store(area.address(1), 1), at: area.address(1), "a write")
-            try uffd.expectNoMessage("there are signals in the place of messages")
-            try uffd.continue(area.page(1))
-            try area.expectView(1)
-            try area.expectFile(1)
+            for page in 1..<3 {
+                try expectEqual(Touch.load(area.address(page)).signal, SIGBUS, "signal from reading page \(page)")
+                try expectEqual(Touch.store(area.address(page), 1).signal, SIGBUS, "signal from writing page \(page)")
+                try uffd.raw(.continue, area.page(page)).expectDone(area.pageSize.bytes)
+                try area.expectView(page)
+            }
+            try uffd.expectWaiters(pending: 0, total: 0)
+            try uffd.expectNoMessage("faults are signals")
+        },
+        SelftestCase(
+            "sigbus-kernel-access", on: .eachKind,
+            "with the SIGBUS feature a system call that meets a missing page answers EFAULT and makes no message",
+            requires: [.missingFaults, .kernelFaults, .features(.sigbus)], covers: ["part5.19"]
+        ) { context in
+            let area = try Area(context, offset: 3)
+            let uffd = try UserfaultFD(features: .sigbus, options: .init(faults: .userAndKernelMode))
+            try uffd.register(area.range, modes: .missing)
+            let file = try Memfd(count: PageSize.base.bytes)
+            let page = UnsafeMutableRawPointer(bitPattern: area.address(1))!
+            let answers = file.withUnsafeDescriptor {
+                [cuffd_pwrite($0.rawValue, page, 8, 0), cuffd_pread($0.rawValue, page, 8, 0)]
+            }
+            try expectEqual(answers, [-Int(EFAULT), -Int(EFAULT)], "answers of pwrite and pread")
+            try uffd.expectNoMessage("faults are signals")
+            try area.expectUnmapped(0..<4)
         },
     ]
 
-    /// The signal of the feature: the address is the one that was touched, and no memory is called broken.
-    private static func expectSigbus(
-        _ outcome: Touch.Outcome, at address: UInt, _ what: String, file: String = #fileID, line: Int = #line
-    ) throws {
-        guard case .signal(let fault) = outcome, fault.signal == SIGBUS else {
-            throw CaseFailure(expected: "\(what): SIGBUS", seen: "\(outcome)", file: file, line: line)
+    private static func faults(_ context: CaseContext, protects: Bool) throws {
+        let area = try Area(context, offset: 3)
+        let descriptor = Handler.Descriptor(try UserfaultFD(features: [.sigbus, .eventFork]))
+        try descriptor.uffd.register(area.range, modes: protects ? [.missing, .writeProtect] : .missing)
+        let source = try area.source(0..<2)
+        for page in 0..<2 {
+            try expectEqual(Touch.load(area.address(page)).signal, SIGBUS, "signal from reading page \(page)")
+            let start = source.range.start + UInt(page * area.pageSize.bytes)
+            try descriptor.uffd.raw(.copy, area.page(page), source: start, mode: protects ? 1 << 1 : 0)
+                .expectDone(area.pageSize.bytes)
+            try area.expectView(page)
+            if protects {
+                try expectEqual(Touch.store(area.address(page), 1).signal, SIGBUS, "signal from writing page \(page)")
+                try area.expectView(page)
+                try descriptor.uffd.writeProtect(area.page(page), .unprotect)
+            }
+            try expectEqual(Touch.store(area.address(page), 0xEE), .byte(0xEE), "a write to page \(page)")
         }
-        try expectEqual(fault.code, Int32(BUS_ADRERR), "si_code of \(what)", file: file, line: line)
-        try expectEqual(UInt(fault.address), address, "si_addr of \(what)", file: file, line: line)
-    }
+        try descriptor.uffd.expectNoMessage("faults are signals")
 
-    /// A child has the registration and the feature: missing pages are SIGBUS, each time, and what is there is read.
-    private static func expectChild(_ area: Area, _ uffd: borrowing UserfaultFD, signals: Range<Int>) throws {
-        let steps = signals.flatMap { [Child.Step.load(area.address($0)), .load(area.address($0))] }
-        let fork = try BackgroundCall { try Child([.load(area.address(0) + 16)] + steps) }
-        let childUffd = try uffd.expectFork()
-        let results = try fork.finish().finish()
-        let byte = Int64(truncatingIfNeeded: Pattern.word(seed: 0, page: 0, index: 2) & 0xFF)
-        try expectEqual(results, [byte] + steps.map { _ in -Int64(SIGBUS) }, "results of the child's reads")
-        try childUffd.expectNoMessage("the child gets signals too")
+        // The child's pages are guarded like the parent's; its descriptor is kept, since closing it would end that.
+        let children = Mutex<[Handler.Descriptor]>([])
+        let handler = try Handler(
+            descriptor,
+            onEvent: { event in
+                guard case .fork(let child) = consume event else {
+                    throw CaseFailure(expected: "a fork event", seen: "another event")
+                }
+                let kept = Handler.Descriptor(child)
+                children.withLock { $0.append(kept) }
+            }, onFault: { _ in throw CaseFailure(expected: "signals, no messages", seen: "a page fault") })
+        let child = try Child([.load(area.address(0)), .load(area.address(2)), .store(area.address(3), 1)])
+        let bus = Int64(-SIGBUS)
+        try expectEqual(child.finish(), [0xEE, bus, bus], "what the child saw of a page and of two missing ones")
+        try expectEqual(handler.stop(), .init(events: 1), "messages read")
+        for kept in children.withLock({ $0 }) { try kept.uffd.expectNoMessage("faults are signals") }
     }
 }

@@ -1,0 +1,145 @@
+import CUserfaultFD
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// What kind of page UFFDIO_COPY makes, and when others see it.
+enum CopyModelCases: CaseTheme {
+    static let cases = [
+        SelftestCase(
+            "fill-write-first", on: .all,
+            "a write to a missing page makes one message with WRITE, and lands in what the fill puts there",
+            requires: [.missingFaults], covers: ["part5.4"], body: writeFirst),
+        SelftestCase(
+            "copy-writable", on: .all,
+            "what COPY and CONTINUE put into writable memory is written without another fault, where no copy is due",
+            requires: [.missingFaults], covers: ["part5.4"], body: writable),
+        SelftestCase(
+            "copy-atomic", on: .all,
+            "a page that COPY brings is seen whole or not at all, by its readers and in the file",
+            requires: [.missingFaults], limit: .seconds(30), covers: ["part5.11"], body: atomic),
+        SelftestCase(
+            "copy-exclusive", on: [.anon],
+            "an anonymous page that COPY has made belongs to the process alone: it can be moved on",
+            requires: [.missingFaults, .features(.move)], covers: ["part5.4"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            try uffd.register(area.range, modes: .missing)
+            let source = try area.source(0..<2)
+            try uffd.raw(.copy, area.pages(0..<2), source: source.range.start).expectDone(2 * area.pageSize.bytes)
+            try uffd.raw(.move, area.pages(2..<4), source: area.address(0)).expectDone(2 * area.pageSize.bytes)
+            for page in 2..<4 {
+                try Pattern.expect(
+                    seed: 0, page: page - 2, at: area.address(page), count: area.pageSize.bytes, "the page moved")
+            }
+            try area.expectUnmapped(0..<2, "it was moved away")
+        },
+        SelftestCase(
+            "copy-private-fork", on: .pageCache.filter(\.isPrivate),
+            "what COPY makes on a private mapping is copied on write after fork, and the file knows nothing of it",
+            requires: [.missingFaults], covers: ["part5.4", "3.4.E"]
+        ) { context in
+            let trial = try FillTrial(.copy, context)
+            let area = trial.area
+            try expectEqual(trial.fill(0..<3), trial.done(3), "COPY")
+            let child = try Child([
+                .load(area.address(1)), .store(area.address(1), 0xC1), .load(area.address(1)), .pause,
+                .load(area.address(2)),
+            ])
+            try child.waitPaused()
+            try area.expectView(1, seed: FillTrial.seed)
+            try expectEqual(Touch.store(area.address(2), 0xEE), .byte(0xEE), "a write of the parent")
+            try child.resume()
+            let bytes = (1..<3).map { Int64(Pattern.byte(seed: FillTrial.seed, page: $0)) }
+            try expectEqual(child.finish(), [bytes[0], 0, 0xC1, 0, bytes[1]], "what the child saw")
+            for page in 0..<4 { try area.expectStoredZeros(page) }
+            try expectEqual(area.blocks(), 0, "st_blocks of the file")
+        },
+    ]
+
+    private static func writeFirst(_ context: CaseContext) throws {
+        for call in try FillCall.working(on: context.memory) where call != .poison {
+            let trial = try FillTrial(call, context)
+            defer { trial.end() }
+            let area = trial.area
+            let touch = try Touch.write(area.address(1), 0xEE)
+            try trial.uffd.expectFault(at: area.address(1), trial.faultFlags(isWrite: true))
+            try touch.thread.waitAsleep()
+            try expectEqual(trial.fill(1..<2), trial.done(1), "\(call)")
+            try touch.finish(with: 0xEE)
+            try trial.uffd.expectNoMessage("one write makes one message")
+            try expectEqual(Touch.load(area.address(1)), .byte(0xEE), "the byte written")
+            let second = call == .zeropage ? 0 : Pattern.word(seed: FillTrial.seed, page: 1, index: 1)
+            try expectEqual(
+                UnsafePointer<UInt64>(bitPattern: area.address(1))![1], second, "the word behind the byte written")
+            try area.expectUnmapped(0..<1)
+            try area.expectUnmapped(2..<4)
+            guard area.file != nil else { continue }
+            let kept = call == .continue ? Pattern.byte(seed: FillTrial.seed, page: 1) : 0
+            try expectEqual(area.readFile(1)[0], context.memory.isPrivate ? kept : 0xEE, "the byte in the file")
+        }
+    }
+
+    private static func writable(_ context: CaseContext) throws {
+        for call in try FillCall.working(on: context.memory) where call == .copy || call == .continue {
+            if call == .continue && context.memory.isPrivate { continue }
+            let trial = try FillTrial(call, context, pages: context.memory.isHugetlb ? 4 : 64)
+            defer { trial.end() }
+            let count = trial.area.pageCount
+            try expectEqual(trial.fill(0..<count), trial.done(count), "\(call)")
+            Touch.store(trial.area.address(0), 1)
+            let before = Self.faults()
+            for page in 1..<count { Touch.store(trial.area.address(page), 1) }
+            let more = Self.faults() - before
+            try expect(more < count / 2, "\(count - 1) writes after \(call) make no faults", seen: "\(more) faults")
+        }
+    }
+
+    /// How many faults this thread has had that needed no reading.
+    private static func faults() -> Int {
+        let fields = ProcFile.line("/proc/thread-self/stat")?.split(separator: ")").last?.split(separator: " ")
+        return fields.flatMap { Int($0[7]) } ?? 0
+    }
+
+    private static func atomic(_ context: CaseContext) throws {
+        let count = context.memory.isHugetlb ? 4 : 128
+        let area = try Area(context, pages: count, offset: 1)
+        let uffd = try UserfaultFD()
+        try uffd.register(area.range, modes: .missing)
+        let source = try area.source(0..<count)
+        // One reader meets each page from its end, where a copy that goes on would be seen.
+        let readers = try [false, true].map { fromEnd in
+            try BackgroundCall {
+                for page in 0..<count {
+                    let last = area.address(page) + UInt(area.pageSize.bytes) - 8
+                    let words = UnsafePointer<UInt64>(bitPattern: fromEnd ? last : area.address(page))!
+                    let index = fromEnd ? area.pageSize.bytes / 8 - 1 : 0
+                    try expectEqual(words.pointee, Pattern.word(seed: 0, page: page, index: index), "page \(page)")
+                    try area.expectView(page)
+                }
+            }
+        }
+        let watcher = try BackgroundCall {
+            guard area.file != nil && !context.memory.isPrivate else { return }
+            for page in 0..<count {
+                while true {
+                    let bytes = try area.readFile(page)
+                    if bytes[bytes.count - 8..<bytes.count].allSatisfy({ $0 == 0 }) {
+                        _ = cuffd_sched_yield()
+                        continue
+                    }
+                    try area.expectStored(page)
+                    break
+                }
+            }
+        }
+        for page in 0..<count {
+            let start = source.range.start + UInt(page * area.pageSize.bytes)
+            try uffd.raw(.copy, area.page(page), source: start).expectDone(area.pageSize.bytes)
+            _ = cuffd_sched_yield()
+        }
+        for reader in readers { try reader.finish("the readers have seen every page") }
+        try watcher.finish("the file has every page")
+    }
+}

@@ -1,0 +1,135 @@
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// What the fills add to the kernel's accounts.
+enum FillAccountCases: CaseTheme {
+    static let cases = [
+        SelftestCase(
+            "fill-resident", on: .smallPages,
+            "each fill counts its pages as what they are, anonymous or shmem, until they are unmapped",
+            requires: [.missingFaults], covers: ["3.4.E", "part5.9"], body: resident),
+        SelftestCase(
+            "fill-huge-resident", on: .allHugetlb,
+            "COPY and CONTINUE count their huge pages in HugetlbPages, until they are unmapped",
+            requires: [.missingFaults], covers: ["3.4.E", "part5.9"], body: hugeResident),
+        SelftestCase(
+            "fill-frames", on: .smallPages,
+            "a filled page has the map count and the flags of a page that an access has made",
+            requires: [.missingFaults, .pageFrames], covers: ["3.4.B", "3.4.E", "part5.9"], body: frames),
+        SelftestCase(
+            "fill-charge", on: [.anon, .shmem, .shmemPrivate],
+            "the pages that COPY and ZEROPAGE make are charged to the memory control group",
+            requires: [.missingFaults, .memoryGroup], covers: ["part5.42", "3.4.E"], body: charge),
+    ]
+
+    private static let pages = 1024
+
+    /// How many of the resident pages are anonymous, and how many shmem, after a call.
+    private static func kinds(_ call: FillCall, _ memory: MemoryType) -> (anonymous: Int, shmem: Int) {
+        switch call {
+        case .copy: memory.isPrivate ? (pages, 0) : (0, pages)
+        case .continue: (0, pages)
+        case .zeropage: memory.isPrivate ? (0, 0) : (0, pages)
+        default: (0, 0)
+        }
+    }
+
+    private static func resident(_ context: CaseContext) throws {
+        for call in try FillCall.working(on: context.memory) {
+            let trial = try FillTrial(call, context, pages: pages)
+            defer { trial.end() }
+            let area = trial.area
+            let base = Accounting()
+            func expectCounted(_ anonymous: Int, _ shmem: Int, _ when: String) throws {
+                let now = Accounting()
+                let page = PageSize.base.bytes / 1024
+                // The counters are approximate on many kernels, to a quarter of this at the very most.
+                for (name, change, right) in [
+                    ("RssAnon", now.residentAnonymous - base.residentAnonymous, anonymous * page),
+                    ("RssShmem", now.residentShmem - base.residentShmem, shmem * page),
+                    ("RssFile", now.residentFile - base.residentFile, 0),
+                ] {
+                    try expect(
+                        abs(change - right) < pages * page / 4, "\(name) is \(right) KiB more \(when)",
+                        seen: "\(change) KiB more")
+                }
+            }
+            try expectEqual(trial.fill(0..<pages), trial.done(pages), "\(call)")
+            let (anonymous, shmem) = kinds(call, context.memory)
+            try expectCounted(anonymous, shmem, "after \(call)")
+            let account = try MappingAccount(holding: area.range.start)
+            let page = PageSize.base.bytes / 1024
+            try expectEqual(account["Rss"], (anonymous + shmem) * page, "Rss of the view in smaps after \(call), KiB")
+            try expectEqual(account["Anonymous"], anonymous * page, "Anonymous of the view in smaps after \(call), KiB")
+
+            if call == .continue && context.memory.isPrivate {
+                for index in 0..<pages { Touch.store(area.address(index), 1) }
+                try expectCounted(pages, 0, "after every page was written, and so copied")
+            }
+            try area.view.unmap(area.range)
+            try expectCounted(0, 0, "after munmap")
+        }
+    }
+
+    private static func hugeResident(_ context: CaseContext) throws {
+        func hugetlbPages() -> Int { ProcFile.number("HugetlbPages", in: "/proc/self/status") ?? 0 }
+        for call in try FillCall.working(on: context.memory) {
+            let trial = try FillTrial(call, context)
+            defer { trial.end() }
+            let base = hugetlbPages()
+            try expectEqual(trial.fill(1..<3), trial.done(2), "\(call)")
+            let added = call == .poison ? 0 : 2 * trial.area.pageSize.bytes / 1024
+            try expectEqual(hugetlbPages() - base, added, "HugetlbPages more after \(call), KiB")
+            try expectEqual(trial.fill(1..<3), .failed(.fileExists), "\(call) repeated")
+            try expectEqual(hugetlbPages() - base, added, "HugetlbPages more after the refused \(call), KiB")
+            try trial.area.view.unmap(trial.area.range)
+            try expectEqual(hugetlbPages(), base, "HugetlbPages after munmap, KiB")
+        }
+    }
+
+    private static func frames(_ context: CaseContext) throws {
+        let count = 128
+        for call in try FillCall.working(on: context.memory) where call != .poison {
+            if call == .zeropage && context.memory.isPrivate { continue }
+            let trial = try FillTrial(call, context, pages: count)
+            defer { trial.end() }
+            try expectEqual(trial.fill(0..<count), trial.done(count), "\(call)")
+            let isAnonymous = context.memory.isPrivate && call == .copy
+            var listed = 0
+            for page in 0..<count {
+                let frame = try PageFrame(of: trial.area.address(page))
+                // What is continued is mapped by the alias already.
+                try expectEqual(frame.mapCount, call == .continue ? 2 : 1, "map count of page \(page) after \(call)")
+                let right: PageFrame.Flags =
+                    isAnonymous ? [.upToDate, .swapBacked, .anonymous] : [.upToDate, .swapBacked]
+                let looked: PageFrame.Flags = [.upToDate, .swapBacked, .anonymous, .hardwarePoison]
+                try expectEqual(frame.flags.intersection(looked), right, "flags of page \(page) after \(call)")
+                if frame.flags.contains(.lru) { listed += 1 }
+            }
+            // Each processor holds some pages back before it puts them on the list.
+            try expect(listed >= count / 2, "the pages are on a list for reclaim after \(call)", seen: "\(listed) are")
+        }
+    }
+
+    private static func charge(_ context: CaseContext) throws {
+        try context.joinMemoryGroup(limit: 256 << 20)
+        guard let group = ProcFile.line("/proc/self/cgroup")?.split(separator: ":").last,
+            ProcFile.line("/sys/fs/cgroup\(group)/memory.current") != nil
+        else { try context.skip("memory.current of the group cannot be read") }
+        func current() -> Int { ProcFile.line("/sys/fs/cgroup\(group)/memory.current").flatMap { Int($0) } ?? 0 }
+        for call in try FillCall.working(on: context.memory) where call == .copy || call == .zeropage {
+            if call == .zeropage && context.memory.isPrivate { continue }
+            let trial = try FillTrial(call, context, pages: pages)
+            defer { trial.end() }
+            let base = current()
+            try expectEqual(trial.fill(0..<pages), trial.done(pages), "\(call)")
+            let added = current() - base
+            // Charges are taken in batches.
+            try expect(
+                added > trial.area.range.count * 3 / 4,
+                "the group is charged \(trial.area.range.count) bytes for \(call)",
+                seen: "\(added) bytes more")
+        }
+    }
+}
