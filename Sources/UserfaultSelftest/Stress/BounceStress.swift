@@ -34,7 +34,7 @@ final class BounceStress: Sendable {
         var source = try Area(stress.context, pages: pages)
         var destination = try Area(stress.context, pages: pages)
         for page in 0..<pages { prepare(source, page) }
-        for bounce in stride(from: stress.options.bounces - 1, through: 0, by: -1) {
+        for bounce in stress.options.bounces {
             let mode = BounceMode(rawValue: bounce)
             let statistics = try Bounce(self, mode, number: bounce, source: source, destination: destination).run()
             stress.progress("bounces: \(bounce), mode: \(mode), userfaults: \(statistics)")

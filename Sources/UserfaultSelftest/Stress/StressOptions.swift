@@ -6,8 +6,8 @@ package struct StressOptions: Sendable {
     package var memory: MemoryType
     /// The size of an area, in MiB.
     package var mebibytes: Int
-    /// How often the areas change places; each bounce has a mode of its own, and sixteen have them all.
-    package var bounces: Int
+    /// The numbers of the bounces, in their order; the bits of each say how it works, see ``BounceMode``.
+    var bounces: [Int]
     /// How long each mode that is not a bounce runs.
     package var duration: Duration
     /// How many threads of each kind; as many as processors where `nil`.
@@ -15,13 +15,14 @@ package struct StressOptions: Sendable {
     /// What to do.
     package var modes: [StressMode]
 
+    /// - Parameter bounces: How often the areas change places; sixteen times have every mode, counted down as upstream does.
     package init(
         memory: MemoryType, mebibytes: Int, bounces: Int, duration: Duration = .seconds(2), threads: Int? = nil,
         modes: [StressMode] = StressMode.allCases
     ) {
         self.memory = memory
         self.mebibytes = mebibytes
-        self.bounces = bounces
+        self.bounces = (0..<bounces).reversed()
         self.duration = duration
         self.threads = threads
         self.modes = modes
