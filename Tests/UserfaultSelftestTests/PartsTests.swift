@@ -50,6 +50,13 @@ import Testing
         #expect(identities([], [.shmemPrivate]) == ["minor/shmem-private"])
     }
 
+    @Test func onlyHugePagesNeedAPool() {
+        let selftestCase = SelftestCase("x", on: [.anon, .hugetlb], "", requires: [.root, .hugePages(4)]) { _ in }
+        #expect(selftestCase.results.map(\.requirements) == [[.root], [.root, .hugePages(4)]])
+        let silent = SelftestCase("y", on: [.hugetlb], "") { _ in }
+        #expect(silent.results.map(\.requirements) == [[.hugePages(32)]])
+    }
+
     @Test func titlesAreUpstreams() {
         #expect(cases.flatMap(\.results).map(\.title).first == "minor on shmem")
     }

@@ -7,13 +7,13 @@ enum AddressCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "address-of-page", on: .all, "without EXACT_ADDRESS a message names the page, on hugetlbfs the huge page",
-            requires: [.missingFaults], covers: ["part5.28"]
+            requires: [.missingFaults, .hugePages(128)], covers: ["part5.28"]
         ) { context in
             for offset in try offsets(context) { try fault(context, at: offset, features: [], seenAt: 0) }
         },
         SelftestCase(
             "address-exact", on: .all, "with EXACT_ADDRESS a message names the byte, of every kind of fault",
-            requires: [.missingFaults, .features(.exactAddress)], covers: ["part5.28"]
+            requires: [.missingFaults, .features(.exactAddress), .hugePages(128)], covers: ["part5.28"]
         ) { context in
             for offset in try offsets(context) {
                 try fault(context, at: offset, features: .exactAddress, seenAt: offset)

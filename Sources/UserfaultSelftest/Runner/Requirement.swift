@@ -18,7 +18,8 @@ package enum Requirement: Hashable, Sendable {
     case root
     /// Page frame numbers in `/proc/self/pagemap`, `/proc/kpageflags` and `/proc/kpagecount`.
     case pageFrames
-    /// So many free huge pages of the default size; memory types of huge pages ask for 32 by themselves.
+    /// So many free huge pages of the default size, where the result's memory is of huge pages; those ask for 32 by
+    /// themselves.
     case hugePages(Int)
     /// Some free swap space.
     case swap
@@ -53,11 +54,13 @@ package struct SystemSetting: Hashable, Sendable {
 }
 
 extension SelectedResult {
-    /// What the case requires, and what its memory type does.
+    /// What the case requires on this memory type: huge pages on theirs, 32 where it does not say how many.
     var requirements: [Requirement] {
-        let asksForHugePages = selftestCase.requires.contains { if case .hugePages = $0 { true } else { false } }
-        let pool: [Requirement] = memory.map { $0.isHugetlb && !asksForHugePages } ?? false ? [.hugePages(32)] : []
-        return selftestCase.requires + pool
+        let isPool = { (requirement: Requirement) in if case .hugePages = requirement { true } else { false } }
+        let pool = selftestCase.requires.filter(isPool)
+        guard let memory else { return selftestCase.requires }
+        let others = selftestCase.requires.filter { !isPool($0) }
+        return memory.isHugetlb ? others + (pool.isEmpty ? [.hugePages(32)] : pool) : others
     }
 }
 
