@@ -111,6 +111,8 @@ static int64_t run_step(struct css_step *step, int reports, int orders)
         return pause_here(reports, orders);
     case css_step_count8:
         return count_equal(step);
+    case css_step_ioctl:
+        return ioctl((int)step->argument, step->length, address) < 0 ? -errno : 0;
     case css_step_pin:
         return pin(step);
     case css_step_guard:

@@ -19,6 +19,8 @@ enum css_step_kind : uint32_t {
     css_step_mremap,   // length stays, argument: the new address (MREMAP_FIXED); result: the address or -errno
     css_step_pause,    // says to the parent that it is here, and waits until the parent lets it go on
     css_step_count8,   // length, argument: a byte; result: how many bytes are equal to it, or -signal
+    css_step_ioctl,    // address: the ioctl's argument, length: its request, argument: the descriptor;
+                       // result: 0 or -errno
     css_step_pin,      // length; argument: an O_DIRECT file that it is written to, or -1 to pin it by gup_test for as
                        // long as the child lives; result: 0 or -errno
     css_step_guard,    // length, argument: features, and bit 63 for kernel faults too; registers the child's own memory

@@ -40,6 +40,7 @@ package enum AllCases {
         WriteProtectCases.self,
         WriteProtectSurvivalCases.self,
         ProtectErrorCases.self,
+        ProtectMigrationCases.self,
         CopySourceCases.self,
         WriteProtectUnpopulatedCases.self,
         WriteProtectForkCases.self,

@@ -11,6 +11,14 @@ enum MoveErrorCases: CaseTheme {
             "MOVE refuses wrong ranges and modes with EINVAL, a bad argument with EFAULT, and leaves its word alone",
             requires: [.features(.move)], covers: ["part5.21", "part5.41"], body: arguments),
         SelftestCase(
+            "move-foreign", on: [.anon],
+            "MOVE by a process that does not own the memory answers EINVAL",
+            requires: [.features(.move)], covers: ["part5.37", "part5.41"], body: foreign),
+        SelftestCase(
+            "move-output-unwritable", on: [.anon],
+            "MOVE that cannot write its output word answers EFAULT, has moved the page and wakes nobody",
+            requires: [.features(.move)], covers: ["part5.21", "part5.41"], body: unwritableWord),
+        SelftestCase(
             "move-wrong-mapping", on: [.anon],
             "MOVE refuses mappings that differ, cannot be written, are not registered here or are left by the range",
             requires: [.features(.move)], covers: ["part5.22", "part5.27", "part5.41"], body: mappingRules),
@@ -27,6 +35,55 @@ enum MoveErrorCases: CaseTheme {
             "a page merged with an equal one cannot be moved: EBUSY",
             requires: [.features(.move), .setting(.sharedPageMerging, "1")], covers: ["part5.41"], body: merged),
     ]
+
+    private static func foreign(_ context: CaseContext) throws {
+        let source = try Area(context)
+        let destination = try Area(context)
+        let uffd = try UserfaultFD()
+        source.fillView()
+        try uffd.register(destination.range, modes: .missing)
+        // The same argument for a child, which shares the descriptor and not the memory, and for this process.
+        let page = try Mapping(anonymous: PageSize.base.bytes, sharing: .shared)
+        let argument = UnsafeMutablePointer<cuffd_move>(bitPattern: page.range.start)!
+        argument.pointee = cuffd_move(
+            dst: UInt64(destination.address(1)), src: UInt64(source.address(1)), len: UInt64(PageSize.base.bytes),
+            mode: 0, move: RawAnswer.untouched)
+        let descriptor = uffd.withUnsafeDescriptor { $0.rawValue }
+        let child = try Child([.ioctl(descriptor, request: CUFFD_IOC_MOVE, argument: page.range.start)])
+        try expectEqual(
+            RawAnswer(errno: Int32(-(try child.finish()[0])), word: argument.pointee.move), .refused(.invalidArgument),
+            "MOVE by another process")
+        try expect(!PagemapEntry(of: destination.address(1)).isPresent, "nothing is moved")
+        try source.expectView(1)
+        // The child had a share in the page; a write makes it this process' own again.
+        Pattern.write(seed: 0, page: 1, at: source.address(1), count: PageSize.base.bytes)
+        try expectErrno(uffd.rawIoctl(CUFFD_IOC_MOVE, argument), nil, "MOVE by the process itself")
+        try destination.expectView(1)
+    }
+
+    private static func unwritableWord(_ context: CaseContext) throws {
+        let source = try Area(context)
+        let destination = try Area(context)
+        let uffd = try UserfaultFD()
+        source.fillView()
+        try uffd.register(destination.range, modes: .missing)
+        let touch = try Touch.read(destination.address(1))
+        try uffd.expectFault(at: destination.address(1), [])
+        try touch.thread.waitAsleep()
+        // The argument's last 8 bytes, which are only written to, lie in the second page.
+        let pages = try Mapping(anonymous: 2 * PageSize.base.bytes)
+        let argument = UnsafeMutablePointer<cuffd_move>(
+            bitPattern: pages.page(1).start + 8 - UInt(MemoryLayout<cuffd_move>.size))!
+        argument.pointee = cuffd_move(
+            dst: UInt64(destination.address(1)), src: UInt64(source.address(1)), len: UInt64(PageSize.base.bytes),
+            mode: 0, move: 0)
+        try pages.protect(.read, pages.page(1))
+        try expectErrno(uffd.rawIoctl(CUFFD_IOC_MOVE, argument), .badAddress, "MOVE that cannot write its word")
+        try destination.expectView(1, "the page moved all the same")
+        try touch.thread.expectStillAsleep("MOVE that could not answer wakes nobody")
+        try uffd.wake(destination.page(1))
+        try touch.finish(with: Pattern.byte(page: 1))
+    }
 
     private static func arguments(_ context: CaseContext) throws {
         let source = try Area(context)

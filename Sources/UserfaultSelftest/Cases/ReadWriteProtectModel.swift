@@ -183,6 +183,24 @@ enum ReadWriteProtectModelCases: CaseTheme {
             "rwp-huge", on: [.anon],
             "a transparent huge page is read-write-protected whole, accessed and moved so, and in part",
             requires: requires + [.features(.move), .transparentHugePages], covers: ["part5.43"], body: huge),
+        SelftestCase(
+            "rwp-async-huge", on: [.anon],
+            "with RWP_ASYNC an access to a protected huge page restores it, without a message",
+            requires: requires + [.features(.readWriteProtectAsync), .transparentHugePages], covers: ["part5.43"]
+        ) { context in
+            let area = try Area.transparentHuge(context, count: 2)
+            let uffd = try UserfaultFD(features: [.readWriteProtect, .readWriteProtectAsync])
+            try uffd.register(area.range, modes: .readWriteProtect)
+            try uffd.rwProtect(area.range, .protect)
+            try area.expectProtected(Array(0..<area.pageCount), "after protecting all")
+            let half = area.pageCount / 2
+            try area.expectView(half + 3)
+            try area.expectProtected(Array(0..<half), "after reading in the second huge page")
+            try expectEqual(Touch.store(area.address(3), 1), .byte(1), "a write to the first huge page")
+            try area.expectProtected([], "after writing in the first huge page")
+            for page in 0..<area.pageCount where page != 3 { try area.expectView(page) }
+            try uffd.expectNoMessage("asynchronous faults make none")
+        },
     ]
 
     private static func swapped(_ context: CaseContext) throws {

@@ -34,6 +34,8 @@ package final class Child: @unchecked Sendable {
         case abort
         /// Waits until the parent calls ``Child/resume()``.
         case pause
+        /// Makes an ioctl of a descriptor, whose argument lies at an address. Result: 0 or minus the errno.
+        case ioctl(Int32, request: UInt64, argument: UInt)
         /// Pins memory for reading, by writing it to an `O_DIRECT` file, or without one for as long as the child lives,
         /// by gup_test. Result: 0 or minus the errno.
         case pin(AddressRange, Int32?)
@@ -88,6 +90,8 @@ package final class Child: @unchecked Sendable {
             set(css_step_access, address, length: count, argument: UInt64(access.code.rawValue))
         case .exec: set(css_step_exec, 0)
         case .abort: set(css_step_abort, 0)
+        case .ioctl(let descriptor, let request, let argument):
+            set(css_step_ioctl, argument, length: Int(request), argument: UInt64(descriptor))
         case .pin(let range, let file):
             set(css_step_pin, range.start, length: range.count, argument: UInt64(bitPattern: Int64(file ?? -1)))
         }
