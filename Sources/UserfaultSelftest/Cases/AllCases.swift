@@ -49,7 +49,6 @@ package enum AllCases {
         WriteProtectAsyncCases.self,
         FillCases.self,
         FillErrorsCases.self,
-        SigbusCases.self,
         StressCases.self,
         ReadWriteProtectCases.self,
         ReadWriteProtectModelCases.self,
