@@ -12,6 +12,7 @@ package enum AllCases {
         PollingCases.self,
         AddressCases.self,
         KernelFaultCases.self,
+        FaultReasonCases.self,
         SignalCases.self,
         OtherProcessCases.self,
         WakeCases.self,
