@@ -1,12 +1,18 @@
 import CUserfaultFD
+import Glibc
 
 /// Waits until a condition holds, giving way to other threads between looks.
 ///
 /// The kernel's own words (fdinfo, thread states) are looked at, so nothing depends on how long anything takes. The
 /// limit is generous because emulated machines are slow; a case that needs it has failed.
 package enum Waiting {
-    /// How long anything may take that should happen at once.
-    package static let patience: Duration = .seconds(5)
+    /// How long anything may take that should happen at once: half of `--timeout`, where the run has one.
+    package static let patience: Duration =
+        getenv(variable).flatMap { Int(String(cString: $0)) }.map { .seconds(max(1, $0 / 2)) }
+        ?? .seconds(5)
+
+    /// The environment variable by which the runner tells a result's process of `--timeout`, in seconds.
+    static let variable = "UFFD_SELFTEST_TIMEOUT"
 
     /// Waits for a condition.
     ///

@@ -86,8 +86,9 @@ package struct Runner {
             return CaseResult(selected: selected, outcome: .skip, reason: reason, seconds: 0, detail: [])
         case .ready(let environment):
             let limit = options.timeout ?? selected.selftestCase.limit
+            let patience = options.timeout.map { ["\(Waiting.variable)=\(Int($0.inSeconds))"] } ?? []
             do {
-                let process = try CaseProcess(identity: selected.identity, environment: environment)
+                let process = try CaseProcess(identity: selected.identity, environment: environment + patience)
                 let end = process.wait(limit: limit, signals: signals, sparing: conditions.ownProcesses)
                 if case .interrupted(let signal) = end.cause {
                     ending.signal = signal
