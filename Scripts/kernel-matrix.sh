@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The selftest on the kernels that the library promises to work on:
 #   Scripts/kernel-matrix.sh fetch [SERIES...]             newest Debian cloud kernel of each series, into the cache
-#   Scripts/kernel-matrix.sh run [OPTIONS] [SERIES...]     boots each, runs the whole selftest as root and as a user,
-#                                                          and compares with Tests/KernelMatrix/expected/
+#   Scripts/kernel-matrix.sh run [OPTIONS] [SERIES...]     boots each; runs the whole selftest, as root and as a user,
+#                                                          and the library's unit tests; compares with what is expected
 #       --accept            records the outcomes as the expected ones (review the difference in git)
 #       --selftest FILE     uses this static executable instead of building one
+#       --unit-tests FILE   uses this test bundle instead of building one
 #       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
 #       --limit SECONDS     time limit of one kernel (default: 600)
 #   Scripts/kernel-matrix.sh table [--check]               writes docs/kernel-matrix.md and its picture
@@ -15,6 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/matrix/lib.sh"
 # shellcheck source=SCRIPTDIR/matrix/guest.sh
 source "$MATRIX/guest.sh"
 
+PARTS=(root user unit)
 EXPECTED=$REPO/Tests/KernelMatrix/expected
 
 usage() {
@@ -45,50 +47,63 @@ build_selftest() {
     SELFTEST=$REPO/.build-static/release/uffd-selftest
 }
 
-# start_half WHO TREE WORK KERNEL: boots a guest that runs the selftest as one user.
-start_half() {
-    local who=$1 work=$3
-    cp -al "$2" "$work/tree"
-    sed "s/@WHO@/$who/g; s/@LIMIT@/$((limit - limit / 6))/" "$MATRIX/selftest-job" >"$work/tree/job"
-    chmod +x "$work/tree/job"
-    guest_pack "$work/tree" "$work/initramfs.$who"
-    rm -rf "$work/tree"
-    guest_start "$4" "$work/initramfs.$who" "$work/$who.console" "$limit" >"$work/$who.tar"
+# The unit tests are linked with shared libraries, which go into the guest with them.
+build_unit_tests() {
+    note "building the unit tests"
+    swift build --package-path "$REPO" --build-tests >"$1" 2>&1 ||
+        { tail -n 40 "$1" >&2; die "the unit tests do not build"; }
+    UNIT_TESTS=$(swift build --package-path "$REPO" --show-bin-path)/swift-userfaultfdPackageTests.xctest
 }
 
-# finish_half WHO WORK PID: waits for it and leaves in WORK what it said.
-finish_half() {
-    local who=$1 work=$2 code=0
-    guest_wait "$3" "$work/$who.console" || code=$?
-    tar -C "$work" -xf "$work/$who.tar" 2>/dev/null || true
+# start_part PART TREE WORK KERNEL: boots a guest that runs one part: the selftest as root or user, or the unit tests.
+start_part() {
+    local part=$1 work=$3 job=selftest
+    [[ $part != unit ]] || job=unit
+    cp -al "$2" "$work/tree"
+    if [[ $part == unit ]]; then
+        rm "$work/tree/bin/uffd-selftest"
+        guest_program "$work/tree" "$UNIT_TESTS" unit-tests
+    fi
+    sed "s/@WHO@/$part/g; s/@LIMIT@/$((limit - limit / 6))/" "$MATRIX/$job-job" >"$work/tree/job"
+    chmod +x "$work/tree/job"
+    guest_pack "$work/tree" "$work/initramfs.$part"
+    rm -rf "$work/tree"
+    guest_start "$4" "$work/initramfs.$part" "$work/$part.console" "$limit" >"$work/$part.tar"
+}
+
+# finish_part PART WORK PID: waits for it and leaves in WORK what it said.
+finish_part() {
+    local part=$1 work=$2 code=0
+    guest_wait "$3" "$work/$part.console" || code=$?
+    tar -C "$work" -xf "$work/$part.tar" 2>/dev/null || true
     case $code in
         124) echo "no end after $limit s" ;;
-        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/$who.console" || echo "the guest died without a word" ;;
-    esac >"$work/$who.death"
+        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/$part.console" || echo "the guest died without a word" ;;
+    esac >"$work/$part.death"
 }
 
-# run_series SERIES TREE WORK KERNEL: the selftest as root and as a user, in a guest of its own each, at once.
+# run_series SERIES TREE WORK KERNEL: all parts at once, each in a guest of its own.
 run_series() {
-    local work=$3
+    local work=$3 part
     mkdir -p "$work"
     cp "$4/release" "$work/release"
     SECONDS=0
     GUESTS=()
-    start_half root "$2" "$work" "$4"
-    start_half user "$2" "$work" "$4"
-    finish_half root "$work" "${GUESTS[-2]}"
-    finish_half user "$work" "${GUESTS[-1]}"
+    for part in "${PARTS[@]}"; do start_part "$part" "$2" "$work" "$4"; done
+    local pids=("${GUESTS[@]: -${#PARTS[@]}}")
+    for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "${pids[part]}"; done
     echo "$SECONDS" >"$work/seconds"
     rm -f "$work"/initramfs* "$work"/*.tar
 }
 
 run() {
     local accept='' output=$REPO/.build-matrix limit=600 failed=0 series kernel
-    SELFTEST=
+    SELFTEST='' UNIT_TESTS=''
     while (($#)); do
         case $1 in
             --accept) accept=--accept ;;
             --selftest) SELFTEST=${2:?} && shift ;;
+            --unit-tests) UNIT_TESTS=${2:?} && shift ;;
             --output) output=${2:?} && shift ;;
             --limit) limit=${2:?} && shift ;;
             -*) usage 64 >&2 ;;
@@ -103,7 +118,9 @@ run() {
     trap 'guest_stop; rm -rf "$scratch"' EXIT
     trap 'exit 130' INT TERM
     [[ $SELFTEST ]] || build_selftest
+    [[ $UNIT_TESTS ]] || build_unit_tests "$scratch/build.log"
     [[ -x $SELFTEST ]] || die "not an executable file: $SELFTEST"
+    [[ -x $UNIT_TESTS ]] || die "not an executable file: $UNIT_TESTS"
     guest_tree "$scratch/tree"
     guest_program "$scratch/tree" "$SELFTEST" uffd-selftest
 

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as xml
 from collections import Counter
 from pathlib import Path
 
-WHO = ("root", "user")
+WHO = ("root", "user", "unit")
 
 
 class Outcome:
@@ -36,6 +36,19 @@ def printed(case, memory):
     return case if memory == "-" else f"{case} on {memory}"
 
 
+def unit_results(path):
+    """What the unit tests reported, in the form of the selftest's results: a test stands where the memory type does."""
+    results = []
+    for test in xml.parse(path).iter("testcase"):
+        skipped, failure = test.find("skipped"), test.find("failure")
+        outcome = "fail" if failure is not None else "skip" if skipped is not None else "pass"
+        reason = skipped.text if skipped is not None else failure.get("message") if failure is not None else None
+        suite = test.get("classname").partition(".")[2]
+        results.append({"case": suite, "memory": test.get("name").replace(" ", ""), "outcome": outcome,
+                        "reason": reason, "seconds": float(test.get("time") or 0), "detail": None})
+    return results
+
+
 def load_expected(path):
     """Expected outcomes as {who: {(case, memory): Outcome}}; the file keeps them grouped, to be short."""
     expected = {who: {} for who in WHO}
@@ -43,7 +56,7 @@ def load_expected(path):
         return expected, {}
     document = json.loads(path.read_text())
     for who in WHO:
-        for group, cases in document[who].items():
+        for group, cases in document.get(who, {}).items():
             outcome, _, reason = group.partition(": ")
             for case, memories in cases.items():
                 for memory in memories.split(" "):
@@ -63,19 +76,20 @@ def save_expected(path, release, results):
 
 
 def load_results(directory, who):
-    """The raw results of one half of a run, or None and why there are none."""
-    path = directory / f"{who}.json"
+    """The raw results of one part of a run, or None and why there are none."""
     try:
-        return json.loads(path.read_text())["results"], ""
-    except (OSError, ValueError, KeyError):
+        if who == "unit":
+            return unit_results(directory / "unit.xml"), ""
+        return json.loads((directory / f"{who}.json").read_text())["results"], ""
+    except (OSError, ValueError, KeyError, xml.ParseError):
         death = (directory / f"{who}.death").read_text().strip()
         code = directory / f"{who}.exit"
         return None, death or (f"exit {code.read_text().strip()}" if code.exists() else "not reached")
 
 
-def write_junit(path, series, halves):
+def write_junit(path, series, parts):
     suites = xml.Element("testsuites", name=f"Linux {series}")
-    for who, (results, missing) in halves.items():
+    for who, (results, missing) in parts.items():
         suite = xml.SubElement(suites, "testsuite", name=f"{series}.{who}")
         for result in results or []:
             case = xml.SubElement(suite, "testcase", classname=suite.get("name"), name=printed(*identity(result)),
@@ -96,15 +110,15 @@ def write_junit(path, series, halves):
 
 def check(directory, series, expected_path, accept):
     release = (directory / "release").read_text().strip()
-    halves = {who: load_results(directory, who) for who in WHO}
-    write_junit(directory / "junit.xml", series, halves)
+    parts = {who: load_results(directory, who) for who in WHO}
+    write_junit(directory / "junit.xml", series, parts)
 
     seen = {who: {} for who in WHO}
     problems, summary = [], []
     expected, document = load_expected(expected_path)
     if not document and not accept:
         problems.append("nothing is expected yet: review the outcomes, then --accept")
-    for who, (results, missing) in halves.items():
+    for who, (results, missing) in parts.items():
         if results is None:
             problems.append(f"{who}: no results: {missing}")
             continue

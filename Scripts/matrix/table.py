@@ -7,7 +7,7 @@ from report import WHO, load_expected
 MEMORIES = ("anon", "shmem", "shmem-private", "tmpfs", "tmpfs-private", "hugetlb", "hugetlb-private")
 COLOURS = {"pass": (0.30, 0.66, 0.40), "skip": (0.87, 0.87, 0.87), "fail": (0.80, 0.20, 0.20)}
 ABSENT = (1.0, 1.0, 1.0)
-TITLES = {"root": "As root", "user": "As an ordinary user"}
+TITLES = {"root": "As root", "user": "As an ordinary user", "unit": "Unit tests of the library"}
 
 
 def series_key(name):
@@ -74,6 +74,7 @@ def markdown(matrix):
     yield "The whole selftest on each kernel series, in a virtual machine with Debian's cloud kernel:"
     yield "`Scripts/kernel-matrix.sh run` repeats it and fails on any outcome that is not in this table."
     yield "✓: passed on every memory type; ✓ n/m: passed on n of m, the others not run; –: not run, with the reason below."
+    yield "The library's unit tests run there too, a row for each suite."
     yield "[Kernel behaviour by version](kernel-behaviour.md) says in which answers the kernels differ."
     yield ""
     yield "- One kernel: `Scripts/kernel-matrix.sh run 6.12`; JSON, JUnit and logs are left in `.build-matrix/6.12`."

@@ -27,6 +27,10 @@ class Report(unittest.TestCase):
             self.put(f"{who}.death", "")
         self.guest("root", ("copy", "anon", "pass", None), ("copy", "shmem", "pass", None), ("api", None, "pass", None))
         self.guest("user", ("copy", "anon", "skip", "6.1.0-56 has no x"))
+        self.put("unit.xml", """<testsuites><testsuite>
+            <testcase classname="Tests.Kernel.Copy" name="one()" time="0.1"/>
+            <testcase classname="Tests.Kernel.Copy" name="two(a: b:)" time="0.1"><skipped>no swap</skipped></testcase>
+            </testsuite></testsuites>""")
 
     def put(self, name, text):
         (self.results / name).write_text(text)
@@ -48,6 +52,7 @@ class Report(unittest.TestCase):
         self.assertEqual(self.check()[0], 0)
         kept = json.loads(self.expected.read_text())
         self.assertEqual(kept["root"], {"pass": {"copy": "anon shmem", "api": "-"}})
+        self.assertEqual(kept["unit"], {"pass": {"Kernel.Copy": "one()"}, "skip: no swap": {"Kernel.Copy": "two(a:b:)"}})
         self.assertEqual(kept["user"], {"skip: this kernel has no x": {"copy": "anon"}})
 
     def test_every_change_is_told(self):
