@@ -7,7 +7,7 @@
 #       --selftest FILE     uses this static executable instead of building one
 #       --unit-tests FILE   uses this test bundle instead of building one
 #       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
-#       --limit SECONDS     time limit of one kernel (default: 600)
+#       --limit SECONDS     time limit of one kernel (default: 900)
 #   Scripts/kernel-matrix.sh table [--check]               writes docs/kernel-matrix.md and its picture
 # No SERIES means every series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
 set -euo pipefail
@@ -64,7 +64,7 @@ start_part() {
         rm "$work/tree/bin/uffd-selftest"
         guest_program "$work/tree" "$UNIT_TESTS" unit-tests
     fi
-    sed "s/@WHO@/$part/g; s/@LIMIT@/$((limit - limit / 6))/" "$MATRIX/$job-job" >"$work/tree/job"
+    sed "s/@WHO@/$part/g; s/@LIMIT@/$((limit - limit / 4))/" "$MATRIX/$job-job" >"$work/tree/job"
     chmod +x "$work/tree/job"
     guest_pack "$work/tree" "$work/initramfs.$part"
     rm -rf "$work/tree"
@@ -97,7 +97,7 @@ run_series() {
 }
 
 run() {
-    local accept='' output=$REPO/.build-matrix limit=600 failed=0 series kernel
+    local accept='' output=$REPO/.build-matrix limit=900 failed=0 series kernel
     SELFTEST='' UNIT_TESTS=''
     while (($#)); do
         case $1 in

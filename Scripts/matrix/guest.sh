@@ -53,6 +53,7 @@ guest_wait() {
 }
 
 # guest_qemu ACCELERATOR KERNEL INITRAMFS CONSOLE-LOG SECONDS
+# Its root is a ramfs, because a program on a tmpfs would be memory of the kind under test.
 # The machine dies with this shell: whatever ends us leaves none behind. On a busy host an emulated machine is slow,
 # which must not look like a broken timer or a kernel that hangs.
 guest_qemu() {
@@ -60,7 +61,7 @@ guest_qemu() {
     setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$5" \
         qemu-system-x86_64 -M q35 -accel "$1" -cpu max -m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}" \
         -nodefaults -display none -no-reboot -kernel "$2/vmlinuz" -initrd "$3" \
-        -append "console=ttyS0 panic=-1 quiet reboot=t hugepages=${GUEST_HUGEPAGES:-64} \
+        -append "console=ttyS0 panic=-1 quiet reboot=t rootfstype=ramfs hugepages=${GUEST_HUGEPAGES:-64} \
             no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1" \
         -drive "file=$3.swap,format=raw,if=none,id=swap,cache=unsafe" -device nvme,drive=swap,serial=swap \
         -serial "file:$4" -chardev stdio,id=job,signal=off -serial chardev:job </dev/null &

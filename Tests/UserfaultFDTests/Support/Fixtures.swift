@@ -49,8 +49,11 @@ struct Guarded: ~Copyable {
 extension UserfaultFD {
     /// Whether the page of an address is mapped, without touching it.
     static func isMapped(_ address: UInt) throws -> Bool {
-        let scan = try PagemapScan()
-        let found = try scan.scan(.page(holding: address, size: .base), for: .init(all: .present, reported: .present))
-        return !found.regions.isEmpty
+        let pagemap = try FileDescriptor.open("/proc/self/pagemap", .readOnly, options: .closeOnExec)
+        defer { try? pagemap.close() }
+        var entry: UInt64 = 0
+        let offset = Int64(address / UInt(page)) * 8
+        let count = try withUnsafeMutableBytes(of: &entry) { try pagemap.read(fromAbsoluteOffset: offset, into: $0) }
+        return count == 8 && entry >> 63 == 1
     }
 }
