@@ -77,7 +77,12 @@ enum FillCases: CaseTheme {
             let inside = try [1, 1, 1, 2].map { try trial.blockedReader($0) }
             let last = try trial.blockedReader(3)
             try trial.uffd.expectWaiters(pending: 0, total: 6)
+            // One more, whose message nobody has read.
+            let unread = try Touch.read(trial.area.address(2))
+            try trial.uffd.waitBlocked(7)
+            try unread.thread.waitAsleep()
             try expectEqual(trial.fill(1..<3), trial.done(2), "\(call) of pages 1 and 2")
+            try trial.finish(unread, page: 2)
             for (touch, page) in zip(inside, [1, 1, 1, 2]) { try trial.finish(touch, page: page) }
             try first.thread.expectStillAsleep("its page lies before the range")
             try last.thread.expectStillAsleep("its page lies behind the range")

@@ -114,10 +114,12 @@ enum FillAccountCases: CaseTheme {
 
     private static func charge(_ context: CaseContext) throws {
         try context.joinMemoryGroup(limit: 256 << 20)
-        guard let group = ProcFile.line("/proc/self/cgroup")?.split(separator: ":").last,
-            ProcFile.line("/sys/fs/cgroup\(group)/memory.current") != nil
-        else { try context.skip("memory.current of the group cannot be read") }
-        func current() -> Int { ProcFile.line("/sys/fs/cgroup\(group)/memory.current").flatMap { Int($0) } ?? 0 }
+        let group = getenv(MemoryGroups.variable).map { String(cString: $0) } ?? ""
+        func current() -> Int {
+            // The names of version 2 and of version 1.
+            ["memory.current", "memory.usage_in_bytes"].lazy
+                .compactMap { ProcFile.line("\(group)/\($0)").flatMap { Int($0) } }.first ?? 0
+        }
         for call in try FillCall.working(on: context.memory) where call == .copy || call == .zeropage {
             if call == .zeropage && context.memory.isPrivate { continue }
             let trial = try FillTrial(call, context, pages: pages)

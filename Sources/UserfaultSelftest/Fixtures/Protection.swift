@@ -94,7 +94,7 @@ extension Area {
     }
 
     /// Whether any of these pages of the file is in memory.
-    private func isResident(_ pages: Range<Int>) throws -> Bool {
+    package func isResident(_ pages: Range<Int>) throws -> Bool {
         let part = AddressRange(
             start: try aliasAddress(pages.lowerBound), count: pages.count * pageSize.bytes)
         var vector = [UInt8](repeating: 0, count: part.count / PageSize.base.bytes)
