@@ -48,7 +48,7 @@ let package = Package(
         .testTarget(
             name: "UserfaultSelftestTests",
             dependencies: ["UserfaultSelftest", "uffd-selftest"],
-            resources: [.copy("Resources/junit.xsd")]
+            resources: [.copy("Resources/junit.xsd"), .copy("Resources/upstream-results.txt")]
         ),
         .target(name: "CTestSupport", dependencies: ["CUserfaultFD"], path: "Tests/CTestSupport", cSettings: strictC),
         .testTarget(

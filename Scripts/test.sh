@@ -41,6 +41,8 @@ install_tools() {
     command -v readelf >/dev/null || missing+=(binutils)
     command -v python3 >/dev/null || missing+=(python3)
     command -v git >/dev/null || missing+=(git ca-certificates)
+    command -v xmllint >/dev/null || missing+=(libxml2-utils)
+    command -v prove >/dev/null || missing+=(perl)
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86 busybox-static cpio zstd)
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
