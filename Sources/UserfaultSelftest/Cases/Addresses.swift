@@ -9,15 +9,13 @@ enum AddressCases: CaseTheme {
             "address-of-page", on: .all, "without EXACT_ADDRESS a message names the page, on hugetlbfs the huge page",
             requires: [.missingFaults, .hugePages(128)], covers: ["part5.28"]
         ) { context in
-            for offset in try offsets(context) { try fault(context, at: offset, features: [], seenAt: 0) }
+            try faults(context, features: [])
         },
         SelftestCase(
             "address-exact", on: .all, "with EXACT_ADDRESS a message names the byte, of every kind of fault",
             requires: [.missingFaults, .features(.exactAddress), .hugePages(128)], covers: ["part5.28"]
         ) { context in
-            for offset in try offsets(context) {
-                try fault(context, at: offset, features: .exactAddress, seenAt: offset)
-            }
+            try faults(context, features: .exactAddress)
         },
         SelftestCase(
             "address-of-waiter", on: [.hugetlb],
@@ -49,20 +47,21 @@ enum AddressCases: CaseTheme {
         return [0, 1, 0x123, page - 1] + huge
     }
 
-    /// Faults of every kind at an offset into page 1.
-    private static func fault(
-        _ context: CaseContext, at offset: Int, features: UserfaultFD.Features, seenAt seen: Int
-    ) throws {
+    /// Faults of every kind at all offsets into page 1.
+    private static func faults(_ context: CaseContext, features: UserfaultFD.Features) throws {
+        let area = try Area(context, pages: 3)
         for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
-            let area = try Area(context, pages: 3)
-            let uffd = try UserfaultFD(features: kind.features.union(features))
-            try kind.arm(area, 0..<3, with: uffd)
-            let address = area.address(1) + UInt(offset)
-            let touch = kind == .writeProtect ? try Touch.write(address, 0xEE) : try Touch.read(address)
-            try uffd.expectFault(at: area.address(1) + UInt(seen), kind.flags)
-            try kind.resolve(area, 1, with: uffd)
-            try touch.finish("resolving the page wakes the waiter at offset \(offset)")
-            try uffd.expectNoMessage("resolved")
+            for offset in try offsets(context) {
+                try area.empty()
+                let uffd = try UserfaultFD(features: kind.features.union(features))
+                try kind.arm(area, 0..<3, with: uffd)
+                let address = area.address(1) + UInt(offset)
+                let touch = kind == .writeProtect ? try Touch.write(address, 0xEE) : try Touch.read(address)
+                try uffd.expectFault(at: features.isEmpty ? area.address(1) : address, kind.flags)
+                try kind.resolve(area, 1, with: uffd)
+                try touch.finish("resolving the page wakes the waiter at offset \(offset)")
+                try uffd.expectNoMessage("resolved")
+            }
         }
     }
 
