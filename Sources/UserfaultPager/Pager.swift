@@ -193,6 +193,34 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     private func stopBlocking(_ ending: Ending) throws(PagerError) { try stop(ending) }
 
+    /// Starts a further thread, which ends with the others.
+    func addThread(_ name: String, _ body: @escaping @Sendable (PagerCore<Source>) -> Void) throws(PagerError) {
+        let error = threads.withLock { state -> PagerError? in
+            guard case .running(let running) = state else { return .notRunning }
+            do throws(PagerError) {
+                let core = core
+                state = .running(running + [try HandlerThread(name, processor: nil) { body(core) }])
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let error { throw error }
+    }
+
+    /// The pages of a region that were written since they were filled or last asked for, by where they begin in it.
+    ///
+    /// Only for regions that are filled write-protected. Each page is protected anew before it is reported, so that no
+    /// write is lost.
+    ///
+    /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/kernel(_:)``.
+    public func takeWritten(of region: Region) throws(PagerError) -> [Int] {
+        try core.whileOpen { () throws(PagerError) in
+            guard let reference = core.region(region.id) else { throw .noSuchRegion }
+            return try core.takeWritten(of: reference)
+        }
+    }
+
     /// What was done so far.
     public var statistics: PagerStatistics { core.statistics }
 }

@@ -52,7 +52,7 @@ public struct RegionOptions: Hashable, Sendable {
 
     /// What a child of `fork` finds.
     public enum InFork: Hashable, Sendable {
-        /// Nothing: touching the memory is `SIGSEGV` (`MADV_DONTFORK`).
+        /// Nothing: touching the memory is `SIGSEGV` (`MADV_DONTFORK`, undone when the service ends).
         case absent
 
         /// The pages that were filled, and **zeros** in place of those that were not.

@@ -18,7 +18,7 @@ struct Explorer {
     private let defect: ModelHandler.Defect?
     private let limit: Int
 
-    init(_ scenario: Model.Scenario, defect: ModelHandler.Defect? = nil, limit: Int = 12_000) {
+    init(_ scenario: Model.Scenario, defect: ModelHandler.Defect? = nil, limit: Int = 40_000) {
         self.scenario = scenario
         self.defect = defect
         self.limit = limit
@@ -125,7 +125,8 @@ struct RandomRun {
         guard !model.isBusy(author: author) else { return }
         let first = generator.below(Self.pages - 4)
         let pages = first..<first + 1 + generator.below(4)
-        switch generator.below(8) {
+        switch generator.below(12) {
+        case 8...: model.give(author: author, .appear(page: generator.below(Self.pages)))
         case 0 where moves * 4 + 4 <= Self.spare:
             // A target is used once, so that nothing is mapped there.
             model.give(

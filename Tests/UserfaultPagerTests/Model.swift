@@ -9,6 +9,8 @@ struct Model: ~Copyable {
         case remove(pages: Range<Int>)
         case unmap(pages: Range<Int>)
         case move(pages: Range<Int>, to: Int, keepsOld: Bool)
+        /// Another process puts the page there, which wakes nobody here: memory that is shared.
+        case appear(page: Int)
     }
 
     struct Scenario {
@@ -119,6 +121,9 @@ struct Model: ~Copyable {
                 allowed[page] = [.word(0)]
             }
             finish(index)
+        case (.appear(let page), _):
+            if kernel.pages[page] == .empty, let content = allowed[page].first { kernel.set(page, content) }
+            finish(index)
         case (.unmap(let pages), 0):
             for page in pages {
                 kernel.set(page, .unmapped)
@@ -144,6 +149,8 @@ struct Model: ~Copyable {
 
     private mutating func move(_ pages: Range<Int>, to target: Int, keepsOld: Bool) {
         for page in pages {
+            // A hole stays one.
+            guard kernel.pages[page] != .unmapped else { continue }
             let new = target + page - pages.lowerBound
             kernel.set(new, kernel.pages[page])
             allowed[new] = allowed[page]

@@ -1,4 +1,5 @@
 import CUserfaultFD
+import Glibc
 import Testing
 import UserfaultFD
 
@@ -56,5 +57,75 @@ struct PagerTests {
         }
         #expect(wrong == [])
         try pager.stop(.poison)
+    }
+
+    @Test
+    func writesAreRememberedAndTakenOnce() throws {
+        let mapping = try Mapping(anonymous: 32 * 4096)
+        let pager = try Pager(
+            UserfaultFD(features: [.writeProtect, .writeProtectUnpopulated]), source: NumberedSource())
+        let region = try pager.add(mapping.range, options: RegionOptions(writeProtected: true))
+        try pager.start()
+        let range = mapping.range
+        func write(_ pages: [Int]) {
+            #expect(
+                Toucher.value {
+                    for page in 0..<32 { _ = range.loadWord(page * 4096) }
+                    for page in pages { range.store(1, at: page * 4096 + 9) }
+                    return true
+                } == true)
+        }
+        write([3, 17])
+        #expect(try pager.takeWritten(of: region) == [3 * 4096, 17 * 4096])
+        #expect(try pager.takeWritten(of: region) == [])
+        write([17, 31])
+        #expect(try pager.takeWritten(of: region) == [17 * 4096, 31 * 4096])
+        try pager.stop(.poison)
+    }
+
+    @Test
+    func aWorkingSetIsRecordedAndReplayed() throws {
+        let recorded = try workingSet { range in
+            for page in [5, 3, 60, 9] { _ = range.loadWord(page * 4096) }
+        }
+        #expect(recorded.offsets == [5, 3, 60, 9].map { UInt64($0 * 4096) })
+        #expect(WorkingSet(bytes: recorded.bytes) == recorded)
+        #expect(WorkingSet(bytes: Array(recorded.bytes.dropLast())) == nil)
+
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        try pager.replay(recorded)
+        let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
+        while pager.statistics.pagesReadAhead < 4, cuffd_monotonic_nanoseconds() < deadline { _ = cuffd_sched_yield() }
+        let range = mapping.range
+        #expect(Toucher.value { range.loadWord(60 * 4096) } == NumberedSource.word(60 * 4096))
+        try pager.stop(.poison)
+        #expect(pager.statistics.missingFaults == 0)
+    }
+
+    private func workingSet(_ touch: @escaping @Sendable (AddressRange) -> Void) throws -> WorkingSet {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let pager = try Pager(
+            UserfaultFD(), source: NumberedSource(), configuration: PagerConfiguration(workingSetCapacity: 100))
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let range = mapping.range
+        _ = Toucher.value { touch(range) }
+        try pager.stop(.poison)
+        return pager.recordedWorkingSet
+    }
+
+    @Test
+    func aChildWithoutAPagerDoesNotReadZeros() throws {
+        let mapping = try Mapping(anonymous: 4 * 4096)
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        try pager.add(mapping.range)
+        try pager.start()
+        let range = mapping.range
+        #expect(inFork { CInt(range.load(0)) } == -Int(SIGSEGV))
+        try pager.stop(.populate)
+        #expect(inFork { range.loadWord(0) == NumberedSource.word(0) ? 0 : 1 } == 0)
     }
 }

@@ -1,3 +1,4 @@
+internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -79,6 +80,10 @@ extension PagerCore where Source: ~Copyable {
             memory.excludingOthers { _, machine in machine.forgetSpans(of: region) }
             throw error
         }
+        // A child without a pager would read zeros. Where the kernel refuses, the memory is not the program's to share.
+        if hidesFromChildren(region) {
+            _ = cuffd_madvise(UInt64(part.range.start), part.range.count, Advice.dontFork.rawValue)
+        }
     }
 
     /// - Returns: `false` where there is something already.
@@ -90,6 +95,26 @@ extension PagerCore where Source: ~Copyable {
                 return true
             }
         }
+    }
+
+    /// Whether children of this process do not have a region's memory.
+    private func hidesFromChildren(_ region: RegionReference) -> Bool {
+        owner.isCurrent && children.isEmpty && region.isAbsentInFork
+    }
+
+    /// Gives children of this process the memory of every region again, which needs no pager any more.
+    func showToChildren() {
+        for memory in memories {
+            memory.sharingOrder { _, machine in
+                for index in 0..<machine.spans.count where hidesFromChildren(machine.spans[index].region) {
+                    showToChildren(machine.spans[index].range)
+                }
+            }
+        }
+    }
+
+    private func showToChildren(_ range: AddressRange) {
+        _ = cuffd_madvise(UInt64(range.start), range.count, Advice.doFork.rawValue)
     }
 
     /// Forgets a region.
@@ -120,6 +145,25 @@ extension PagerCore where Source: ~Copyable {
         registry.withLock { $0.regions[id]?.reference }
     }
 
+    /// Protects the pages that were written, and says which.
+    func takeWritten(of region: RegionReference) throws(PagerError) -> [Int] {
+        let states = region.states
+        var offsets: [Int] = []
+        for memory in memories {
+            try asPagerError { () throws(UserfaultError) in
+                // No writer may be let through between the two.
+                try memory.excludingOthers { (uffd, machine) throws(UserfaultError) in
+                    for (page, range) in machine.writtenPages(of: region) {
+                        try uffd.writeProtect(range, .protect)
+                        states.update(page) { $0.subtracting(.written) }
+                        offsets.append(page << region.pageShift)
+                    }
+                }
+            }
+        }
+        return offsets
+    }
+
     /// Ends the service of a region whose pages are finished.
     func remove(_ region: RegionReference) {
         forEachMemory { memory in
@@ -128,6 +172,7 @@ extension PagerCore where Source: ~Copyable {
                     // The program may have unmapped it meanwhile, which does as well.
                     try? uffd.unregister(span.range)
                     try? uffd.wake(span.range)
+                    if hidesFromChildren(region) { showToChildren(span.range) }
                     machine.forgetSpan(span)
                 }
             }

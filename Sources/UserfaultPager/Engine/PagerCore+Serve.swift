@@ -23,6 +23,7 @@ extension PagerCore where Source: ~Copyable {
             let order = machine.begin(pending.fault, sourceFillsFile: source.fillsFile)
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
+            touches.note(claim.offset)
             guard readsAhead, claim.content == .source, pending.failures == 0 else { return order }
             let fitting = Workbench.stagingBytes >> claim.region.pageShift - 1
             machine.extend(&claim, by: min(fitting, claim.region.readAhead(at: claim.offset)))

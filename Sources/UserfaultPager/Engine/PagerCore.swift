@@ -26,6 +26,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isFinishing = Atomic<Bool>(false)
     /// One for each descriptor whose handlers sleep in `read(2)`.
     let sentinels = Mutex<[SentinelBox]>([])
+    /// The pages that were waited for, where they are recorded.
+    let touches: TouchLog
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)
@@ -62,6 +64,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         memories: [ServedMemory], children: [ServedMemory], source: consuming Source, owner: Owner,
         configuration: PagerConfiguration
     ) throws(PagerError) {
+        let capacity = configuration.workingSetCapacity
+        touches = try asPagerError { () throws(UserfaultError) in try TouchLog(capacity: capacity) }
         self.source = source
         self.configuration = configuration
         self.owner = owner
@@ -97,6 +101,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         unsafe cuffd_rwlock_write(openness)
         defer { unsafe cuffd_rwlock_unlock(openness) }
         guard isOpen.exchange(false, ordering: .relaxed) else { return }
+        showToChildren()
         while let left = queue.take(readBefore: .max) { memory(left.memory).endUse() }
         for memory in memories + children { memory.close() }
     }

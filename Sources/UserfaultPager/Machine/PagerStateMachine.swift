@@ -18,18 +18,25 @@ enum Change: Hashable {
 /// * A page that cannot be loaded is poisoned, never zeros.
 struct PagerStateMachine: ~Copyable {
     private(set) var spans: SpanTable
+    /// What was at addresses that other memory was moved to before the event that says where it went: the kernel lets
+    /// go of an address first, and tells of it later.
+    private var stale: SpanTable
     /// How many changes were applied.
     private(set) var changes: UInt64 = 0
     /// The states of a forked child's pages. Those of its parent are the regions'.
     private let childStates: Mapping?
 
     init() throws(UserfaultError) {
-        spans = try SpanTable()
+        let spans = try SpanTable()
+        let stale = try SpanTable(capacity: 16)
+        self.spans = spans
+        self.stale = stale
         childStates = nil
     }
 
-    private init(spans: consuming SpanTable, states: consuming Mapping?) {
+    private init(spans: consuming SpanTable, stale: consuming SpanTable, states: consuming Mapping?) {
         self.spans = spans
+        self.stale = stale
         childStates = states
     }
 
@@ -56,7 +63,7 @@ struct PagerStateMachine: ~Copyable {
             }
             try copies.insert(span)
         }
-        return PagerStateMachine(spans: copies, states: memory)
+        return PagerStateMachine(spans: copies, stale: try SpanTable(capacity: 16), states: memory)
     }
 
     // MARK: Regions
@@ -96,7 +103,7 @@ struct PagerStateMachine: ~Copyable {
             markRemoved(range)
             return nil
         case .unmap(let range):
-            try spans.remove(range)
+            try unmap(range)
             return range
         case .remap(let from, let to, let count):
             let range = AddressRange(start: from, count: count)
@@ -109,32 +116,57 @@ struct PagerStateMachine: ~Copyable {
         spans.forEach(in: range) { span in
             guard let states = span.states else { return }
             for page in 0..<(span.range.count >> span.region.pageShift) {
-                states.update(page) { $0.intersection([.claimed, .awaited]).union(.removed) }
+                states.update(page) { $0.intersection([.claimed, .awaited]).union([.removed, .written]) }
             }
         }
     }
 
+    /// Forgets what was unmapped, but not what has taken its place since.
+    private mutating func unmap(_ range: AddressRange) throws(UserfaultError) {
+        var start = range.start
+        while let old = stale.firstPart(in: AddressRange(start: start, end: range.end)) {
+            try spans.remove(AddressRange(start: start, end: old.range.start))
+            try stale.remove(old.range)
+            start = old.range.end
+        }
+        try spans.remove(AddressRange(start: start, end: range.end))
+    }
+
     private mutating func move(_ range: AddressRange, to target: UInt) throws(UserfaultError) {
-        var parts = 0
-        spans.forEach(in: range) { _ in parts += 1 }
-        try spans.reserve(2 * parts + 2)
-        var done: UInt = range.start
-        while let part = firstPart(in: AddressRange(start: done, end: range.end)) {
-            done = part.range.end
-            try spans.remove(part.range)
+        var done = range.start
+        while true {
+            let rest = AddressRange(start: done, end: range.end)
+            let old = stale.firstPart(in: rest)
+            // What was there first is what moves; in front of it lies what was never used anew.
+            let fresh = AddressRange(start: done, end: old?.range.start ?? range.end)
+            let part: Span
+            if let live = spans.firstPart(in: fresh) {
+                part = live
+                try spans.remove(part.range)
+                try spans.insert(Span(range: part.range, region: part.region, states: nil, offset: 0))
+            } else if let old {
+                part = old
+                try stale.remove(part.range)
+                try stale.insert(Span(range: part.range, region: part.region, states: nil, offset: 0))
+            } else {
+                return
+            }
             // What stays behind is empty; where it was unmapped too, that event follows.
-            try spans.insert(Span(range: part.range, region: part.region, states: nil, offset: 0))
+            done = part.range.end
             var moved = part
             moved.range = AddressRange(start: target &+ (part.range.start &- range.start), count: part.range.count)
-            try spans.remove(moved.range)
+            try setAside(moved.range)
             try spans.insert(moved)
         }
     }
 
-    private func firstPart(in range: AddressRange) -> Span? {
-        var first: Span?
-        spans.forEach(in: range) { if first == nil { first = $0 } }
-        return first
+    /// Puts aside what is known of a range that is about to be used anew.
+    private mutating func setAside(_ range: AddressRange) throws(UserfaultError) {
+        while let old = spans.firstPart(in: range) {
+            try stale.remove(old.range)
+            try stale.insert(old)
+            try spans.remove(old.range)
+        }
     }
 
     // MARK: Faults
@@ -198,55 +230,6 @@ struct PagerStateMachine: ~Copyable {
             range: AddressRange(start: start, count: claimed << shift), states: states.advanced(by: first),
             region: span.region, offset: span.offset + first << shift, content: .source, isAwaited: false,
             changes: changes)
-    }
-
-    /// The first page whose fate is open, from an address on.
-    func firstUnfilledPage(from address: UInt) -> AddressRange? {
-        for index in 0..<spans.count {
-            let span = spans[index]
-            guard span.range.end > address, let states = span.states else { continue }
-            for page in span.page(at: max(span.range.start, address))..<(span.range.count >> span.region.pageShift)
-            where states[page].isDisjoint(with: .decided) {
-                let size = span.region.pageSize.bytes
-                return AddressRange(start: span.range.start &+ UInt(page << span.region.pageShift), count: size)
-            }
-        }
-        return nil
-    }
-
-    /// What is left to do in a region.
-    enum Unfilled {
-        /// Nothing.
-        case none
-        /// Another service has the page at this address in hand.
-        case busy(UInt)
-        case claimed(Claim)
-    }
-
-    /// Takes pages of a region in hand whose fate is open: neither filled nor poisoned nor removed.
-    ///
-    /// - Parameters:
-    ///   - address: Where to begin looking.
-    ///   - count: The most pages to take.
-    func claimUnfilled(of region: RegionReference, from address: UInt, count: Int) -> Unfilled {
-        for index in 0..<spans.count {
-            let span = spans[index]
-            guard span.region == region, span.range.end > address, let states = span.states else { continue }
-            let start = max(span.range.start, address)
-            for page in span.page(at: start)..<(span.range.count >> region.pageShift)
-            where states[page].isDisjoint(with: .decided) {
-                let here = span.range.start &+ UInt(page << region.pageShift)
-                // Of a page that is in hand the fate is open too: not a fault left to somebody, so no `awaited`.
-                guard states.claimUnlessClaimed(page) else { return .busy(here) }
-                var claim = Claim(
-                    range: AddressRange(start: here, count: region.pageSize.bytes),
-                    states: states.advanced(by: page), region: region, offset: span.offset + page << region.pageShift,
-                    content: .source, isAwaited: true, changes: changes)
-                extend(&claim, by: count - 1)
-                return .claimed(claim)
-            }
-        }
-        return .none
     }
 
     // MARK: Completions

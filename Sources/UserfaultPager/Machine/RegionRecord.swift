@@ -47,6 +47,7 @@ struct RegionReference: @unchecked Sendable, Equatable {
     var pageShift: Int { unsafe record.pointee.pageShift }
     var pageSize: PageSize { unsafe record.pointee.options.pageSize }
     var isHuge: Bool { unsafe record.pointee.isHuge }
+    var isAbsentInFork: Bool { unsafe record.pointee.options.inFork == .absent }
     var writeProtected: Bool { unsafe record.pointee.options.writeProtected }
     var failure: FailurePolicy { unsafe record.pointee.options.failure }
     var isFindable: Bool { unsafe record.pointee.spans.load(ordering: .acquiring) > 0 }

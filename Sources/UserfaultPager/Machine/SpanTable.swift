@@ -99,6 +99,13 @@ struct SpanTable: ~Copyable {
         }
     }
 
+    /// The first part of a span that lies in a range.
+    func firstPart(in range: AddressRange) -> Span? {
+        let index = firstIndex(endingBehind: range.start)
+        guard index < count, self[index].range.overlaps(range) else { return nil }
+        return self[index].part(in: range)
+    }
+
     /// Adds a span that overlaps no other.
     mutating func insert(_ span: Span) throws(UserfaultError) {
         try reserve(1)

@@ -1,0 +1,50 @@
+internal import CUserfaultFD
+internal import Synchronization
+internal import UserfaultFD
+
+extension Pager where Source: ~Copyable {
+    /// The pages that were waited for so far, in order: at most ``PagerConfiguration/workingSetCapacity``.
+    ///
+    /// Its page size is the base page's; pages of huge regions count by where they begin.
+    public var recordedWorkingSet: WorkingSet {
+        WorkingSet(offsets: core.touches.offsets(), pageBytes: UInt32(PageSize.base.bytes))
+    }
+
+    /// Loads the pages of a recorded run, in its order, on a thread of its own, which gives way to faults.
+    ///
+    /// Pages that are there already, or in no region, are passed over. The thread ends by itself, or with the pager.
+    ///
+    /// - Throws: ``PagerError/noThread(_:)``, ``PagerError/notRunning``.
+    public func replay(_ workingSet: WorkingSet) throws(PagerError) {
+        try addThread("uffd-replay") { core in core.replay(workingSet) }
+    }
+}
+
+extension PagerCore where Source: ~Copyable {
+    /// Fills the pages of a working set, as long as the pager runs.
+    func replay(_ workingSet: WorkingSet) {
+        _ = try? withBench { (bench) throws(PagerError) in
+            for offset in workingSet.offsets where !isStopping.load(ordering: .relaxed) {
+                // Faults go first: this thread is in no hurry.
+                while queue.count > 0, !isStopping.load(ordering: .relaxed) { pause(microseconds: 50) }
+                forEachMemory { memory in prefetch(Int(clamping: offset), of: memory, with: &bench) }
+                _ = cuffd_sched_yield()
+            }
+        }
+    }
+
+    private func prefetch(_ offset: Int, of memory: ServedMemory, with bench: inout Workbench) {
+        let claim = memory.sharingOrder { _, machine -> Claim? in
+            guard let address = machine.address(ofOffset: offset) else { return nil }
+            let claim = machine.claim(behind: address, count: 1)
+            if let claim {
+                bench.record.begin(address, region: claim.region.bits, since: cuffd_monotonic_nanoseconds())
+            }
+            return claim
+        }
+        guard let claim else { return }
+        let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
+        _ = fill(claim, for: nobody, of: memory, with: &bench)
+        bench.record.end()
+    }
+}
