@@ -34,7 +34,7 @@ enum ContinueMemoryCases: CaseTheme {
 
     /// Leaves bytes in memory that is free afterwards.
     private static func dirtyFreeMemory() throws {
-        let count = 32 << 20
+        let count = 8 << 20
         let scribble = try Mapping(anonymous: count)
         memset(UnsafeMutableRawPointer(bitPattern: scribble.range.start)!, 0xA5, count)
         try scribble.unmap()
