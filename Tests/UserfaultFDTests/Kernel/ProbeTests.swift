@@ -19,7 +19,7 @@ extension Kernel {
             ProcFile.text("/proc/sys/vm/unprivileged_userfaultfd")?.hasPrefix("0") ?? false
         }
 
-        @Test(.requiresRoot) func rootMayDoEverything() {
+        @Test(.requiresRoot, .requiresDevice) func rootMayDoEverything() {
             let support = KernelSupport.probe()
             #expect(support.isUsable)
             for name in ["user-mode-faults", "kernel-mode-faults", "system-call", "device", "fork-events"] {
@@ -67,7 +67,7 @@ extension Kernel {
         }
 
         /// A container's profile that refuses the call: the device is the other way.
-        @Test(.requiresRoot, arguments: [Errno.notPermitted, .noFunction])
+        @Test(.requiresRoot, .requiresDevice, arguments: [Errno.notPermitted, .noFunction])
         func theDeviceStandsInForAForbiddenCall(errno: Errno) async {
             await #expect(processExitsWith: .success) { [number = errno.rawValue as CInt] in
                 #expect(cts_refuse_userfaultfd(number) == 0)

@@ -34,7 +34,7 @@ extension Kernel {
             for toucher in touchers { #expect(try toucher.value() == 0) }
         }
 
-        @Test func threadAndExactAddress() throws {
+        @Test(.requires(.exactAddress)) func threadAndExactAddress() throws {
             let guarded = try Guarded(pages: 1, features: [.threadID, .exactAddress])
             let address = guarded.start + 123
             let toucher = Worker { () -> Int32 in

@@ -1,4 +1,4 @@
-import SystemPackage
+import CUserfaultFD
 
 @testable import UserfaultFD
 
@@ -46,14 +46,8 @@ struct Guarded: ~Copyable {
     var start: UInt { memory.range.start }
 }
 
-extension UserfaultFD {
-    /// Whether the page of an address is mapped, without touching it.
-    static func isMapped(_ address: UInt) throws -> Bool {
-        let pagemap = try FileDescriptor.open("/proc/self/pagemap", .readOnly, options: .closeOnExec)
-        defer { try? pagemap.close() }
-        var entry: UInt64 = 0
-        let offset = Int64(address / UInt(page)) * 8
-        let count = try withUnsafeMutableBytes(of: &entry) { try pagemap.read(fromAbsoluteOffset: offset, into: $0) }
-        return count == 8 && entry >> 63 == 1
-    }
+/// Whether a page of anonymous memory is there, without touching it.
+func isPresent(_ address: UInt) -> Bool {
+    var state: UInt8 = 0
+    return cuffd_mincore(UInt64(address), page, &state) == 0 && state & 1 == 1
 }

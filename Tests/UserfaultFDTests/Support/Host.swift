@@ -1,4 +1,5 @@
 import CUserfaultFD
+import SystemPackage
 import Testing
 
 @testable import UserfaultFD
@@ -7,6 +8,7 @@ import Testing
 enum Host {
     static let isRoot = cuffd_effective_user() == 0
     static let support = KernelSupport.probe()
+    static let hasDevice = (try? FileDescriptor.open("/sys/class/misc/userfaultfd/dev", .readOnly).close()) != nil
 
     static var freeHugePages: Int {
         ProcFile.text("/proc/meminfo")
@@ -18,6 +20,11 @@ enum Host {
 extension Trait where Self == ConditionTrait {
     /// Forks with events, mounts, other identities.
     static var requiresRoot: Self { .enabled(if: Host.isRoot, "needs root") }
+
+    /// The second way to a descriptor, which Linux 5.10 lacks.
+    static var requiresDevice: Self {
+        .enabled(if: Host.hasDevice, "the kernel lacks /dev/userfaultfd")
+    }
 
     /// Pages of hugetlbfs, of 2 MiB.
     static func requiresHugePages(_ count: Int) -> Self {
