@@ -63,6 +63,24 @@ enum PollingCases: CaseTheme {
             try guarded.release([touch])
         },
         SelftestCase(
+            "poll-wakes-for-event", "an event that is no fault wakes those who poll, and a blocking read",
+            requires: [.features(.eventRemove)], covers: ["part5.31"]
+        ) { _ in
+            for polls in [true, false] {
+                let guarded = try GuardedMemory(
+                    pages: 1, features: .eventRemove, options: .init(nonBlocking: polls))
+                let waiter = try BackgroundCall {
+                    polls ? guarded.uffd.rawPoll(CUFFD_POLLIN, milliseconds: -1) : Int32(guarded.uffd.rawRead(32).count)
+                }
+                try waiter.thread.waitAsleep()
+                let call = try BackgroundCall { try guarded.memory.advise(.dontNeed) }
+                let answer = try waiter.finish(polls ? "poll sees the event" : "read brings the event")
+                try expectEqual(answer, polls ? Int32(CUFFD_POLLIN) : 32, "what the waiting thread gets")
+                if polls { try expectEqual(guarded.uffd.rawRead(32).count, 32, "bytes of the event") }
+                try call.finish()
+            }
+        },
+        SelftestCase(
             "poll-epoll", "epoll reports unread messages for as long as they are there, or once for each new one",
             covers: ["part5.31"], body: epoll),
     ]
