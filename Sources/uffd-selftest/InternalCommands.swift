@@ -3,7 +3,9 @@ import CSelftestSupport
 import SystemPackage
 import UserfaultSelftest
 
-/// The process of one result. Also of use by hand, under strace or a debugger: `uffd-selftest run-case minor/shmem`.
+/// The process of one result.
+///
+/// Also of use by hand, under strace or a debugger: `uffd-selftest run-case minor/shmem`.
 struct RunCaseCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "run-case", shouldDisplay: false)
 

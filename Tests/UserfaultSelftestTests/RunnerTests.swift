@@ -1,7 +1,9 @@
 import Foundation
 import Testing
 
-/// What becomes of cases that end in every possible way. The cases are hidden ones, `selfcheck-*`.
+/// What becomes of cases that end in every possible way.
+///
+/// The cases are hidden ones, `selfcheck-*`.
 @Suite(.timeLimit(.minutes(1)))
 struct RunnerTests {
     private struct Report: Decodable {

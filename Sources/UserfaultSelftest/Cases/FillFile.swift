@@ -197,7 +197,9 @@ enum FillFileCases: CaseTheme {
 }
 
 extension Memfd {
-    /// Allocates one page of the file. False when there is none left.
+    /// Allocates one page of the file.
+    ///
+    /// False when there is none left.
     fileprivate func take(_ index: Int, _ bytes: Int) -> Bool {
         withUnsafeDescriptor { cuffd_fallocate($0.rawValue, 0, Int64(index * bytes), Int64(bytes)) == 0 }
     }

@@ -113,7 +113,9 @@ enum MoveCases: CaseTheme {
 }
 
 extension Area {
-    /// Swaps out and in again, which loses what was not marked dirty. Nothing is done where nothing can be swapped.
+    /// Swaps out and in again, which loses what was not marked dirty.
+    ///
+    /// Nothing is done where nothing can be swapped.
     fileprivate func swapOutAndExpectPatterns() throws {
         try view.advise(.pageOut)
         try expectPatterns(0..<pageCount, at: range.start, "contents after MADV_PAGEOUT")

@@ -3,7 +3,9 @@ package import UserfaultFD
 
 /// The kernel's accounts that a case may move, read together.
 package struct Accounting: Equatable, Sendable {
-    /// RssAnon, RssFile and RssShmem of this process, in KiB. Approximate on many kernels: compare many pages.
+    /// RssAnon, RssFile and RssShmem of this process, in KiB.
+    ///
+    /// Approximate on many kernels: compare many pages.
     package var residentAnonymous: Int
     package var residentFile: Int
     package var residentShmem: Int

@@ -17,7 +17,9 @@ extension Area {
         try file!.resize(to: fileOffset + count)
     }
 
-    /// What `pread(2)` says a page of the file holds. A hole stays one.
+    /// What `pread(2)` says a page of the file holds.
+    ///
+    /// A hole stays one.
     package func readFile(_ index: Int) throws -> [UInt8] {
         var done = 0
         return try [UInt8](unsafeUninitializedCapacity: pageSize.bytes) { buffer, count in

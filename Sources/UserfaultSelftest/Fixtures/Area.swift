@@ -116,7 +116,9 @@ package final class Area: Sendable {
         for index in 0..<pageCount { try fillFile(index, seed: seed) }
     }
 
-    /// A page's worth of its pattern, to copy from. It lies outside every area.
+    /// A page's worth of its pattern, to copy from.
+    ///
+    /// It lies outside every area.
     package func source(_ indices: Range<Int>, seed: UInt8 = 0) throws(UserfaultError) -> Mapping {
         let source = try Mapping(anonymous: indices.count * pageSize.bytes)
         for (offset, index) in indices.enumerated() {

@@ -7,7 +7,9 @@ package import UserfaultFD
 ///
 /// With `EVENT_FORK` the constructor returns only after another thread has read the event, see ``reported(by:_:)``.
 package final class Child: @unchecked Sendable {
-    /// One thing that the child does. Loads and stores survive signals.
+    /// One thing that the child does.
+    ///
+    /// Loads and stores survive signals.
     package enum Step: Sendable {
         /// Reads a byte. Result: the byte, or minus the signal.
         case load(UInt)

@@ -43,7 +43,9 @@ package final class FillTrial: Sendable {
         fill(start: start, count: pages * area.pageSize.bytes, mode: mode)
     }
 
-    /// Makes the call with any numbers. COPY's source is the page that belongs at the address, where there is one.
+    /// Makes the call with any numbers.
+    ///
+    /// COPY's source is the page that belongs at the address, where there is one.
     package func fill(start: UInt, count: Int, mode: UInt64 = 0) -> RawAnswer {
         let offset = area.range.contains(start) ? start - area.range.start : 0
         return uffd.raw(call, start: start, count: count, source: source.range.start + offset, mode: mode)
@@ -82,7 +84,9 @@ package final class FillTrial: Sendable {
             line: line)
     }
 
-    /// Fails unless a page of the view is what the call makes it. The page must be mapped.
+    /// Fails unless a page of the view is what the call makes it.
+    ///
+    /// The page must be mapped.
     package func expectFilled(_ pages: Range<Int>, file: String = #fileID, line: Int = #line) throws {
         for page in pages {
             switch call {

@@ -2,7 +2,9 @@ import SystemPackage
 package import UserfaultFD
 
 /// Anonymous memory whose missing pages are reported, with its userfaultfd: for cases about the descriptor, which the
-/// sort of memory does not matter to. A class, so that threads can share it.
+/// sort of memory does not matter to.
+///
+/// A class, so that threads can share it.
 package final class GuardedMemory: Sendable {
     package let uffd: UserfaultFD
     package let memory: Mapping

@@ -2,7 +2,9 @@ import UserfaultFD
 
 extension Area {
     /// Anonymous memory whose view consists of transparent huge pages, each filled with its pattern; `pageSize` stays
-    /// the base page size. A skip where the kernel has none to give.
+    /// the base page size.
+    ///
+    /// A skip where the kernel has none to give.
     ///
     /// - Parameter count: How many huge pages.
     package static func transparentHuge(_ context: CaseContext, count: Int) throws -> Area {

@@ -53,7 +53,9 @@ package enum KernelAccess: String, CaseIterable, Sendable {
         }
     }
 
-    /// Makes the access, on this thread. Stores write this byte.
+    /// Makes the access, on this thread.
+    ///
+    /// Stores write this byte.
     package func perform(_ address: UInt, count: Int, byte: UInt8 = 0xEE) -> Outcome {
         var byte = byte
         let answer = css_kernel_access(code, 0, address, count, &byte)

@@ -40,7 +40,9 @@ package struct PagemapEntry: Equatable, Sendable, CustomStringConvertible {
     }
 }
 
-/// What root sees of a page frame in `/proc/kpageflags` and `/proc/kpagecount`. The case requires `.pageFrames`.
+/// What root sees of a page frame in `/proc/kpageflags` and `/proc/kpagecount`.
+///
+/// The case requires `.pageFrames`.
 package struct PageFrame: Equatable, Sendable {
     package let number: UInt64
     /// How often the frame is mapped.

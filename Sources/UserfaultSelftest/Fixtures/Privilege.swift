@@ -2,7 +2,9 @@ import CSelftestSupport
 import CUserfaultFD
 import SystemPackage
 
-/// Gives up what a case must do without. Each result is a process of its own, so nothing is taken back.
+/// Gives up what a case must do without.
+///
+/// Each result is a process of its own, so nothing is taken back.
 package enum Privilege {
     /// Does without CAP_SYS_PTRACE from now on.
     package static func dropTracing() throws {

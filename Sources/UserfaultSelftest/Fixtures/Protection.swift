@@ -10,14 +10,18 @@ package enum ProtectCall: String, Sendable {
 }
 
 extension UserfaultFD {
-    /// Makes a call that protects with any numbers at all. Answers 0 or the errno.
+    /// Makes a call that protects with any numbers at all.
+    ///
+    /// Answers 0 or the errno.
     package func raw(_ call: ProtectCall, start: UInt, count: Int, mode: UInt64) -> Int32 {
         var argument = cuffd_writeprotect(
             range: cuffd_range(start: UInt64(start), len: UInt64(bitPattern: Int64(count))), mode: mode)
         return rawIoctl(call.request, &argument)
     }
 
-    /// Makes a call that protects a range of pages. Answers 0 or the errno.
+    /// Makes a call that protects a range of pages.
+    ///
+    /// Answers 0 or the errno.
     package func raw(_ call: ProtectCall, _ range: AddressRange, mode: UInt64) -> Int32 {
         raw(call, start: range.start, count: range.count, mode: mode)
     }
@@ -54,13 +58,11 @@ extension Area {
         _ pages: [Int], _ when: String, file: String = #fileID, line: Int = #line
     ) throws {
         for index in 0..<pageCount where PagemapEntry.showsProtection {
-            let wrong = try PagemapEntry.entries(of: page(index)).firstIndex {
-                $0.isProtected != pages.contains(index)
-            }
+            let entries = try PagemapEntry.entries(of: page(index))
+            let wrong = entries.firstIndex { $0.isProtected != pages.contains(index) }
             try expect(
                 wrong == nil, "page \(index) \(pages.contains(index) ? "protected" : "not protected") \(when)",
-                seen: "base page \(wrong!): \(try! PagemapEntry.entries(of: page(index))[wrong!])", file: file,
-                line: line)
+                seen: wrong.map { "base page \($0): \(entries[$0])" } ?? "", file: file, line: line)
         }
     }
 
@@ -102,7 +104,9 @@ extension Area {
         return vector.contains { $0 & 1 == 1 }
     }
 
-    /// How much of the file is swapped out, in bytes. What the swap cache still holds counts too.
+    /// How much of the file is swapped out, in bytes.
+    ///
+    /// What the swap cache still holds counts too.
     private func swappedBytes() throws -> Int {
         try MappingAccount(holding: aliasAddress(0))["Swap"] << 10
     }

@@ -111,12 +111,16 @@ extension UserfaultFD {
         raw(call, range, source: source.range.start, mode: mode)
     }
 
-    /// WAKE of a range. Answers 0 or the errno.
+    /// WAKE of a range.
+    ///
+    /// Answers 0 or the errno.
     package func rawWake(_ range: AddressRange) -> Int32 {
         withUnsafeDescriptor { -cuffd_wake($0.rawValue, UInt64(range.start), UInt64(range.count)) }
     }
 
-    /// Makes any ioctl with any argument. Answers 0 or the errno.
+    /// Makes any ioctl with any argument.
+    ///
+    /// Answers 0 or the errno.
     package func rawIoctl(_ request: UInt64, _ argument: UnsafeMutableRawPointer?) -> Int32 {
         withUnsafeDescriptor { -cuffd_ioctl($0.rawValue, request, argument) }
     }

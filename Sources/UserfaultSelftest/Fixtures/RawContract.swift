@@ -21,7 +21,9 @@ package struct RawHandshake: Equatable, Sendable, CustomStringConvertible {
 }
 
 extension UserfaultFD {
-    /// Makes UFFDIO_API with any numbers. The ioctls word holds a number before, which the kernel must replace.
+    /// Makes UFFDIO_API with any numbers.
+    ///
+    /// The ioctls word holds a number before, which the kernel must replace.
     package func rawHandshake(api: UInt64 = CUFFD_API_VERSION, features: UInt64) -> RawHandshake {
         var argument = cuffd_api(api: api, features: features, ioctls: UInt64(bitPattern: RawAnswer.untouched))
         let errno = rawIoctl(CUFFD_IOC_API, &argument)
@@ -43,13 +45,17 @@ extension UserfaultFD {
         rawRegister(start: range.start, count: UInt(range.count), mode: modes.rawValue)
     }
 
-    /// Makes UFFDIO_UNREGISTER with any numbers. Answers 0 or the errno.
+    /// Makes UFFDIO_UNREGISTER with any numbers.
+    ///
+    /// Answers 0 or the errno.
     package func rawUnregister(start: UInt, count: UInt) -> Int32 {
         var argument = cuffd_range(start: UInt64(start), len: UInt64(count))
         return rawIoctl(CUFFD_IOC_UNREGISTER, &argument)
     }
 
-    /// Makes UFFDIO_WAKE with any numbers. Answers 0 or the errno.
+    /// Makes UFFDIO_WAKE with any numbers.
+    ///
+    /// Answers 0 or the errno.
     package func rawWake(start: UInt, count: UInt) -> Int32 {
         var argument = cuffd_range(start: UInt64(start), len: UInt64(count))
         return rawIoctl(CUFFD_IOC_WAKE, &argument)

@@ -20,7 +20,9 @@ package struct SpecialMemory: Sendable {
     package let likeness: Likeness
     package let page: AddressRange
 
-    /// One page of each sort that there is here. The mappings stay until the process ends.
+    /// One page of each sort that there is here.
+    ///
+    /// The mappings stay until the process ends.
     package static func all(_ context: CaseContext) throws -> [SpecialMemory] {
         let page = PageSize.base.bytes
         func own(_ mapping: consuming Mapping) -> AddressRange { mapping.release() }

@@ -95,8 +95,9 @@ private struct XMLElement {
         return start + ">\n" + children.map { $0.serialized(indent: indent + "  ") }.joined() + indent + "</\(name)>\n"
     }
 
-    /// Text for attributes, and for content, which may hold more. XML cannot hold most control characters at all; they
-    /// become `?`.
+    /// Text for attributes, and for content, which may hold more.
+    ///
+    /// XML cannot hold most control characters at all; they become `?`.
     private static func escaped(_ text: String, _ newline: String = "&#10;") -> String {
         var escaped = ""
         for scalar in text.unicodeScalars {

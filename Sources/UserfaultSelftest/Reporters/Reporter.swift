@@ -23,7 +23,9 @@ package enum ReportFormat: String, CaseIterable, Sendable {
     }
 }
 
-/// Where a report goes. Each line is written at once; a reader who has gone away is no error of the run.
+/// Where a report goes.
+///
+/// Each line is written at once; a reader who has gone away is no error of the run.
 package struct ReportOutput: Sendable {
     private let descriptor: FileDescriptor
 

@@ -13,7 +13,9 @@ extension CaseContext {
         try MemoryGroups.join(String(cString: group), limit: bytes)
     }
 
-    /// Mounts a tmpfs that only this process sees. The case requires `.privateMounts`.
+    /// Mounts a tmpfs that only this process sees.
+    ///
+    /// The case requires `.privateMounts`.
     ///
     /// - Parameter options: Mount options, such as `size=1m` or `huge=always`.
     /// - Returns: The directory.

@@ -12,7 +12,9 @@ package final class CaseContext: Sendable {
         self.note = note
     }
 
-    /// The memory type of this result. A case that declares no memory types has none and must not ask.
+    /// The memory type of this result.
+    ///
+    /// A case that declares no memory types has none and must not ask.
     package var memory: MemoryType {
         guard let memoryType else {
             preconditionFailure("this case declares no memory types: list them after `on:` to get one")
@@ -25,7 +27,9 @@ package final class CaseContext: Sendable {
         self.note(note)
     }
 
-    /// Adds something to print if the case fails: a page's content, pagemap words. Not run otherwise.
+    /// Adds something to print if the case fails: a page's content, pagemap words.
+    ///
+    /// Not run otherwise.
     package func onFailure(_ evidence: @escaping @Sendable () -> String) {
         evidenceClosures.withLock { $0.append(evidence) }
     }

@@ -32,7 +32,9 @@ struct MessageBuffer {
         bytes += more
     }
 
-    /// Takes the messages that have arrived whole. A line that is not one, from a process that went astray, is dropped.
+    /// Takes the messages that have arrived whole.
+    ///
+    /// A line that is not one, from a process that went astray, is dropped.
     mutating func take<Message: Decodable>(_ type: Message.Type) -> [Message] {
         guard let end = bytes.lastIndex(of: UInt8(ascii: "\n")) else { return [] }
         let lines = bytes[...end].split(separator: UInt8(ascii: "\n"))

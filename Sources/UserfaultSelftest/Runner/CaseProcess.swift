@@ -117,7 +117,9 @@ struct CaseProcess {
         return poll(&wait, 1, 5000) > 0 && reap(pid) != nil
     }
 
-    /// Kills what the process left behind. As a subreaper the runner has become the parent of all of it.
+    /// Kills what the process left behind.
+    ///
+    /// As a subreaper the runner has become the parent of all of it.
     private static func killStrays(sparing ownProcesses: Set<Int32>) -> Int {
         var killed = 0
         while true {

@@ -25,7 +25,9 @@ package struct CaseSkip: Error {
     }
 }
 
-/// Fails the case unless `condition` holds. `claim` says what is right: "the page is zero".
+/// Fails the case unless `condition` holds.
+///
+/// `claim` says what is right: "the page is zero".
 package func expect(
     _ condition: Bool,
     _ claim: @autoclosure () -> String,
@@ -38,7 +40,9 @@ package func expect(
     }
 }
 
-/// Fails the case unless both are equal. `name` says what is compared: "bytes completed".
+/// Fails the case unless both are equal.
+///
+/// `name` says what is compared: "bytes completed".
 package func expectEqual<Value: Equatable>(
     _ actual: Value,
     _ right: Value,

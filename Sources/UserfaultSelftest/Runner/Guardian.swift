@@ -118,7 +118,9 @@ package enum GuardianBody {
     }
 }
 
-/// Keeps two runs from changing the host's settings at the same time. The kernel lets go of it when the process ends.
+/// Keeps two runs from changing the host's settings at the same time.
+///
+/// The kernel lets go of it when the process ends.
 struct RunLock {
     static let path = "/run/uffd-selftest.lock"
     private static let patience = Duration.seconds(300)

@@ -58,7 +58,9 @@ enum MemoryGroups {
         if let error = ProcFile.write("\(getpid())", to: "\(group)/cgroup.procs") { throw error }
     }
 
-    /// Ends what is in the group and removes it. A group cannot be removed while a process in it is still ending.
+    /// Ends what is in the group and removes it.
+    ///
+    /// A group cannot be removed while a process in it is still ending.
     static func remove(_ group: String) {
         let deadline = ContinuousClock.now + .seconds(5)
         while rmdir(group) != 0, errno == EBUSY, ContinuousClock.now < deadline {

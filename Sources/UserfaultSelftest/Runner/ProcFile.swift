@@ -1,7 +1,9 @@
 import Glibc
 import SystemPackage
 
-/// Small files of the kernel, read whole. What cannot be read is nil: a process may be gone, a kernel may lack the file.
+/// Small files of the kernel, read whole.
+///
+/// What cannot be read is nil: a process may be gone, a kernel may lack the file.
 enum ProcFile {
     static func text(_ path: String) -> String? {
         guard let file = try? FileDescriptor.open(path, .readOnly, options: [.closeOnExec]) else { return nil }

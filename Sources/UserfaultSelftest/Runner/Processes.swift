@@ -9,7 +9,9 @@ func checked(_ answer: Int32) throws(Errno) -> Int32 {
     return answer
 }
 
-/// Starts this program anew. See `css_spawn_self`.
+/// Starts this program anew.
+///
+/// See `css_spawn_self`.
 func spawnSelf(
     _ arguments: [String], environment: [String], output: Int32, channel: Int32
 ) throws(Errno) -> Int32 {

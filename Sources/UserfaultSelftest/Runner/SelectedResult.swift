@@ -20,7 +20,9 @@ package struct SelectedResult: Sendable {
 package struct Selection {
     /// Globs on the whole identity; a result is selected when any of them matches, or when there are none.
     package var filters: [String]
-    /// Memory types; empty for all. A case that has no memory type is not selected when there are any.
+    /// Memory types; empty for all.
+    ///
+    /// A case that has no memory type is not selected when there are any.
     package var memory: [MemoryType]
 
     package init(filters: [String] = [], memory: [MemoryType] = []) {
@@ -28,7 +30,9 @@ package struct Selection {
         self.memory = memory
     }
 
-    /// The selected results, case by case. The hidden cases are there only for a filter that begins with their prefix.
+    /// The selected results, case by case.
+    ///
+    /// The hidden cases are there only for a filter that begins with their prefix.
     package func results(of cases: [SelftestCase] = AllCases.cases) -> [SelectedResult] {
         let wantsHidden = filters.contains { $0.hasPrefix(SelfCheckCases.prefix) }
         return (cases + (wantsHidden ? SelfCheckCases.cases : []))

@@ -2,7 +2,9 @@ import CSelftestSupport
 import Glibc
 import UserfaultFD
 
-/// Cases that check the runner itself: each ends in another way. No list shows them; `--filter 'selfcheck-*'` runs them.
+/// Cases that check the runner itself: each ends in another way.
+///
+/// No list shows them; `--filter 'selfcheck-*'` runs them.
 enum SelfCheckCases: CaseTheme {
     static let prefix = "selfcheck-"
 

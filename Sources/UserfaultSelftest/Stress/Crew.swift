@@ -50,7 +50,9 @@ final class Crew: Sendable {
 
 /// Small things about threads.
 enum Threads {
-    /// Gives the processor away for a moment. Only for loops that wait for a time to be over.
+    /// Gives the processor away for a moment.
+    ///
+    /// Only for loops that wait for a time to be over.
     static func pause() {
         _ = cuffd_poll(-1, 0, 1)
     }

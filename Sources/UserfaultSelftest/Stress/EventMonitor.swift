@@ -60,7 +60,9 @@ final class EventMonitor: Sendable {
         }
     }
 
-    /// Fills what waits. Answers whether the process is still there.
+    /// Fills what waits.
+    ///
+    /// Answers whether the process is still there.
     private func resolve(_ process: inout Served, _ source: UInt) throws -> Bool {
         let uffd = process.descriptor
         var left: [PageFault] = []

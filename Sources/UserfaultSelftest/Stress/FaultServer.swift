@@ -46,7 +46,9 @@ final class FaultServer: Sendable {
         return AddressRange(start: start, count: area.range.count)
     }
 
-    /// Copies a page in from the source. A page that is there already is as good.
+    /// Copies a page in from the source.
+    ///
+    /// A page that is there already is as good.
     func copy(_ page: Int) throws {
         let destination = area.page(page)
         let mode: UInt64 = isProtecting ? UserfaultFD.CopyOptions.writeProtect.rawValue : 0

@@ -92,7 +92,9 @@ final class MinorStress: Sendable {
         }
     }
 
-    /// Continues a page. A page that is mapped already is as good, but its waiters were not woken.
+    /// Continues a page.
+    ///
+    /// A page that is mapped already is as good, but its waiters were not woken.
     private func resume(_ page: AddressRange) throws {
         while true {
             let answer = uffd.raw(.continue, page)

@@ -14,7 +14,9 @@ package struct StressReport {
         self.changesSystem = changesSystem
     }
 
-    /// Runs and prints. Answers the exit code: 0, 1, or 4 where it cannot be had here.
+    /// Runs and prints.
+    ///
+    /// Answers the exit code: 0, 1, or 4 where it cannot be had here.
     package func run() -> Int32 {
         let name = "uffd-stress \(options.memory.rawValue)"
         output.line("TAP version 13\n1..1")

@@ -29,7 +29,9 @@ struct Machine: Codable {
         noise = Self.measureNoise()
     }
 
-    /// Runs the same short piece of work many times. On an idle machine all take the same time.
+    /// Runs the same short piece of work many times.
+    ///
+    /// On an idle machine all take the same time.
     private static func measureNoise() -> Double {
         let size = 1 << 20
         let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 4096)

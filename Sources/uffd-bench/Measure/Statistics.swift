@@ -43,7 +43,9 @@ struct Ratio: Codable {
     }
 }
 
-/// How long single faults took, over all rounds of a variant. Nanoseconds.
+/// How long single faults took, over all rounds of a variant.
+///
+/// Nanoseconds.
 struct Latency: Codable {
     let p50: UInt64
     let p99: UInt64
