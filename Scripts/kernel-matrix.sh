@@ -68,13 +68,28 @@ start_part() {
     chmod +x "$work/tree/job"
     guest_pack "$work/tree" "$work/initramfs.$part"
     rm -rf "$work/tree"
-    guest_start "$4" "$work/initramfs.$part" "$work/$part.console" "$limit" >"$work/$part.tar"
+    boot_part "$part" "$work" "$4"
 }
 
-# finish_part PART WORK PID: waits for it and leaves in WORK what it said.
+# boot_part PART WORK KERNEL
+boot_part() {
+    # One guest of the three has two processors: more of them cost more than the host's two cores can give.
+    GUEST_CPUS=1
+    [[ $1 != root ]] || GUEST_CPUS=2
+    guest_start "$3" "$2/initramfs.$1" "$2/$1.console" "$limit" >"$2/$1.tar"
+}
+
+# finish_part PART WORK KERNEL PID: waits for it and leaves in WORK what it said.
 finish_part() {
-    local part=$1 work=$2 code=0
-    guest_wait "$3" "$work/$part.console" || code=$?
+    local part=$1 work=$2 pid=$4 code=0 again
+    guest_wait "$pid" "$work/$part.console" || code=$?
+    for again in 1 2; do
+        if ((code != 125)) || guest_came_up "$work/$part.console"; then break; fi
+        note "the guest for $part did not come up: boot $((again + 1))"
+        code=0
+        boot_part "$part" "$work" "$3"
+        guest_wait "${GUESTS[-1]}" "$work/$part.console" || code=$?
+    done
     tar -C "$work" -xf "$work/$part.tar" 2>/dev/null || true
     case $code in
         124) echo "no end after $limit s" ;;
@@ -91,7 +106,7 @@ run_series() {
     GUESTS=()
     for part in "${PARTS[@]}"; do start_part "$part" "$2" "$work" "$4"; done
     local pids=("${GUESTS[@]: -${#PARTS[@]}}")
-    for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "${pids[part]}"; done
+    for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "$4" "${pids[part]}"; done
     echo "$SECONDS" >"$work/seconds"
     rm -f "$work"/initramfs* "$work"/*.tar
 }

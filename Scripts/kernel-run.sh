@@ -42,9 +42,12 @@ guest_program "$work/root" "$program" program
 } >"$work/root/job"
 chmod +x "$work/root/job"
 guest_pack "$work/root" "$work/initramfs"
-code=0
-guest_start "$kernel" "$work/initramfs" "$work/console" "$limit"
-guest_wait "${GUESTS[-1]}" "$work/console" || code=$?
+for _ in 1 2 3; do
+    code=0
+    guest_start "$kernel" "$work/initramfs" "$work/console" "$limit"
+    guest_wait "${GUESTS[-1]}" "$work/console" || code=$?
+    if ((code != 125)) || guest_came_up "$work/console"; then break; fi
+done
 [[ -z $console ]] || cp "$work/console" "$console"
 if ((code == 124)); then note "$series: out of time after $limit s; the console's end:"; fi
 if ((code == 125)); then note "$series: the guest died; the console's end:"; fi

@@ -52,6 +52,10 @@ guest_wait() {
     return "${code:-125}"
 }
 
+# guest_came_up CONSOLE-LOG: whether the guest got so far that its end means something. An emulated machine on a busy
+# host may panic over its own timers before that.
+guest_came_up() { grep -q '^guest: up' "$1"; }
+
 # guest_qemu ACCELERATOR KERNEL INITRAMFS CONSOLE-LOG SECONDS
 # Its root is a ramfs, because a program on a tmpfs would be memory of the kind under test.
 # The machine dies with this shell: whatever ends us leaves none behind. On a busy host an emulated machine is slow,
@@ -61,7 +65,7 @@ guest_qemu() {
     setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$5" \
         qemu-system-x86_64 -M q35 -accel "$1" -cpu max -m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}" \
         -nodefaults -display none -no-reboot -kernel "$2/vmlinuz" -initrd "$3" \
-        -append "console=ttyS0 panic=-1 quiet reboot=t rootfstype=ramfs hugepages=${GUEST_HUGEPAGES:-64} \
+        -append "console=ttyS0 panic=-1 earlyprintk=serial,ttyS0 quiet reboot=t rootfstype=ramfs hugepages=${GUEST_HUGEPAGES:-64} \
             no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1" \
         -drive "file=$3.swap,format=raw,if=none,id=swap,cache=unsafe" -device nvme,drive=swap,serial=swap \
         -serial "file:$4" -chardev stdio,id=job,signal=off -serial chardev:job </dev/null &
