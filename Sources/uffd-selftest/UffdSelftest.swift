@@ -15,4 +15,13 @@ struct UffdSelftest: ParsableCommand {
         ],
         defaultSubcommand: RunCommand.self
     )
+
+    static func main() {
+        do {
+            try RunCaseCommand.runIfAskedByRunner(CommandLine.arguments)
+        } catch {
+            exit(withError: error)
+        }
+        main(nil)
+    }
 }
