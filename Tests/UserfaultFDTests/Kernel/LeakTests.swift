@@ -10,12 +10,15 @@ extension Kernel {
     ///
     /// In processes of their own, where nobody else opens anything.
     @Suite struct Leaks {
-        /// What is open and mapped, before and after a thing was done a hundred times.
+        /// How many descriptors and mappings a thing leaves behind each time it is done.
+        ///
+        /// Of a hundred times, rounded: the test runner's own threads open and map a few things meanwhile.
         static func leaks(_ body: () throws -> Void) rethrows -> (descriptors: Int, mappings: Int) {
             try body()
             let descriptors = Descriptors.open().count, mappings = Descriptors.mappedFiles()
             for _ in 0..<100 { try body() }
-            return (Descriptors.open().count - descriptors, Descriptors.mappedFiles() - mappings)
+            let left = (Descriptors.open().count - descriptors, Descriptors.mappedFiles() - mappings)
+            return ((left.0 + 50) / 100, (left.1 + 50) / 100)
         }
 
         @Test func theCounterSeesLeaks() async {
@@ -24,8 +27,8 @@ extension Kernel {
                     _ = try UserfaultFD().release()
                     _ = try Mapping(try Memfd(count: page)).release()
                 }
-                #expect(leaked.descriptors == 100)
-                #expect(leaked.mappings == 100)
+                #expect(leaked.descriptors == 1)
+                #expect(leaked.mappings == 1)
             }
         }
 
