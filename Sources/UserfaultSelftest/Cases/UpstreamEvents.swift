@@ -91,14 +91,8 @@ enum EventsCases: CaseTheme {
                     while let event = batch.next() {
                         switch consume event {
                         case .pagefault(let fault):
-                            let page = fault.page(size: area.pageSize)
-                            counts.add(fault.kind)
-                            if fault.kind == .writeProtect {
-                                try uffd.writeProtect(page, .unprotect)
-                            } else {
-                                try uffd.copy(
-                                    from: contents.range.start + (page.start - base), to: page,
-                                    options: isProtected ? .writeProtect : [])
+                            if try Self.resolve(fault, uffd, area, contents, base, isProtected: isProtected) {
+                                counts.add(fault.kind)
                             }
                         case .remap(_, let to, _):
                             base = to
@@ -112,6 +106,31 @@ enum EventsCases: CaseTheme {
                     }
                 }
                 return counts
+            }
+        }
+
+        /// Answers whether the fault was one to resolve: the kernel may repeat one that was resolved before.
+        private static func resolve(
+            _ fault: PageFault, _ uffd: borrowing UserfaultFD, _ area: Area, _ contents: borrowing Mapping,
+            _ base: UInt,
+            isProtected: Bool
+        ) throws -> Bool {
+            let page = fault.page(size: area.pageSize)
+            if fault.kind == .writeProtect {
+                try uffd.writeProtect(page, .unprotect)
+                return true
+            }
+            // From before a move: nobody waits there any more.
+            guard AddressRange(start: base, count: area.range.count).contains(page) else { return false }
+            let mode = isProtected ? UserfaultFD.CopyOptions.writeProtect.rawValue : 0
+            let answer = uffd.raw(.copy, page, source: contents.range.start + (page.start - base), mode: mode)
+            switch answer {
+            case .done(area.pageSize.bytes): return true
+            case .failed(.fileExists), .failed(.resourceTemporarilyUnavailable):
+                // Whoever waits looks again, and makes a new message where the page is not there yet.
+                try uffd.wake(page)
+                return false
+            default: throw CaseFailure(expected: "COPY: done, EEXIST or EAGAIN", seen: "\(answer)")
             }
         }
 
