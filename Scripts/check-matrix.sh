@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python3 -B -m unittest -q Tests/KernelMatrix/test_report.py
-Scripts/kernel-matrix.sh table --check
+# Before outcomes are recorded there is nothing to write the page from.
+[ ! -d Tests/KernelMatrix/expected ] || Scripts/kernel-matrix.sh table --check

@@ -1,4 +1,6 @@
-/// What happens to a page that its source could not deliver. None of the ways shows zeros.
+/// What happens to a page that its source could not deliver.
+///
+/// None of the ways shows zeros.
 public struct FailurePolicy: Hashable, Sendable {
     /// What happens when trying again has not helped.
     public enum Ending: UInt8, Hashable, Sendable {

@@ -36,7 +36,9 @@ public struct Guardian: ~Copyable, Sendable {
         self.pager = pager
     }
 
-    /// Waits until one of the two processes ends, and does not let the client see zeros. Blocks its thread.
+    /// Waits until one of the two processes ends, and does not let the client see zeros.
+    ///
+    /// Blocks its thread.
     public func stand() -> End {
         while true {
             var ready = InlineArray<2, CShort>(repeating: 0)

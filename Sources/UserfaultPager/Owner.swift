@@ -30,7 +30,9 @@ public struct Owner: Sendable {
         Owner(pidfd: cuffd_pidfd_open(cuffd_getpid()), isCurrent: true)
     }
 
-    /// Another process, by its id. Ids are used again: prefer ``process(pidfd:)`` where there is a pidfd.
+    /// Another process, by its id.
+    ///
+    /// Ids are used again: prefer ``process(pidfd:)`` where there is a pidfd.
     ///
     /// - Returns: `nil` where there is no such process.
     public static func process(id: Int32) -> Owner? {

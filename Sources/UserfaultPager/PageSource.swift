@@ -35,7 +35,9 @@ public protocol PageSource: ~Copyable, Sendable {
 }
 
 extension PageSource where Self: ~Copyable {
+    /// Whether loading may wait, see ``PageSource/isSlow``.
     public var isSlow: Bool { false }
+    /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { false }
 }
 

@@ -9,7 +9,7 @@ public import UserfaultFD
 ///
 /// A pager **fails closed**: a page that cannot be loaded is retried, then poisoned, or the process is killed, as the
 /// region's ``FailurePolicy`` says. It is never shown as zeros, and neither are pages that were not loaded when the
-/// pager stops or is dropped. See <doc:Failure>.
+/// pager stops or is dropped. See <doc:FailureAndStopping>.
 public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     let core: PagerCore<Source>
     private let threads = Mutex<State>(.new)
@@ -108,7 +108,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         try core.whileOpen { () throws(PagerError) in try finishAll(.populate) }
     }
 
-    /// Ends the service of a region. What was not loaded is poisoned or loaded first.
+    /// Ends the service of a region.
+    ///
+    /// What was not loaded is poisoned or loaded first.
     ///
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/configuration(_:)`` where the kernel cannot poison; as
     ///   ``populate(_:)``, and then the service has ended all the same.
@@ -133,7 +135,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         if failed > 0 { throw .pagesFailed(failed) }
     }
 
-    /// Starts the threads. Once.
+    /// Starts the threads.
+    ///
+    /// Once.
     ///
     /// - Throws: ``PagerError/alreadyStarted``, ``PagerError/noThread(_:)``.
     public func start() throws(PagerError) {
@@ -173,7 +177,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         try core.whileOpen { () throws(PagerError) in try finishAll(ending) }
     }
 
-    /// Stops serving, without holding up the caller's thread: as ``stop(_:)-swift.method``.
+    /// Stops serving, without holding up the caller's thread: as the method that blocks.
     public func stop(_ ending: Ending) async throws(PagerError) {
         let result = await withCheckedContinuation { (continuation: CheckedContinuation<PagerError?, Never>) in
             let stopped = Result { () throws(PagerError) in

@@ -40,18 +40,24 @@ public struct PagerConfiguration: Sendable {
     /// Threads that read and serve in place, for each descriptor.
     public var handlers: Int
 
-    /// Descriptors over which each region is spread, in parts of equal size. More than one only in this process.
+    /// Descriptors over which each region is spread, in parts of equal size.
+    ///
+    /// More than one only in this process.
     public var shards: Int
 
-    /// Children of forks that are served at the same time; what a further one has not loaded is poisoned in it. Only
-    /// with ``UserfaultFD/UserfaultFD/Features/eventFork``.
+    /// Children of forks that are served at the same time; what a further one has not loaded is poisoned in it.
+    ///
+    /// Only with `UserfaultFD.Features.eventFork`.
     public var maximumChildren: Int
 
-    /// Processors that handlers and workers are kept on, in turn; none for the scheduler's choice. A handler on the
-    /// processor of the thread whose faults it serves is woken the fastest.
+    /// Processors that handlers and workers are kept on, in turn; none for the scheduler's choice.
+    ///
+    /// A handler on the processor of the thread whose faults it serves is woken the fastest.
     public var processors: [Int]
 
-    /// How long a source may take for one page, or `nil` for any time. A page that takes longer fails.
+    /// How long a source may take for one page, or `nil` for any time.
+    ///
+    /// A page that takes longer fails.
     public var sourceTimeout: Duration?
 
     /// How long a fault may be outstanding before the watchdog reports it.
@@ -60,10 +66,14 @@ public struct PagerConfiguration: Sendable {
     /// How often the watchdog looks.
     public var watchdogInterval: Duration
 
-    /// First touches to record, see ``Pager/recordedWorkingSet``; 0 for none. Each takes 8 bytes.
+    /// First touches to record, see ``Pager/recordedWorkingSet``; 0 for none.
+    ///
+    /// Each takes 8 bytes.
     public var workingSetCapacity: Int
 
-    /// Gets what the engine has to report, on the watchdog's thread. `nil` drops it.
+    /// Gets what the engine has to report, on the watchdog's thread.
+    ///
+    /// `nil` drops it.
     public var report: (@Sendable (PagerReport) -> Void)?
 
     /// How a pager works; the defaults suit one descriptor and a source that does not wait.

@@ -35,6 +35,7 @@ public enum PagerError: Error, Hashable, Sendable {
 }
 
 extension PagerError: CustomStringConvertible {
+    /// One line that says what went wrong.
     public var description: String {
         switch self {
         case .kernel(let error): "\(error)"

@@ -11,11 +11,15 @@ public struct RegionOptions: Hashable, Sendable {
     /// What happens to pages that cannot be loaded.
     public var failure: FailurePolicy
 
-    /// Whether pages are filled write-protected. The first write to each is then a fault of its own, which the engine
-    /// resolves and remembers: ``Pager/takeWritten(of:)``.
+    /// Whether pages are filled write-protected.
+    ///
+    /// The first write to each is then a fault of its own, which the engine resolves and remembers:
+    /// ``Pager/takeWritten(of:)``.
     public var writeProtected: Bool
 
-    /// What a child of `fork` finds where the pager does not follow forks. Only regions of this process know this.
+    /// What a child of `fork` finds where the pager does not follow forks.
+    ///
+    /// Only regions of this process know this.
     public var inFork: InFork
 
     /// How a region is served.

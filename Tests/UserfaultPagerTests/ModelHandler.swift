@@ -47,7 +47,9 @@ struct ModelHandler {
         !isIdle || kernel.hasMessages || (!later.isEmpty && kernel.gate == 0)
     }
 
-    /// One step. `limit` is how many messages one reading takes.
+    /// One step.
+    ///
+    /// `limit` is how many messages one reading takes.
     mutating func step(
         _ kernel: inout ModelKernel, _ machine: inout PagerStateMachine, limit: Int
     ) throws {

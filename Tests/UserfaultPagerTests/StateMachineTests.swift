@@ -52,6 +52,7 @@ struct StateMachineTests {
     }
 
     /// What the interleavings are worth: each of these engines, wrong in one line, is caught by one of them.
+    ///
     /// But for what only longer runs meet.
     @Test(arguments: ModelHandler.Defect.allCases.filter { $0 != .forgetsTheAwaited })
     func someInterleavingCatches(_ defect: ModelHandler.Defect) throws {

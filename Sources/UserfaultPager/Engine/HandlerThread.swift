@@ -26,7 +26,9 @@ struct HandlerThread: Sendable {
         _ = cuffd_thread_detach(try HandlerThread(name, processor: nil, body).thread)
     }
 
-    /// Waits for its end. Once.
+    /// Waits for its end.
+    ///
+    /// Once.
     func join() { _ = cuffd_thread_join(thread, -1) }
 
     fileprivate final class Box: Sendable {
@@ -40,7 +42,9 @@ struct HandlerThread: Sendable {
     }
 }
 
-/// What every thread runs. A function of its own: a closure written where an actor is current would belong to it.
+/// What every thread runs.
+///
+/// A function of its own: a closure written where an actor is current would belong to it.
 private func runBox(_ opaque: UnsafeMutableRawPointer?) {
     guard let opaque = unsafe opaque else { return }
     let box = unsafe Unmanaged<HandlerThread.Box>.fromOpaque(opaque).takeRetainedValue()

@@ -5,7 +5,9 @@ struct LiveHistogram: ~Copyable {
     private let buckets = InlineArray<320, Atomic<UInt64>> { _ in Atomic(0) }
     private let largest = Atomic<UInt64>(0)
 
-    /// Adds a value. Not for several threads at once.
+    /// Adds a value.
+    ///
+    /// Not for several threads at once.
     @inline(__always)
     borrowing func record(_ nanoseconds: UInt64) {
         buckets[LatencyHistogram.bucket(of: nanoseconds)].increase(by: 1)

@@ -119,7 +119,9 @@ extension PagerCore where Source: ~Copyable {
         return try read(memory, &handler)
     }
 
-    /// One reading, without waiting. Events are taken in before any fault is served.
+    /// One reading, without waiting.
+    ///
+    /// Events are taken in before any fault is served.
     @inline(__always)
     private func read(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
         guard memory.hasEvents else {

@@ -98,7 +98,9 @@ extension PagerCore where Source: ~Copyable {
         queue.close()
     }
 
-    /// The process whose memory it is has ended. Where that was the last one, nobody is left to be served.
+    /// The process whose memory it is has ended.
+    ///
+    /// Where that was the last one, nobody is left to be served.
     func noteEnd(of memory: ServedMemory) {
         memory.noteEnd()
         guard memories.allSatisfy(\.hasEnded), children.allSatisfy({ $0.isVacant || $0.hasEnded }) else { return }

@@ -3,7 +3,9 @@ internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
 
-/// What a pager's threads share. They hold it, and not the pager, so that a pager that is dropped can stop them.
+/// What a pager's threads share.
+///
+/// They hold it, and not the pager, so that a pager that is dropped can stop them.
 @safe
 final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let source: Source
@@ -17,7 +19,9 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let children: [ServedMemory]
     /// What the reading thread waits on, where there is one.
     let epoll: CInt
-    /// Messages of children that are let go. Only the reading thread's.
+    /// Messages of children that are let go.
+    ///
+    /// Only the reading thread's.
     nonisolated(unsafe) var scratch = EventBatch(capacity: 16)
     let queue = WorkQueue(capacity: 4096)
     private let reports = ReportRing()
@@ -164,10 +168,14 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         number < memories.count ? memories[number] : children[number - memories.count]
     }
 
-    /// Leaves a report to the watchdog. Does not wait and takes no memory.
+    /// Leaves a report to the watchdog.
+    ///
+    /// Does not wait and takes no memory.
     func note(_ report: PagerReport) { reports.put(report) }
 
-    /// Gives the user what was left for him. Only on the watchdog's thread.
+    /// Gives the user what was left for him.
+    ///
+    /// Only on the watchdog's thread.
     func deliverReports() {
         for report in reports.takeAll() {
             configuration.report?(report)

@@ -1,6 +1,8 @@
 internal import Synchronization
 
-/// Reports on their way to the watchdog. What does not fit is dropped: the first ones say what went wrong.
+/// Reports on their way to the watchdog.
+///
+/// What does not fit is dropped: the first ones say what went wrong.
 @safe
 final class ReportRing: @unchecked Sendable {
     @safe private struct State: ~Copyable {

@@ -25,7 +25,9 @@ final class ServedMemory: @unchecked Sendable {
         case vacant, open, closing
     }
 
-    /// Whether reading may bring more than faults. Of an open one.
+    /// Whether reading may bring more than faults.
+    ///
+    /// Of an open one.
     private(set) var hasEvents = false
     private(set) var canPoison = false
     private(set) var rawDescriptor: CInt = -1
@@ -126,7 +128,9 @@ final class ServedMemory: @unchecked Sendable {
         return try unsafe body(uffd.pointee, &machine.pointee)
     }
 
-    /// Wakes threads that nobody else will. A wake fails for no reason that a caller could mend.
+    /// Wakes threads that nobody else will.
+    ///
+    /// A wake fails for no reason that a caller could mend.
     func wake(_ range: AddressRange) {
         try? withDescriptor { (uffd) throws(UserfaultError) in try uffd.wake(range) }
     }

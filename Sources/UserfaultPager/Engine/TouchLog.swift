@@ -12,7 +12,9 @@ struct TouchLog: ~Copyable, Sendable {
         memory = try Mapping(anonymous: max(1, capacity) * 8, options: .noReserve)
     }
 
-    /// Notes a page. What does not fit is not recorded.
+    /// Notes a page.
+    ///
+    /// What does not fit is not recorded.
     @inline(__always)
     borrowing func note(_ offset: Int) {
         guard capacity > 0, next.load(ordering: .relaxed) < capacity else { return }

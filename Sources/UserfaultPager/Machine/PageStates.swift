@@ -10,7 +10,9 @@ struct PageState: OptionSet, Hashable {
     static var claimed: PageState { PageState(rawValue: 1 << 1) }
     /// Another fault of a claimed page was read and left to the service that has it.
     static var awaited: PageState { PageState(rawValue: 1 << 2) }
-    /// The page was filled. A hint: the kernel may have been asked to drop it without a word to us.
+    /// The page was filled.
+    ///
+    /// A hint: the kernel may have been asked to drop it without a word to us.
     static var present: PageState { PageState(rawValue: 1 << 3) }
     /// Whoever touches the page gets `SIGBUS`.
     static var poisoned: PageState { PageState(rawValue: 1 << 4) }

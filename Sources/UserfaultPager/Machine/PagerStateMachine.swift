@@ -23,7 +23,9 @@ struct PagerStateMachine: ~Copyable {
     private var stale: SpanTable
     /// How many changes were applied.
     private(set) var changes: UInt64 = 0
-    /// The states of a forked child's pages. Those of its parent are the regions'.
+    /// The states of a forked child's pages.
+    ///
+    /// Those of its parent are the regions'.
     private let childStates: Mapping?
 
     init() throws(UserfaultError) {

@@ -4,7 +4,9 @@ internal import UserfaultFD
 struct Span {
     var range: AddressRange
     var region: RegionReference
-    /// The states of its pages. None for memory that a move left behind, every page of which is zeros.
+    /// The states of its pages.
+    ///
+    /// None for memory that a move left behind, every page of which is zeros.
     var states: PageStates?
     /// Where its first page begins in the source, in bytes.
     var offset: Int
@@ -116,7 +118,9 @@ struct SpanTable: ~Copyable {
         span.region.countSpans(1)
     }
 
-    /// Forgets a range. A span that sticks out on both sides becomes two.
+    /// Forgets a range.
+    ///
+    /// A span that sticks out on both sides becomes two.
     mutating func remove(_ range: AddressRange) throws(UserfaultError) {
         try reserve(1)
         var index = firstIndex(endingBehind: range.start)

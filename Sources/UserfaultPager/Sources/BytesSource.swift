@@ -1,12 +1,14 @@
 public import UserfaultFD
 
-/// Bytes in memory, which the kernel copies from where they are. Behind their end there are zeros.
+/// Bytes in memory, which the kernel copies from where they are.
+///
+/// Behind their end there are zeros.
 public struct BytesSource: ~Copyable, PageSource {
     private let content: PaddedMapping
 
     /// Takes a copy of bytes.
     ///
-    /// - Throws: ``UserfaultError`` with `ENOMEM`.
+    /// - Throws: `UserfaultError` with `ENOMEM`.
     public init(_ bytes: RawSpan) throws(UserfaultError) {
         let content = try PaddedMapping(bytes.byteCount)
         unsafe bytes.withUnsafeBytes { source in
@@ -16,6 +18,7 @@ public struct BytesSource: ~Copyable, PageSource {
         self.content = content
     }
 
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         content.reply(offset, pages.freeCapacity)
     }

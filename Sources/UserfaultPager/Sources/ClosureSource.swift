@@ -1,5 +1,6 @@
 /// Pages that a closure makes.
 public struct ClosureSource<Failure: Error>: PageSource {
+    /// Whether loading may wait, see ``PageSource/isSlow``.
     public let isSlow: Bool
     private let body: @Sendable (Int, inout OutputRawSpan) throws(Failure) -> PageReply
 
@@ -16,6 +17,7 @@ public struct ClosureSource<Failure: Error>: PageSource {
         self.body = body
     }
 
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
         try body(offset, &pages)
     }

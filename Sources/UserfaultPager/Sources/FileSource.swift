@@ -2,7 +2,9 @@ internal import CUserfaultFD
 public import SystemPackage
 internal import UserfaultFD
 
-/// The content of a file, read by `pread(2)` when it is wanted. Behind the file's end there are zeros.
+/// The content of a file, read by `pread(2)` when it is wanted.
+///
+/// Behind the file's end there are zeros.
 ///
 /// The end is where it was when the source was made: a file that is cut afterwards fails, rather than lose its content
 /// to zeros.
@@ -32,6 +34,7 @@ public struct FileSource: ~Copyable, PageSource {
         self.isSlow = isSlow
     }
 
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
         guard offset < count else { return .zero }
         let wanted = min(pages.freeCapacity, count - offset)

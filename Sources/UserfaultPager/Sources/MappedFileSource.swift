@@ -31,6 +31,7 @@ public struct MappedFileSource: ~Copyable, PageSource {
         self.isSlow = isSlow
     }
 
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         content.reply(offset, pages.freeCapacity)
     }

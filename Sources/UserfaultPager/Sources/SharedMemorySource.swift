@@ -23,12 +23,14 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         static var ready: UInt8 { 2 }
     }
 
-    /// Prepares a memory file to be filled. Pages that it holds already are not looked at.
+    /// Prepares a memory file to be filled.
+    ///
+    /// Pages that it holds already are not looked at.
     ///
     /// - Parameters:
     ///   - file: The file, which only these pages and their clients may write.
     ///   - base: Where pages come from; offsets count from the file's start.
-    /// - Throws: ``UserfaultError``: what mapping the file answered.
+    /// - Throws: `UserfaultError`: what mapping the file answered.
     public init(_ file: borrowing Memfd, from base: consuming Base) throws(UserfaultError) {
         alias = try Mapping(file)
         pageShift = file.pageSize.log2
@@ -123,9 +125,12 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
 public struct SharedMemorySource<Base: PageSource & ~Copyable>: PageSource {
     let pages: SharedPages<Base>
 
+    /// Whether loading may wait, see ``PageSource/isSlow``.
     public var isSlow: Bool { pages.isSlow }
+    /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { true }
 
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Base.Failure) -> PageReply {
         try self.pages.prepare(offset, count: pages.freeCapacity)
     }

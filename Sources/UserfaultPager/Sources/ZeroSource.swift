@@ -3,5 +3,6 @@ public struct ZeroSource: PageSource {
     /// Zeros.
     public init() {}
 
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply { .zero }
 }
