@@ -202,7 +202,8 @@ extension Area {
         // Only what is mapped is looked at.
         for page in 0..<pageCount { _ = Touch.load(try aliasAddress(page)) }
         do {
-            try Waiting.until("the file's pages are swapped out") {
+            let limit = isProven ? Waiting.patience : .seconds(5)
+            try Waiting.until("the file's pages are swapped out", within: limit) {
                 _ = cuffd_madvise(UInt64(alias.start), alias.count, Advice.pageOut.rawValue)
                 return try !isResident(0..<pageCount)
             }

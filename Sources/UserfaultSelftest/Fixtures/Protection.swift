@@ -84,7 +84,8 @@ extension Area {
         let isAnonymous = !(try PagemapEntry(of: part.start).isFile)
         do {
             // Pages that another processor has just touched are not taken the first time.
-            try Waiting.until("pages \(pages) are swapped out") {
+            let limit = isProven ? Waiting.patience : .seconds(5)
+            try Waiting.until("pages \(pages) are swapped out", within: limit) {
                 try view.advise(.pageOut, part)
                 guard isAnonymous else { return try swappedBytes() >= part.count }
                 return try PagemapEntry.entries(of: part).allSatisfy { $0.isSwapped && !$0.isPresent }
