@@ -82,7 +82,8 @@ final class EventMonitor: Sendable {
             }
         }
         process.waiting = left
-        if process.descriptor.uffd.raw(.copy, start: 0, count: 0) == .refused(.noSuchProcess) { return false }
-        return true
+        // Arguments are looked at before the process is: a good address, where nothing is registered.
+        let probe = AddressRange(start: source, count: area.pageSize.bytes)
+        return process.descriptor.uffd.raw(.copy, probe, source: source) != .refused(.noSuchProcess)
     }
 }

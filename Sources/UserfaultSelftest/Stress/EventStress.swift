@@ -19,8 +19,8 @@ final class EventStress: Sendable {
     }
 
     func run() throws {
-        for thread in 0..<stress.options.threadCount {
-            let worker = try Worker(stress, seed: thread, forks: forks)
+        let workers = try (0..<stress.options.threadCount).map { try Worker(stress, seed: $0, forks: forks) }
+        for worker in workers {
             try crew.add("worker") { [self] in
                 let done = try worker.work(until: crew)
                 counts.withLock { $0.merge(done) { $0 + $1 } }
@@ -28,6 +28,9 @@ final class EventStress: Sendable {
         }
         crew.work(for: stress.options.duration)
         try crew.join("the workers stop")
+        // Not before: a fork waits until every monitor of the process has read of it.
+        let served = try workers.reduce(0) { try $0 + $1.stop() }
+        counts.withLock { $0["faults"] = served }
         let text = counts.withLock { $0 }.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }
         stress.progress("events: " + text.joined(separator: ", ") + (forks ? "" : " (no forks without CAP_SYS_PTRACE)"))
     }
@@ -48,6 +51,9 @@ final class EventStress: Sendable {
             let events: UserfaultFD.Features = [.eventRemap, .eventRemove, .eventUnmap]
             monitor = try EventMonitor(area, features: forks ? events.union(.eventFork) : events)
         }
+
+        /// Ends the serving; answers how many pages were filled.
+        func stop() throws -> Int { try monitor.stop() }
 
         func work(until crew: Crew) throws -> [String: Int] {
             var generator = SeededGenerator(seed: seed)
@@ -78,8 +84,6 @@ final class EventStress: Sendable {
                     done["forks", default: 0] += 1
                 }
             }
-            let served = try monitor.stop()
-            done["faults", default: 0] += served
             return done
         }
     }
