@@ -93,4 +93,18 @@ struct EventTests {
         let open = pager.core.children.filter { !$0.isVacant }.count
         #expect(open == 0)
     }
+
+    /// A fork holds the heap's locks while it waits for the reader, which must have allocated all that it needs.
+    @Test
+    func aForkRightAfterTheStartIsFollowed() throws {
+        for _ in 0..<20 {
+            let mapping = try Mapping(anonymous: 4096)
+            let pager = try pager(.eventFork, .workers(2))
+            try pager.add(mapping.range)
+            try pager.start()
+            let range = mapping.range
+            #expect(inFork { range.loadWord(0) == NumberedSource.word(0) ? 0 : 1 } == 0)
+            try pager.stop(.poison)
+        }
+    }
 }

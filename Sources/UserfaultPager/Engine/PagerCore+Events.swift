@@ -20,7 +20,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Begins to serve a child, as its parent was served when it forked.
-    private func adopt(_ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine) {
+    func adopt(_ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine) {
         guard !isFinishing.load(ordering: .sequentiallyConsistent),
             let slot = children.indices.first(where: { children[$0].isVacant })
         else { return abandon(child, of: machine) }

@@ -11,6 +11,8 @@ struct Handler: ~Copyable {
     /// Faults to be tried again.
     var later = FaultList(capacity: 1024)
     var waiter: Waiter
+    /// Which descriptors have messages, for the thread that reads several.
+    let ready = ReadyList()
 
     init(_ record: ThreadRecord, _ waiting: PagerConfiguration.Waiting) throws(UserfaultError) {
         bench = try Workbench(record)

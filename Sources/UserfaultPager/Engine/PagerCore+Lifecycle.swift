@@ -24,6 +24,8 @@ extension PagerCore where Source: ~Copyable {
             stopThreads(threads)
             throw error
         }
+        // A thread that allocates while another is inside `fork` waits for it; the reader must have done before.
+        while starting.load(ordering: .acquiring) > 0 { pause(microseconds: 50) }
         return threads
     }
 
@@ -39,6 +41,7 @@ extension PagerCore where Source: ~Copyable {
                 for _ in 0..<configuration.handlers {
                     try start("uffd-handler", &threads) { (core, record) throws(UserfaultError) in
                         var handler = try Handler(record, core.configuration.waiting)
+                        core.noteStarted()
                         try core.handle(memory, with: &handler)
                     }
                 }
@@ -51,11 +54,14 @@ extension PagerCore where Source: ~Copyable {
         _ = cuffd_epoll_add(epoll, stopEvent.rawValue, Self.stopToken, 0)
         try start("uffd-reader", &threads) { (core, record) throws(UserfaultError) in
             var handler = try Handler(record, core.configuration.waiting)
+            try core.rehearse(with: &handler)
+            core.noteStarted()
             try core.readAll(with: &handler)
         }
         for _ in 0..<workers {
             try start("uffd-worker", &threads) { (core, record) throws(UserfaultError) in
                 var bench = try Workbench(record)
+                core.noteStarted()
                 core.work(with: &bench)
             }
         }
@@ -66,6 +72,7 @@ extension PagerCore where Source: ~Copyable {
         _ body: @escaping @Sendable (PagerCore, ThreadRecord) throws(UserfaultError) -> Void
     ) throws(PagerError) {
         let record = makeRecord()
+        starting.add(1, ordering: .relaxed)
         let processors = configuration.processors
         let processor = processors.isEmpty ? nil : processors[threads.count % processors.count]
         let thread = try HandlerThread("\(name)-\(threads.count)", processor: processor) { [self] in
@@ -76,10 +83,14 @@ extension PagerCore where Source: ~Copyable {
             } catch {
                 // A thread that cannot serve must not leave waiters behind, nor let them read zeros.
                 killOwner()
+                starting.store(0, ordering: .releasing)
             }
         }
         threads.append(thread)
     }
+
+    /// Says that this thread has allocated what it needs.
+    func noteStarted() { starting.subtract(1, ordering: .releasing) }
 
     /// Makes every thread end, closes the descriptors, and waits.
     func stopThreads(_ threads: [HandlerThread]) {

@@ -10,12 +10,10 @@ extension PagerCore where Source: ~Copyable {
     /// It takes no memory from the heap, runs nothing of the user's and takes no lock that is held where either is
     /// done: the thread that it would wait for may be inside `fork`, which waits for this thread to read of it.
     func readAll(with handler: inout Handler) throws(UserfaultError) {
-        var tokens = InlineArray<64, UInt64>(repeating: 0)
-        var events = InlineArray<64, UInt32>(repeating: 0)
         while !isStopping.load(ordering: .relaxed) {
-            let count = wait(&tokens, &events, &handler)
-            for index in 0..<max(0, count) where tokens[index] != Self.stopToken {
-                try readOne(Int(tokens[index]), &handler)
+            let count = wait(&handler)
+            for index in 0..<max(0, count) where handler.ready.token(index) != Self.stopToken {
+                try readOne(Int(handler.ready.token(index)), &handler)
             }
             closeEndedChildren()
         }
@@ -23,32 +21,43 @@ extension PagerCore where Source: ~Copyable {
 
     static var stopToken: UInt64 { .max }
 
-    /// Waits until a descriptor has messages.
-    private func wait(
-        _ tokens: inout [64 of UInt64], _ events: inout [64 of UInt32], _ handler: inout Handler
-    ) -> Int {
-        var tokenSpan = tokens.mutableSpan
-        var eventSpan = events.mutableSpan
-        return unsafe tokenSpan.withUnsafeMutableBufferPointer { tokens in
-            unsafe eventSpan.withUnsafeMutableBufferPointer { events in
-                func look(_ milliseconds: CInt) -> Int {
-                    unsafe Int(
-                        cuffd_epoll_wait(epoll, tokens.baseAddress, events.baseAddress, 64, milliseconds))
-                }
-                let budget = handler.waiter.budget()
-                guard budget > 0 else { return look(-1) }
-                let start = cuffd_monotonic_nanoseconds()
-                repeat {
-                    let count = look(0)
-                    if count > 0 {
-                        handler.waiter.learn(found: true)
-                        return count
-                    }
-                } while cuffd_monotonic_nanoseconds() &- start < budget && !isStopping.load(ordering: .relaxed)
-                handler.waiter.learn(found: false)
-                return look(-1)
-            }
+    /// Does once, on memory of its own, all that reading may come to: what the language's runtime makes when a type is
+    /// first used comes from the heap, and must be there before a fork.
+    func rehearse(with handler: inout Handler) throws(UserfaultError) {
+        _ = handler.ready.wait(epoll, 0)
+        let count = try readEvents(memories[0], &handler)
+        if count > 0 { handOver(of: 0, &handler) }
+        let page = PageSize.base.bytes
+        let region = RegionReference(try RegionRecord(id: 0, count: page, options: RegionOptions()))
+        defer { unsafe region.destroy() }
+        var machine = try PagerStateMachine()
+        let range = AddressRange(start: UInt(page), count: page)
+        try machine.add(Span(range: range, region: region, states: region.states, offset: 0))
+        _ = try machine.apply(.remap(from: range.start, to: range.end, count: page))
+        _ = try machine.apply(.remove(AddressRange(start: range.end, count: page)))
+        _ = machine.firstUnfilledPage(from: 0)
+        if !children.isEmpty {
+            adopt(try memories[0].duplicate(), of: machine)
+            for child in children where !child.isVacant { child.noteEnd() }
+            closeEndedChildren()
         }
+        _ = try machine.apply(.unmap(AddressRange(start: range.start, count: 2 * page)))
+    }
+
+    /// Waits until a descriptor has messages.
+    private func wait(_ handler: inout Handler) -> Int {
+        let budget = handler.waiter.budget()
+        guard budget > 0 else { return handler.ready.wait(epoll, -1) }
+        let start = cuffd_monotonic_nanoseconds()
+        repeat {
+            let count = handler.ready.wait(epoll, 0)
+            if count > 0 {
+                handler.waiter.learn(found: true)
+                return count
+            }
+        } while cuffd_monotonic_nanoseconds() &- start < budget && !isStopping.load(ordering: .relaxed)
+        handler.waiter.learn(found: false)
+        return handler.ready.wait(epoll, -1)
     }
 
     /// Reads all that one descriptor has: events are behind every fault that was queued before them.
@@ -57,18 +66,24 @@ extension PagerCore where Source: ~Copyable {
         guard !memory.isVacant else { return }
         while true {
             let count = try readEvents(memory, &handler)
-            for index in 0..<handler.faults.count {
-                let pending = handler.faults[index]
-                guard memory.beginUse() else { break }
-                if !queue.put(WorkQueue.Item(pending: pending, memory: number)) {
-                    memory.endUse()
-                    // The kernel keeps the fault for us: the thread looks again and faults anew.
-                    memory.wake(pending.fault.page(size: .base))
-                }
-            }
-            handler.faults.removeAll()
+            handOver(of: number, &handler)
             guard count == handler.batch.capacity else { return }
         }
+    }
+
+    /// Gives the workers the faults that were read.
+    private func handOver(of number: Int, _ handler: inout Handler) {
+        let memory = memory(number)
+        for index in 0..<handler.faults.count {
+            let pending = handler.faults[index]
+            guard memory.beginUse() else { break }
+            if !queue.put(WorkQueue.Item(pending: pending, memory: number)) {
+                memory.endUse()
+                // The kernel keeps the fault for us: the thread looks again and faults anew.
+                memory.wake(pending.fault.page(size: .base))
+            }
+        }
+        handler.faults.removeAll()
     }
 
     /// Closes children whose process has ended, as soon as nobody works for them any more.

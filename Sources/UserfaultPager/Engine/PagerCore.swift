@@ -32,6 +32,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let sentinels = Mutex<[SentinelBox]>([])
     /// The pages that were waited for, where they are recorded.
     let touches: TouchLog
+    /// Threads that have not allocated yet what they need.
+    let starting = Atomic<Int>(0)
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)

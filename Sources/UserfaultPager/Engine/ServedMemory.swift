@@ -128,6 +128,9 @@ final class ServedMemory: @unchecked Sendable {
         return try unsafe body(uffd.pointee, &machine.pointee)
     }
 
+    /// A second descriptor of the same kernel object.
+    func duplicate() throws(UserfaultError) -> UserfaultFD { try unsafe uffd.pointee.duplicate() }
+
     /// Wakes threads that nobody else will.
     ///
     /// A wake fails for no reason that a caller could mend.

@@ -16,6 +16,7 @@ extension PagerCore where Source: ~Copyable {
     /// What the watchdog's thread does: looks after the others, and tells the user.
     func watch(_ record: ThreadRecord) throws(UserfaultError) {
         var watchdog = Watchdog(bench: try Workbench(record), ownerDescriptor: owner.watched)
+        noteStarted()
         let limit = configuration.sourceTimeout.map { $0.nanoseconds / 2 } ?? .max
         let interval = max(1_000_000, min(configuration.watchdogInterval.nanoseconds, limit))
         while !isStopping.load(ordering: .relaxed) {
