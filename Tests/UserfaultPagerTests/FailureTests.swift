@@ -220,7 +220,7 @@ struct FailureTests {
         try first.stop(.poison)
     }
 
-    @Test
+    @Test(.enabled("the pool of 2 MiB pages must be empty") { freeHugePages() == 0 })
     func anEmptyHugePagePoolEndsInSIGBUS() async {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let mapping = try Mapping(anonymous: 2 << 20, hugePages: .twoMiB, options: .noReserve)
@@ -271,4 +271,13 @@ final class Shared<Value: ~Copyable & Sendable>: Sendable {
     init(_ value: consuming Value) {
         self.value = value
     }
+}
+
+/// How many 2 MiB pages the pool has left; -1 where the kernel has no such pool.
+private func freeHugePages() -> Int {
+    guard let file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r") else { return -1 }
+    defer { fclose(file) }
+    var text = [CChar](repeating: 0, count: 32)
+    guard fgets(&text, 32, file) != nil else { return -1 }
+    return Int(atol(text))
 }

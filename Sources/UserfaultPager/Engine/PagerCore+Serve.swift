@@ -99,6 +99,7 @@ extension PagerCore where Source: ~Copyable {
 
     @inline(__always)
     private func ask(_ claim: Claim, with bench: inout Workbench) -> Answer? {
+        do throws(UserfaultError) { try bench.reserve(claim.region.pageSize.bytes) } catch { return nil }
         let room = unsafe UnsafeMutableRawBufferPointer(
             start: bench.staging.unsafeBaseAddress, count: min(claim.range.count, bench.staging.count))
         var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)

@@ -14,7 +14,7 @@ struct Workbench: ~Copyable {
 
     init(_ record: ThreadRecord) throws(UserfaultError) {
         let staging = try Mapping(anonymous: Self.stagingBytes)
-        let zeros = try Mapping(anonymous: Self.stagingBytes, protection: .read, options: .noReserve)
+        let zeros = try Mapping(anonymous: PageSize.oneGiB.bytes, protection: .read, options: .noReserve)
         self.staging = staging
         self.zeros = zeros
         self.record = record
