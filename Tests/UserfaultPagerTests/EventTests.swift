@@ -21,6 +21,16 @@ func inFork(seconds: Int = 20, _ body: () -> CInt) -> Int? {
     return status & 0x7f == 0 ? Int((status >> 8) & 0xff) : -Int(status & 0x7f)
 }
 
+extension Trait where Self == ConditionTrait {
+    /// The thread sanitizer holds its own locks over `fork`, and takes them at every access of the thread that is to
+    /// read the fork's event: the two wait for each other.
+    static var followsForks: Self {
+        .enabled("the thread sanitizer cannot follow forks") {
+            dlsym(UnsafeMutableRawPointer(bitPattern: 0), "__tsan_init") == nil
+        }
+    }
+}
+
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct EventTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(3)]
@@ -71,7 +81,7 @@ struct EventTests {
         try pager.stop(.poison)
     }
 
-    @Test
+    @Test(.followsForks)
     func childrenAreServedAsTheirParentWas() throws {
         let mapping = try Mapping(anonymous: 64 * 4096)
         let pager = try pager([.eventFork, .eventRemove], .workers(3))
@@ -95,7 +105,7 @@ struct EventTests {
     }
 
     /// A fork holds the heap's locks while it waits for the reader, which must have allocated all that it needs.
-    @Test
+    @Test(.followsForks)
     func aForkRightAfterTheStartIsFollowed() throws {
         for _ in 0..<20 {
             let mapping = try Mapping(anonymous: 4096)

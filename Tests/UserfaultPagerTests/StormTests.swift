@@ -30,7 +30,7 @@ struct StormTests {
         }
     }
 
-    @Test
+    @Test(.followsForks)
     func workersAndForks() async {
         await #expect(processExitsWith: .success) {
             try StormTests.storm(Plan(faults: StormTests.faults, service: .workers(3), forks: true))
