@@ -143,8 +143,7 @@ step_bench() {
     one bench timeout -k 10 600 Scripts/bench.sh --smoke
 }
 
-# The bench is run by name only, until a pager that blocks in read can be stopped.
-steps=(format sources build unit canary linkage allocations example docs fuzz selftest matrix)
+steps=(format sources build unit canary linkage allocations example docs fuzz selftest matrix bench)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || { sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" >&2; exit 64; }

@@ -34,7 +34,7 @@ extension PagerCore where Source: ~Copyable {
             for memory in memories {
                 if configuration.waiting == .block {
                     let sentinel = try asPagerError { () throws(UserfaultError) in
-                        SentinelBox(try Sentinel.make(for: memory, handlers: configuration.handlers))
+                        SentinelBox(try Sentinel.make(for: memory, handlers: configuration.handlers), of: memory)
                     }
                     sentinels.withLock { $0.append(sentinel) }
                 }
@@ -95,12 +95,14 @@ extension PagerCore where Source: ~Copyable {
     /// Makes every thread end, closes the descriptors, and waits.
     func stopThreads(_ threads: [HandlerThread]) {
         requestStop()
-        let callers = sentinels.withLock { boxes in
-            boxes.compactMap { box in try? HandlerThread("uffd-stop", processor: nil) { box.sentinel.touchAll() } }
+        let boxes = sentinels.withLock(\.self)
+        let callers = boxes.compactMap { box in
+            try? HandlerThread("uffd-stop", processor: nil) { box.sentinel.touchAll() }
         }
         for thread in threads { thread.join() }
-        close()
+        for box in boxes { box.sentinel.end(in: box.memory) }
         for caller in callers { caller.join() }
+        close()
     }
 
     private func requestStop() {

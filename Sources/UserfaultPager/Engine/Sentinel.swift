@@ -30,12 +30,19 @@ struct Sentinel: ~Copyable, Sendable {
 
     /// Touches the pages one after the other: each touch brings one handler back.
     ///
-    /// Where they have all come back already, it waits until the descriptor is closed.
+    /// Where they have all come back already, it waits for ``end(in:)``.
     func touchAll() {
         for page in 0..<mapping.pageCount {
-            unsafe withExtendedLifetime(
-                UnsafeRawPointer(bitPattern: mapping.page(page).start)!.load(as: UInt8.self)
-            ) {}
+            // A store: the compiler may leave out a load that nobody looks at.
+            unsafe UnsafeMutableRawPointer(bitPattern: mapping.page(page).start)!.storeBytes(of: 1, as: UInt8.self)
+        }
+    }
+
+    /// Lets go who touches it: nobody serves it any more, and a fork's child may keep the descriptor open.
+    func end(in memory: ServedMemory) {
+        memory.withDescriptor { uffd in
+            try? uffd.unregister(mapping.range)
+            try? uffd.wake(mapping.range)
         }
     }
 }
@@ -43,8 +50,10 @@ struct Sentinel: ~Copyable, Sendable {
 /// A sentinel, shared with the thread that touches it.
 final class SentinelBox: Sendable {
     let sentinel: Sentinel
+    let memory: ServedMemory
 
-    init(_ sentinel: consuming Sentinel) {
+    init(_ sentinel: consuming Sentinel, of memory: ServedMemory) {
         self.sentinel = sentinel
+        self.memory = memory
     }
 }

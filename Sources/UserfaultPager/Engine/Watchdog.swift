@@ -138,8 +138,14 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Reads in place of handlers that all wait: one of them may wait for itself.
-    private func takeOver(_ memory: ServedMemory, _ watchdog: inout Watchdog) {
-        let read = try? memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.read(into: &watchdog.batch) }
+    func takeOver(_ memory: ServedMemory, _ watchdog: inout Watchdog) {
+        let read = try? memory.withDescriptor { (uffd) throws(UserfaultError) in
+            // A handler may be faster, and the watchdog must not sleep then.
+            let blocks = configuration.waiting == .block
+            if blocks { try uffd.setNonBlocking(true) }
+            defer { if blocks { try? uffd.setNonBlocking(false) } }
+            return try uffd.read(into: &watchdog.batch)
+        }
         guard let read, read > 0 else { return }
         while let fault = watchdog.batch.nextPageFault() {
             // The others' faults go back: their threads look again.
