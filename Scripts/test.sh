@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Test everything: Scripts/test.sh [STEP]...; without a step all of them, the quick ones first:
-#   format sources build unit canary linkage allocations example docs fuzz selftest matrix bench
+#   format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
 set -uo pipefail
@@ -60,7 +60,7 @@ reserve_huge_pages() {
     trap 'echo "$pages_before" >$pool' EXIT
 }
 
-step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Package.swift; }
+step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples/Package.swift Examples/Sources Package.swift; }
 
 step_sources() {
     one sources Scripts/check-sources.sh
@@ -100,6 +100,8 @@ run_example() {
 }
 
 step_example() { one example run_example; }
+
+step_examples() { one examples timeout -k 10 300 Scripts/check-examples.sh; }
 
 step_docs() {
     local catalogue
@@ -143,7 +145,7 @@ step_bench() {
     one bench timeout -k 10 600 Scripts/bench.sh --smoke
 }
 
-steps=(format sources build unit canary linkage allocations example docs fuzz selftest matrix bench)
+steps=(format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || { sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" >&2; exit 64; }

@@ -30,7 +30,8 @@ func run() throws {
     }
     var status: CInt = 0
     waitpid(child, &status, 0)
-    print("the reader was ended by signal \(status & 0x7f) (SIGBUS is \(SIGBUS))")
+    print("page 3 of 8 cannot be read from the disk, and was tried 3 times")
+    print("who touched it was ended by signal \(status & 0x7f) (SIGBUS is \(SIGBUS)), and did not read zeros")
     precondition(status & 0x7f == SIGBUS)
 }
 

@@ -21,7 +21,8 @@ func run() throws {
     let found = memory.withBytes { $0.unsafeLoad(fromByteOffset: size / 2, as: Int.self) }
     try pager.stop(.poison)
     let statistics = pager.statistics
-    print("read \(found) from the middle of \(size >> 20) MiB; loaded \(statistics.bytesFilled >> 10) KiB")
+    print("read the number \(found) from the middle of a file of \(size >> 20) MiB")
+    print("\(statistics.bytesFilled >> 10) KiB of it were loaded, for \(statistics.faults) page fault(s)")
     precondition(found == 42 && statistics.bytesFilled < size / 100)
 }
 

@@ -42,7 +42,8 @@ func run() throws {
     write(sockets[0], &ready, 1)
     var status: CInt = 0
     waitpid(child, &status, 0)
-    print("the client ended with \(status); it took \(pager.statistics.faults) faults for 256 pages")
+    print("another process read 256 pages of its memory, each of which came from this one over its userfaultfd")
+    print("read-ahead made that \(pager.statistics.faults) page faults; the client's exit status is \(status)")
     precondition(status == 0)
     try pager.stop(.poison)
 }

@@ -41,7 +41,9 @@ func run() throws {
         precondition(status == 0, "a clone read something else: \(status)")
     }
     let kept = try file.status().blocks * 512
-    print("3 clones of \(pageCount * 4) KiB share \(kept >> 10) KiB; \(pager.statistics.pagesContinued) pages mapped")
+    print("3 processes wrote to their own clone of a snapshot of \(pageCount * 4) KiB, and saw only their own writes")
+    let mapped = pager.statistics.pagesContinued
+    print("the pages that they only read are kept once, in \(kept >> 10) KiB, and were mapped \(mapped) times")
     try pager.stop(.poison)
 }
 
