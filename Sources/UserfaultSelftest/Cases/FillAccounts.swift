@@ -23,7 +23,7 @@ enum FillAccountCases: CaseTheme {
             requires: [.missingFaults, .memoryGroup], covers: ["part5.42", "3.4.E"], body: charge),
     ]
 
-    private static let pages = 1024
+    private static let pages = 2048
 
     /// How many of the resident pages are anonymous, and how many shmem, after a call.
     private static func kinds(_ call: FillCall, _ memory: MemoryType) -> (anonymous: Int, shmem: Int) {

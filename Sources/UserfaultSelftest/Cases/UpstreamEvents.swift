@@ -82,7 +82,8 @@ enum EventsCases: CaseTheme {
             call = try BackgroundCall("server") {
                 let uffd = try parent.uffd.expectFork()
                 let contents = try area.source(0..<area.pageCount)
-                var base = area.range.start
+                // Where the pages are; nowhere once they are removed.
+                var base: UInt? = area.range.start
                 var counts = Handler.Counts()
                 var batch = EventBatch(capacity: 4)
                 while !stopped.isSet.load(ordering: .acquiring) {
@@ -100,6 +101,7 @@ enum EventsCases: CaseTheme {
                         case .remove(let range):
                             counts.events += 1
                             try uffd.unregister(range)
+                            base = nil
                         default:
                             throw CaseFailure(expected: "a fault, remap or remove", seen: "another event")
                         }
@@ -112,16 +114,15 @@ enum EventsCases: CaseTheme {
         /// Answers whether the fault was one to resolve: the kernel may repeat one that was resolved before.
         private static func resolve(
             _ fault: PageFault, _ uffd: borrowing UserfaultFD, _ area: Area, _ contents: borrowing Mapping,
-            _ base: UInt,
-            isProtected: Bool
+            _ base: UInt?, isProtected: Bool
         ) throws -> Bool {
             let page = fault.page(size: area.pageSize)
             if fault.kind == .writeProtect {
                 try uffd.writeProtect(page, .unprotect)
                 return true
             }
-            // From before a move: nobody waits there any more.
-            guard AddressRange(start: base, count: area.range.count).contains(page) else { return false }
+            // From before a move nobody waits there any more; unregistering woke those who came after the removal.
+            guard let base, AddressRange(start: base, count: area.range.count).contains(page) else { return false }
             let mode = isProtected ? UserfaultFD.CopyOptions.writeProtect.rawValue : 0
             let answer = uffd.raw(.copy, page, source: contents.range.start + (page.start - base), mode: mode)
             switch answer {

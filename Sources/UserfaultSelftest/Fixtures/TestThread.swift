@@ -49,6 +49,15 @@ package final class TestThread: Sendable {
         return text[text.index(after: end)...].first { $0 != " " }
     }
 
+    /// Whether the thread has left the processor to wait.
+    ///
+    /// The state alone does not tell: a thread says that it sleeps, looks once more whether it has to, and may be
+    /// preempted in between. The kernel tells what system call a thread is in only once it is really off.
+    package var isAsleep: Bool {
+        guard let state, state == "S" || state == "D" else { return false }
+        return ProcFile.text("/proc/self/task/\(threadID)/syscall").map { !$0.hasPrefix("running") } ?? true
+    }
+
     /// Waits until the thread has done its work.
     package func join(
         within limit: Duration = Waiting.patience, _ what: String = "the thread goes on", file: String = #fileID,
@@ -59,7 +68,7 @@ package final class TestThread: Sendable {
 
     /// Waits until the thread is asleep in the kernel.
     package func waitAsleep(file: String = #fileID, line: Int = #line) throws {
-        try Waiting.until("the thread sleeps", file: file, line: line) { state == "S" || state == "D" }
+        try Waiting.until("the thread sleeps", file: file, line: line) { isAsleep }
     }
 
     /// Fails if the thread is not asleep, or has gone on: what it must not do yet.
@@ -68,9 +77,8 @@ package final class TestThread: Sendable {
     package func expectStillAsleep(_ why: String, file: String = #fileID, line: Int = #line) throws {
         for _ in 0..<12 {
             _ = cuffd_sched_yield()
-            let state = state
             try expect(
-                !isFinished && (state == "S" || state == "D"), "the thread stays asleep: \(why)",
+                !isFinished && isAsleep, "the thread stays asleep: \(why)",
                 seen: isFinished ? "it went on" : "its state is \(state.map(String.init) ?? "gone")", file: file,
                 line: line)
         }
