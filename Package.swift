@@ -6,12 +6,17 @@ let package = Package(
     products: [
         .library(name: "UserfaultFD", targets: ["UserfaultFD"]),
         .library(name: "UserfaultPager", targets: ["UserfaultPager"]),
+        .library(name: "UserfaultPagerMetrics", targets: ["UserfaultPagerMetrics"]),
+        .library(name: "UserfaultPagerService", targets: ["UserfaultPagerService"]),
         .executable(name: "uffd-selftest", targets: ["uffd-selftest"]),
         .executable(name: "uffd-bench", targets: ["uffd-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
     ],
@@ -30,6 +35,28 @@ let package = Package(
             dependencies: [
                 "CUserfaultFD", "UserfaultFD", "UserfaultPager",
                 .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
+        .target(
+            name: "UserfaultPagerMetrics",
+            dependencies: ["UserfaultPager", .product(name: "CoreMetrics", package: "swift-metrics")]
+        ),
+        .target(
+            name: "UserfaultPagerService",
+            dependencies: [
+                "UserfaultFD", "UserfaultPager",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]
+        ),
+        .testTarget(
+            name: "UserfaultPagerAdapterTests",
+            dependencies: [
+                "UserfaultFD", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService",
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
             ]
         ),
         .target(name: "CSelftestSupport", cSettings: strictC),
@@ -83,7 +110,9 @@ var strictC: [CSetting] {
 }
 
 /// The libraries whose every unsafe operation is marked.
-let memorySafe: Set<String> = ["UserfaultFD", "UserfaultPager"]
+let memorySafe: Set<String> = [
+    "UserfaultFD", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService",
+]
 
 for target in package.targets where [.regular, .test, .executable].contains(target.type) {
     let isC = target.name.hasPrefix("C")

@@ -13,10 +13,12 @@ fi
 
 package=(--package-path Tests/LinkageTest --scratch-path .build-linkage -c release)
 swift build "${package[@]}" --quiet
-program=$(swift build "${package[@]}" --show-bin-path)/fault-loop
-needed=$(readelf -d "$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\].*/\1/p' | sort)
-echo "fault-loop needs: $(tr '\n' ' ' <<<"$needed")"
-if grep -iE 'foundation|dispatch' <<<"$needed" || ldd "$program" | grep -i foundation; then
-    echo "the library brings what it must not" >&2
-    exit 1
-fi
+programs=$(swift build "${package[@]}" --show-bin-path)
+for program in fault-loop pager-loop; do
+    needed=$(readelf -d "$programs/$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\].*/\1/p' | sort)
+    echo "$program needs: $(tr '\n' ' ' <<<"$needed")"
+    if grep -iE 'foundation|dispatch' <<<"$needed" || ldd "$programs/$program" | grep -i foundation; then
+        echo "the library brings what it must not" >&2
+        exit 1
+    fi
+done

@@ -26,6 +26,16 @@ public struct LatencyHistogram: Hashable, Sendable {
         return maximum
     }
 
+    /// What was recorded since an earlier snapshot of the same histogram.
+    public func subtracting(_ earlier: LatencyHistogram) -> LatencyHistogram {
+        var rest = LatencyHistogram()
+        for index in buckets.indices where buckets[index] > earlier.buckets[index] {
+            rest.buckets[index] = buckets[index] - earlier.buckets[index]
+            rest.maximum = min(maximum, Self.upperBound(of: index))
+        }
+        return rest
+    }
+
     /// The bucket of a value: exact below 8, then 8 buckets for each power of two.
     @inline(__always)
     static func bucket(of nanoseconds: UInt64) -> Int {

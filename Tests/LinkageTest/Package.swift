@@ -8,6 +8,12 @@ let package = Package(
     dependencies: [.package(name: "swift-userfaultfd", path: "../..")],
     targets: [
         .executableTarget(
-            name: "fault-loop", dependencies: [.product(name: "UserfaultFD", package: "swift-userfaultfd")])
+            name: "fault-loop", dependencies: [.product(name: "UserfaultFD", package: "swift-userfaultfd")]),
+        .executableTarget(
+            name: "pager-loop",
+            dependencies: [
+                .product(name: "UserfaultFD", package: "swift-userfaultfd"),
+                .product(name: "UserfaultPager", package: "swift-userfaultfd"),
+            ]),
     ]
 )

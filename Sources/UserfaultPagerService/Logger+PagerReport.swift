@@ -1,0 +1,32 @@
+public import Logging
+public import UserfaultPager
+
+extension Logger {
+    /// Logs what a pager has to report: for the `report` of a `PagerConfiguration`.
+    public func log(_ report: PagerReport) {
+        switch report {
+        case .stuck(let address, let nanoseconds):
+            warning(
+                "a fault is outstanding for long",
+                metadata: ["address": .address(address), "milliseconds": "\(nanoseconds / 1_000_000)"])
+        case .unread(let count):
+            warning("no thread of the pager takes faults", metadata: ["faults": "\(count)"])
+        case .selfDeadlock(let thread, let address):
+            critical(
+                "the page source touched memory that its own pager serves",
+                metadata: ["thread": "\(thread)", "address": .address(address)])
+        case .timedOut(let address):
+            error("the page source takes too long", metadata: ["address": .address(address)])
+        case .failed(let address):
+            error("a page could not be loaded", metadata: ["address": .address(address)])
+        case .ownerGone:
+            notice("the process whose memory it is has ended")
+        case .forkLost:
+            error("a fork was not followed: what its child has not loaded is poisoned")
+        }
+    }
+}
+
+extension Logger.MetadataValue {
+    fileprivate static func address(_ address: UInt) -> Self { "0x\(String(address, radix: 16))" }
+}

@@ -1,0 +1,71 @@
+import Glibc
+import InMemoryLogging
+import Logging
+import ServiceLifecycle
+import ServiceLifecycleTestKit
+import Testing
+import UserfaultFD
+import UserfaultPager
+import UserfaultPagerService
+
+@Suite(.timeLimit(.minutes(1)))
+struct PagerServiceTests {
+    private let entries = InMemoryLogHandler()
+    private var logger: Logger { Logger(label: "test") { _ in entries } }
+
+    @Test
+    func shuttingDownStopsThePager() async throws {
+        let memory = try Mapping(anonymous: 4 * 4096)
+        let service = try PagerService(UserfaultFD(), source: ZeroSource(), ending: .populate, logger: logger)
+        try service.pager.add(memory.range)
+        try await testGracefulShutdown { trigger in
+            trigger.triggerGracefulShutdown()
+            try await service.run()
+        }
+        #expect(throws: PagerError.notRunning) { try service.pager.populateAll() }
+        // Nobody serves it any more, and nothing is missing.
+        #expect(memory.withBytes { $0.unsafeLoad(fromByteOffset: 3 * 4096, as: UInt8.self) } == 0)
+        #expect(entries.entries.map(\.message) == ["the pager has stopped"])
+        #expect(entries.entries.first?.metadata["bytes"] == "\(4 * 4096)")
+    }
+
+    @Test
+    func cancellingStopsThePager() async throws {
+        let service = try PagerService(UserfaultFD(), source: ZeroSource(), logger: logger)
+        let task = Task { try await service.run() }
+        task.cancel()
+        try await task.value
+        #expect(throws: PagerError.notRunning) { try service.pager.populateAll() }
+    }
+
+    @Test
+    func theEndOfTheOwnerEndsTheService() async throws {
+        var child: pid_t = 0
+        try #require(posix_spawn(&child, "/bin/true", nil, nil, [nil], nil) == 0)
+        let service = try PagerService(
+            UserfaultFD(), source: ZeroSource(), owner: #require(Owner.process(id: child)), logger: logger)
+        try await service.run()
+        #expect(entries.entries.map(\.level) == [.notice, .info])
+        waitpid(child, nil, 0)
+    }
+
+    @Test
+    func aPagerThatDoesNotStartFailsTheService() async throws {
+        let service = try PagerService(UserfaultFD(), source: ZeroSource(), logger: logger)
+        try service.pager.start()
+        await #expect(throws: PagerError.alreadyStarted) { try await service.run() }
+        try await service.pager.stop(.poison)
+    }
+
+    @Test
+    func reportsAreLogged() {
+        let reports: [(PagerReport, Logger.Level)] = [
+            (.stuck(address: 0x1000, nanoseconds: 2_000_000), .warning), (.unread(3), .warning),
+            (.selfDeadlock(thread: 7, address: 0x2000), .critical), (.timedOut(address: 0x3000), .error),
+            (.failed(address: 0x4000), .error), (.ownerGone, .notice), (.forkLost, .error),
+        ]
+        for (report, _) in reports { logger.log(report) }
+        #expect(entries.entries.map(\.level) == reports.map(\.1))
+        #expect(entries.entries[0].metadata == ["address": "0x1000", "milliseconds": "2"])
+    }
+}
