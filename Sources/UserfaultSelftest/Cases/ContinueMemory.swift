@@ -205,7 +205,7 @@ extension Area {
             let limit = isProven ? Waiting.patience : .seconds(5)
             try Waiting.until("the file's pages are swapped out", within: limit) {
                 _ = cuffd_madvise(UInt64(alias.start), alias.count, Advice.pageOut.rawValue)
-                return try !isResident(0..<pageCount)
+                return try swappedBytes() >= range.count
             }
         } catch let failure as CaseFailure {
             if isProven { throw failure }

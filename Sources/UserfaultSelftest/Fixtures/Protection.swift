@@ -108,7 +108,7 @@ extension Area {
     /// How much of the file is swapped out, in bytes.
     ///
     /// What the swap cache still holds counts too.
-    private func swappedBytes() throws -> Int {
+    package func swappedBytes() throws -> Int {
         try MappingAccount(holding: aliasAddress(0))["Swap"] << 10
     }
 }
