@@ -38,3 +38,10 @@ int css_heap_pages(uintptr_t *address, size_t size)
     *address = (start + page - 1) & ~(page - 1);
     return 0;
 }
+
+int css_heap_shrink(uintptr_t end, uintptr_t last)
+{
+    if ((uintptr_t)sbrk(0) - last > (uintptr_t)sysconf(_SC_PAGESIZE))
+        return -EBUSY;
+    return brk((void *)end) ? -errno : 0;
+}

@@ -13,5 +13,7 @@ int css_sysv_segment(uintptr_t *address, size_t size);
 int css_aio_ring(uintptr_t *address);
 // The heap's next `size` bytes, page-aligned, taken from sbrk(2).
 int css_heap_pages(uintptr_t *address, size_t size);
+// Ends the heap at `end`, if what was taken last is at its end still; else -EBUSY.
+int css_heap_shrink(uintptr_t end, uintptr_t last);
 
 #endif

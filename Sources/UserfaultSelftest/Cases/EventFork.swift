@@ -18,7 +18,7 @@ enum EventForkCases: CaseTheme {
             let fork = try BackgroundCall {
                 try Child([.load(area.address(0)), .load(area.address(1)), .load(area.address(2)), .pause])
             }
-            try fork.waitBlocked()
+            try fork.waitBlocked(on: uffd)
             let childUffd = try uffd.expectFork()
             let child = try fork.finish("fork returns once its event is read")
             try uffd.expectNoMessage("one fork makes one event")
@@ -84,6 +84,27 @@ enum EventForkCases: CaseTheme {
             try uffd.expectNoMessage("the registered memory is not copied")
         },
         SelftestCase(
+            "event-fork-wiped", on: [.anon],
+            "memory that a fork empties is registered in the child: its pages are missing there, and not here",
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .eventFork)
+            try area.registerFilled(uffd)
+            try area.view.advise(Advice(rawValue: 18))  // MADV_WIPEONFORK
+            let fork = try BackgroundCall { try Child([.load(area.address(1)), .load(area.address(2))]) }
+            try fork.waitBlocked(on: uffd)
+            let childUffd = try uffd.expectFork()
+            let child = try fork.finish()
+            try childUffd.expectFault(at: area.address(1), [])
+            try childUffd.raw(.zeropage, area.page(1)).expectDone(area.pageSize.bytes)
+            try childUffd.expectFault(at: area.address(2), [])
+            try childUffd.raw(.copy, area.page(2), from: area.source(3..<4)).expectDone(area.pageSize.bytes)
+            try expectEqual(child.finish(), [0, Int64(Pattern.byte(page: 3))], "what the child read")
+            for page in 0..<4 { try area.expectView(page) }
+            try uffd.expectNoMessage("the parent's pages are there")
+        },
+        SelftestCase(
             "event-fork-not-enabled", on: .smallPages,
             "without the feature a child's memory is not registered: its touches are ordinary faults",
             requires: [.missingFaults], covers: ["part5.35"]
@@ -120,7 +141,7 @@ enum EventForkCases: CaseTheme {
                 return try contexts[early].uffd.poll(timeout: .zero)
             }
             var children = [Handler.Descriptor(try contexts[early].uffd.expectFork())]
-            try fork.waitBlocked()
+            try fork.waitBlocked(on: contexts[1 - early].uffd)
             children.insert(Handler.Descriptor(try contexts[1 - early].uffd.expectFork()), at: early == 0 ? 1 : 0)
             let child = try fork.finish()
             try children[0].uffd.expectFault(at: first.address(0), [])
@@ -139,7 +160,7 @@ enum EventForkCases: CaseTheme {
             let uffd = try UserfaultFD(features: .eventFork)
             try uffd.register(area.range, modes: .missing)
             let fork = try BackgroundCall { try Child([.load(area.address(0))]) }
-            try fork.waitBlocked()
+            try fork.waitBlocked(on: uffd)
             var before = rlimit()
             getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &before)
             var none = rlimit(rlim_cur: 0, rlim_max: before.rlim_max)
@@ -149,7 +170,7 @@ enum EventForkCases: CaseTheme {
             do throws(UserfaultError) { try uffd.read(into: &batch) } catch { errno = error.errno }
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &before)
             try expectEqual(errno, .tooManyOpenFiles, "errno of a read without a free descriptor")
-            try fork.waitBlocked()
+            try fork.waitBlocked(on: uffd)
             let childUffd = try uffd.expectFork()
             let child = try fork.finish()
             try childUffd.expectFault(at: area.address(0), [])
@@ -166,7 +187,7 @@ enum EventForkCases: CaseTheme {
             try uffd.register(area.range, modes: .missing)
             // A child with descriptors of its own has this one too, from before its memory is copied.
             let fork = try BackgroundCall { try Child([.load(area.address(1))], sharesDescriptors: true) }
-            try fork.waitBlocked()
+            try fork.waitBlocked(on: uffd)
             try uffd.close()
             let child = try fork.finish("fork returns when nobody can read its event any more")
             try expectEqual(try child.finish(), [0], "byte that the child read")

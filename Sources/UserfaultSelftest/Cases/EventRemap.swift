@@ -16,7 +16,7 @@ enum EventRemapCases: CaseTheme {
             try uffd.copy(from: area.source(3..<4), to: area.page(3))
             let target = try reserve(area.range.count, alignment: area.pageSize.bytes)
             let call = try BackgroundCall { try Remapping.move(area.range, to: target) }
-            try Waiting.until("mremap waits or is refused") { call.isFinished || call.thread.state == "D" }
+            try call.waitEvent(of: uffd)
             if call.isFinished, area.memory.isHugetlb, (try? call.finish()) == nil {
                 try context.skip("the kernel does not move huge pages (Linux 5.16)")
             }
@@ -46,7 +46,7 @@ enum EventRemapCases: CaseTheme {
             try uffd.register(area.range, modes: .missing)
             let target = try reserve(2 * area.pageSize.bytes)
             let call = try BackgroundCall { try Remapping.move(area.pages(1..<3), to: target) }
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             try uffd.expectRemap(area.pages(1..<3), to: target.start)
             try call.finish()
             for address in [area.address(0), area.address(3), target.start] {
@@ -67,7 +67,7 @@ enum EventRemapCases: CaseTheme {
             try uffd.register(area.range, modes: .missing)
             let target = try reserve(8 * area.pageSize.bytes)
             let call = try BackgroundCall { try Remapping.move(area.range, to: target) }
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             try uffd.expectRemap(area.range, to: target.start)
             try call.finish()
             let grown = target.part(at: 7 * area.pageSize.bytes, count: area.pageSize.bytes)
@@ -101,7 +101,7 @@ enum EventRemapCases: CaseTheme {
                 do throws(Errno) { _ = try Remapping.moveKeeping(area.range, to: target.start) } catch { return error }
                 return nil
             }
-            try Waiting.until("mremap waits or is refused") { call.isFinished || call.thread.state == "D" }
+            try call.waitEvent(of: uffd)
             if call.isFinished, try call.finish() == .invalidArgument {
                 try context.skip("the kernel has no MREMAP_DONTUNMAP for this memory (Linux 5.13)")
             }

@@ -1,3 +1,4 @@
+import Glibc
 import CUserfaultFD
 import SystemPackage
 import UserfaultFD
@@ -28,7 +29,7 @@ enum EventRemoveCases: CaseTheme {
             let uffd = try UserfaultFD(features: .eventRemove)
             try area.registerFilled(uffd)
             let call = try BackgroundCall { try area.view.advise(.free, area.pages(1..<3)) }
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             try uffd.expectRemove(area.pages(1..<3))
             try call.finish()
             try uffd.expectNoMessage("one madvise makes one event")
@@ -53,7 +54,7 @@ enum EventRemoveCases: CaseTheme {
                 }
                 return nil
             }
-            try Waiting.until("madvise blocks or is refused") { call.isFinished || call.thread.state == "D" }
+            try call.waitEvent(of: uffd)
             if call.isFinished, try call.finish() == .invalidArgument {
                 try context.skip("the kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
             }
@@ -70,9 +71,9 @@ enum EventRemoveCases: CaseTheme {
             try area.registerFilled(uffd)
             try area.view.protect(.read, area.pages(3..<6))
             let call = try BackgroundCall { try area.view.advise(.dontNeed, area.pages(1..<5)) }
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             try uffd.expectRemove(area.pages(1..<3))
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             try uffd.expectRemove(area.pages(3..<5))
             try call.finish()
             try uffd.expectNoMessage("two mappings make two events")
@@ -86,7 +87,7 @@ enum EventRemoveCases: CaseTheme {
             let uffd = try UserfaultFD(features: .eventRemove)
             try uffd.register(area.pages(2..<4), modes: .missing)
             let call = try BackgroundCall { try area.zapView() }
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             try uffd.expectRemove(area.pages(2..<4))
             try call.finish()
             try uffd.expectNoMessage("the rest is not registered")
@@ -131,6 +132,27 @@ enum EventRemoveCases: CaseTheme {
             try expectEqual(errno, nil, "errno of MADV_GUARD_INSTALL")
         },
         SelftestCase(
+            "event-remove-unmapped", on: [.anon, .shmem, .shmemPrivate],
+            "madvise whose memory is unmapped while it waits for its event answers ENOMEM, and drops what is left",
+            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+        ) { context in
+            for (unmapped, right) in [(1..<4, [-ENOMEM]), (2..<4, [-ENOMEM, 0])] {
+                let area = try Area(context, pages: 6)
+                let uffd = try UserfaultFD(features: .eventRemove)
+                try area.registerFilled(uffd)
+                let range = area.pages(1..<4)
+                let call = try BackgroundCall {
+                    cuffd_madvise(UInt64(range.start), range.count, Advice.dontNeed.rawValue)
+                }
+                try call.waitBlocked(on: uffd)
+                try area.view.unmap(area.pages(unmapped))
+                try uffd.expectRemove(range)
+                try expectOne(of: right, call.finish(), "answer of madvise when pages \(unmapped) were unmapped")
+                try area.expectUnmapped(1..<unmapped.lowerBound, "it was dropped")
+                for page in [0, 4, 5] { try area.expectView(page) }
+            }
+        },
+        SelftestCase(
             "event-remove-not-enabled", on: .smallPages,
             "without the feature madvise does not wait, and makes no message",
             requires: [.missingFaults], covers: ["part5.33"]
@@ -151,7 +173,7 @@ enum EventRemoveCases: CaseTheme {
             let uffd = try UserfaultFD(features: .eventRemove)
             try area.registerFilled(uffd)
             let call = try BackgroundCall { try area.zapView() }
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             try uffd.close()
             try call.finish("madvise goes on when nobody can read its event any more")
         },
@@ -166,11 +188,11 @@ enum EventRemoveCases: CaseTheme {
             do throws(UserfaultError) { try area.view.advise(advice, area.pages(1..<3)) } catch { return error.errno }
             return nil
         }
-        try Waiting.until("madvise waits or returns") { call.isFinished || call.thread.state == "D" }
+        try call.waitEvent(of: uffd)
         if call.isFinished, area.memory.isHugetlb, try call.finish() == .invalidArgument {
             try context.skip("the kernel does not drop pages of hugetlbfs so (Linux 5.18)")
         }
-        try call.waitBlocked()
+        try call.waitBlocked(on: uffd)
         for page in 0..<4 { try area.expectView(page, "contents before the event is read") }
         try uffd.expectRemove(area.pages(1..<3))
         try expectEqual(try call.finish(), nil, "errno of madvise")

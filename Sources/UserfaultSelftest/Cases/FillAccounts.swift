@@ -19,7 +19,7 @@ enum FillAccountCases: CaseTheme {
             requires: [.missingFaults, .pageFrames], covers: ["3.4.B", "3.4.E", "part5.9"], body: frames),
         SelftestCase(
             "fill-charge", on: [.anon, .shmem, .shmemPrivate],
-            "the pages that COPY and ZEROPAGE make are charged to the memory control group",
+            "the pages that COPY and ZEROPAGE make are charged to the memory control group for as long as they are",
             requires: [.missingFaults, .memoryGroup], covers: ["part5.42", "3.4.E"], body: charge),
     ]
 
@@ -132,6 +132,20 @@ enum FillAccountCases: CaseTheme {
                 added > trial.area.range.count * 3 / 4,
                 "the group is charged \(trial.area.range.count) bytes for \(call)",
                 seen: "\(added) bytes more")
+            // What a call has made before it is refused goes away again.
+            for page in 0..<pages {
+                try expectEqual(trial.fill(page..<page + 1), .failed(.fileExists), "\(call) repeated")
+            }
+            let afterRefusals = current() - base
+            try expect(
+                afterRefusals < trial.area.range.count * 5 / 4, "\(call) that is refused leaves nothing charged",
+                seen: "\(afterRefusals) bytes more after filling \(trial.area.range.count)")
+            try trial.area.view.unmap(trial.area.range)
+            try trial.area.file?.resize(to: 0)
+            let left = current() - base
+            try expect(
+                left < trial.area.range.count / 4, "what \(call) was charged is given back when its pages are gone",
+                seen: "\(left) bytes more than before")
         }
     }
 }

@@ -23,10 +23,6 @@ enum FillHugeCases: CaseTheme {
             "making a huge page of filled pages does not fill those that are still missing",
             requires: [.missingFaults, .transparentHugePages, .shmemHugePages], limit: .seconds(30),
             covers: ["part5.47"], body: keepsHoles),
-        SelftestCase(
-            "populate-waits", on: .eachKind,
-            "MADV_POPULATE_READ of a missing page waits for it like any kernel access, or fails where that is not guarded",
-            requires: [.missingFaults, .kernelFaults], covers: ["part5.47"], body: populate),
     ]
 
     private static let huge = PageSize.transparentHuge
@@ -155,33 +151,5 @@ enum FillHugeCases: CaseTheme {
         try touch.finish(with: Pattern.byte(page: hole))
         for page in 0..<count { try area.expectView(page) }
         try uffd.expectNoMessage("one page was missing")
-    }
-
-    private static func populate(_ context: CaseContext) throws {
-        let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD(options: .init(faults: .userAndKernelMode))
-        try uffd.register(area.range, modes: .missing)
-        let range = area.pages(1..<2)
-        let call = try BackgroundCall {
-            cuffd_madvise(UInt64(range.start), range.count, Advice.populateRead.rawValue)
-        }
-        if try Self.isRefused(call, uffd) { try context.skip("this kernel has no MADV_POPULATE_READ") }
-        try uffd.expectFault(at: range.start, [])
-        try call.waitBlocked()
-        try area.expectUnmapped(0..<4, "nobody has filled it")
-        let source = try area.source(1..<2)
-        try uffd.raw(.copy, range, source: source.range.start).expectDone(range.count)
-        try expectEqual(call.finish(), 0, "answer of MADV_POPULATE_READ")
-        try area.expectView(1)
-        try area.expectUnmapped(2..<4)
-        try uffd.expectNoMessage("one page was populated")
-    }
-
-    /// Whether a call ends at once with EINVAL, and does not wait.
-    private static func isRefused(_ call: BackgroundCall<CInt>, _ uffd: borrowing UserfaultFD) throws -> Bool {
-        try Waiting.until("the call waits or returns") { try call.isFinished || uffd.status().total > 0 }
-        guard call.isFinished else { return false }
-        try expectEqual(call.finish(), -Errno.invalidArgument.rawValue, "answer of a call that did not wait")
-        return true
     }
 }

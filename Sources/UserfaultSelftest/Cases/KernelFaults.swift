@@ -66,6 +66,27 @@ enum KernelFaultCases: CaseTheme {
             "kernel-faults-short", on: [.anon, .shmem],
             "a system call that meets a missing page on its way, with UFFD_USER_MODE_ONLY, answers what it did before",
             requires: [.missingFaults], covers: ["part5.19"], body: short),
+        SelftestCase(
+            "kernel-faults-forced", on: [.anon, .shmemPrivate],
+            "a write of /proc/PID/mem, which read-only memory takes, is no way around write-protection",
+            requires: [.writeProtectFaults], covers: ["part5.13", "part5.51"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            area.fillView()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.page(1), .protect)
+            try area.view.protect(.read)
+            let force = { (page: Int) in KernelAccess.memoryWrite.perform(area.address(page), count: 8).answer }
+            guard force(2) == 8 else { try context.skip("this kernel does not force writes to read-only memory") }
+            try expectEqual(Touch.load(area.address(2)), .byte(0xEE), "what a forced write has written")
+            let before = try PagemapEntry(of: area.address(1))
+            try expectErrno(Int32(clamping: -force(1)), .ioError, "a forced write to a protected page")
+            try area.expectView(1)
+            try expectEqual(PagemapEntry(of: area.address(1)), before, "the page's entry after the refused write")
+            try uffd.writeProtect(area.page(1), .unprotect)
+            try expectEqual(force(1), 8, "bytes of a forced write once the protection is lifted")
+        },
     ]
 
     /// The byte of page 1's pattern where the accesses are.

@@ -31,7 +31,7 @@ enum MappingChangingCases: CaseTheme {
             let call = try BackgroundCall {
                 try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
             }
-            try Waiting.until("madvise waits") { call.isFinished || call.thread.state == "D" }
+            try call.waitEvent(of: uffd)
             if call.isFinished, area.memory.isHugetlb {
                 try context.skip("the kernel does not drop pages of hugetlbfs")
             }
@@ -43,6 +43,7 @@ enum MappingChangingCases: CaseTheme {
                 try expectEqual(error.errno, .resourceTemporarilyUnavailable, "errno of WRITEPROTECT")
                 try expectEqual(error.reason, .mappingIsChanging, "what the library makes of it")
             }
+            try expectGated(.writeProtect, area, uffd)
             try area.expectProtected([], "after a refusal")
             try uffd.register(area.range, modes: [.missing, .writeProtect])
             try uffd.wake(area.range)
@@ -62,11 +63,12 @@ enum MappingChangingCases: CaseTheme {
             let call = try BackgroundCall {
                 try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
             }
-            try call.waitBlocked()
+            try call.waitBlocked(on: uffd)
             let error = try expectThrows(UserfaultError.self, "RWPROTECT is refused") { () throws(UserfaultError) in
                 try uffd.rwProtect(area.page(0), .protect)
             }
             try expectEqual(error.errno, .resourceTemporarilyUnavailable, "errno of RWPROTECT")
+            try expectGated(.readWriteProtect, area, uffd)
             try uffd.expectRemove(area.page(3))
             try call.finish()
             try uffd.rwProtect(area.page(0), .protect)
@@ -89,7 +91,7 @@ enum MappingChangingCases: CaseTheme {
             for (index, (name, change)) in changes.enumerated() {
                 let source = try area.source(index..<index + 1)
                 let call = try BackgroundCall(name, change)
-                try call.waitBlocked()
+                try call.waitBlocked(on: uffd)
                 try expectGated(uffd.raw(.copy, area.page(index), from: source), context, "COPY during \(name)")
                 // mremap makes two events: the move, and what it leaves.
                 try Waiting.until("\(name) goes on once its events are read") {
@@ -134,6 +136,19 @@ enum MappingChangingCases: CaseTheme {
         },
     ]
 
+    /// Fails unless a call that protects answers EAGAIN also where its argument is wrong, or cannot be read.
+    private static func expectGated(_ call: ProtectCall, _ area: Area, _ uffd: borrowing UserfaultFD) throws {
+        let wrong: [(String, Int32)] = [
+            ("an unaligned start", uffd.raw(call, start: area.address(0) + 1, count: area.pageSize.bytes, mode: 0)),
+            ("an unknown mode", uffd.raw(call, area.page(0), mode: 1 << 40)),
+            ("an argument that cannot be read", uffd.rawIoctl(call.request, UnsafeMutableRawPointer(bitPattern: 8))),
+        ]
+        for (what, errno) in wrong {
+            try expectErrno(
+                errno, .resourceTemporarilyUnavailable, "\(call) with \(what), before anything is looked at")
+        }
+    }
+
     /// Every call, with arguments that are all zero, while a madvise waits for its event to be read.
     private static func gates(_ context: CaseContext, _ calls: [FillCall]) throws {
         let area = try Area(context)
@@ -142,7 +157,7 @@ enum MappingChangingCases: CaseTheme {
         let call = try BackgroundCall {
             try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
         }
-        try Waiting.until("madvise waits") { call.isFinished || call.thread.state == "D" }
+        try call.waitEvent(of: uffd)
         if call.isFinished, area.memory.isHugetlb { try context.skip("the kernel does not drop pages of hugetlbfs") }
         var words: Set<Int64> = []
         for fill in calls {

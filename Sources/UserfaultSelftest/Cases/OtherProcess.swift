@@ -12,46 +12,23 @@ enum OtherProcessCases: CaseTheme {
             "a process that holds another's userfaultfd resolves its faults, from memory of its own",
             requires: [.features(.threadID)], covers: ["part5.29", "part5.37"], body: manager),
         SelftestCase(
-            "process-exited", "when the process has exited, each call says so and the descriptor is silent",
-            covers: ["part5.31", "part5.36"]
-        ) { context in
-            let target = try Target(then: [])
-            try target.child.resume()
-            try target.child.finish()
-            try expectGone(target.uffd, target.page(1))
-        },
-        SelftestCase(
-            "process-replaced", "when the process has become another program, each call says so",
-            requires: [.file("/bin/sleep")], covers: ["part5.36"]
-        ) { context in
-            let target = try Target(then: [.exec])
-            try target.child.resume()
-            // WAKE works on nothing at all; only filling tells that the memory is gone.
-            try Waiting.until("the other program has taken the place of the memory") {
-                target.uffd.raw(.zeropage, target.page(0)).errno == ESRCH
-                    || target.uffd.raw(.zeropage, target.page(1)).errno == ESRCH
-            }
-            try expectGone(target.uffd, target.page(1))
-            try target.child.kill()
-        },
-        SelftestCase(
             "process-killed", "a process that waits for a fault can be killed, and takes its message along",
             covers: ["part5.46"]
         ) { _ in
-            let target = try Target { [.load($0.start)] }
+            let target = try TargetProcess { [.load($0.start)] }
             try target.child.resume()
             try target.uffd.waitBlocked(1)
             try expectEqual(kill(target.child.processID, SIGKILL), 0, "answer of kill")
             try waitKilled(target.child, by: SIGKILL)
             try target.uffd.expectWaiters(pending: 0, total: 0, "after the process was killed")
             try target.uffd.expectNoMessage("nobody waits any more")
-            try expectGone(target.uffd, target.page(1))
+            try target.uffd.expectProcessGone(target.page(1))
         },
         SelftestCase(
             "process-stopped", "a process that is stopped while it waits for a fault goes on after SIGCONT",
             covers: ["part5.46"]
         ) { _ in
-            let target = try Target { [.load($0.start)] }
+            let target = try TargetProcess { [.load($0.start)] }
             try target.child.resume()
             try target.uffd.expectFault(at: target.page(0).start, [])
             let state = { ProcFile.text("/proc/\(target.child.processID)/stat")?.split(separator: ") ").last?.first }
@@ -90,7 +67,7 @@ enum OtherProcessCases: CaseTheme {
         ) { context in
             if geteuid() != 0 { try Privilege.enterUserNamespace() }
             try Privilege.enterProcessNamespace()
-            let target = try Target(features: .threadID) { [.load($0.start)] }
+            let target = try TargetProcess(features: .threadID) { [.load($0.start)] }
             try target.child.resume()
             try target.uffd.expectFault(at: target.page(0).start, [], thread: 1)
             try target.uffd.zeropage(target.page(0))
@@ -136,7 +113,7 @@ enum OtherProcessCases: CaseTheme {
             ], covers: ["part5.52"]
         ) { context in
             _ = try context.mountPrivateTmpfs(options: "size=256m")
-            let target = try Target(kernelFaults: true, then: [.abort])
+            let target = try TargetProcess(kernelFaults: true, then: [.abort])
             try target.child.resume()
             let status = try waitKilled(target.child, by: SIGABRT)
             context.record(status & 0x80 != 0 ? "a core was dumped" : "no core was dumped")
@@ -144,36 +121,8 @@ enum OtherProcessCases: CaseTheme {
         },
     ]
 
-    /// A child whose two pages of memory are guarded by a userfaultfd of its own, which this process has too.
-    private final class Target {
-        let uffd: UserfaultFD
-        let child: Child
-        let memory: AddressRange
-
-        convenience init(kernelFaults: Bool = false, then steps: [Child.Step]) throws {
-            try self.init(kernelFaults: kernelFaults) { _ in steps }
-        }
-
-        init(
-            features: UserfaultFD.Features = [], kernelFaults: Bool = false, then steps: (AddressRange) -> [Child.Step]
-        ) throws {
-            memory = try Mapping(anonymous: 2 * PageSize.base.bytes).release()
-            child = try Child(
-                [.guardMemory(memory, features: features, kernelFaults: kernelFaults), .pause] + steps(memory),
-                sharesDescriptors: true)
-            try child.waitPaused()
-            let answer = child.result(0) ?? -1
-            try expect(answer >= 0, "the child has a userfaultfd", seen: "errno \(-answer)")
-            uffd = try UserfaultFD(adopting: Int32(answer))
-        }
-
-        func page(_ index: Int) -> AddressRange {
-            memory.part(at: index * PageSize.base.bytes, count: PageSize.base.bytes)
-        }
-    }
-
     private static func manager(_ context: CaseContext) throws {
-        let target = try Target(features: .threadID) { [.load($0.start + 8), .load($0.start + 4096), .pause] }
+        let target = try TargetProcess(features: .threadID) { [.load($0.start + 8), .load($0.start + 4096), .pause] }
         let source = try Mapping(anonymous: PageSize.base.bytes).release()
         Pattern.write(seed: 9, page: 0, at: source.start, count: source.count)
         try target.child.resume()
@@ -198,38 +147,6 @@ enum OtherProcessCases: CaseTheme {
         try target.child.resume()
         let byte = Int64(UInt8(truncatingIfNeeded: Pattern.word(seed: 9, page: 0, index: 1)))
         try expectEqual(Array(target.child.finish()[2..<4]), [byte, 0], "what the child read")
-    }
-
-    private static func expectGone(_ uffd: borrowing UserfaultFD, _ page: AddressRange) throws {
-        let features = uffd.supportedFeatures
-        let source = try Mapping(anonymous: PageSize.base.bytes).release()
-        for call in [FillCall.copy, .zeropage, .continue, .poison] where features.isSuperset(of: call.features) {
-            try expectEqual(
-                uffd.raw(call, page, source: source.start), .refused(.noSuchProcess),
-                "\(call.rawValue) of a process gone")
-        }
-        if features.contains(.move) {
-            try expectEqual(
-                uffd.raw(.move, page, source: source.start), .refused(.invalidArgument), "MOVE from another process")
-        }
-        var protection = cuffd_writeprotect(
-            range: cuffd_range(start: UInt64(page.start), len: UInt64(page.count)), mode: 1)
-        if features.contains(.writeProtect) {
-            try expectErrno(
-                uffd.rawIoctl(CUFFD_IOC_WRITEPROTECT, &protection), .noSuchProcess, "WRITEPROTECT of a process gone")
-        }
-        if features.contains(.readWriteProtect) {
-            try expectErrno(
-                uffd.rawIoctl(CUFFD_IOC_RWPROTECT, &protection), .noSuchProcess, "RWPROTECT of a process gone")
-            var modes = cuffd_set_mode(enable: 0, disable: 0)
-            try expectErrno(uffd.rawIoctl(CUFFD_IOC_SET_MODE, &modes), .noSuchProcess, "SET_MODE of a process gone")
-        }
-        try expectEqual(uffd.rawRegister(page, .missing), .refused(.noMemory), "REGISTER of a process gone")
-        try expectErrno(
-            uffd.rawUnregister(start: page.start, count: UInt(page.count)), .noMemory, "UNREGISTER of a process gone")
-        try expectErrno(uffd.rawWake(start: page.start, count: UInt(page.count)), nil, "WAKE of a process gone")
-        try expectEqual(uffd.rawPoll(), 0, "poll of a process gone")
-        try expectErrno(uffd.rawRead(32).errno, .resourceTemporarilyUnavailable, "read of a process gone")
     }
 
     /// Waits for a child's end, which a signal must have brought about; answers the wait status.

@@ -95,6 +95,16 @@ enum WriteProtectAsyncCases: CaseTheme {
             try expectEqual(
                 try scan.scan(middle, for: look).regions.map(\.range),
                 [AddressRange(start: middle.start, count: PageSize.base.bytes)], "written after one write")
+            // Empty pages beside one that is there, in each way in which protecting may be asked for.
+            let exactly = PagemapScan.Query(all: .written, reported: [.written, .present], writeProtectsMatches: true)
+            for (index, (query, limit)) in [(.takeWritten, 8), (.takeWritten, 0), (exactly, 8)].enumerated() {
+                let part = area.pages(20 * index..<20 * index + 10)
+                _ = Touch.store(part.start, 1)
+                _ = try scan.scan(part, for: query, regionLimit: limit)
+                try expect(
+                    PagemapEntry.entries(of: part).allSatisfy(\.isProtected),
+                    "a page and the empty ones beside it are protected by a scan for \(query), \(limit) regions")
+            }
             try uffd.expectNoMessage("asynchronous faults make none")
         },
         SelftestCase(

@@ -79,6 +79,27 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             try area.expectProtected([], "after unprotecting")
         },
         SelftestCase(
+            "wp-marker-mprotect", on: .all,
+            "the protection of pages that are not there outlasts mprotect to read-only, to nothing and back",
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
+            try uffd.register(area.range, modes: .writeProtect)
+            // A page beside them, so that there is a page table, whatever the kernel skips where there is none.
+            try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write before")
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            for protection in [MemoryProtection.read, .none, .readWrite] {
+                try area.view.protect(protection)
+                try area.expectProtected([1, 2], "after mprotect to \(protection)")
+            }
+            let touch = try Touch.write(area.address(2), 0xEE)
+            try uffd.expectFault(at: area.address(2), [.write, .writeProtect])
+            try uffd.writeProtect(area.page(2), .unprotect)
+            try touch.finish(with: 0xEE)
+            try area.expectProtected([1], "after the write is let go")
+        },
+        SelftestCase(
             "wp-marker-missing", on: .all,
             "where missing faults are registered too, a write to a protected hole is first a missing fault, then WP",
             requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"],

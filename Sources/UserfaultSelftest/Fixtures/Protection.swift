@@ -96,15 +96,6 @@ extension Area {
         }
     }
 
-    /// Whether any of these pages of the file is in memory.
-    package func isResident(_ pages: Range<Int>) throws -> Bool {
-        let part = AddressRange(
-            start: try aliasAddress(pages.lowerBound), count: pages.count * pageSize.bytes)
-        var vector = [UInt8](repeating: 0, count: part.count / PageSize.base.bytes)
-        try expectEqual(cuffd_mincore(UInt64(part.start), part.count, &vector), 0, "answer of mincore")
-        return vector.contains { $0 & 1 == 1 }
-    }
-
     /// How much of the file is swapped out, in bytes.
     ///
     /// What the swap cache still holds counts too.

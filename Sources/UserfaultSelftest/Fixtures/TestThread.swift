@@ -71,6 +71,15 @@ package final class TestThread: Sendable {
         try Waiting.until("the thread sleeps", file: file, line: line) { isAsleep }
     }
 
+    /// Whether the thread is asleep in the kernel, each time of several that it is looked at.
+    package var isAsleepForAWhile: Bool {
+        (0..<12).allSatisfy { _ in
+            _ = cuffd_sched_yield()
+            let state = state
+            return state == "S" || state == "D"
+        }
+    }
+
     /// Fails if the thread is not asleep, or has gone on: what it must not do yet.
     ///
     /// Looked at several times with other threads running in between, since a wake-up takes a moment to show.
