@@ -121,8 +121,12 @@ enum EventsCases: CaseTheme {
                 try uffd.writeProtect(page, .unprotect)
                 return true
             }
-            // From before a move nobody waits there any more; unregistering woke those who came after the removal.
-            guard let base, AddressRange(start: base, count: area.range.count).contains(page) else { return false }
+            // From before a move nobody waits there any more. Unregistering wakes those who came after the removal, but
+            // may miss who comes at the very moment.
+            guard let base, AddressRange(start: base, count: area.range.count).contains(page) else {
+                try uffd.wake(page)
+                return false
+            }
             let mode = isProtected ? UserfaultFD.CopyOptions.writeProtect.rawValue : 0
             let answer = uffd.raw(.copy, page, source: contents.range.start + (page.start - base), mode: mode)
             switch answer {

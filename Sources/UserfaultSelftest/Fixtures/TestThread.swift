@@ -75,8 +75,7 @@ package final class TestThread: Sendable {
     package var isAsleepForAWhile: Bool {
         (0..<12).allSatisfy { _ in
             _ = cuffd_sched_yield()
-            let state = state
-            return state == "S" || state == "D"
+            return isAsleep
         }
     }
 
