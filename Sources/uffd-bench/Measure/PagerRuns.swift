@@ -22,21 +22,21 @@ struct FileSource: PageSource {
 /// Runs work while a pager serves its faults.
 enum PagerRun {
     static func serving<Result>(
-        _ request: HandlerRequest, handlers: Int = 1, shards: Int = 1, readAhead: RegionOptions.ReadAhead = .none,
-        _ work: () throws -> Result
+        _ request: HandlerRequest, handlers: Int = 1, shards: Int = 1, regions: Int = 1,
+        readAhead: RegionOptions.ReadAhead = .none, _ work: () throws -> Result
     ) throws -> Result {
         switch request.call {
         case .copy:
-            try run(MemorySource(base: request.source), request, handlers, shards, readAhead, work)
+            try run(MemorySource(base: request.source), request, handlers, shards, regions, readAhead, work)
         case .continue:
-            try run(FileSource(), request, handlers, shards, readAhead, work)
+            try run(FileSource(), request, handlers, shards, regions, readAhead, work)
         case .zeropage, .unprotect:
-            try run(ZeroSource(), request, handlers, shards, readAhead, work)
+            try run(ZeroSource(), request, handlers, shards, regions, readAhead, work)
         }
     }
 
     private static func run<Source: PageSource, Result>(
-        _ source: Source, _ request: HandlerRequest, _ handlers: Int, _ shards: Int,
+        _ source: Source, _ request: HandlerRequest, _ handlers: Int, _ shards: Int, _ regions: Int,
         _ readAhead: RegionOptions.ReadAhead, _ work: () throws -> Result
     ) throws -> Result {
         let waiting: PagerConfiguration.Waiting =
@@ -51,7 +51,11 @@ enum PagerRun {
             processors: request.processor.map { [$0] } ?? [])
         let uffd = try UserfaultFD(options: .init(nonBlocking: request.waiting != .block))
         let pager = try Pager(uffd, source: source, configuration: configuration)
-        try pager.add(request.range, options: RegionOptions(pageSize: request.pageSize, readAhead: readAhead))
+        let options = RegionOptions(pageSize: request.pageSize, readAhead: readAhead)
+        let part = request.range.count / regions
+        for offset in stride(from: 0, to: regions * part, by: part) {
+            try pager.add(request.range.part(at: offset, count: part), offset: offset, options: options)
+        }
         try pager.start()
         defer { try? pager.stop(.populate) }
         return try work()

@@ -57,14 +57,16 @@ enum FaultScenarios {
                 return Sample(nanoseconds: Double(time) / Double(pages), latencies: latencies)
             }
             let modes: UserfaultFD.RegisterModes = call == .continue ? .minor : .missing
-            func handled(by language: Handlers.Language) throws -> Sample {
+            func handled(by language: Handlers.Language, _ waiting: HandlerRequest.Waiting? = nil) throws -> Sample {
+                var request = request
+                if let waiting { request.waiting = waiting }
                 try memory.empty()
                 let handlers = try Handlers(language, [request], modes: modes)
                 let sample = touch()
                 try handlers.stop()
                 return sample
             }
-            return [
+            var variants = [
                 Variant("c") { try handled(by: .c) },
                 Variant("swift") { try handled(by: .swift) },
                 Variant("pager") {
@@ -72,6 +74,9 @@ enum FaultScenarios {
                     return try PagerRun.serving(request) { touch() }
                 },
             ]
+            // What most programs do: poll, and read.
+            if waiting == .adaptive { variants.append(Variant("(c that polls)") { try handled(by: .c, .poll) }) }
+            return variants
         }
     }
 

@@ -3,13 +3,43 @@ import CUserfaultFD
 import UserfaultFD
 
 /// `scale/THREADSxHANDLERS`: many threads fault at once, on one descriptor or on one for each handler.
+///
+/// `scale/regions/COUNT`: the same memory, as so many regions of a pager.
 enum ScaleScenarios {
     static var all: [Scenario] {
         var scenarios: [Scenario] = []
         for threads in [1, 2, 4, 8] {
             for handlers in [1, 2] { scenarios.append(scenario(threads, handlers)) }
         }
-        return scenarios
+        return scenarios + [1, 16, 256].map(regions)
+    }
+
+    private static func regions(_ count: Int) -> Scenario {
+        Scenario("scale/regions/\(count)", .fault) { settings in
+            let pages = settings.count(4096, quick: 1024)
+            let memory = try Memory(.anonymous, pages: pages)
+            let request = HandlerRequest(
+                waiting: .poll, call: .copy, range: memory.view.range, source: memory.source.range.start,
+                processor: Processor.all.first)
+            func touch() -> Sample {
+                Processor.pin(Processor.all.first)
+                defer { Processor.pin(nil) }
+                return Sample(nanoseconds: Double(Touchers.touch(memory, threads: 1)) / Double(pages))
+            }
+            return [
+                Variant("c") {
+                    try memory.empty()
+                    let running = try Handlers(.c, [request], modes: .missing)
+                    let sample = touch()
+                    try running.stop()
+                    return sample
+                },
+                Variant("pager") {
+                    try memory.empty()
+                    return try PagerRun.serving(request, regions: count) { touch() }
+                },
+            ]
+        }
     }
 
     private static func scenario(_ threads: Int, _ handlers: Int) -> Scenario {
