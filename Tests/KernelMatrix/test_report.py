@@ -70,6 +70,14 @@ class Report(unittest.TestCase):
         self.guest("user", ("copy", "anon", "skip", "another"))
         self.assertIn("user: copy on anon: skip: this kernel has no x -> skip: another", self.check()[1])
 
+    def test_chance_is_no_change(self):
+        self.check(accept=True)
+        self.guest("root", ("copy", "anon", "skip", "this time nothing was swapped"), ("copy", "shmem", "pass", None),
+                   ("api", None, "pass", None))
+        code, output = self.check()
+        self.assertEqual(code, 0)
+        self.assertIn("root 1 not this time, 2 pass", output)
+
     def test_failures_are_never_accepted(self):
         self.guest("root", ("copy", "anon", "fail", "wrong byte"))
         code, output = self.check(accept=True)

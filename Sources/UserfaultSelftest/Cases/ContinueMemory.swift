@@ -209,7 +209,7 @@ extension Area {
             }
         } catch let failure as CaseFailure {
             if isProven { throw failure }
-            throw CaseSkip("MADV_PAGEOUT did not swap the pages out")
+            throw CaseSkip("this time MADV_PAGEOUT did not swap the pages out")
         }
     }
 }
