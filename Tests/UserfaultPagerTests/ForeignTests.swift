@@ -14,11 +14,14 @@ struct Client: ~Copyable {
     let range: AddressRange
     private let socket: CInt
 
-    /// The child exits with the number of pages that do not hold what ``NumberedSource`` says.
-    static func start(_ mapping: borrowing Mapping) throws -> Client {
+    /// The child exits with the number of pages that do not hold what ``NumberedSource`` says, or becomes another
+    /// program.
+    static func start(_ mapping: borrowing Mapping, thenExecutes: Bool = false) throws -> Client {
         var sockets: [CInt] = [-1, -1]
         try #require(cuffd_socketpair(&sockets) == 0)
         let range = mapping.range
+        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("/bin/sleep"), strdup("600"), nil]
+        defer { for argument in arguments { free(argument) } }
         let pid = fork()
         if pid == 0 {
             var supported: UInt64 = 0
@@ -32,6 +35,7 @@ struct Client: ~Copyable {
             var wrong: CInt = 0
             for offset in stride(from: 0, to: range.count, by: 4096)
             where range.loadWord(offset) != NumberedSource.word(offset) { wrong += 1 }
+            if thenExecutes, wrong == 0 { execv("/bin/sleep", &arguments) }
             _exit(min(wrong, 99))
         }
         _ = cuffd_close(sockets[1])
@@ -111,6 +115,50 @@ struct ForeignTests {
         #expect(reports.waitFor(.ownerGone))
         try pager.stop(.poison)
         #expect(pager.statistics.failures == 0)
+    }
+
+    @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
+    func aClientThatExecutesAnotherProgramEndsThePagerQuietly(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let client = try Client.start(mapping, thenExecutes: true)
+        let reports = Reports()
+        let pager = try Pager(
+            try client.receive(), source: NumberedSource(), owner: try #require(Owner.process(id: client.pid)),
+            configuration: PagerConfiguration(
+                service: service, watchdogInterval: .milliseconds(10), report: { reports.add($0) }))
+        try pager.add(mapping.range)
+        try pager.start()
+        client.go()
+        #expect(reports.waitFor(.ownerGone))
+        #expect(kill(client.pid, 0) == 0)
+        try pager.stop(.poison)
+        #expect(pager.statistics.failures == 0)
+        kill(client.pid, SIGKILL)
+        #expect(client.wait() == -Int(SIGKILL))
+    }
+
+    /// Pages are charged to the client, whose limit is the one that is hit.
+    @Test(
+        .enabled("the kernel has no memory cgroup for us") { MemoryGroup.isPossible }, arguments: [true, false])
+    func aClientAtItsMemoryLimitNeverReadsZeros(isKilledByKernel: Bool) throws {
+        guard let group = MemoryGroup(limit: 8 << 20), isKilledByKernel || group.disableKiller() else { return }
+        let mapping = try Mapping(anonymous: 32 << 20)
+        let client = try Client.start(mapping)
+        let isAdded = group.add(client.pid)
+        #expect(isAdded)
+        let reports = Reports()
+        let pager = try Pager(
+            try client.receive(), source: NumberedSource(), owner: try #require(Owner.process(id: client.pid)),
+            configuration: PagerConfiguration(watchdogInterval: .milliseconds(10), report: { reports.add($0) }))
+        try pager.add(
+            mapping.range, options: RegionOptions(failure: FailurePolicy(retries: 1, backOff: .microseconds(100))))
+        try pager.start()
+        client.go()
+        // The kernel kills the client, or refuses the page, which is poisoned then.
+        #expect(client.wait() == -Int(isKilledByKernel ? SIGKILL : SIGBUS))
+        #expect(reports.waitFor(.ownerGone))
+        try pager.stop(.poison)
+        if !isKilledByKernel { #expect(pager.statistics.failures > 0) }
     }
 
     @Test

@@ -1,4 +1,5 @@
 import CUserfaultFD
+import Glibc
 import SystemPackage
 import Testing
 import UserfaultFD
@@ -46,6 +47,24 @@ struct SourceTests {
             try Mapping(anonymous: 32 * 4096)
         }
         #expect(found == Self.expected)
+    }
+
+    /// Files of sysfs have a size, and answer a page at a time however much is asked for.
+    @Test(.enabled("the kernel has no /sys/kernel/btf/vmlinux") { access("/sys/kernel/btf/vmlinux", R_OK) == 0 })
+    func aFileThatIsReadInPartsIsReadOn() throws {
+        let descriptor = open("/sys/kernel/btf/vmlinux", O_RDONLY)
+        let pages = Array(0..<32)
+        let expected = pages.map { page -> UInt64 in
+            var word: UInt64 = 0
+            return pread(descriptor, &word, 8, off_t(page * 4096)) == 8 ? word : 0
+        }
+        var most = [UInt8](repeating: 0, count: 16 * 4096)
+        try #require(pread(descriptor, &most, most.count, 0) < most.count)
+        let options = RegionOptions(readAhead: .adaptive(maximumPages: 16))
+        let found = try words(of: FileSource(adopting: descriptor), at: pages, count: 32, options: options) {
+            try Mapping(anonymous: 32 * 4096)
+        }
+        #expect(found == expected)
     }
 
     @Test

@@ -31,7 +31,7 @@ extension PagerCore where Source: ~Copyable {
                 watchdog.ownerDescriptor = -1
                 for memory in memories { noteEnd(of: memory) }
             }
-            probeChildren()
+            probeEnds()
             expireLoads(with: watchdog.bench)
             reportStuck()
             lookForUnread(&watchdog)
@@ -41,7 +41,11 @@ extension PagerCore where Source: ~Copyable {
         deliverReports()
     }
 
-    private func probeChildren() {
+    /// Looks for memory that is gone: a process that executes another program has ended for us, and lives on.
+    private func probeEnds() {
+        if !owner.isCurrent {
+            for memory in memories where !memory.hasEnded && memory.probeEnd() { noteEnd(of: memory) }
+        }
         for child in children where child.beginUse() {
             if child.probeEnd() { noteEnd(of: child) }
             child.endUse()
