@@ -22,6 +22,8 @@ struct MemoryGroup: ~Copyable {
             rmdir(path)
             return nil
         }
+        // Where the host can swap, that is limited as well.
+        _ = isFirstVersion ? write("\(limit)", to: "memory.memsw.limit_in_bytes") : write("0", to: "memory.swap.max")
     }
 
     deinit {
