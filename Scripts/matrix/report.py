@@ -18,11 +18,11 @@ CHANCE = "this time "
 
 
 class Outcome:
-    """What one result came to: "pass", "skip" or "fail", and why."""
+    """What one result came to: "pass", "skip" or "fail", and why; "bug" is a failure that the kernel is known for."""
 
     def __init__(self, outcome, reason=""):
         self.outcome = outcome
-        self.reason = reason if outcome == "skip" else ""
+        self.reason = reason if outcome in ("skip", "bug") else ""
         self.text = f"{outcome}: {reason}" if reason else outcome
 
     def __eq__(self, other):
@@ -71,7 +71,7 @@ def save_expected(path, release, results):
     for who in WHO:
         groups = document[who] = {}
         for (case, memory), outcome in results[who].items():
-            cases = groups.setdefault(outcome.text if outcome.outcome == "skip" else outcome.outcome, {})
+            cases = groups.setdefault(outcome.text if outcome.reason else outcome.outcome, {})
             cases[case] = f"{cases[case]} {memory}" if case in cases else memory
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -87,6 +87,14 @@ def load_results(directory, who):
         death = (directory / f"{who}.death").read_text().strip()
         code = directory / f"{who}.exit"
         return None, death or (f"exit {code.read_text().strip()}" if code.exists() else "not reached")
+
+
+def known_bugs(path, series):
+    """{case: what is wrong with it} for the bugs that the newest kernel of a series has."""
+    if not path.exists():
+        return {}
+    bugs = json.loads(path.read_text())
+    return {case: bug["what"] for bug in bugs if series in bug["series"] for case in bug["cases"]}
 
 
 def write_junit(path, series, parts):
@@ -117,6 +125,7 @@ def check(directory, series, expected_path, accept):
 
     seen = {who: {} for who in WHO}
     problems, summary = [], []
+    bugs = known_bugs(expected_path.parent.parent / "known-bugs.json", series)
     expected, document = load_expected(expected_path)
     if not document and not accept:
         problems.append("nothing is expected yet: review the outcomes, then --accept")
@@ -127,6 +136,9 @@ def check(directory, series, expected_path, accept):
         chance = 0
         for result in results:
             reason = (result["reason"] or "").replace(release, "this kernel")
+            if result["outcome"] == "fail" and result["case"] in bugs:
+                seen[who][identity(result)] = Outcome("bug", bugs[result["case"]])
+                continue
             by_chance = result["outcome"] == "skip" and reason.startswith(CHANCE)
             chance += by_chance
             seen[who][identity(result)] = Outcome("pass") if by_chance else Outcome(result["outcome"], reason)

@@ -5,7 +5,7 @@ from pathlib import Path
 from report import WHO, load_expected
 
 MEMORIES = ("anon", "shmem", "shmem-private", "tmpfs", "tmpfs-private", "hugetlb", "hugetlb-private")
-COLOURS = {"pass": (0.30, 0.66, 0.40), "skip": (0.87, 0.87, 0.87), "fail": (0.80, 0.20, 0.20)}
+COLOURS = {"pass": (0.30, 0.66, 0.40), "skip": (0.87, 0.87, 0.87), "bug": (0.80, 0.20, 0.20)}
 ABSENT = (1.0, 1.0, 1.0)
 TITLES = {"root": "As root", "user": "As an ordinary user", "unit": "Unit tests of the library"}
 
@@ -32,7 +32,7 @@ def cell(expected, case):
     outcomes = [o.outcome for (name, _), o in expected.items() if name == case]
     if not outcomes:
         return ""
-    if "fail" in outcomes:
+    if "bug" in outcomes:
         return "✗"
     passed = outcomes.count("pass")
     if passed == len(outcomes):
@@ -48,7 +48,8 @@ def table_rows(matrix, who):
     totals = []
     for expected, _ in matrix.values():
         outcomes = [o.outcome for o in expected[who].values()]
-        totals.append(f"{outcomes.count('pass')} ✓, {outcomes.count('skip')} –")
+        bugs = f", {outcomes.count('bug')} ✗" if "bug" in outcomes else ""
+        totals.append(f"{outcomes.count('pass')} ✓, {outcomes.count('skip')} –{bugs}")
     yield "| **results** | " + " | ".join(totals) + " |"
 
 
@@ -58,7 +59,7 @@ def reason_rows(matrix, who):
         for (case, _), outcome in expected[who].items():
             if outcome.outcome != "pass":
                 reasons.setdefault(outcome.text, {}).setdefault(case, {})[series] = None
-    yield "| not run, because | cases | on |"
+    yield "| not run (–), or failed (✗), because | cases | on |"
     yield "|---|---|---|"
     for reason, cases in sorted(reasons.items()):
         series = sorted({s for per_case in cases.values() for s in per_case}, key=series_key)
@@ -73,13 +74,14 @@ def markdown(matrix):
     yield ""
     yield "The whole selftest on each kernel series, in a virtual machine with Debian's cloud kernel:"
     yield "`Scripts/kernel-matrix.sh run` repeats it and fails on any outcome that is not in this table."
-    yield "✓: passed on every memory type; ✓ n/m: passed on n of m, the others not run; –: not run, with the reason below."
+    yield "✓: passed on every memory type; ✓ n/m: passed on n of m, the others not run; –: not run, with the reason below;"
+    yield "✗: failed, because of a bug that this kernel is known to have (`Tests/KernelMatrix/known-bugs.json`)."
     yield "The library's unit tests run there too, a row for each suite."
     yield "[Kernel behaviour by version](kernel-behaviour.md) says in which answers the kernels differ."
     yield ""
     yield "- One kernel: `Scripts/kernel-matrix.sh run 6.12`; JSON, JUnit and logs are left in `.build-matrix/6.12`."
     yield "- After a change that should change outcomes: `Scripts/kernel-matrix.sh run --accept`, a look at the difference"
-    yield "  in git, then `Scripts/kernel-matrix.sh table`. A failure is never accepted."
+    yield "  in git, then `Scripts/kernel-matrix.sh table`. Of failures only those are accepted that a known bug explains."
     yield "- One program on one kernel: `Scripts/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`."
     yield "- The kernels come from the Debian mirror that the host's apt uses, into `~/.cache/swift-userfaultfd/kernels`"
     yield "  (or `UFFD_KERNEL_CACHE`); `Scripts/kernel-matrix.sh fetch` looks for newer ones."
@@ -128,7 +130,7 @@ def draw(matrix, path):
     axes.hlines(range(len(cases)), 0, width * len(matrix), colors="white", linewidth=1)
     axes.vlines(range(width * len(matrix)), 0, len(cases), colors="white", linewidth=0.3)
     axes.vlines([width * i for i in range(1, len(matrix))], 0, len(cases), colors="black", linewidth=0.8)
-    legend = [Patch(color=colour, label={"pass": "passed", "skip": "not run", "fail": "failed"}[name])
+    legend = [Patch(color=colour, label={"pass": "passed", "skip": "not run", "bug": "a known bug of the kernel"}[name])
               for name, colour in COLOURS.items()]
     figure.legend(handles=legend, loc="lower left", ncols=3, frameon=False, fontsize=8)
     figure.text(0.99, 0.008, "squares, left to right: " + ", ".join(MEMORIES), ha="right", fontsize=7)

@@ -85,6 +85,21 @@ class Report(unittest.TestCase):
         self.assertIn("root: copy on anon: nothing -> fail: wrong byte", output)
         self.assertFalse(self.expected.exists())
 
+    def test_a_known_bug_is_expected_where_it_is(self):
+        bugs = self.expected.parent.parent / "known-bugs.json"
+        bugs.write_text(json.dumps([{"what": "a lost byte", "cases": ["copy"], "series": ["6.1"]}]))
+        self.guest("root", ("copy", "anon", "fail", "wrong byte"), ("api", None, "pass", None))
+        self.assertEqual(self.check(accept=True)[0], 0)
+        self.assertEqual(json.loads(self.expected.read_text())["root"]["bug: a lost byte"], {"copy": "anon"})
+        self.assertEqual(self.check()[0], 0)
+        page = "\n".join(table.markdown(table.load_all(self.expected.parent)))
+        self.assertIn("| `copy` | ✗ |", page)
+        self.guest("root", ("copy", "anon", "pass", None), ("api", None, "pass", None))
+        self.assertIn("root: copy on anon: bug: a lost byte -> pass", self.check()[1])
+        bugs.write_text(json.dumps([{"what": "a lost byte", "cases": ["copy"], "series": ["6.2"]}]))
+        self.guest("root", ("copy", "anon", "fail", "wrong byte"), ("api", None, "pass", None))
+        self.assertEqual(self.check(accept=True)[0], 1)
+
     def test_a_dead_guest_is_a_result(self):
         self.check(accept=True)
         (self.results / "user.json").unlink()
