@@ -47,6 +47,7 @@ enum MoveBusyCases: CaseTheme {
                     uffd.raw(.move, part, source: from), .failed(.resourceBusy),
                     "MOVE of \(part.count) bytes of a huge page that a child shares")
             }
+            try expectEqual(source.hugeBytes(), source.range.count, "bytes of the source in huge pages, left whole")
             try expect(
                 try PagemapEntry.entries(of: destination.range).allSatisfy { !$0.isPresent }, "nothing is moved")
             try child.resume()

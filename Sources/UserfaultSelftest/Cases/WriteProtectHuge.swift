@@ -35,6 +35,8 @@ enum WriteProtectHugeCases: CaseTheme {
                 let touch = try Touch.write(area.address(page) + 9, 0xEE)
                 try uffd.expectFault(at: area.address(page), [.write, .writeProtect])
                 try touch.thread.waitAsleep()
+                try touch.thread.expectStillAsleep("page \(page) is protected")
+                try uffd.expectNoMessage("one write makes one message")
                 try area.expectView(page, "while the write waits")
                 try uffd.writeProtect(area.page(page), .unprotect)
                 try touch.finish(with: 0xEE)
