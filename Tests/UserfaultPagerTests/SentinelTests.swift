@@ -1,5 +1,6 @@
 import CUserfaultFD
 import Glibc
+import Synchronization
 import Testing
 import UserfaultFD
 
@@ -28,15 +29,40 @@ struct SentinelTests {
         let pager = try Pager(
             UserfaultFD(), source: ZeroSource(), configuration: PagerConfiguration(waiting: .block))
         let core = pager.core
-        let watchdog = Toucher {
-            guard let bench = try? Workbench(core.makeRecord()) else { return }
-            var watchdog = Watchdog(bench: bench, ownerDescriptor: -1)
-            core.takeOver(core.memories[0], &watchdog)
-        }
+        let watchdog = Toucher { takeOver(core) }
         #expect(watchdog.join())
         // It blocks again for the handlers.
         #expect(cuffd_status_flags(core.memories[0].rawDescriptor) & CInt(O_NONBLOCK) == 0)
         try pager.stop(.populate)
+    }
+
+    /// Handlers that get no processor for long are no deadlock: their faults are still theirs.
+    @Test(arguments: [UserfaultFD.Features(), .threadID])
+    func faultsThatNobodyTakesInTimeAreServedLater(features: UserfaultFD.Features) throws {
+        let mapping = try Mapping(anonymous: 4096)
+        let reports = Reports()
+        let pager = try Pager(
+            UserfaultFD(features: features), source: NumberedSource(),
+            configuration: PagerConfiguration(report: { reports.add($0) }))
+        try pager.add(mapping.range)
+        let range = mapping.range
+        let word = Shared(Mutex<UInt64?>(nil))
+        let toucher = Toucher { word.value.withLock { $0 = range.loadWord(0) } }
+        #expect(awaitPending(1, of: pager.core.memories[0]))
+        takeOver(pager.core)
+        #expect(reports.all == [])
+        try pager.start()
+        #expect(toucher.join())
+        #expect(word.value.withLock { $0 } == NumberedSource.word(0))
+        try pager.stop(.poison)
+    }
+
+    /// Does once what the watchdog does where nobody takes faults.
+    private func takeOver<Source>(_ core: PagerCore<Source>) {
+        guard let bench = try? Workbench(core.makeRecord()) else { return }
+        var watchdog = Watchdog(bench: bench, ownerDescriptor: -1)
+        core.takeOver(core.memories[0], &watchdog)
+        core.deliverReports()
     }
 
     private func awaitPending(_ count: Int, of memory: ServedMemory) -> Bool {

@@ -107,7 +107,10 @@ extension PagerCore where Source: ~Copyable {
     /// Whether a thread of the pager waits for the pager: reported, and left for the watchdog to end.
     @inline(never)
     func isSelfDeadlock(_ fault: PageFault) -> Bool {
-        guard owner.isCurrent, ownThreads.contains(Int32(bitPattern: fault.threadID)) else { return false }
+        // Without the feature every fault has the thread 0.
+        guard owner.isCurrent, fault.threadID != 0, ownThreads.contains(Int32(bitPattern: fault.threadID)) else {
+            return false
+        }
         note(.selfDeadlock(thread: Int32(bitPattern: fault.threadID), address: fault.address))
         return true
     }
