@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -101,6 +102,9 @@ ssize_t css_kernel_access(enum css_access access, pid_t pid, uintptr_t address, 
     if (pid == 0)
         pid = getpid();
     if (access == css_access_mem_read || access == css_access_mem_write) {
+        // Who is no tracer may not write what the memory's owner may not; the end of this process lets go again.
+        if (pid != getpid())
+            ptrace(PTRACE_SEIZE, pid, NULL, NULL);
         memory = open_memory(pid, access == css_access_mem_read ? O_RDONLY : O_RDWR);
         if (memory < 0)
             return -errno;

@@ -84,6 +84,26 @@ enum EventForkCases: CaseTheme {
             try uffd.expectNoMessage("the registered memory is not copied")
         },
         SelftestCase(
+            "event-fork-several-mappings", on: [.anon, .shmem],
+            "a fork that copies several registered mappings makes one event, and one descriptor for all of them",
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .eventFork)
+            try uffd.register(area.range, modes: .missing)
+            try area.view.protect(.read, area.page(1))
+            let fork = try BackgroundCall { try Child([0, 1, 3].map { .load(area.address($0)) }) }
+            try fork.waitBlocked(on: uffd)
+            let childUffd = try uffd.expectFork()
+            let child = try fork.finish("fork waits for one event only")
+            for page in [0, 1, 3] {
+                try childUffd.expectFault(at: area.address(page), [])
+                try childUffd.raw(.zeropage, area.page(page)).expectDone(area.pageSize.bytes)
+            }
+            try expectEqual(child.finish(), [0, 0, 0], "what the child read")
+            try uffd.expectNoMessage("one fork makes one event")
+        },
+        SelftestCase(
             "event-fork-wiped", on: [.anon],
             "memory that a fork empties is registered in the child: its pages are missing there, and not here",
             requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]

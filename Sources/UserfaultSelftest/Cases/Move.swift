@@ -29,6 +29,24 @@ enum MoveCases: CaseTheme {
             try destination.swapOutAndExpectPatterns()
         },
         SelftestCase(
+            "move-pmd-swapped", on: [.anon],
+            "a huge page that was moved whole can be swapped out like one that was not, and comes back whole",
+            requires: [.features(.move), .transparentHugePages, .swap], limit: .seconds(30), covers: ["part5.15"]
+        ) { context in
+            let count = Area.hugePageCount
+            // Shows that the kernel does swap huge pages out.
+            try Area.transparentHuge(context, count: 1).swapOut(0..<count)
+            let source = try Area.transparentHuge(context, count: 1)
+            let destination = try Area(context, pages: count, alignment: Area.hugePageBytes)
+            try destination.view.advise(.hugePage)
+            let uffd = try UserfaultFD()
+            try uffd.register(destination.range, modes: .missing)
+            try uffd.raw(.move, destination.range, source: source.address(0)).expectDone(destination.range.count)
+            try expectEqual(try destination.hugeBytes(), destination.range.count, "bytes in huge pages that were moved")
+            try destination.swapOut(0..<count, isProven: true)
+            try expectPatterns(0..<count, at: destination.range.start, "contents after swapping")
+        },
+        SelftestCase(
             "move-pmd-split", on: [.anon],
             "MOVE of a part of a huge page splits it: the part moves, the rest stays",
             requires: [.features(.move), .transparentHugePages], covers: ["A.15"]

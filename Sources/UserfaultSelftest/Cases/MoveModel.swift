@@ -151,6 +151,11 @@ enum MoveModelCases: CaseTheme {
         try expect(!PagemapEntry(of: source.address(1)).isSoftDirty, "the source's page is clean")
         try uffd.move(from: source.address(1), to: destination.page(1))
         try expect(try PagemapEntry(of: destination.address(1)).isSoftDirty, "the moved page is soft-dirty")
+        // A page that is not dirty at all counts, too.
+        try source.view.advise(.free, source.page(2))
+        try expect(!PagemapEntry(of: source.address(2)).isSoftDirty, "the source's freed page is clean")
+        try uffd.move(from: source.address(2), to: destination.page(2))
+        try expect(try PagemapEntry(of: destination.address(2)).isSoftDirty, "the moved clean page is soft-dirty")
     }
 
     private static func dropsProtection(_ context: CaseContext) throws {

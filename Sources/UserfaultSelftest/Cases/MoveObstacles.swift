@@ -76,6 +76,7 @@ enum MoveObstacleCases: CaseTheme {
             "MOVE of a hole")
         for page in 3..<8 { try source.expectView(page, "a page behind the hole") }
         try touches[1].thread.expectStillAsleep("nothing was moved")
+        try uffd.expectNoMessage("a refused MOVE wakes nobody")
 
         // A hole that is allowed: woken, the waiter finds nothing and faults anew.
         try expectEqual(
