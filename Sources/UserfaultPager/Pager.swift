@@ -116,22 +116,33 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   ``populate(_:)``, and then the service has ended all the same.
     public func remove(_ region: Region, _ ending: Ending) throws(PagerError) {
         try core.whileOpen { () throws(PagerError) in
-            guard let reference = core.region(region.id) else { throw .noSuchRegion }
-            try core.check(ending)
-            defer { core.remove(reference) }
-            try finish(region, ending)
+            let failed = try core.withRegion(region.id) { (reference) throws(PagerError) -> Int in
+                try core.check(ending)
+                defer { core.remove(reference) }
+                return try core.finish(reference, ending)
+            }
+            guard let failed else { throw .noSuchRegion }
+            if failed > 0 { throw .pagesFailed(failed) }
         }
     }
 
     private func finish(_ region: Region, _ ending: Ending) throws(PagerError) {
-        guard let reference = core.region(region.id) else { throw .noSuchRegion }
-        let failed = try core.finish(reference, ending)
+        let failed = try core.withRegion(region.id) { (reference) throws(PagerError) -> Int in
+            try core.finish(reference, ending)
+        }
+        guard let failed else { throw .noSuchRegion }
         if failed > 0 { throw .pagesFailed(failed) }
     }
 
     private func finishAll(_ ending: Ending) throws(PagerError) {
         var failed = 0
-        for reference in core.regions { failed += try core.finish(reference, ending) }
+        for id in core.regionIDs {
+            // One that was removed meanwhile is finished.
+            failed +=
+                try core.withRegion(id) { (reference) throws(PagerError) -> Int in
+                    try core.finish(reference, ending)
+                } ?? 0
+        }
         if failed > 0 { throw .pagesFailed(failed) }
     }
 
@@ -220,8 +231,11 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/kernel(_:)``.
     public func takeWritten(of region: Region) throws(PagerError) -> [Int] {
         try core.whileOpen { () throws(PagerError) in
-            guard let reference = core.region(region.id) else { throw .noSuchRegion }
-            return try core.takeWritten(of: reference)
+            let written = try core.withRegion(region.id) { (reference) throws(PagerError) -> [Int] in
+                try core.takeWritten(of: reference)
+            }
+            guard let written else { throw .noSuchRegion }
+            return written
         }
     }
 

@@ -129,7 +129,7 @@ extension PagerCore where Source: ~Copyable {
     func retireRegions() {
         registry.withLock { registry in
             registry.retired.removeAll { reference in
-                guard !reference.isFindable,
+                guard !reference.isReferredTo,
                     !registry.records.contains(where: { $0.isWorking(on: reference.bits) })
                 else { return false }
                 unsafe reference.destroy()
@@ -140,10 +140,26 @@ extension PagerCore where Source: ~Copyable {
 }
 
 extension PagerCore where Source: ~Copyable {
-    /// The region of a number, or `nil`.
-    func region(_ id: Int) -> RegionReference? {
-        registry.withLock { $0.regions[id]?.reference }
+    /// Calls with a region, whose record stays until the end even where another call removes it.
+    ///
+    /// - Returns: `nil` where there is no such region.
+    func withRegion<Result>(
+        _ id: Int, _ body: (RegionReference) throws(PagerError) -> Result
+    ) throws(PagerError) -> Result? {
+        let reference = registry.withLock { registry -> RegionReference? in
+            let reference = registry.regions[id]?.reference
+            reference?.countReferences(1)
+            return reference
+        }
+        guard let reference else { return nil }
+        defer {
+            reference.countReferences(-1)
+            retireRegions()
+        }
+        return try body(reference)
     }
+
+    var regionIDs: [Int] { registry.withLock { Array($0.regions.keys) } }
 
     /// Protects the pages that were written, and says which.
     func takeWritten(of region: RegionReference) throws(PagerError) -> [Int] {

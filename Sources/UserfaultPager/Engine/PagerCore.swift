@@ -143,10 +143,6 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         unsafe record.destroy()
     }
 
-    var regions: [RegionReference] {
-        registry.withLock { $0.regions.values.map(\.reference) }
-    }
-
     /// Whether the kernel has `UFFDIO_POISON`.
     var canPoison: Bool { memories[0].canPoison }
 

@@ -7,8 +7,8 @@ struct RegionRecord: ~Copyable {
     let pageShift: Int
     let options: RegionOptions
     let window: ReadAheadWindow
-    /// The spans that refer to this record, of all descriptors: while there are none nobody can find it.
-    let spans = Atomic<Int>(0)
+    /// The spans that refer to this record, of all descriptors, and the calls that hold it.
+    let references = Atomic<Int>(0)
     /// The states of its pages, a byte each.
     let states: Mapping
 
@@ -50,7 +50,7 @@ struct RegionReference: @unchecked Sendable, Equatable {
     var isAbsentInFork: Bool { unsafe record.pointee.options.inFork == .absent }
     var writeProtected: Bool { unsafe record.pointee.options.writeProtected }
     var failure: FailurePolicy { unsafe record.pointee.options.failure }
-    var isFindable: Bool { unsafe record.pointee.spans.load(ordering: .acquiring) > 0 }
+    var isReferredTo: Bool { unsafe record.pointee.references.load(ordering: .acquiring) > 0 }
 
     /// The states of the pages that the region began with.
     var states: PageStates { unsafe PageStates(record.pointee.states.unsafeBaseAddress) }
@@ -59,8 +59,8 @@ struct RegionReference: @unchecked Sendable, Equatable {
     @inline(__always)
     func readAhead(at offset: Int) -> Int { unsafe record.pointee.window.next(page: offset >> pageShift) }
 
-    func countSpans(_ difference: Int) {
-        unsafe record.pointee.spans.add(difference, ordering: .acquiringAndReleasing)
+    func countReferences(_ difference: Int) {
+        unsafe record.pointee.references.add(difference, ordering: .acquiringAndReleasing)
     }
 
     /// The identity, for a thread to publish which region it works on.

@@ -37,14 +37,14 @@ struct SpanTable: ~Copyable {
     }
 
     deinit {
-        for index in 0..<count { self[index].region.countSpans(-1) }
+        for index in 0..<count { self[index].region.countReferences(-1) }
     }
 
     /// Forgets the span that starts at an address.
     mutating func removeSpan(startingAt address: UInt) {
         let index = firstIndex(endingBehind: address)
         guard index < count, self[index].range.start == address else { return }
-        self[index].region.countSpans(-1)
+        self[index].region.countReferences(-1)
         unsafe (spans + index).update(from: spans + index + 1, count: count - index - 1)
         count -= 1
     }
@@ -115,7 +115,7 @@ struct SpanTable: ~Copyable {
         unsafe (spans + index + 1).update(from: spans + index, count: count - index)
         unsafe spans[index] = span
         count += 1
-        span.region.countSpans(1)
+        span.region.countReferences(1)
     }
 
     /// Forgets a range.
@@ -135,7 +135,7 @@ struct SpanTable: ~Copyable {
                 index += 1
             }
             if !behind.isEmpty { try insert(span.part(in: behind)) }
-            span.region.countSpans(-1)
+            span.region.countReferences(-1)
         }
     }
 
