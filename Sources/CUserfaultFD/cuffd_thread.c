@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -93,6 +94,8 @@ int cuffd_get_affinity(uint64_t *mask) {
         if (CPU_ISSET(cpu, &set)) *mask |= UINT64_C(1) << cpu;
     return 0;
 }
+
+int cuffd_processor_count(void) { return get_nprocs(); }
 
 int cuffd_current_cpu(void) { return CUFFD_ANSWER(sched_getcpu()); }
 

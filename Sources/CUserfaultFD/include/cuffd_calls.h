@@ -179,6 +179,8 @@ int cuffd_thread_detach(cuffd_thread_t thread);
 int cuffd_set_affinity(uint64_t mask);
 /// The processors that the calling thread may run on (0 to 63).
 int cuffd_get_affinity(uint64_t *mask);
+/// How many processors are online.
+int cuffd_processor_count(void);
 /// The processor that the calling thread is on.
 int cuffd_current_cpu(void);
 int cuffd_sched_yield(void);

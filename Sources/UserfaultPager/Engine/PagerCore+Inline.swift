@@ -72,12 +72,11 @@ extension PagerCore where Source: ~Copyable {
     @inline(__always)
     private func awaitMessages(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
         if !handler.later.isEmpty { return try readMeanwhile(memory, &handler) }
-        if configuration.waiting != .poll {
-            let count = try read(memory, &handler)
-            if count > 0 || configuration.waiting == .block { return count }
-            let budget = handler.waiter.budget()
-            if budget > 0, try look(for: budget, memory, &handler) { return handler.batch.count }
-        }
+        if configuration.waiting == .block { return try read(memory, &handler) }
+        let budget = handler.waiter.budget()
+        let start = handler.waiter.isAdaptive || budget > 0 ? cuffd_monotonic_nanoseconds() : 0
+        defer { handler.waiter.learn(since: start, budget: budget) }
+        if budget > 0, try look(until: start &+ budget, memory, &handler) { return handler.batch.count }
         var ready: (CShort, CShort) = (0, 0)
         _ = unsafe withUnsafeMutablePointer(to: &ready) {
             unsafe $0.withMemoryRebound(to: CShort.self, capacity: 2) {
@@ -89,16 +88,12 @@ extension PagerCore where Source: ~Copyable {
 
     /// Looks for messages without sleeping.
     private func look(
-        for nanoseconds: UInt64, _ memory: ServedMemory, _ handler: inout Handler
+        until deadline: UInt64, _ memory: ServedMemory, _ handler: inout Handler
     ) throws(UserfaultError) -> Bool {
-        let start = cuffd_monotonic_nanoseconds()
-        var found = false
         repeat {
-            found = try read(memory, &handler) > 0
-        } while !found && cuffd_monotonic_nanoseconds() &- start < nanoseconds
-            && !isStopping.load(ordering: .relaxed)
-        handler.waiter.learn(found: found)
-        return found
+            if try read(memory, &handler) > 0 { return true }
+        } while cuffd_monotonic_nanoseconds() < deadline && !isStopping.load(ordering: .relaxed)
+        return false
     }
 
     /// Reads on while faults are kept: what they wait for is an event behind other faults, or time.

@@ -47,16 +47,12 @@ extension PagerCore where Source: ~Copyable {
     /// Waits until a descriptor has messages.
     private func wait(_ handler: inout Handler) -> Int {
         let budget = handler.waiter.budget()
-        guard budget > 0 else { return handler.ready.wait(epoll, -1) }
         let start = cuffd_monotonic_nanoseconds()
-        repeat {
+        defer { handler.waiter.learn(since: start, budget: budget) }
+        while budget > 0, cuffd_monotonic_nanoseconds() &- start < budget, !isStopping.load(ordering: .relaxed) {
             let count = handler.ready.wait(epoll, 0)
-            if count > 0 {
-                handler.waiter.learn(found: true)
-                return count
-            }
-        } while cuffd_monotonic_nanoseconds() &- start < budget && !isStopping.load(ordering: .relaxed)
-        handler.waiter.learn(found: false)
+            if count > 0 { return count }
+        }
         return handler.ready.wait(epoll, -1)
     }
 

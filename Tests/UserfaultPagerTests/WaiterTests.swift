@@ -1,0 +1,38 @@
+import Testing
+
+@testable import UserfaultPager
+
+@Suite
+struct WaiterTests {
+    /// How many of a number of waits look, where both ways take as long as is said.
+    private func looks(of waits: Int, looking: UInt64, sleeping: UInt64, with waiter: inout Waiter) -> Int {
+        var looks = 0
+        for _ in 0..<waits {
+            let budget = waiter.budget()
+            if budget > 0 { looks += 1 }
+            waiter.learn(budget > 0 ? looking : sleeping, budget: budget)
+        }
+        return looks
+    }
+
+    @Test
+    func theWayIsTakenByWhichFaultsComeSooner() {
+        var waiter = Waiter(.adaptive(), processors: 2)
+        #expect(looks(of: 5120, looking: 12_000, sleeping: 50_000, with: &waiter) == 5120 - 10 * 8)
+        // The handler shares the processor of who faults.
+        #expect(looks(of: 5120, looking: 15_000, sleeping: 11_000, with: &waiter) == 10 * 8)
+        // Nobody faults: looking costs a processor, and is no faster.
+        #expect(looks(of: 5120, looking: 9_000_000, sleeping: 9_000_000, with: &waiter) == 10 * 8)
+        #expect(looks(of: 512, looking: 12_000, sleeping: 50_000, with: &waiter) == 512 - 8)
+    }
+
+    @Test
+    func onlyAnAdaptiveWaiterWithProcessorsLearns() {
+        var alone = Waiter(.adaptive(), processors: 1)
+        #expect(looks(of: 2000, looking: 1, sleeping: 50_000, with: &alone) == 0)
+        var spinning = Waiter(.spin, processors: 2)
+        #expect(spinning.budget() > 1 << 60)
+        var polling = Waiter(.poll, processors: 2)
+        #expect(polling.budget() == 0)
+    }
+}
