@@ -11,11 +11,11 @@ import UserfaultFD
 struct ClosingTests {
     @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func stoppingWaitsForCallsUnderWay(service: PagerConfiguration.Service) throws {
-        for _ in 0..<20 {
-            let before = Footprint().descriptors
-            try stopUnderCalls(service)
-            #expect(Footprint().descriptors == before)
-        }
+        // What is opened once, as by a sanitizer, is open now.
+        try stopUnderCalls(service)
+        let before = Footprint().descriptors
+        for _ in 0..<5 { try stopUnderCalls(service) }
+        #expect(Footprint().descriptors == before)
     }
 
     /// Threads that call everything there is, while the pager stops: they are told so, and no call of the kernel meets

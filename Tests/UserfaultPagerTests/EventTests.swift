@@ -21,16 +21,6 @@ func inFork(seconds: Int = 20, _ body: () -> CInt) -> Int? {
     return status & 0x7f == 0 ? Int((status >> 8) & 0xff) : -Int(status & 0x7f)
 }
 
-extension Trait where Self == ConditionTrait {
-    /// The thread sanitizer holds its own locks over `fork`, and takes them at every access of the thread that is to
-    /// read the fork's event: the two wait for each other.
-    static var followsForks: Self {
-        .enabled("the thread sanitizer cannot follow forks") {
-            dlsym(UnsafeMutableRawPointer(bitPattern: 0), "__tsan_init") == nil
-        }
-    }
-}
-
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct EventTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(3)]

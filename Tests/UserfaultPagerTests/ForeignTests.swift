@@ -139,7 +139,8 @@ struct ForeignTests {
 
     /// Pages are charged to the client, whose limit is the one that is hit.
     @Test(
-        .enabled("the kernel has no memory cgroup for us") { MemoryGroup.isPossible }, arguments: [true, false])
+        .fitsMemoryGroup, .enabled("the kernel has no memory cgroup for us") { MemoryGroup.isPossible },
+        arguments: [true, false])
     func aClientAtItsMemoryLimitNeverReadsZeros(isKilledByKernel: Bool) throws {
         guard let group = MemoryGroup(limit: 8 << 20), isKilledByKernel || group.disableKiller() else { return }
         let mapping = try Mapping(anonymous: 32 << 20)

@@ -1,0 +1,23 @@
+import Glibc
+import Testing
+
+/// What the tests must know of a sanitizer that they run under.
+enum Sanitizer {
+    static let isThread = has("__tsan_init")
+    static let isThere = isThread || has("__asan_init")
+
+    private static func has(_ symbol: String) -> Bool { dlsym(UnsafeMutableRawPointer(bitPattern: 0), symbol) != nil }
+}
+
+extension Trait where Self == ConditionTrait {
+    /// The thread sanitizer holds its own locks over `fork`, and takes them at every access of the thread that is to
+    /// read the fork's event: the two wait for each other.
+    static var followsForks: Self {
+        .enabled("the thread sanitizer cannot follow forks") { !Sanitizer.isThread }
+    }
+
+    /// What a sanitizer notes of each access is charged to the group as well, and is more than its limit.
+    static var fitsMemoryGroup: Self {
+        .enabled("a sanitizer does not fit a memory cgroup's limit") { !Sanitizer.isThere }
+    }
+}
