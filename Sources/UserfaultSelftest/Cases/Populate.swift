@@ -1,4 +1,5 @@
 import CUserfaultFD
+import Glibc
 import SystemPackage
 import UserfaultFD
 
@@ -54,7 +55,9 @@ enum PopulateCases: CaseTheme {
         let call = try BackgroundCall { populate(range) }
         try Waiting.until("the call waits or returns") { try call.isFinished || uffd.status().total > 0 }
         if call.isFinished {
-            try expectErrno(-call.finish(), .invalidArgument, "a call that did not wait")
+            let errno = try Errno(rawValue: -call.finish())
+            if errno == .noMemory && geteuid() != 0 { try context.skip("needs a larger RLIMIT_MEMLOCK, or root") }
+            try expectEqual(errno, .invalidArgument, "errno of a call that did not wait")
             try context.skip("this kernel has no such call")
         }
         for page in 1..<3 {

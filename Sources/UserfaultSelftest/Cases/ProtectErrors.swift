@@ -39,11 +39,17 @@ enum ProtectErrorCases: CaseTheme {
             try expectErrno(uffd.raw(.writeProtect, area.range, mode: 1), .noSuchFileOrDirectory, "WRITEPROTECT")
             try area.expectProtected([0, 1], "up to the mapping that is not registered")
             try uffd.writeProtect(area.pages(3..<5), .protect)
+            let touch = try Touch.write(area.address(3), 1)
+            try uffd.expectFault(at: area.address(3), [.write, .writeProtect])
+            try touch.thread.waitAsleep()
             try expectErrno(uffd.raw(.writeProtect, area.range, mode: 0), .noSuchFileOrDirectory, "unprotecting")
             try area.expectProtected([3, 4], "after unprotecting up to that mapping")
             try expectErrno(
                 uffd.raw(.writeProtect, area.pages(2..<5), mode: 0), .noSuchFileOrDirectory, "unprotecting from there")
             try area.expectProtected([3, 4], "where the first mapping is not registered")
+            try touch.expectStillWaiting(uffd, "a call that is refused wakes nobody")
+            try uffd.writeProtect(area.pages(3..<5), .unprotect)
+            try touch.finish(with: 1)
         },
         SelftestCase(
             "rwp-mixed-mappings", on: .all,
@@ -61,6 +67,9 @@ enum ProtectErrorCases: CaseTheme {
             }
             try uffd.rwProtect(area.pages(0..<2), .protect)
             try uffd.rwProtect(area.pages(3..<5), .protect)
+            let touch = try Touch.read(area.address(3))
+            try uffd.expectFault(at: area.address(3), .readWriteProtect)
+            try touch.thread.waitAsleep()
             try expectErrno(uffd.raw(.readWriteProtect, area.range, mode: 0), .noSuchFileOrDirectory, "unprotecting")
             try area.expectProtected([0, 1, 3, 4], "after unprotecting was refused")
             try uffd.register(area.page(2), modes: .missing)
@@ -68,6 +77,9 @@ enum ProtectErrorCases: CaseTheme {
                 uffd.raw(.readWriteProtect, area.range, mode: 0), .noSuchFileOrDirectory,
                 "unprotecting over a mapping registered for missing faults")
             try area.expectProtected([0, 1, 3, 4], "after unprotecting was refused")
+            try touch.expectStillWaiting(uffd, "a call that is refused wakes nobody")
+            try uffd.rwProtect(area.pages(3..<5), .unprotect)
+            try touch.finish(with: Pattern.byte(page: 3))
         },
     ]
 

@@ -1,5 +1,6 @@
 package import CSelftestSupport
 import Synchronization
+package import UserfaultFD
 
 /// One access to memory by a thread of its own, which waits where the memory makes it wait.
 package final class Touch: Sendable {
@@ -65,6 +66,14 @@ package final class Touch: Sendable {
     ) throws {
         try expectEqual(
             try finish(what, file: file, line: line), .byte(byte), "outcome of the access", file: file, line: line)
+    }
+
+    /// Fails if the access goes on, or was woken: a thread that wakes and has to wait again makes a message anew.
+    package func expectStillWaiting(
+        _ uffd: borrowing UserfaultFD, _ why: String, file: String = #fileID, line: Int = #line
+    ) throws {
+        try thread.expectStillAsleep(why, file: file, line: line)
+        try uffd.expectNoMessage(why, file: file, line: line)
     }
 
     package var isFinished: Bool { thread.isFinished }
