@@ -54,21 +54,28 @@ struct StormTests {
 
     private static func run(_ plan: Plan, _ features: UserfaultFD.Features) throws {
         let pager = try Pager(
-            UserfaultFD(features: features), source: NumberedSource(),
+            UserfaultFD(features: features), source: HaltingSource(),
             configuration: PagerConfiguration(service: plan.service, handlers: plan.handlers))
         try pager.start()
         let failure = Shared(Mutex<String?>(nil))
         let isOver = Shared(Atomic<Bool>(false))
-        let touchers = (0..<plan.threads).map { number in
+        let ground = CommonGround()
+        func repeatedly(_ body: @escaping @Sendable (inout Stormer) -> String?, _ stormer: Stormer) -> Toucher {
             Toucher {
-                var stormer = Stormer(seed: UInt64(number) + 1, forks: plan.forks && number == 0)
+                var stormer = stormer
                 while !isOver.value.load(ordering: .relaxed) {
-                    guard let wrong = stormer.round(pager) else { continue }
+                    guard let wrong = body(&stormer) else { continue }
                     failure.value.withLock { $0 = wrong }
                     isOver.value.store(true, ordering: .relaxed)
                 }
             }
         }
+        var touchers = (0..<plan.threads).map { number in
+            let stormer = Stormer(seed: UInt64(number) + 1, forks: plan.forks && number == 0)
+            return repeatedly({ $0.round(pager, ground) }, stormer)
+        }
+        let dropper = Stormer(seed: UInt64(plan.threads) + 1, forks: false)
+        touchers.append(repeatedly({ ground.live(pager, &$0.random) }, dropper))
         while pager.statistics.faults < plan.faults, !isOver.value.load(ordering: .relaxed) {
             var word: UInt32 = 0
             _ = cuffd_futex_wait(&word, 0, 10_000_000)
@@ -87,91 +94,6 @@ struct StormTests {
     }
 }
 
-/// One thread of a storm: maps memory, reads it, changes it, and knows what it must hold.
-struct Stormer {
-    private static let pages = 96
-    private var random: SplitMix
-    private let forks: Bool
-
-    init(seed: UInt64, forks: Bool) {
-        random = SplitMix(state: seed)
-        self.forks = forks
-    }
-
-    /// One life of a mapping.
-    ///
-    /// - Returns: What was wrong, or `nil`.
-    mutating func round(_ pager: Pager<NumberedSource>) -> String? {
-        do {
-            let mapping = try Mapping(anonymous: Self.pages * 4096)
-            let offset = random.below(1 << 20) * 4096
-            let readAhead = [RegionOptions.ReadAhead.none, .adaptive(maximumPages: 8), .adaptive()][random.below(3)]
-            let region = try pager.add(mapping.range, offset: offset, options: RegionOptions(readAhead: readAhead))
-            var memory = mapping.release()
-            defer { _ = cuffd_munmap(UInt64(memory.start), memory.count) }
-            var isZero = [Bool](repeating: false, count: Self.pages)
-            for _ in 0..<random.below(6) {
-                if let wrong = read(memory, offset, isZero) { return wrong }
-                change(&memory, &isZero)
-                if forks, random.below(8) == 0, !child(memory, offset, isZero) { return "a child read something else" }
-            }
-            if let wrong = read(memory, offset, isZero) { return wrong }
-            if random.below(4) == 0 {
-                try pager.populate(region)
-                if let wrong = read(memory, offset, isZero) { return wrong }
-            }
-            return nil
-        } catch {
-            return "\(error)"
-        }
-    }
-
-    /// Reads some pages, in order or not.
-    private mutating func read(_ memory: AddressRange, _ offset: Int, _ isZero: [Bool]) -> String? {
-        let first = random.below(Self.pages)
-        let stride = random.below(2) == 0 ? 1 : 17
-        for step in 0..<random.below(Self.pages) {
-            let page = (first + step * stride) % Self.pages
-            let found = memory.loadWord(page * 4096 + 8 * random.below(512))
-            let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * 4096)
-            if found != expected { return "page \(page) holds \(found) in place of \(expected)" }
-        }
-        return nil
-    }
-
-    private mutating func change(_ memory: inout AddressRange, _ isZero: inout [Bool]) {
-        let first = random.below(Self.pages - 16)
-        let count = 1 + random.below(16)
-        switch random.below(3) {
-        case 0:
-            _ = cuffd_madvise(UInt64(memory.start) + UInt64(first * 4096), count * 4096, Advice.dontNeed.rawValue)
-            for page in first..<first + count { isZero[page] = true }
-        case 1:
-            guard let target = try? Mapping(anonymous: memory.count) else { return }
-            var address = UInt64(target.release().start)
-            let answer = cuffd_mremap(
-                UInt64(memory.start), memory.count, memory.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
-            if answer >= 0 { memory = AddressRange(start: UInt(address), count: memory.count) }
-        default:
-            break
-        }
-    }
-
-    /// What a child reads of some pages.
-    private func child(_ memory: AddressRange, _ offset: Int, _ isZero: [Bool]) -> Bool {
-        let status = isZero.withUnsafeBufferPointer { isZero in
-            inFork {
-                for page in Swift.stride(from: 0, to: Self.pages, by: 5) {
-                    let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * 4096)
-                    if memory.loadWord(page * 4096) != expected { return 1 }
-                }
-                return 0
-            }
-        }
-        return status == 0
-    }
-}
-
 /// What the process takes, as the kernel counts it.
 struct Footprint {
     let descriptors: Int
@@ -179,18 +101,32 @@ struct Footprint {
     let kibibytes: Int
 
     init() {
-        descriptors = Self.entries("/proc/self/fd")
+        descriptors = Self.descriptors()
         mappings = Self.text("/proc/self/maps").split(separator: "\n").count
         let resident = Self.text("/proc/self/status").split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
         kibibytes = resident.flatMap { Int($0.filter(\.isNumber)) } ?? 0
     }
 
-    private static func entries(_ path: String) -> Int {
-        guard let directory = opendir(path) else { return -1 }
+    /// All but timers: the language's runtime opens one when it first waits.
+    private static func descriptors() -> Int {
+        guard let directory = opendir("/proc/self/fd") else { return -1 }
         defer { closedir(directory) }
         var count = 0
-        while readdir(directory) != nil { count += 1 }
+        while let entry = readdir(directory) {
+            let target = withUnsafePointer(to: &entry.pointee.d_name) { name in
+                name.withMemoryRebound(to: CChar.self, capacity: 256) { link("/proc/self/fd/" + String(cString: $0)) }
+            }
+            if target != "anon_inode:[timerfd]" { count += 1 }
+        }
         return count
+    }
+
+    private static func link(_ path: String) -> String {
+        var target = [UInt8](repeating: 0, count: 256)
+        let count = target.withUnsafeMutableBytes { bytes in
+            bytes.withMemoryRebound(to: CChar.self) { readlink(path, $0.baseAddress!, $0.count) }
+        }
+        return String(decoding: target.prefix(max(0, count)), as: UTF8.self)
     }
 
     private static func text(_ path: String) -> String {

@@ -1,0 +1,102 @@
+import CUserfaultFD
+import Synchronization
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Memory that many threads of a storm read while another drops pages of it.
+///
+/// What a reader must find follows from what the other said before and after: a removal that was over before the page
+/// was read shows zeros, one that had not begun when the page had been read shows what the source said.
+final class CommonGround: @unchecked Sendable {
+    private enum Removal: UInt8, AtomicRepresentable {
+        case none, begun, over
+    }
+
+    private static let pages = 128
+    /// Shared by those who read, taken alone to map and unmap.
+    private let lock = cuffd_rwlock_create()!
+    private let removals = UnsafeMutablePointer<Atomic<Removal>>.allocate(capacity: pages)
+    private var memory: AddressRange?
+    private var offset = 0
+
+    init() {
+        for page in 0..<Self.pages { (removals + page).initialize(to: Atomic(.none)) }
+    }
+
+    deinit {
+        removals.deallocate()
+        cuffd_rwlock_destroy(lock)
+    }
+
+    /// Reads some pages, in order.
+    ///
+    /// - Returns: What was wrong, or `nil`.
+    func read(_ random: inout SplitMix) -> String? {
+        cuffd_rwlock_read(lock)
+        defer { cuffd_rwlock_unlock(lock) }
+        guard let memory else { return nil }
+        let first = random.below(Self.pages)
+        for page in first..<min(Self.pages, first + 8) {
+            let before = removals[page].load(ordering: .sequentiallyConsistent)
+            let found = memory.loadWord(page * 4096 + 8 * random.below(512))
+            let after = removals[page].load(ordering: .sequentiallyConsistent)
+            let content = NumberedSource.word(offset + page * 4096)
+            let isRight = found == content && before != .over || found == 0 && after != .none
+            guard isRight else { return "page \(page) holds \(found), from \(before) to \(after)" }
+        }
+        return nil
+    }
+
+    /// One life of the memory: mapped, dropped in pieces while others read it, unmapped.
+    ///
+    /// - Returns: What was wrong, or `nil`.
+    func live(_ pager: Pager<HaltingSource>, _ random: inout SplitMix) -> String? {
+        do {
+            let isFile = random.below(2) == 0
+            let mapping =
+                isFile
+                ? try Mapping(Memfd(count: Self.pages * 4096)) : try Mapping(anonymous: Self.pages * 4096)
+            let newOffset = random.below(1 << 20) * 4096
+            let maximum = random.below(3) * 8
+            try pager.add(
+                mapping.range, offset: newOffset, options: RegionOptions(readAhead: .adaptive(maximumPages: maximum)))
+            let range = mapping.release()
+            show(range, newOffset)
+            for _ in 0..<48 { drop(range, isFile ? .remove : .dontNeed, &random) }
+            show(nil, 0)
+            _ = cuffd_munmap(UInt64(range.start), range.count)
+            return nil
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    private func drop(_ range: AddressRange, _ advice: Advice, _ random: inout SplitMix) {
+        let first = random.below(Self.pages)
+        let dropped = first..<min(Self.pages, first + 1 + random.below(4))
+        for page in dropped where removals[page].load(ordering: .relaxed) == .none {
+            removals[page].store(.begun, ordering: .sequentiallyConsistent)
+        }
+        _ = cuffd_madvise(UInt64(range.start) + UInt64(first * 4096), dropped.count * 4096, advice.rawValue)
+        for page in dropped { removals[page].store(.over, ordering: .sequentiallyConsistent) }
+    }
+
+    private func show(_ range: AddressRange?, _ newOffset: Int) {
+        cuffd_rwlock_write(lock)
+        defer { cuffd_rwlock_unlock(lock) }
+        memory = range
+        offset = newOffset
+        for page in 0..<Self.pages { removals[page].store(.none, ordering: .relaxed) }
+    }
+}
+
+/// Lets others run between the look-up of a page and its fill, now and then: what they change meanwhile must be noticed.
+struct HaltingSource: PageSource {
+    private let numbered = NumberedSource()
+
+    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
+        if offset >> 12 & 7 == 0 { _ = cuffd_sched_yield() }
+        return numbered.load(offset: offset, into: &pages)
+    }
+}

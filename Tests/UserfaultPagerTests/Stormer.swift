@@ -1,0 +1,89 @@
+import CUserfaultFD
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// One thread of a storm: maps memory, reads it, changes it, and knows what it must hold.
+struct Stormer {
+    private static let pages = 96
+    var random: SplitMix
+    private let forks: Bool
+
+    init(seed: UInt64, forks: Bool) {
+        random = SplitMix(state: seed)
+        self.forks = forks
+    }
+
+    /// One life of a mapping.
+    ///
+    /// - Returns: What was wrong, or `nil`.
+    mutating func round(_ pager: Pager<HaltingSource>, _ ground: CommonGround) -> String? {
+        do {
+            let mapping = try Mapping(anonymous: Self.pages * 4096)
+            let offset = random.below(1 << 20) * 4096
+            let readAhead = [RegionOptions.ReadAhead.none, .adaptive(maximumPages: 8), .adaptive()][random.below(3)]
+            let region = try pager.add(mapping.range, offset: offset, options: RegionOptions(readAhead: readAhead))
+            var memory = mapping.release()
+            defer { _ = cuffd_munmap(UInt64(memory.start), memory.count) }
+            var isZero = [Bool](repeating: false, count: Self.pages)
+            for _ in 0..<random.below(6) {
+                if let wrong = read(memory, offset, isZero) ?? ground.read(&random) { return wrong }
+                change(&memory, &isZero)
+                if forks, random.below(8) == 0, !child(memory, offset, isZero) { return "a child read something else" }
+            }
+            if let wrong = read(memory, offset, isZero) { return wrong }
+            if random.below(4) == 0 {
+                try pager.populate(region)
+                if let wrong = read(memory, offset, isZero) { return wrong }
+            }
+            return nil
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    /// Reads some pages, in order or not.
+    private mutating func read(_ memory: AddressRange, _ offset: Int, _ isZero: [Bool]) -> String? {
+        let first = random.below(Self.pages)
+        let stride = random.below(2) == 0 ? 1 : 17
+        for step in 0..<random.below(Self.pages) {
+            let page = (first + step * stride) % Self.pages
+            let found = memory.loadWord(page * 4096 + 8 * random.below(512))
+            let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * 4096)
+            if found != expected { return "page \(page) holds \(found) in place of \(expected)" }
+        }
+        return nil
+    }
+
+    private mutating func change(_ memory: inout AddressRange, _ isZero: inout [Bool]) {
+        let first = random.below(Self.pages - 16)
+        let count = 1 + random.below(16)
+        switch random.below(3) {
+        case 0:
+            _ = cuffd_madvise(UInt64(memory.start) + UInt64(first * 4096), count * 4096, Advice.dontNeed.rawValue)
+            for page in first..<first + count { isZero[page] = true }
+        case 1:
+            guard let target = try? Mapping(anonymous: memory.count) else { return }
+            var address = UInt64(target.release().start)
+            let answer = cuffd_mremap(
+                UInt64(memory.start), memory.count, memory.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
+            if answer >= 0 { memory = AddressRange(start: UInt(address), count: memory.count) }
+        default:
+            break
+        }
+    }
+
+    /// What a child reads of some pages.
+    private func child(_ memory: AddressRange, _ offset: Int, _ isZero: [Bool]) -> Bool {
+        let status = isZero.withUnsafeBufferPointer { isZero in
+            inFork {
+                for page in Swift.stride(from: 0, to: Self.pages, by: 5) {
+                    let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * 4096)
+                    if memory.loadWord(page * 4096) != expected { return 1 }
+                }
+                return 0
+            }
+        }
+        return status == 0
+    }
+}
