@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -77,25 +76,16 @@ int cuffd_thread_join(cuffd_thread_t thread, int milliseconds) {
 
 int cuffd_thread_detach(cuffd_thread_t thread) { return -pthread_detach((pthread_t)thread); }
 
-int cuffd_set_affinity(uint64_t mask) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    for (int cpu = 0; cpu < 64; cpu++)
-        if (mask >> cpu & 1) CPU_SET(cpu, &set);
-    return CUFFD_ANSWER(sched_setaffinity(0, sizeof set, &set));
+int cuffd_set_affinity(const uint64_t mask[CUFFD_AFFINITY_WORDS]) {
+    return CUFFD_ANSWER(syscall(SYS_sched_setaffinity, 0, CUFFD_AFFINITY_WORDS * sizeof *mask, mask));
 }
 
-int cuffd_get_affinity(uint64_t *mask) {
-    cpu_set_t set;
-    int answer = CUFFD_ANSWER(sched_getaffinity(0, sizeof set, &set));
-    if (answer < 0) return answer;
-    *mask = 0;
-    for (int cpu = 0; cpu < 64; cpu++)
-        if (CPU_ISSET(cpu, &set)) *mask |= UINT64_C(1) << cpu;
-    return 0;
+int cuffd_get_affinity(uint64_t mask[CUFFD_AFFINITY_WORDS]) {
+    // The kernel writes as many bytes as it has processors for.
+    memset(mask, 0, CUFFD_AFFINITY_WORDS * sizeof *mask);
+    int answer = CUFFD_ANSWER(syscall(SYS_sched_getaffinity, 0, CUFFD_AFFINITY_WORDS * sizeof *mask, mask));
+    return answer < 0 ? answer : 0;
 }
-
-int cuffd_processor_count(void) { return get_nprocs(); }
 
 int cuffd_current_cpu(void) { return CUFFD_ANSWER(sched_getcpu()); }
 

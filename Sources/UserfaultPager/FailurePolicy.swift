@@ -44,8 +44,8 @@ public struct FailurePolicy: Hashable, Sendable {
     /// - Parameter attempts: How many attempts have failed; at least 1.
     func verdict(afterAttempts attempts: Int) -> Verdict {
         guard attempts <= retries else { return .end(ending) }
-        let doubled = backOff.nanoseconds << UInt64(min(attempts - 1, 20))
-        return .retry(afterNanoseconds: min(doubled, 60_000_000_000))
+        let minute: UInt64 = 60_000_000_000
+        return .retry(afterNanoseconds: min(minute, min(backOff.nanoseconds, minute) << UInt64(min(attempts - 1, 20))))
     }
 }
 

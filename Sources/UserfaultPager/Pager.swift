@@ -37,16 +37,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ) throws(PagerError) {
         let features = uffd.enabledFeatures
         let handlesKernelFaults = uffd.handlesKernelFaults
-        guard configuration.handlers > 0, configuration.shards > 0 else {
-            throw .configuration("a pager needs at least one handler and one shard")
-        }
-        guard configuration.shards == 1 || owner.isCurrent else {
-            throw .configuration("only memory of this process can be spread over several descriptors")
-        }
+        try configuration.check(features, owner)
         let blocks = configuration.waiting == .block
-        guard !blocks || (owner.isCurrent && features.isDisjoint(with: .events)) else {
-            throw .configuration("sleeping in read(2) is for memory of this process, without event features")
-        }
         try asPagerError { () throws(UserfaultError) in try uffd.setNonBlocking(!blocks) }
         var memories = [try ServedMemory(uffd)]
         while memories.count < configuration.shards {
@@ -58,10 +50,6 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         }
         var children: [ServedMemory] = []
         if features.contains(.eventFork) {
-            if case .inline = configuration.service {
-                throw .configuration(
-                    "a descriptor that reports forks needs workers: its reader must not wait for a source")
-            }
             for _ in 0..<configuration.maximumChildren { children.append(try ServedMemory()) }
         }
         core = try PagerCore(

@@ -169,18 +169,19 @@ int cuffd_uname(char *release, size_t release_size, char *machine, size_t machin
 
 typedef uint64_t cuffd_thread_t;
 
+/// Room for 8192 processors, the most that Linux is built for.
+enum { CUFFD_AFFINITY_WORDS = 128 };
+
 /// A thread with every signal blocked that others can send it, named `name` (cut to 15 bytes). `stack_size` 0: the default.
 int cuffd_thread_create(
     cuffd_thread_t *thread, const char *name, size_t stack_size, void (*body)(void *), void *argument);
 /// Waits for the thread's end. Negative time: no limit; -ETIMEDOUT when the time is over.
 int cuffd_thread_join(cuffd_thread_t thread, int milliseconds);
 int cuffd_thread_detach(cuffd_thread_t thread);
-/// Keeps the calling thread on the processors whose bit is set in `mask` (processors 0 to 63).
-int cuffd_set_affinity(uint64_t mask);
-/// The processors that the calling thread may run on (0 to 63).
-int cuffd_get_affinity(uint64_t *mask);
-/// How many processors are online.
-int cuffd_processor_count(void);
+/// Keeps the calling thread on the processors whose bits are set.
+int cuffd_set_affinity(const uint64_t mask[CUFFD_AFFINITY_WORDS]);
+/// The processors that the calling thread may run on.
+int cuffd_get_affinity(uint64_t mask[CUFFD_AFFINITY_WORDS]);
 /// The processor that the calling thread is on.
 int cuffd_current_cpu(void);
 int cuffd_sched_yield(void);

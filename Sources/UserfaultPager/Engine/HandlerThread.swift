@@ -48,6 +48,6 @@ struct HandlerThread: Sendable {
 private func runBox(_ opaque: UnsafeMutableRawPointer?) {
     guard let opaque = unsafe opaque else { return }
     let box = unsafe Unmanaged<HandlerThread.Box>.fromOpaque(opaque).takeRetainedValue()
-    if let processor = box.processor { _ = cuffd_set_affinity(1 << UInt64(processor)) }
+    if let processor = box.processor { ProcessorSet(processor).keepCallingThread() }
     box.body()
 }

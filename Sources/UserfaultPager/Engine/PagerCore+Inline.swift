@@ -14,9 +14,11 @@ struct Handler: ~Copyable {
     /// Which descriptors have messages, for the thread that reads several.
     let ready = ReadyList()
 
-    init(_ record: ThreadRecord, _ waiting: PagerConfiguration.Waiting) throws(UserfaultError) {
+    init(
+        _ record: ThreadRecord, _ waiting: PagerConfiguration.Waiting, processors: Int
+    ) throws(UserfaultError) {
         bench = try Workbench(record)
-        waiter = Waiter(waiting)
+        waiter = Waiter(waiting, processors: processors)
     }
 }
 

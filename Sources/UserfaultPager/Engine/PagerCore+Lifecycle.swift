@@ -40,7 +40,7 @@ extension PagerCore where Source: ~Copyable {
                 }
                 for _ in 0..<configuration.handlers {
                     try start("uffd-handler", &threads) { (core, record) throws(UserfaultError) in
-                        var handler = try Handler(record, core.configuration.waiting)
+                        var handler = try Handler(record, core.configuration.waiting, processors: core.processorCount)
                         core.noteStarted()
                         try core.handle(memory, with: &handler)
                     }
@@ -53,7 +53,7 @@ extension PagerCore where Source: ~Copyable {
         }
         _ = cuffd_epoll_add(epoll, stopEvent.rawValue, Self.stopToken, 0)
         try start("uffd-reader", &threads) { (core, record) throws(UserfaultError) in
-            var handler = try Handler(record, core.configuration.waiting)
+            var handler = try Handler(record, core.configuration.waiting, processors: core.processorCount)
             try core.rehearse(with: &handler)
             core.noteStarted()
             try core.readAll(with: &handler)

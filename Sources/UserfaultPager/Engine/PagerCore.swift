@@ -26,6 +26,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let queue = WorkQueue(capacity: 4096)
     private let reports = ReportRing()
     let ownThreads = ThreadSet()
+    /// How many processors the program may use; a handler may be kept on fewer.
+    let processorCount = ProcessorSet().count
     /// The pager is about to stop: children are not taken on any more.
     let isFinishing = Atomic<Bool>(false)
     /// One for each descriptor whose handlers sleep in `read(2)`.

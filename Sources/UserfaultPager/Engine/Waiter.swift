@@ -17,7 +17,7 @@ struct Waiter {
     private static var trial: Int { 8 }
 
     /// - Parameter processors: How many processors the process may use.
-    init(_ waiting: PagerConfiguration.Waiting, processors: Int = Int(cuffd_processor_count())) {
+    init(_ waiting: PagerConfiguration.Waiting, processors: Int) {
         switch waiting {
         case .poll, .block:
             limit = 0

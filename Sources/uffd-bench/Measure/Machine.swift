@@ -2,6 +2,7 @@ import CBenchBaseline
 import CUserfaultFD
 import Foundation
 import UserfaultFD
+import UserfaultPager
 
 /// Where the numbers were measured.
 struct Machine: Codable {
@@ -62,16 +63,13 @@ struct Machine: Codable {
 
 /// Keeping threads on processors.
 enum Processor {
+    private static let allowed = ProcessorSet()
+
     /// The processors that this process may run on.
-    static let all: [Int] = {
-        var mask: UInt64 = 0
-        _ = cuffd_get_affinity(&mask)
-        return (0..<64).filter { mask >> UInt64($0) & 1 == 1 }
-    }()
+    static let all = allowed.processors
 
     /// Keeps the calling thread on one processor, or lets it go anywhere.
     static func pin(_ processor: Int?) {
-        let mask = processor.map { UInt64(1) << UInt64($0) } ?? all.reduce(0) { $0 | 1 << UInt64($1) }
-        _ = cuffd_set_affinity(mask)
+        (processor.map { ProcessorSet($0) } ?? allowed).keepCallingThread()
     }
 }

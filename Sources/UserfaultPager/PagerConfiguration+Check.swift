@@ -1,0 +1,36 @@
+internal import UserfaultFD
+
+extension PagerConfiguration {
+    /// Finds contradictions: in itself, with the features of a descriptor, with whose memory it is.
+    ///
+    /// - Throws: ``PagerError/configuration(_:)``.
+    func check(_ features: UserfaultFD.Features, _ owner: Owner) throws(PagerError) {
+        func demand(_ condition: Bool, _ text: @autoclosure () -> String) throws(PagerError) {
+            if !condition { throw .configuration(text()) }
+        }
+        try demand(handlers > 0 && shards > 0, "a pager needs at least one handler and one shard")
+        try demand(
+            shards == 1 || owner.isCurrent, "only memory of this process can be spread over several descriptors")
+        try demand(
+            waiting != .block || owner.isCurrent && features.isDisjoint(with: .events),
+            "sleeping in read(2) is for memory of this process, without event features")
+        switch service {
+        case .workers(let count): try demand(count > 0, "a pager with workers needs at least one")
+        case .inline:
+            try demand(
+                !features.contains(.eventFork),
+                "a descriptor that reports forks needs workers: its reader must not wait for a source")
+        case .automatic: break
+        }
+        try demand(maximumChildren >= 0 && workingSetCapacity >= 0, "a capacity is not negative")
+        try demand(sourceTimeout.map { $0 > .zero } ?? true, "a source needs some time, or no limit")
+        try demand(
+            stuckAfter > .zero && watchdogInterval > .zero, "the watchdog needs some time between its rounds")
+        let allowed = ProcessorSet()
+        for processor in processors {
+            try demand(
+                allowed.contains(processor),
+                "this thread may not run on processor \(processor), so that no handler can be kept there")
+        }
+    }
+}
