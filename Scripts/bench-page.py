@@ -55,8 +55,9 @@ def table(family, scenarios):
 
 def tables(report):
     machine = report["machine"]
+    fewest = min(len(v["rounds"]) for s in report["scenarios"] for v in s["variants"])
     yield (f"Linux {machine['kernel']}, {machine['architecture']}, {machine['processors']} processors "
-           f"({machine['processorName']}), {report['rounds']} rounds; load before the run {machine['load']:.2f}, "
+           f"({machine['processorName']}), at least {fewest} rounds; load before the run {machine['load']:.2f}, "
            f"equal work varied by {machine['noise']:.0f} %.")
     yield ""
     for warning in report["warnings"]:

@@ -19,7 +19,9 @@ struct UffdBench: ParsableCommand {
     @Option(name: .long, help: "Only scenarios that match the glob. May be given several times.")
     var scenario: [String] = []
 
-    @Option(name: .long, help: ArgumentHelp("How often each variant runs.", valueName: "n"))
+    @Option(
+        name: .long,
+        help: ArgumentHelp("How often each variant runs; else as often as there is time for.", valueName: "n"))
     var rounds: Int?
 
     @Option(name: .long, help: "How to report.")
@@ -59,7 +61,8 @@ struct UffdBench: ParsableCommand {
             for scenario in selected { print(scenario.name) }
             return
         }
-        let settings = Settings(rounds: rounds ?? (quick ? 5 : 15), isQuick: quick)
+        let pace = rounds.map(Pace.exactly) ?? (quick ? .quick : .full)
+        let settings = Settings(pace: pace, isQuick: quick)
         let machine = Machine()
         let isTerminal = isatty(STDERR_FILENO) == 1
         let names = selected.count
@@ -72,7 +75,7 @@ struct UffdBench: ParsableCommand {
         let results = selected.map { measurement.measure($0) }
         if isTerminal { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
         let report = Report(
-            machine: machine, rounds: settings.rounds, quick: quick, scenarios: results, warnings: machine.warnings)
+            machine: machine, quick: quick, scenarios: results, warnings: machine.warnings)
         try write(report)
         if !noGates && results.contains(where: { $0.variants.contains { $0.keepsGate == false } }) {
             throw ExitCode(1)

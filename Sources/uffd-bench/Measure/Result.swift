@@ -1,3 +1,5 @@
+import CBenchBaseline
+
 /// What was measured of one scenario.
 struct ScenarioResult: Codable {
     let name: String
@@ -29,7 +31,6 @@ struct VariantResult: Codable {
 /// Everything that a run reports.
 struct Report: Codable {
     let machine: Machine
-    let rounds: Int
     let quick: Bool
     let scenarios: [ScenarioResult]
     /// What a reader must know before believing the numbers.
@@ -48,7 +49,10 @@ struct Measurement {
             var values = [[Double]](repeating: [], count: variants.count)
             var latencies = [[UInt32]](repeating: [], count: variants.count)
             // One round is for the caches, the page cache and the allocator, and is not counted.
-            for round in -1..<settings.rounds {
+            let start = cbb_now()
+            var round = -1
+            while settings.pace.allows(round: round, after: cbb_now() - start) {
+                defer { round += 1 }
                 for step in variants.indices {
                     let index = round & 1 == 0 ? step : variants.count - 1 - step
                     let sample = try variants[index].run()

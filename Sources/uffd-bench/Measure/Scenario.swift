@@ -46,11 +46,32 @@ struct Sample {
 
 /// How much to measure.
 struct Settings {
-    let rounds: Int
+    let pace: Pace
     let isQuick: Bool
 
     /// A number of things to do in one run.
     func count(_ full: Int, quick: Int) -> Int { isQuick ? quick : full }
+}
+
+/// How many rounds a scenario gets: what is short is measured often, which narrows its interval.
+struct Pace {
+    /// Always.
+    let least: Int
+    /// Unless they take longer than a minute.
+    let usual: Int
+    let most: Int
+    /// For rounds beyond the usual, in nanoseconds.
+    let budget: UInt64
+
+    static let quick = Pace(least: 5, usual: 5, most: 41, budget: 800_000_000)
+    static let full = Pace(least: 5, usual: 15, most: 101, budget: 5_000_000_000)
+
+    static func exactly(_ rounds: Int) -> Pace { Pace(least: rounds, usual: rounds, most: rounds, budget: 0) }
+
+    /// Whether a round begins: -1 is the one that is not counted.
+    func allows(round: Int, after nanoseconds: UInt64) -> Bool {
+        round < least || round < usual && nanoseconds < 60_000_000_000 || round < most && nanoseconds < budget
+    }
 }
 
 /// A scenario that cannot be measured here, with the reason.

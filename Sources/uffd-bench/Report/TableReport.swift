@@ -24,7 +24,7 @@ struct TableReport {
         let machine = report.machine
         var text = """
             Linux \(machine.kernel) \(machine.architecture), \(machine.processors) x \(machine.processorName), \
-            load \(machine.load), noise \(Int(machine.noise)) %, \(report.rounds) rounds\(report.quick ? ", quick" : "")
+            load \(machine.load), noise \(Int(machine.noise)) %\(report.quick ? ", quick" : "")
 
             """
         for warning in report.warnings { text += "warning: \(warning)\n" }
