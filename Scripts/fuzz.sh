@@ -1,21 +1,33 @@
 #!/usr/bin/env bash
-# Feed arbitrary bytes to what parses the kernel's data: Scripts/fuzz.sh [SECONDS], 60 by default.
+# Let libFuzzer look for what breaks: Scripts/fuzz.sh [SECONDS], 60 by default, half of them for each of
+#   KernelBytes   arbitrary bytes for what parses the kernel's data
+#   PagerSteps    arbitrary orders of what a program, a kernel and a pager do
 # What was found to crash is left in .build-fuzz/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export SWIFT_BACKTRACE=enable=no
 out=.build-fuzz
-mkdir -p "$out/corpus"
-swift build --scratch-path "$out/build" --target UserfaultFD --quiet \
+seconds=$((${1:-60} / 2))
+swift build --scratch-path "$out/build" --target UserfaultPager --quiet \
     -Xswiftc -sanitize=fuzzer -Xswiftc -enable-testing -Xswiftc -parse-as-library
 bin=$(swift build --scratch-path "$out/build" --show-bin-path)
-flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer -sanitize=address -I "$bin/Modules")
+flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer -sanitize=address -strict-memory-safety -I "$bin/Modules")
 for map in "$bin"/*.build/module.modulemap "$out"/build/checkouts/*/Sources/*/include/module.modulemap; do
     [ ! -f "$map" ] || flags+=(-Xcc "-fmodule-map-file=$map")
 done
-mapfile -t objects < <(find "$bin/UserfaultFD.build" "$bin/CUserfaultFD.build" "$bin/SystemPackage.build" \
-    "$bin/CSystem.build" -name '*.o')
-swiftc "${flags[@]}" Tests/Fuzz/Fuzz.swift "${objects[@]}" -o "$out/fuzz"
-timeout -k 10 $((${1:-60} + 60)) "$out/fuzz" -max_total_time="${1:-60}" -max_len=320 -rss_limit_mb=2048 \
-    -artifact_prefix="$out/" -print_final_stats=1 "$out/corpus" 2>&1 | tail -n 12
+mapfile -t objects < <(find "$bin/UserfaultPager.build" "$bin/UserfaultFD.build" "$bin/CUserfaultFD.build" \
+    "$bin/SystemPackage.build" "$bin/CSystem.build" -name '*.o')
+
+fuzz() {
+    local name=$1
+    shift
+    mkdir -p "$out/corpus/$name"
+    swiftc "${flags[@]}" "Tests/Fuzz/$name.swift" "$@" "${objects[@]}" -o "$out/$name"
+    echo "$name:"
+    timeout -k 10 $((seconds + 60)) "$out/$name" -max_total_time="$seconds" -rss_limit_mb=2048 -max_len=2048 \
+        -artifact_prefix="$out/$name-" -print_final_stats=1 "$out/corpus/$name" 2>&1 | tail -n 12
+}
+
+fuzz KernelBytes
+fuzz PagerSteps Tests/UserfaultPagerTests/{RandomRun,Model,ModelHandler,ModelKernel}.swift

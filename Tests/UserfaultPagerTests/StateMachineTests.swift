@@ -64,14 +64,14 @@ struct StateMachineTests {
 
     @Test(arguments: [1, 2, 3] as [UInt64])
     func millionsOfRandomSteps(seed: UInt64) throws {
-        let violation = try RandomRun(seed: seed, defect: nil).violation(after: 400_000)
+        let violation = try RandomRun(SplitMix(state: seed)).violation(after: 400_000)
         #expect(violation == nil)
     }
 
     @Test(arguments: ModelHandler.Defect.allCases)
     func randomStepsCatch(_ defect: ModelHandler.Defect) throws {
         let caught = try (1...5).contains { seed in
-            try RandomRun(seed: seed, defect: defect).violation(after: 100_000) != nil
+            try RandomRun(SplitMix(state: seed), defect: defect).violation(after: 100_000) != nil
         }
         #expect(caught)
     }
@@ -79,49 +79,49 @@ struct StateMachineTests {
     /// The kernel lets go of an address before it tells of it: another thread may move memory there meanwhile.
     @Test
     func memoryMovedToAnAddressOutlivesTheEventsOfWhatWasThere() throws {
-        let size = 4096
-        let records = try (1...2).map { id in
-            RegionReference(try RegionRecord(id: id, count: size, options: RegionOptions()))
+        try withTwoPages { machine, records in
+            // The second region is unmapped, then the first moved to where it was; the events come the other way round.
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: 4096))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: 4096)))
+            #expect(machine.spans.find(0x11000)?.region == records[0])
+            #expect(machine.spans.count == 1)
+            // Now the program unmaps it indeed.
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
+            #expect(machine.spans.count == 0)
         }
-        defer { for record in records { unsafe record.destroy() } }
-        var machine = try PagerStateMachine()
-        for (index, record) in records.enumerated() {
-            let range = AddressRange(start: UInt(0x10000 + index * size), count: size)
-            try machine.add(Span(range: range, region: record, states: record.states, offset: 0))
-        }
-        // The second region is unmapped, then the first moved to where it was; the events come the other way round.
-        _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: size))
-        _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: size)))
-        _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: size)))
-        #expect(machine.spans.find(0x11000)?.region == records[0])
-        #expect(machine.spans.count == 1)
-        // Now the program unmaps it indeed.
-        _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: size)))
-        #expect(machine.spans.count == 0)
     }
 
     /// As before, but what was there has moved away and is still served.
     @Test
     func memoryThatMadeRoomIsFoundWhereItWent() throws {
-        let size = 4096
+        try withTwoPages { machine, records in
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: 4096))
+            _ = try machine.apply(.remap(from: 0x11000, to: 0x20000, count: 4096))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: 4096)))
+            #expect(machine.spans.find(0x11000)?.region == records[0])
+            #expect(machine.spans.find(0x20000)?.region == records[1])
+            #expect(machine.spans.count == 2)
+            for address in [0x11000, 0x20000] as [UInt] {
+                _ = try machine.apply(.unmap(AddressRange(start: address, count: 4096)))
+            }
+        }
+    }
+
+    /// Calls with a machine that serves two pages, at 0x10000 and at 0x11000, each a region of its own.
+    private func withTwoPages(
+        _ body: (inout PagerStateMachine, [RegionReference]) throws -> Void
+    ) throws {
         let records = try (1...2).map { id in
-            RegionReference(try RegionRecord(id: id, count: size, options: RegionOptions()))
+            RegionReference(try RegionRecord(id: id, count: 4096, options: RegionOptions()))
         }
         defer { for record in records { unsafe record.destroy() } }
         var machine = try PagerStateMachine()
         for (index, record) in records.enumerated() {
-            let range = AddressRange(start: UInt(0x10000 + index * size), count: size)
+            let range = AddressRange(start: UInt(0x10000 + index * 4096), count: 4096)
             try machine.add(Span(range: range, region: record, states: record.states, offset: 0))
         }
-        _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: size))
-        _ = try machine.apply(.remap(from: 0x11000, to: 0x20000, count: size))
-        _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: size)))
-        _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: size)))
-        #expect(machine.spans.find(0x11000)?.region == records[0])
-        #expect(machine.spans.find(0x20000)?.region == records[1])
-        #expect(machine.spans.count == 2)
-        for address in [0x11000, 0x20000] as [UInt] {
-            _ = try machine.apply(.unmap(AddressRange(start: address, count: size)))
-        }
+        try body(&machine, records)
     }
 }
