@@ -34,17 +34,8 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func prefetch(_ offset: Int, of memory: ServedMemory, with bench: inout Workbench) {
-        let claim = memory.sharingOrder { _, machine -> Claim? in
-            guard let address = machine.address(ofOffset: offset) else { return nil }
-            let claim = machine.claim(behind: address, count: 1)
-            if let claim {
-                bench.record.begin(address, region: claim.region.bits, since: cuffd_monotonic_nanoseconds())
-            }
-            return claim
+        _ = fillUnasked(of: memory, with: &bench) { machine in
+            machine.address(ofOffset: offset).flatMap { machine.claim(at: $0, count: 1) }
         }
-        guard let claim else { return }
-        let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
-        _ = fill(claim, for: nobody, of: memory, with: &bench)
-        bench.record.end()
     }
 }

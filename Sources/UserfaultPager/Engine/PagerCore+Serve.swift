@@ -57,6 +57,28 @@ extension PagerCore where Source: ~Copyable {
         return put(filling, into: claim, for: pending, of: memory, with: bench)
     }
 
+    /// Fills pages for which nobody waits.
+    ///
+    /// - Parameter claiming: Takes them in hand.
+    /// - Returns: What was filled, or `nil`.
+    func fillUnasked(
+        of memory: ServedMemory, with bench: inout Workbench, _ claiming: (borrowing PagerStateMachine) -> Claim?
+    ) -> Claim? {
+        let claim = memory.sharingOrder { _, machine -> Claim? in
+            let claim = claiming(machine)
+            if let claim {
+                bench.record.begin(
+                    claim.range.start, region: claim.region.bits, since: cuffd_monotonic_nanoseconds())
+            }
+            return claim
+        }
+        guard let claim else { return nil }
+        defer { bench.record.end() }
+        let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
+        guard case .done = fill(claim, for: nobody, of: memory, with: &bench) else { return nil }
+        return claim
+    }
+
     private enum Loaded {
         case loaded(Filling)
         /// The claim is of one page.

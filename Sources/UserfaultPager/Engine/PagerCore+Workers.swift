@@ -123,19 +123,12 @@ extension PagerCore where Source: ~Copyable {
             next = page.end
         }
         while left > 0, queue.count == 0, !isStopping.load(ordering: .relaxed) {
-            let claim = memory.sharingOrder { _, machine -> Claim? in
-                let claim = machine.claim(behind: next, count: min(left, 16))
-                if let claim {
-                    bench.record.begin(next, region: claim.region.bits, since: cuffd_monotonic_nanoseconds())
-                }
-                return claim
-            }
-            guard let claim else { return }
-            defer { bench.record.end() }
+            let count = min(left, 16)
+            guard
+                let claim = fillUnasked(of: memory, with: &bench, { machine in machine.claim(at: next, count: count) })
+            else { return }
             left -= claim.pages
             next = claim.range.end
-            let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
-            guard case .done = fill(claim, for: nobody, of: memory, with: &bench) else { return }
         }
     }
 }

@@ -211,7 +211,7 @@ struct PagerStateMachine: ~Copyable {
     @inline(__always)
     func extend(_ claim: inout Claim, by pages: Int) {
         guard let span = spans.find(claim.range.start), span.range.contains(claim.range.end),
-            let further = self.claim(behind: claim.range.end, count: pages)
+            let further = self.claim(at: claim.range.end, count: pages)
         else { return }
         claim.range = AddressRange(start: claim.range.start, end: further.range.end)
     }
@@ -219,7 +219,7 @@ struct PagerStateMachine: ~Copyable {
     /// Takes pages in hand that nobody has touched.
     ///
     /// - Returns: At most `count` pages, or `nil` where the first of them is not to be had.
-    func claim(behind address: UInt, count: Int) -> Claim? {
+    func claim(at address: UInt, count: Int) -> Claim? {
         guard count > 0, let span = spans.find(address), let states = span.states else { return nil }
         let first = span.page(at: address)
         let limit = min(count, (span.range.count >> span.region.pageShift) - first)

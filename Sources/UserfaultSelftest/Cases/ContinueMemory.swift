@@ -201,15 +201,9 @@ extension Area {
         let alias = AddressRange(start: try aliasAddress(0), count: range.count)
         // Only what is mapped is looked at.
         for page in 0..<pageCount { _ = Touch.load(try aliasAddress(page)) }
-        do {
-            let limit = isProven ? Waiting.patience : .seconds(5)
-            try Waiting.until("the file's pages are swapped out", within: limit) {
-                _ = cuffd_madvise(UInt64(alias.start), alias.count, Advice.pageOut.rawValue)
-                return try swappedBytes() >= range.count
-            }
-        } catch let failure as CaseFailure {
-            if isProven { throw failure }
-            throw CaseSkip("this time MADV_PAGEOUT did not swap the pages out")
+        try Self.waitSwappedOut("the file's pages are swapped out", isProven: isProven) {
+            _ = cuffd_madvise(UInt64(alias.start), alias.count, Advice.pageOut.rawValue)
+            return try swappedBytes() >= range.count
         }
     }
 }

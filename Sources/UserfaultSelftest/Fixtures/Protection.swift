@@ -82,14 +82,23 @@ extension Area {
         try alias?.advise(.dontNeed)
         let part = self.pages(pages)
         let isAnonymous = !(try PagemapEntry(of: part.start).isFile)
+        try Self.waitSwappedOut("pages \(pages) are swapped out", isProven: isProven) {
+            try view.advise(.pageOut, part)
+            guard isAnonymous else { return try swappedBytes() >= part.count }
+            return try PagemapEntry.entries(of: part).allSatisfy { $0.isSwapped && !$0.isPresent }
+        }
+    }
+
+    /// Tries again until pages are swapped out: one that another processor has just touched is not taken at once.
+    ///
+    /// - Parameters:
+    ///   - isProven: They have been swapped out before, so that it is a failure, and no skip, where they cannot be.
+    ///   - attempt: Tries, and tells whether they are.
+    package static func waitSwappedOut(
+        _ what: String, isProven: Bool, _ attempt: () throws -> Bool
+    ) throws {
         do {
-            // Pages that another processor has just touched are not taken the first time.
-            let limit = isProven ? Waiting.patience : .seconds(5)
-            try Waiting.until("pages \(pages) are swapped out", within: limit) {
-                try view.advise(.pageOut, part)
-                guard isAnonymous else { return try swappedBytes() >= part.count }
-                return try PagemapEntry.entries(of: part).allSatisfy { $0.isSwapped && !$0.isPresent }
-            }
+            try Waiting.until(what, within: isProven ? Waiting.patience : .seconds(5), attempt)
         } catch let failure as CaseFailure {
             if isProven { throw failure }
             throw CaseSkip("this time MADV_PAGEOUT did not swap the pages out")
