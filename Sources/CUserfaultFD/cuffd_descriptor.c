@@ -13,6 +13,10 @@ const int CUFFD_O_CLOEXEC = O_CLOEXEC;
 const int CUFFD_O_NONBLOCK = O_NONBLOCK;
 const int CUFFD_O_RDONLY = O_RDONLY;
 const int CUFFD_O_RDWR = O_RDWR;
+const int CUFFD_SEEK_SET = SEEK_SET;
+const int CUFFD_SEEK_CUR = SEEK_CUR;
+const int CUFFD_SEEK_END = SEEK_END;
+const int CUFFD_SEEK_DATA = SEEK_DATA;
 const short CUFFD_POLLIN = POLLIN;
 const short CUFFD_POLLERR = POLLERR;
 const short CUFFD_POLLHUP = POLLHUP;
@@ -38,6 +42,8 @@ ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset) {
 ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset) {
     return CUFFD_ANSWER(pwrite(fd, bytes, count, offset));
 }
+
+int64_t cuffd_seek(int fd, int64_t offset, int whence) { return CUFFD_ANSWER(lseek(fd, offset, whence)); }
 
 int cuffd_poll(int fd, short events, int milliseconds) {
     struct pollfd entry = {.fd = fd, .events = events};

@@ -116,6 +116,8 @@ int cuffd_fstat(int fd, struct cuffd_file_status *status) {
         .device = answer.st_dev,
         .inode = answer.st_ino,
         .page_size = is_huge ? (uint64_t)filesystem.f_bsize : cuffd_page_size(),
+        .is_regular = S_ISREG(answer.st_mode),
+        .is_block_device = S_ISBLK(answer.st_mode),
     };
     return 0;
 }

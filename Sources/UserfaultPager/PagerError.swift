@@ -27,6 +27,10 @@ public enum PagerError: Error, Hashable, Sendable {
     /// A file could not be looked at.
     case file(Errno)
 
+    /// A file does not tell its size: it is neither a regular file nor a block device, or the kernel makes up its
+    /// content while it is read, as it does in `/proc`.
+    case fileWithoutSize
+
     /// Some pages could not be loaded, and the failure policy was applied to them: how many.
     case pagesFailed(Int)
 
@@ -46,6 +50,7 @@ extension PagerError: CustomStringConvertible {
         case .alreadyStarted: "the pager was started before"
         case .noThread(let errno): "no thread: error \(errno)"
         case .file(let errno): "the file cannot be looked at: \(errno)"
+        case .fileWithoutSize: "the file does not tell its size: it must be a regular file on a disk, or a block device"
         case .pagesFailed(let count): "\(count) pages could not be loaded"
         case .ownerGone: "the process whose memory it is has ended"
         }

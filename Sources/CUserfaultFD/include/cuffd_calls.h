@@ -43,6 +43,10 @@ extern const int CUFFD_O_CLOEXEC;
 extern const int CUFFD_O_NONBLOCK;
 extern const int CUFFD_O_RDONLY;
 extern const int CUFFD_O_RDWR;
+extern const int CUFFD_SEEK_SET;
+extern const int CUFFD_SEEK_CUR;
+extern const int CUFFD_SEEK_END;
+extern const int CUFFD_SEEK_DATA;
 extern const short CUFFD_POLLIN;
 extern const short CUFFD_POLLERR;
 extern const short CUFFD_POLLHUP;
@@ -59,6 +63,8 @@ ssize_t cuffd_read(int fd, void *bytes, size_t count);
 ssize_t cuffd_write(int fd, const void *bytes, size_t count);
 ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset);
 ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset);
+/// lseek(2) to an offset from the start, from where it is, from the end, or to data from an offset on.
+int64_t cuffd_seek(int fd, int64_t offset, int whence);
 /// poll(2) of one descriptor: the events that are ready (POLL* bits), 0 on time-out. Negative time: no limit.
 int cuffd_poll(int fd, short events, int milliseconds);
 /// poll(2) of two descriptors, either of which may be -1; `ready` answers the bits of each.
@@ -138,6 +144,9 @@ struct cuffd_file_status {
     uint64_t inode;
     /// The huge page size on hugetlbfs, else the base page size.
     uint64_t page_size;
+    /// S_ISREG and S_ISBLK.
+    int is_regular;
+    int is_block_device;
 };
 int cuffd_fstat(int fd, struct cuffd_file_status *status);
 

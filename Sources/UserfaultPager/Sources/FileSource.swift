@@ -2,7 +2,7 @@ internal import CUserfaultFD
 public import SystemPackage
 internal import UserfaultFD
 
-/// The content of a file, read by `pread(2)` when it is wanted.
+/// The content of a regular file or a block device, read by `pread(2)` when it is wanted.
 ///
 /// Behind the file's end there are zeros.
 ///
@@ -27,10 +27,11 @@ public struct FileSource: ~Copyable, PageSource {
     /// - Parameters:
     ///   - rawDescriptor: A file that nobody else will close. It is closed where this throws.
     ///   - isSlow: Whether reading may wait for a disk or a network; `false` for files in memory.
-    /// - Throws: ``PagerError/file(_:)`` with what `fstat(2)` answered.
+    /// - Throws: ``PagerError/file(_:)`` with what `fstat(2)`, `lseek(2)` or `pread(2)` answered,
+    ///   ``PagerError/fileWithoutSize`` for a pipe, a terminal, or a file of `/proc`.
     public init(adopting rawDescriptor: Int32, isSlow: Bool = true) throws(PagerError) {
         file = OwnedFile(adopting: rawDescriptor)
-        count = try OwnedFile.size(rawDescriptor)
+        count = try file.size()
         self.isSlow = isSlow
     }
 

@@ -1,0 +1,35 @@
+import CUserfaultFD
+import Glibc
+import Testing
+
+/// What this machine offers the tests.
+enum Host {
+    static let isRoot = cuffd_effective_user() == 0
+
+    static var freeHugePages: Int {
+        guard let file = fopen("/proc/meminfo", "re") else { return 0 }
+        defer { fclose(file) }
+        let name = "HugePages_Free:"
+        var line = [CChar](repeating: 0, count: 256)
+        while fgets(&line, CInt(line.count), file) != nil {
+            guard strncmp(line, name, name.utf8.count) == 0 else { continue }
+            return line.withUnsafeBufferPointer { atol($0.baseAddress! + name.utf8.count) }
+        }
+        return 0
+    }
+}
+
+extension Trait where Self == ConditionTrait {
+    /// Mounts.
+    static var requiresRoot: Self { .enabled(if: Host.isRoot, "needs root") }
+
+    /// A block device of a test's own.
+    static var requiresLoopDevice: Self {
+        .enabled("needs root and a free loop device") { LoopDevice.isPossible }
+    }
+
+    /// Pages of hugetlbfs, of 2 MiB.
+    static func requiresHugePages(_ count: Int) -> Self {
+        .enabled("needs \(count) free huge pages: sysctl vm.nr_hugepages=8") { Host.freeHugePages >= count }
+    }
+}
