@@ -60,6 +60,9 @@ public enum PageReply: Hashable, Sendable {
     /// The content lies in anonymous memory at this page-aligned address of this process, and may be taken away;
     /// resolved by `UFFDIO_MOVE` where region, process and kernel allow it, else by `UFFDIO_COPY`. `count` is in
     /// bytes: whole pages, at least one.
+    ///
+    /// A page that is not there, because nothing was ever stored to it or because it was moved before, fails: it is not
+    /// taken for zeros. Store to it, or answer ``zero``.
     case movable(at: UInt, count: Int)
 
     /// The content is in the file that the region maps, written through another mapping of it; resolved by

@@ -100,29 +100,6 @@ struct SourceTests {
         #expect(found == Self.expected)
     }
 
-    @Test
-    func movablePagesAreMoved() throws {
-        let stock = try Mapping(anonymous: 16 * 4096)
-        let base = stock.range
-        for page in 0..<16 {
-            UnsafeMutableRawPointer(bitPattern: base.start + UInt(page * 4096))!
-                .storeBytes(of: NumberedSource.word(page * 4096), as: UInt64.self)
-        }
-        let mapping = try Mapping(anonymous: 16 * 4096)
-        let source = ClosureSource<Never> { offset, pages in
-            .movable(at: base.start + UInt(offset), count: pages.freeCapacity)
-        }
-        let pager = try Pager(UserfaultFD(), source: source)
-        try pager.add(mapping.range)
-        try pager.start()
-        let range = mapping.range
-        let found = Toucher.value { (0..<16).map { range.loadWord($0 * 4096) } }
-        #expect(found == (0..<16).map { NumberedSource.word($0 * 4096) })
-        try pager.stop(.poison)
-        #expect(pager.statistics.pagesMoved == 16)
-        #expect(base.loadWord(0) == 0)
-    }
-
     @Test(arguments: [Mapping.Sharing.shared, .private])
     func sharedPagesAreMadeOnceForAllClients(sharing: Mapping.Sharing) throws {
         let file = try Memfd(count: 32 * 4096)

@@ -19,13 +19,15 @@ enum Filling {
         }
     }
 
-    /// Fills pages in hand, in one call of the kernel.
+    /// Fills pages in hand: as far as the first call of the kernel goes that takes them.
+    ///
+    /// Afterwards it says what they were filled with: pages that cannot be moved are copied.
     ///
     /// - Parameters:
     ///   - waking: Whether to wake those who wait.
     ///   - zeros: Zeros of this process, for where the kernel has no call for them.
     @inline(__always)
-    func fill(
+    mutating func fill(
         _ claim: Claim, of uffd: borrowing UserfaultFD, waking: Bool = true, zeros: borrowing Mapping
     ) -> FillOutcome {
         let protected = claim.region.writeProtected
@@ -39,21 +41,30 @@ enum Filling {
         case .zeros where protected || claim.region.isHuge:
             let count = min(claim.range.count, zeros.count)
             let part = claim.prefix(pages: count >> claim.region.pageShift)
-            let outcome = Filling.bytes(at: zeros.range.start).fill(part, of: uffd, waking: waking, zeros: zeros)
+            var bytes = Filling.bytes(at: zeros.range.start)
+            let outcome = bytes.fill(part, of: uffd, waking: waking, zeros: zeros)
             return outcome == .done && count < claim.range.count ? .stopped(after: count) : outcome
         case .zeros:
             return FillOutcome { () throws(UserfaultError) in
                 try uffd.zeropage(claim.range, options: waking ? [] : .doNotWake)
             }
         case .movable(let address) where protected:
-            return Filling.bytes(at: address).fill(claim, of: uffd, waking: waking, zeros: zeros)
+            self = .bytes(at: address)
+            return fill(claim, of: uffd, waking: waking, zeros: zeros)
         case .movable(let address):
             let outcome = FillOutcome { () throws(UserfaultError) in
                 try uffd.move(from: address, to: claim.range, options: waking ? [] : .doNotWake)
             }
-            // Pages that are shared or pinned, another process, memory that is not anonymous.
-            guard outcome == .failed else { return outcome }
-            return Filling.bytes(at: address).fill(claim, of: uffd, waking: waking, zeros: zeros)
+            switch outcome {
+            case .failed:
+                // Pages that are shared or pinned, another process, memory that is not anonymous.
+                self = .bytes(at: address)
+                return fill(claim, of: uffd, waking: waking, zeros: zeros)
+            case .noRange where claim.pages == 1:
+                return moveHole(at: address, to: claim, of: uffd)
+            default:
+                return outcome
+            }
         case .file:
             var options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
             if !waking { options.insert(.doNotWake) }
@@ -63,5 +74,16 @@ enum Filling {
                 try uffd.poison(claim.range, options: waking ? [] : .doNotWake)
             }
         }
+    }
+
+    /// Tells a source page that is not there from a range that is gone, which the kernel answers alike.
+    ///
+    /// A copy of what is not there would be zeros.
+    @inline(never)
+    private func moveHole(at address: UInt, to claim: Claim, of uffd: borrowing UserfaultFD) -> FillOutcome {
+        let outcome = FillOutcome { () throws(UserfaultError) in
+            try uffd.move(from: address, to: claim.range, options: [.allowSourceHoles, .doNotWake])
+        }
+        return outcome == .done ? .failed : outcome
     }
 }

@@ -42,10 +42,11 @@ extension PagerCore where Source: ~Copyable {
         }
         var lost = claim.prefix(pages: 1)
         lost.content = .poison
+        var poison = Filling.poison
         var outcome = FillOutcome.changing
         let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
             guard machine.isCurrent(lost) else { return Settlement(wake: machine.giveBack(lost), next: .again) }
-            outcome = Filling.poison.fill(lost, of: uffd, zeros: bench.zeros)
+            outcome = poison.fill(lost, of: uffd, zeros: bench.zeros)
             return machine.settle(lost, outcome)
         }
         bench.count(outcome, of: .poison, lost)
