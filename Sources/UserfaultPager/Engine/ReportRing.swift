@@ -11,8 +11,10 @@ final class ReportRing: @unchecked Sendable {
     }
 
     private let state: Mutex<State>
+    private let capacity: Int
 
     init(capacity: Int = 256) {
+        self.capacity = capacity
         let reports = UnsafeMutableBufferPointer<PagerReport>.allocate(capacity: capacity)
         state = unsafe Mutex(State(reports: reports))
     }
@@ -32,9 +34,14 @@ final class ReportRing: @unchecked Sendable {
 
     /// Takes all reports.
     func takeAll() -> [PagerReport] {
-        state.withLock { state in
-            defer { state.count = 0 }
-            return unsafe Array(state.reports.prefix(state.count))
+        guard state.withLock({ $0.count }) > 0 else { return [] }
+        // The memory is taken before the lock: who leaves a report may have to go on for a fork that holds the heap.
+        return unsafe [PagerReport](unsafeUninitializedCapacity: capacity) { taken, count in
+            count = state.withLock { state in
+                defer { state.count = 0 }
+                for index in 0..<state.count { unsafe taken.initializeElement(at: index, to: state.reports[index]) }
+                return state.count
+            }
         }
     }
 }
