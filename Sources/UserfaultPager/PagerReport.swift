@@ -1,16 +1,18 @@
 /// What a pager has to report beside its answers: never given on a thread that serves faults.
 public enum PagerReport: Hashable, Sendable {
-    /// A fault has been outstanding for longer than ``PagerConfiguration/stuckAfter``.
+    /// A fault has been outstanding for longer than ``PagerConfiguration/stuckAfter``: reported once, and again whenever
+    /// its time has doubled. Of the faults that wait for a worker, the oldest.
     case stuck(address: UInt, nanoseconds: UInt64)
 
-    /// The kernel holds faults that no thread of the pager takes: how many.
+    /// The kernel holds faults that no thread of the pager takes: how many. Reported again when twice as many looks of
+    /// the watchdog have found it so.
     case unread(Int)
 
     /// A thread of the pager waits for a page that only the pager can bring: its source touched served memory. The
     /// page is given to the region's failure policy, which ends the thread's process.
     case selfDeadlock(thread: Int32, address: UInt)
 
-    /// A source took longer than ``PagerConfiguration/sourceTimeout``; the page failed.
+    /// A source was asked for this page and took longer than ``PagerConfiguration/sourceTimeout``: the page failed.
     case timedOut(address: UInt)
 
     /// A page failed for good: the failure policy was applied.

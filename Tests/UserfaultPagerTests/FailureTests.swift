@@ -99,27 +99,14 @@ struct FailureTests {
     @Test
     func aSourceThatTakesTooLongEndsInSIGBUS() async {
         await #expect(processExitsWith: .signal(SIGBUS)) {
-            let source = ClosureSource<Never>(isSlow: true) { _, _ in
-                while true { pause() }
-            }
             _ = try touchOnePage(
-                of: source, configuration: PagerConfiguration(sourceTimeout: .milliseconds(50)))
+                of: ClosureSource<Never> { _, _ in while true { pause() } },
+                configuration: PagerConfiguration(service: .inline, sourceTimeout: .milliseconds(50)))
         }
-        // Those that wait behind one that hangs are not forgotten.
         await #expect(processExitsWith: .signal(SIGBUS)) {
-            let source = ClosureSource<Never>(isSlow: true) { offset, pages in
-                if offset == 0 { while true { pause() } }
-                return NumberedSource().load(offset: offset, into: &pages)
-            }
-            let mapping = try Mapping(anonymous: 16 * 4096)
-            let pager = try Pager(
-                UserfaultFD(), source: source,
-                configuration: PagerConfiguration(service: .workers(1), sourceTimeout: .milliseconds(50)))
-            try pager.add(mapping.range, options: RegionOptions(readAhead: .none, failure: .poisonAtOnce))
-            try pager.start()
-            let range = mapping.range
-            let touchers = [1, 0].map { page in Toucher { _ = range.loadWord(page * 4096) } }
-            for toucher in touchers { _ = toucher.join() }
+            _ = try touchOnePage(
+                of: ClosureSource<Never> { _, _ in while true { pause() } },
+                configuration: PagerConfiguration(service: .workers(2), sourceTimeout: .milliseconds(50)))
         }
     }
 
@@ -158,11 +145,9 @@ struct FailureTests {
     @Test
     func stopResolvesWhatIsOutstanding() throws {
         let mapping = try Mapping(anonymous: 4 * 4096)
-        let isAsked = Shared(Mutex(false))
-        let mayAnswer = Shared(Mutex(false))
+        let gate = Gate()
         let source = ClosureSource<Never>(isSlow: true) { offset, pages in
-            isAsked.value.withLock { $0 = true }
-            while !mayAnswer.value.withLock({ $0 }) { _ = cuffd_sched_yield() }
+            gate.pass()
             return NumberedSource().load(offset: offset, into: &pages)
         }
         let pager = try Pager(UserfaultFD(), source: source)
@@ -171,9 +156,11 @@ struct FailureTests {
         let range = mapping.range
         let word = Shared(Mutex<UInt64?>(nil))
         let toucher = Toucher { word.value.withLock { $0 = range.loadWord(4096) } }
-        while !isAsked.value.withLock({ $0 }) { _ = cuffd_sched_yield() }
+        #expect(gate.waitUntilReached())
         let stopper = Toucher { try? pager.stop(.poison) }
-        mayAnswer.value.withLock { $0 = true }
+        // It has poisoned the first page, and comes to the one that the source has in hand.
+        #expect(wait { pager.statistics.pagesPoisoned == 1 })
+        gate.open()
         #expect(toucher.join())
         #expect(stopper.join())
         #expect(word.value.withLock { $0 } == NumberedSource.word(4096))

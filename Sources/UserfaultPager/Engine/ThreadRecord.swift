@@ -17,14 +17,15 @@ struct ThreadRecord: @unchecked Sendable {
         let since = Atomic<UInt64>(0)
         let address = Atomic<UInt>(0)
         let region = Atomic<UInt>(0)
-        let loadState = Atomic<UInt8>(LoadState.idle.rawValue)
-        let loadSince = Atomic<UInt64>(0)
-        /// Written before a load begins, read by who has taken it away.
-        var loading: (claim: Claim, memory: Unmanaged<ServedMemory>)?
+        /// What the source is asked for, where it has a time limit, until somebody takes it away.
+        let limitedLoad = Mutex<Load?>(nil)
     }
 
-    private enum LoadState: UInt8 {
-        case idle, loading, takenAway
+    /// Pages that the source is asked for.
+    struct Load {
+        let claim: Claim
+        let memory: ServedMemory
+        fileprivate let since: UInt64
     }
 
     /// What a thread counts.
@@ -113,28 +114,34 @@ struct ThreadRecord: @unchecked Sendable {
     // MARK: Loads with a time limit
 
     /// Says that the source is asked for pages in hand, which may be taken away meanwhile.
+    ///
+    /// A lock, because what was seen of one load must not be done to the next one; nothing is done under it but this.
     func beginLoad(_ claim: Claim, of memory: ServedMemory, at now: UInt64) {
-        unsafe fields.pointee.loading = (claim, .passUnretained(memory))
-        unsafe fields.pointee.loadSince.store(now, ordering: .relaxed)
-        unsafe fields.pointee.loadState.store(LoadState.loading.rawValue, ordering: .releasing)
+        unsafe fields.pointee.limitedLoad.withLock { $0 = Load(claim: claim, memory: memory, since: now) }
     }
 
     /// - Returns: `false` where the pages were taken away, and are not to be touched any more.
     func endLoad() -> Bool {
-        let result = unsafe fields.pointee.loadState.exchange(
-            LoadState.idle.rawValue, ordering: .acquiringAndReleasing)
-        return result == LoadState.loading.rawValue
+        unsafe fields.pointee.limitedLoad.withLock { load in
+            defer { load = nil }
+            return load != nil
+        }
     }
 
-    /// Takes away pages whose load began before a moment.
-    func takeLoad(begunBefore moment: UInt64) -> (claim: Claim, memory: ServedMemory)? {
-        guard unsafe fields.pointee.loadState.load(ordering: .acquiring) == LoadState.loading.rawValue,
-            unsafe fields.pointee.loadSince.load(ordering: .relaxed) < moment,
-            unsafe fields.pointee.loadState.compareExchange(
-                expected: LoadState.loading.rawValue, desired: LoadState.takenAway.rawValue,
-                ordering: .acquiringAndReleasing
-            ).exchanged, let loading = unsafe fields.pointee.loading
-        else { return nil }
-        return unsafe (loading.claim, loading.memory.takeUnretainedValue())
+    /// Takes away pages whose load began before a moment, and counts them as failed if somebody waits for them.
+    ///
+    /// Only while no region can be freed: the taker is shown to work on theirs in place of this thread. The memory is
+    /// in use until its `endUse()`.
+    ///
+    /// - Parameter taker: The record of the calling thread.
+    func takeLoad(begunBefore moment: UInt64, for taker: ThreadRecord) -> Load? {
+        unsafe fields.pointee.limitedLoad.withLock { load in
+            guard let taken = load, taken.since < moment, taken.memory.beginUse() else { return nil }
+            load = nil
+            taker.begin(taken.claim.range.start, region: taken.claim.region.bits, since: taken.since)
+            // The thread counts nothing itself before it has the lock again.
+            if taken.claim.isAwaited { count(.failures) }
+            return taken
+        }
     }
 }

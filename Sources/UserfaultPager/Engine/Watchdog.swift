@@ -8,8 +8,12 @@ struct Watchdog: ~Copyable {
     var batch = EventBatch(capacity: 64)
     /// The owner's pidfd, until it has told its end.
     var ownerDescriptor: CInt
+    /// When it looked for what is stuck.
+    var looked = cuffd_monotonic_nanoseconds()
     var unreadFaults = 0
     var servedFaults: UInt64 = 0
+    /// How often in a row nobody took faults.
+    var unreadLooks = 0
 }
 
 extension PagerCore where Source: ~Copyable {
@@ -33,7 +37,7 @@ extension PagerCore where Source: ~Copyable {
             }
             probeEnds()
             expireLoads(with: watchdog.bench)
-            reportStuck()
+            reportStuck(&watchdog)
             lookForUnread(&watchdog)
             retireRegions()
             deliverReports()
@@ -52,41 +56,69 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    private func reportStuck() {
+    // MARK: Waits
+
+    /// Reports what is outstanding for too long: once, and again whenever its time has doubled.
+    ///
+    /// Of the faults that wait for a worker, the oldest.
+    private func reportStuck(_ watchdog: inout Watchdog) {
         let now = cuffd_monotonic_nanoseconds()
-        let limit = configuration.stuckAfter.nanoseconds
-        registry.withLock { registry in
-            for record in registry.records where record.isWorking {
-                let since = record.workSince
-                if since != 0, now > since, now - since > limit {
-                    note(.stuck(address: record.workAddress, nanoseconds: now - since))
-                }
+        let limit = max(1, configuration.stuckAfter.nanoseconds)
+        let looked = watchdog.looked
+        watchdog.looked = now
+        func report(_ address: UInt, since: UInt64) -> Bool {
+            guard since != 0, doublings(since, now, limit) > doublings(since, looked, limit) else { return false }
+            note(.stuck(address: address, nanoseconds: now - since))
+            return true
+        }
+        let isStuck = registry.withLock { registry in
+            registry.records.reduce(false) { isStuck, record in
+                record.isWorking && report(record.workAddress, since: record.workSince) || isStuck
+            }
+        }
+        if let oldest = queue.oldest { _ = report(oldest.fault.address, since: oldest.since) }
+        if isStuck { giveBackUnserved() }
+    }
+
+    /// How often a wait has reached a limit that doubles each time.
+    private func doublings(_ since: UInt64, _ now: UInt64, _ limit: UInt64) -> Int {
+        now > since ? UInt64.bitWidth - ((now - since) / limit).leadingZeroBitCount : 0
+    }
+
+    /// Gives the kernel back what handlers have read and cannot come to, for others to take.
+    ///
+    /// Which faults those are only the handlers know: every thread that waits looks again, and faults anew.
+    private func giveBackUnserved() {
+        guard workers == 0 else { return }
+        for memory in memories where !memory.hasEnded {
+            memory.sharingOrder { uffd, machine in
+                for index in 0..<machine.spans.count { try? uffd.wake(machine.spans[index].range) }
             }
         }
     }
 
     // MARK: Time limits
 
-    /// Fails pages that their source has not brought in time: those that it was asked for, and those that wait behind.
+    /// Fails pages that the source was asked for and has not brought in time.
     private func expireLoads(with bench: borrowing Workbench) {
         guard let timeout = configuration.sourceTimeout?.nanoseconds else { return }
         let now = cuffd_monotonic_nanoseconds()
         guard now > timeout else { return }
-        for record in registry.withLock(\.records) {
-            guard let (claim, memory) = record.takeLoad(begunBefore: now - timeout) else { continue }
-            expire(claim, of: memory, with: bench)
+        while let load = takeLoad(begunBefore: now - timeout, for: bench.record) {
+            expire(load.claim, of: load.memory, with: bench)
+            bench.record.end()
+            load.memory.endUse()
+            giveBackUnserved()
         }
-        while let item = queue.take(readBefore: now - timeout) {
-            let memory = memory(item.memory)
-            let order = memory.sharingOrder { _, machine in
-                machine.begin(item.pending.fault, sourceFillsFile: source.fillsFile)
+    }
+
+    /// Takes a load away from its thread, in the exclusion in which nobody frees regions or records.
+    private func takeLoad(begunBefore moment: UInt64, for taker: ThreadRecord) -> ThreadRecord.Load? {
+        registry.withLock { registry in
+            for record in registry.records {
+                if let load = record.takeLoad(begunBefore: moment, for: taker) { return load }
             }
-            if case .fill(let claim) = order {
-                expire(claim, of: memory, with: bench)
-            } else if case .later = serveSpecially(order, item.pending, of: memory, with: bench) {
-                memory.wake(item.pending.fault.page(size: .base))
-            }
-            memory.endUse()
+            return nil
         }
     }
 
@@ -95,7 +127,6 @@ extension PagerCore where Source: ~Copyable {
         if claim.pages > 1 { giveBack(claim.dropFirst(first.range.count), of: memory) }
         guard claim.isAwaited else { return giveBack(first, of: memory) }
         note(.timedOut(address: first.range.start))
-        bench.record.count(.failures)
         let pending = PendingFault(fault: PageFault(address: first.range.start, flags: []), since: 0)
         let served = give(up: first, claim.region.failure.ending, for: pending, of: memory, with: bench)
         // Not now: the thread looks again, and its fault comes anew.
@@ -139,8 +170,12 @@ extension PagerCore where Source: ~Copyable {
             watchdog.unreadFaults = unread
             watchdog.servedFaults = served
         }
-        guard unread > 0, watchdog.unreadFaults > 0, served == watchdog.servedFaults else { return }
-        note(.unread(unread))
+        guard unread > 0, watchdog.unreadFaults > 0, served == watchdog.servedFaults else {
+            watchdog.unreadLooks = 0
+            return
+        }
+        watchdog.unreadLooks += 1
+        if watchdog.unreadLooks.nonzeroBitCount == 1 { note(.unread(unread)) }
         for memory in memories where !memory.hasEvents { takeOver(memory, &watchdog) }
     }
 

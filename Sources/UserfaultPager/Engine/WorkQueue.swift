@@ -38,6 +38,18 @@ final class WorkQueue: @unchecked Sendable {
     /// How many faults wait.
     var count: Int { state.withLock { $0.count } }
 
+    /// The fault that was read before all others, or `nil` where none waits.
+    var oldest: PendingFault? {
+        state.withLock { state in
+            var oldest: PendingFault?
+            for position in 0..<state.count {
+                let pending = unsafe state.items[(state.first + position) % state.items.count].pending
+                if pending.since < oldest?.since ?? .max { oldest = pending }
+            }
+            return oldest
+        }
+    }
+
     /// - Returns: `false` where there is no room.
     func put(_ item: Item) -> Bool {
         let hadRoom = state.withLock { state -> Bool in

@@ -1,0 +1,248 @@
+import CUserfaultFD
+import Glibc
+import Synchronization
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Loads that take too long, faults that wait for too long, and who is told.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct WatchdogTests {
+    /// A load that has just begun is not taken away in place of one that was old, however they follow each other.
+    @Test
+    func onlyTheLoadThatIsOldIsTakenAway() throws {
+        let region = RegionReference(try RegionRecord(id: 1, count: 2 * 4096, options: RegionOptions()))
+        let memory = try ServedMemory(UserfaultFD())
+        let record = ThreadRecord()
+        let watcher = ThreadRecord()
+        let mistakes = Shared(Atomic<Int>(0))
+        let isOver = Shared(Atomic<Bool>(false))
+        let watchdog = Toucher {
+            while !isOver.value.load(ordering: .relaxed) {
+                guard let load = record.takeLoad(begunBefore: 100, for: watcher) else { continue }
+                load.memory.endUse()
+                let isOld = load.claim.offset == 0 && load.claim.range.start == 4096
+                if !isOld { mistakes.value.add(1, ordering: .relaxed) }
+            }
+        }
+        let owner = Toucher {
+            for _ in 0..<2_000_000 {
+                for page in 0..<2 {
+                    let range = AddressRange(start: UInt(4096 + page * 4096), count: 4096)
+                    let claim = Claim(
+                        range: range, states: nil, region: region, offset: page * 4096, content: .source,
+                        isAwaited: true, changes: 0)
+                    record.beginLoad(claim, of: memory, at: page == 0 ? 1 : 1000)
+                    if !record.endLoad(), page == 1 { mistakes.value.add(1, ordering: .relaxed) }
+                }
+            }
+            isOver.value.store(true, ordering: .relaxed)
+        }
+        try #require(owner.join(seconds: 60))
+        try #require(watchdog.join())
+        #expect(mistakes.value.load(ordering: .relaxed) == 0)
+        memory.close()
+        unsafe region.destroy()
+        unsafe record.destroy()
+        unsafe watcher.destroy()
+    }
+
+    /// The limit is the source's: time that a fault spends between two attempts is not the source's.
+    @Test
+    func aRetryHasTheWholeLimit() async {
+        await #expect(processExitsWith: .success) {
+            let word = try touchOnePage(
+                of: FlakySource(failures: 1),
+                configuration: PagerConfiguration(service: .workers(1), sourceTimeout: .milliseconds(200)),
+                options: RegionOptions(
+                    readAhead: .none, failure: FailurePolicy(retries: 1, backOff: .milliseconds(600))))
+            #expect(word == NumberedSource.word(0))
+        }
+    }
+
+    /// A fault that waits for a worker was not brought late by the source: it is reported, and served in the end.
+    @Test
+    func aFaultThatOnlyWaitsIsReportedAndServed() async {
+        await #expect(processExitsWith: .success) {
+            // The page whose load hangs is poisoned; its thread stays where it is.
+            signal(SIGBUS) { _ in while true { pause() } }
+            let mapping = try Mapping(anonymous: 2 * 4096)
+            let gate = Gate()
+            let reports = Reports()
+            let source = ClosureSource<Never>(isSlow: true) { offset, pages in
+                if offset == 0 { gate.pass() }
+                return NumberedSource().load(offset: offset, into: &pages)
+            }
+            let pager = try Pager(
+                UserfaultFD(), source: source,
+                configuration: PagerConfiguration(
+                    service: .workers(1), sourceTimeout: .milliseconds(50), stuckAfter: .milliseconds(200),
+                    watchdogInterval: .milliseconds(10), report: { reports.add($0) }))
+            try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            let range = mapping.range
+            let hangs = Toucher { _ = range.loadWord(0) }
+            try #require(gate.waitUntilReached())
+            let word = Shared(Mutex<UInt64?>(nil))
+            let waits = Toucher { word.value.withLock { $0 = range.loadWord(4096) } }
+            #expect(reports.waitFor(.timedOut(address: range.start)))
+            #expect(reports.wait { reports in reports.contains { $0.isStuck(at: range.start + 4096) } })
+            gate.open()
+            #expect(waits.join())
+            #expect(word.value.withLock { $0 } == NumberedSource.word(4096))
+            #expect(!reports.all.contains(.timedOut(address: range.start + 4096)))
+            try pager.stop(.poison)
+            _ = hangs
+        }
+    }
+
+    /// A handler that hangs has read more faults than the one that it serves: another handler serves them.
+    @Test
+    func whatIsBehindAHungLoadIsServedByOthers() throws {
+        let mapping = try Mapping(anonymous: 4 * 4096)
+        let gate = Gate()
+        let isFirst = Shared(Atomic<Bool>(true))
+        let source = ClosureSource<Never> { offset, pages in
+            if isFirst.value.exchange(false, ordering: .relaxed) { gate.pass() }
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(
+            UserfaultFD(), source: source,
+            configuration: PagerConfiguration(
+                service: .inline, handlers: 2, stuckAfter: .milliseconds(20), watchdogInterval: .milliseconds(10)))
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        let range = mapping.range
+        let right = Shared(Atomic<Int>(0))
+        let touchers = (0..<4).map { page in
+            Toucher {
+                guard range.loadWord(page * 4096) == NumberedSource.word(page * 4096) else { return }
+                right.value.add(1, ordering: .relaxed)
+            }
+        }
+        // All in one reading of the first handler that comes.
+        let memory = pager.core.memories[0]
+        #expect(
+            wait {
+                (try? memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.status().pending }) == 4
+            })
+        try pager.start()
+        #expect(wait { right.value.load(ordering: .relaxed) == 3 })
+        gate.open()
+        for toucher in touchers { #expect(toucher.join()) }
+        #expect(right.value.load(ordering: .relaxed) == 4)
+        try pager.stop(.poison)
+    }
+
+    /// With one handler nobody else can: the kernel holds them, and that is said.
+    @Test
+    func whatIsBehindTheOnlyHungLoadIsReported() throws {
+        let mapping = try Mapping(anonymous: 2 * 4096)
+        let gate = Gate()
+        let reports = Reports()
+        let source = ClosureSource<Never> { offset, pages in
+            gate.pass()
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(
+            UserfaultFD(), source: source,
+            configuration: PagerConfiguration(
+                service: .inline, stuckAfter: .milliseconds(20), watchdogInterval: .milliseconds(10),
+                report: { reports.add($0) }))
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        let range = mapping.range
+        let touchers = (0..<2).map { page in Toucher { _ = range.loadWord(page * 4096) } }
+        let memory = pager.core.memories[0]
+        #expect(
+            wait {
+                (try? memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.status().pending }) == 2
+            })
+        try pager.start()
+        #expect(
+            reports.wait { reports in
+                reports.contains { $0.isStuck(at: range.start) || $0.isStuck(at: range.start + 4096) }
+            })
+        #expect(reports.wait { reports in reports.contains { if case .unread = $0 { true } else { false } } })
+        gate.open()
+        for toucher in touchers { #expect(toucher.join()) }
+        try pager.stop(.poison)
+    }
+
+    /// Once when the time is over, and again whenever it has doubled.
+    @Test
+    func aStuckFaultIsReportedAtDoublingIntervals() throws {
+        let mapping = try Mapping(anonymous: 4096)
+        let gate = Gate()
+        let reports = Reports()
+        let source = ClosureSource<Never> { offset, pages in
+            gate.pass()
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(
+            UserfaultFD(), source: source,
+            configuration: PagerConfiguration(
+                stuckAfter: .milliseconds(10), watchdogInterval: .milliseconds(1), report: { reports.add($0) }))
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let range = mapping.range
+        let toucher = Toucher { _ = range.loadWord(0) }
+        let times: ([PagerReport]) -> [UInt64] = { reports in
+            reports.compactMap { report in
+                if case .stuck(range.start, let nanoseconds) = report { nanoseconds } else { nil }
+            }
+        }
+        #expect(reports.wait { reports in times(reports).contains { $0 > 320_000_000 } })
+        gate.open()
+        #expect(toucher.join())
+        try pager.stop(.poison)
+        let doublings = times(reports.all).map { ($0 - 1) / 10_000_000 }.map { 63 - $0.leadingZeroBitCount }
+        #expect(Set(doublings).count == doublings.count, "\(doublings)")
+    }
+
+    /// Who asks for pages by a call is told of those that came too late.
+    @Test
+    func aPageThatTimesOutWhilePopulatingIsCounted() throws {
+        let mapping = try Mapping(anonymous: 4096)
+        let gate = Gate()
+        let reports = Reports()
+        let source = ClosureSource<Never> { offset, pages in
+            gate.pass()
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(
+            UserfaultFD(), source: source,
+            configuration: PagerConfiguration(sourceTimeout: .milliseconds(50), report: { reports.add($0) }))
+        try pager.add(mapping.range)
+        try pager.start()
+        let error = Shared(Mutex<PagerError?>(nil))
+        let caller = Toucher {
+            do throws(PagerError) {
+                try pager.populateAll()
+            } catch let failure {
+                error.value.withLock { $0 = failure }
+            }
+        }
+        #expect(reports.waitFor(.timedOut(address: mapping.range.start)))
+        gate.open()
+        #expect(caller.join())
+        #expect(error.value.withLock { $0 } == .pagesFailed(1))
+        #expect(pager.statistics.failures == 1)
+        try pager.stop(.poison)
+    }
+
+    @Test
+    func reportsBeyondTheRoomAreDropped() {
+        let ring = ReportRing(capacity: 2)
+        for count in 1...3 { ring.put(.unread(count)) }
+        #expect(ring.takeAll() == [.unread(1), .unread(2)])
+        #expect(ring.takeAll() == [])
+        ring.put(.forkLost)
+        #expect(ring.takeAll() == [.forkLost])
+    }
+}
+
+extension PagerReport {
+    fileprivate func isStuck(at address: UInt) -> Bool {
+        if case .stuck(address, _) = self { true } else { false }
+    }
+}
