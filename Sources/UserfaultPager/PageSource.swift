@@ -32,6 +32,15 @@ public protocol PageSource: ~Copyable, Sendable {
     /// Whether every reply is ``PageReply/inFile(count:)``: regions are then registered for minor faults as well, so that
     /// nobody sees a page that is being written. `false` unless said.
     var fillsFile: Bool { get }
+
+    /// Takes notice that the file has no page where ``load(offset:into:)`` said there is one.
+    ///
+    /// Somebody has dropped it from the file. The page is then asked for again. Does nothing unless said.
+    ///
+    /// - Parameters:
+    ///   - offset: Where the first page begins, in bytes.
+    ///   - count: Whole pages, in bytes. Some of them may be in the file, and must not be written again.
+    borrowing func forget(offset: Int, count: Int)
 }
 
 extension PageSource where Self: ~Copyable {
@@ -39,6 +48,8 @@ extension PageSource where Self: ~Copyable {
     public var isSlow: Bool { false }
     /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { false }
+    /// Does nothing, see ``PageSource/forget(offset:count:)``.
+    public func forget(offset: Int, count: Int) {}
 }
 
 /// What a ``PageSource`` answers.

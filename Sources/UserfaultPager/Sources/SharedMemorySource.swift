@@ -1,5 +1,6 @@
 internal import CUserfaultFD
 internal import Synchronization
+public import SystemPackage
 public import UserfaultFD
 
 /// Pages that another source makes once, in a memory file, for any number of pagers.
@@ -8,9 +9,15 @@ public import UserfaultFD
 /// file's page and copies nothing. Several clients, in several processes, share one copy: give each its own pager over
 /// ``SharedPages/source``, and let each map the file, with `MAP_SHARED`, or with `MAP_PRIVATE` for a copy-on-write clone.
 ///
-/// A page that a client writes through `MAP_SHARED` is seen by all.
+/// A page that a client writes through `MAP_SHARED` is seen by all. A page that a client drops from the file
+/// (`MADV_REMOVE`) is made again for whoever touches it next.
+///
+/// A page for which the file has no room fails: it was cut, its tmpfs is full, or there are no more huge pages.
 public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
-    private let base: Base
+    typealias Failure = SharedMemorySource<Base>.Failure
+
+    let base: Base
+    private let file: OwnedFile
     private let alias: Mapping
     private let states: Mapping
     private let pageShift: Int
@@ -25,17 +32,27 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
 
     /// Prepares a memory file to be filled.
     ///
-    /// Pages that it holds already are not looked at.
+    /// Pages that it holds already are not looked at. A file that can be sealed does not become shorter from now on; one
+    /// on a mounted tmpfs or hugetlbfs cannot, and is for its clients not to cut. The file's offset (`lseek(2)`) is not
+    /// kept.
     ///
     /// - Parameters:
     ///   - file: The file, which only these pages and their clients may write.
     ///   - base: Where pages come from; offsets count from the file's start.
-    /// - Throws: `UserfaultError`: what mapping the file answered.
-    public init(_ file: borrowing Memfd, from base: consuming Base) throws(UserfaultError) {
-        alias = try Mapping(file)
+    /// - Throws: ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:)`` with `EMFILE`.
+    public init(_ file: borrowing Memfd, from base: consuming Base) throws(PagerError) {
+        let descriptor = file.withUnsafeDescriptor { $0.rawValue }
+        self.file = try OwnedFile(duplicating: descriptor)
+        // Where that is refused the load fails that finds the file too short.
+        try? file.addSeals(.shrink)
+        let alias = try asPagerError { () throws(UserfaultError) in try Mapping(file) }
         pageShift = file.pageSize.log2
-        states = try Mapping(anonymous: alias.pageCount, options: .noReserve)
-        ready = try Mapping(anonymous: 1)
+        let pageCount = alias.pageCount
+        states = try asPagerError { () throws(UserfaultError) in
+            try Mapping(anonymous: pageCount, options: .noReserve)
+        }
+        ready = try asPagerError { () throws(UserfaultError) in try Mapping(anonymous: 1) }
+        self.alias = alias
         self.base = base
     }
 
@@ -48,27 +65,37 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         unsafe (states.unsafeBaseAddress + page).assumingMemoryBound(to: Atomic<UInt8>.self)
     }
 
-    /// Sees to it that pages are in the file.
-    func prepare(_ offset: Int, count: Int) throws(Base.Failure) -> PageReply {
+    /// The pages of a part of the file, as far as the file reaches.
+    private func numbers(_ offset: Int, _ count: Int) -> Range<Int> {
         let first = offset >> pageShift
-        let end = (offset + count) >> pageShift
-        guard end <= alias.pageCount else { return .poison }
-        for page in first..<end {
-            do throws(Base.Failure) {
-                guard try prepare(page: page) else { return page == first ? .poison : inFile(page - first) }
+        return first..<max(first, min((offset + count) >> pageShift, alias.pageCount))
+    }
+
+    // MARK: Loading
+
+    /// Sees to it that pages are in the file.
+    ///
+    /// - Parameter room: Where the base source puts a page: at least one fits.
+    func prepare(_ offset: Int, in room: UnsafeMutableRawBufferPointer) throws(Failure) -> PageReply {
+        let wanted = numbers(offset, room.count)
+        let one = unsafe UnsafeMutableRawBufferPointer(rebasing: room.prefix(1 << pageShift))
+        for page in wanted {
+            do throws(Failure) {
+                if unsafe try prepare(page: page, in: one) { continue }
+                return page == wanted.first ? .poison : inFile(page - wanted.lowerBound)
             } catch {
                 // What is in front of it is there; the page itself is asked for again.
-                guard page > first else { throw error }
-                return inFile(page - first)
+                guard page > wanted.lowerBound else { throw error }
+                return inFile(page - wanted.lowerBound)
             }
         }
-        return inFile(end - first)
+        return wanted.isEmpty ? .poison : inFile(wanted.count)
     }
 
     private func inFile(_ pages: Int) -> PageReply { .inFile(count: pages << pageShift) }
 
     /// - Returns: `false` where the page is lost.
-    private func prepare(page: Int) throws(Base.Failure) -> Bool {
+    private func prepare(page: Int, in room: UnsafeMutableRawBufferPointer) throws(Failure) -> Bool {
         while true {
             let (exchanged, original) = unsafe state(page).pointee.compareExchange(
                 expected: State.absent, desired: State.loading, ordering: .acquiringAndReleasing)
@@ -76,8 +103,8 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
             if original == State.ready { return true }
             waitForAnother(page)
         }
-        do throws(Base.Failure) {
-            let isThere = try fill(page)
+        do throws(Failure) {
+            let isThere = unsafe try fill(page, by: room)
             finish(page, isThere ? State.ready : State.absent)
             return isThere
         } catch {
@@ -87,24 +114,69 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     }
 
     /// Writes a page into the file.
-    private func fill(_ page: Int) throws(Base.Failure) -> Bool {
-        let size = 1 << pageShift
-        let room = unsafe UnsafeMutableRawBufferPointer(
-            start: alias.unsafeBaseAddress + (page << pageShift), count: size)
+    private func fill(_ page: Int, by room: UnsafeMutableRawBufferPointer) throws(Failure) -> Bool {
         var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
-        let reply = try base.load(offset: page << pageShift, into: &pages)
+        let reply: PageReply
+        do throws(Base.Failure) {
+            reply = try base.load(offset: page << pageShift, into: &pages)
+        } catch {
+            throw .source(error)
+        }
         let appended = unsafe pages.finalize(for: room)
         switch reply {
         case .poison: return false
+        case .inFile: return true
+        case .data: guard appended == room.count else { return false }
         case .zero: unsafe room.initializeMemory(as: UInt8.self, repeating: 0)
         case .memory(let address, let count), .movable(let address, let count):
-            guard count >= size, let content = unsafe UnsafeRawPointer(bitPattern: address) else { return false }
-            unsafe room.copyMemory(from: UnsafeRawBufferPointer(start: content, count: size))
-        case .data: return appended == size
-        case .inFile: break
+            guard count >= room.count else { return false }
+            unsafe try write(page, from: UnsafeRawPointer(bitPattern: address))
+            return true
         }
+        unsafe try write(page, from: UnsafeRawPointer(room.baseAddress))
         return true
     }
+
+    /// Has the kernel write a page: a store would end in `SIGBUS` where the file has no room for it, or the content is
+    /// not there, and `pwrite(2)` would make a file longer that was cut.
+    private func write(_ page: Int, from content: UnsafeRawPointer?) throws(Failure) {
+        guard let content = unsafe content else { throw .file(.badAddress) }
+        let size = 1 << pageShift
+        let start = UInt64(alias.range.start) + UInt64(page << pageShift)
+        var done = 0
+        while done < size {
+            let answer = unsafe cuffd_process_vm_write(
+                cuffd_getpid(), start + UInt64(done), content + done, size - done)
+            guard answer > 0 else { throw .file(answer < 0 ? Errno(rawValue: CInt(-answer)) : .badAddress) }
+            done += answer
+        }
+    }
+
+    // MARK: Forgetting
+
+    /// Takes notice that pages may have been dropped from the file.
+    func forget(_ offset: Int, count: Int) {
+        for page in numbers(offset, count) {
+            // In hand, so that a page that another client has got again is not made twice: it may have been written.
+            let (exchanged, _) = unsafe state(page).pointee.compareExchange(
+                expected: State.ready, desired: State.loading, ordering: .acquiringAndReleasing)
+            if exchanged { finish(page, isInFile(page) ? State.ready : State.absent) }
+        }
+    }
+
+    private func isInFile(_ page: Int) -> Bool {
+        let offset = page << pageShift
+        if pageShift > PageSize.base.log2 {
+            // A file of huge pages has no holes that `lseek` could tell; here its pages are mapped as long as it has them.
+            var residence: UInt8 = 0
+            let here = UInt64(alias.range.start) + UInt64(offset)
+            return unsafe cuffd_mincore(here, PageSize.base.bytes, &residence) < 0 || residence & 1 == 1
+        }
+        let data = cuffd_seek(file.rawValue, Int64(offset), CUFFD_SEEK_DATA)
+        return data < 0 ? data != -Int64(Errno.noSuchAddressOrDevice.rawValue) : data == offset
+    }
+
+    // MARK: Waiting
 
     private func finish(_ page: Int, _ result: UInt8) {
         unsafe state(page).pointee.store(result, ordering: .releasing)
@@ -123,6 +195,14 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
 
 /// The source of one client of ``SharedPages``.
 public struct SharedMemorySource<Base: PageSource & ~Copyable>: PageSource {
+    /// Why a page could not be made.
+    public enum Failure: Error {
+        /// The base source failed.
+        case source(Base.Failure)
+        /// The file has no room for the page, or the base source's memory cannot be read: mostly `EFAULT`.
+        case file(Errno)
+    }
+
     let pages: SharedPages<Base>
 
     /// Whether loading may wait, see ``PageSource/isSlow``.
@@ -131,7 +211,13 @@ public struct SharedMemorySource<Base: PageSource & ~Copyable>: PageSource {
     public var fillsFile: Bool { true }
 
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
-    public func load(offset: Int, into pages: inout OutputRawSpan) throws(Base.Failure) -> PageReply {
-        try self.pages.prepare(offset, count: pages.freeCapacity)
+    public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
+        try unsafe pages.withUnsafeMutableBytes { (buffer, initialized) throws(Failure) in
+            let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[initialized...])
+            return unsafe try self.pages.prepare(offset, in: room)
+        }
     }
+
+    /// Makes pages again that a client has dropped from the file, see ``PageSource/forget(offset:count:)``.
+    public func forget(offset: Int, count: Int) { pages.forget(offset, count: count) }
 }
