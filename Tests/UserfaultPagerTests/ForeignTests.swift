@@ -17,26 +17,38 @@ struct Client: ~Copyable {
     /// The child exits with the number of pages that do not hold what ``NumberedSource`` says, or becomes another
     /// program.
     static func start(_ mapping: borrowing Mapping, thenExecutes: Bool = false) throws -> Client {
+        let range = mapping.range
+        return try fork(serving: range) { socket, sleep in
+            var byte: UInt8 = 0
+            guard cuffd_read(socket, &byte, 1) == 1 else { _exit(100) }
+            var wrong: CInt = 0
+            for offset in stride(from: 0, to: range.count, by: 4096)
+            where range.loadWord(offset) != NumberedSource.word(offset) { wrong += 1 }
+            if thenExecutes, wrong == 0 { execv("/bin/sleep", sleep) }
+            _exit(min(wrong, 99))
+        }
+    }
+
+    /// Makes the child, which sends its userfaultfd.
+    ///
+    /// - Parameter body: What it does then, with its end of the socket and the arguments of a program that sleeps.
+    static func fork(
+        serving range: AddressRange, _ body: (CInt, UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Never
+    ) throws -> Client {
         var sockets: [CInt] = [-1, -1]
         try #require(cuffd_socketpair(&sockets) == 0)
-        let range = mapping.range
         var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("/bin/sleep"), strdup("600"), nil]
         defer { for argument in arguments { free(argument) } }
-        let pid = fork()
+        let pid = Glibc.fork()
         if pid == 0 {
             var supported: UInt64 = 0
             var ioctls: UInt64 = 0
             var byte: UInt8 = 1
             var uffd = cuffd_userfaultfd(CUFFD_O_NONBLOCK | CUFFD_O_CLOEXEC | CInt(CUFFD_USER_MODE_ONLY))
             guard uffd >= 0, cuffd_api(uffd, 0, &supported, &ioctls) == 0,
-                cuffd_send_descriptors(sockets[1], &byte, 1, &uffd, 1) == 1,
-                cuffd_close(uffd) == 0, cuffd_read(sockets[1], &byte, 1) == 1
+                cuffd_send_descriptors(sockets[1], &byte, 1, &uffd, 1) == 1, cuffd_close(uffd) == 0
             else { _exit(100) }
-            var wrong: CInt = 0
-            for offset in stride(from: 0, to: range.count, by: 4096)
-            where range.loadWord(offset) != NumberedSource.word(offset) { wrong += 1 }
-            if thenExecutes, wrong == 0 { execv("/bin/sleep", &arguments) }
-            _exit(min(wrong, 99))
+            body(sockets[1], &arguments)
         }
         _ = cuffd_close(sockets[1])
         return Client(pid: pid, range: range, socket: sockets[0])
@@ -138,11 +150,25 @@ struct ForeignTests {
     }
 
     /// Pages are charged to the client, whose limit is the one that is hit.
+    @Test(.fitsMemoryGroup, .enabled("the kernel has no memory cgroup for us") { MemoryGroup.isPossible })
+    func aClientAtItsMemoryLimitIsKilled() throws {
+        _ = try serveAtLimit(endingWith: SIGKILL) { _ in true }
+    }
+
     @Test(
-        .fitsMemoryGroup, .enabled("the kernel has no memory cgroup for us") { MemoryGroup.isPossible },
-        arguments: [true, false])
-    func aClientAtItsMemoryLimitNeverReadsZeros(isKilledByKernel: Bool) throws {
-        guard let group = MemoryGroup(limit: 8 << 20), isKilledByKernel || group.disableKiller() else { return }
+        .fitsMemoryGroup,
+        .enabled("only memory cgroups of the first version can refuse in place of killing") {
+            MemoryGroup()?.disableKiller() ?? false
+        })
+    func aPageThatAClientsMemoryLimitRefusesIsPoisoned() throws {
+        let statistics = try serveAtLimit(endingWith: SIGBUS) { $0.disableKiller() }
+        #expect(statistics.failures > 0)
+    }
+
+    private func serveAtLimit(
+        endingWith signal: CInt, _ prepare: (borrowing MemoryGroup) -> Bool
+    ) throws -> PagerStatistics {
+        guard let group = MemoryGroup(limit: 8 << 20), prepare(group) else { throw Unavailable() }
         let mapping = try Mapping(anonymous: 32 << 20)
         let client = try Client.start(mapping)
         let isAdded = group.add(client.pid)
@@ -155,31 +181,9 @@ struct ForeignTests {
             mapping.range, options: RegionOptions(failure: FailurePolicy(retries: 1, backOff: .microseconds(100))))
         try pager.start()
         client.go()
-        // The kernel kills the client, or refuses the page, which is poisoned then.
-        #expect(client.wait() == -Int(isKilledByKernel ? SIGKILL : SIGBUS))
+        #expect(client.wait() == -Int(signal))
         #expect(reports.waitFor(.ownerGone))
         try pager.stop(.poison)
-        if !isKilledByKernel { #expect(pager.statistics.failures > 0) }
-    }
-
-    @Test
-    func aGuardianKillsTheClientOfADeadPager() throws {
-        let mapping = try Mapping(anonymous: 4 * 4096)
-        let client = try Client.start(mapping)
-        let uffd = try client.receive()
-        try uffd.register(mapping.range, modes: .missing)
-        // The pager: a process that holds the descriptor and dies without having served anything.
-        let server = fork()
-        if server == 0 {
-            while true { pause() }
-        }
-        let guardian = Guardian(
-            of: uffd, owner: try #require(Owner.process(id: client.pid)), pager: try #require(Owner.process(id: server))
-        )
-        client.go()
-        kill(server, SIGKILL)
-        waitpid(server, nil, 0)
-        #expect(guardian.stand() == .ownerKilled)
-        #expect(client.wait() == -Int(SIGKILL))
+        return pager.statistics
     }
 }

@@ -1,0 +1,81 @@
+import CUserfaultFD
+import Glibc
+import SystemPackage
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// The process whose memory it is goes while the source brings a page that one of its threads waits for.
+@Suite(.serialized, .timeLimit(.minutes(1)))
+struct ClientEndTests {
+    enum End: String, CaseIterable, Codable {
+        case exits, executes, isKilled
+    }
+
+    /// In a process of its own, for its descriptors to be counted.
+    @Test(arguments: End.allCases)
+    func aClientThatGoesDuringAFillEndsThePagerQuietly(end: End) async {
+        await #expect(processExitsWith: .success) { [end] in
+            for service in [PagerConfiguration.Service.inline, .workers(2)] {
+                // What the language's runtime opens once is open then.
+                try Self.goDuringAFill(end, service)
+                let before = Footprint().descriptors
+                try Self.goDuringAFill(end, service)
+                #expect(Footprint().descriptors == before)
+            }
+        }
+    }
+
+    private static func goDuringAFill(_ end: End, _ service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 4 * 4096)
+        let client = try startTouching(mapping.range, end)
+        let gate = Gate()
+        let reports = Reports()
+        let source = ClosureSource<Never> { offset, pages in
+            gate.pass()
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(
+            try client.receive(), source: source, owner: try #require(Owner.process(id: client.pid)),
+            configuration: PagerConfiguration(
+                service: service, watchdogInterval: .milliseconds(10), report: { reports.add($0) }))
+        try pager.add(mapping.range)
+        try pager.start()
+        client.go()
+        try #require(gate.waitUntilReached())
+        switch end {
+        case .exits, .executes: client.go()
+        case .isKilled: kill(client.pid, SIGKILL)
+        }
+        // The watchdog learns of it while the source is still busy.
+        #expect(reports.waitFor(.ownerGone))
+        gate.open()
+        try pager.stop(.poison)
+        #expect(reports.all == [.ownerGone])
+        #expect(pager.statistics.failures == 0)
+        #expect(pager.statistics.pagesCopied == 0)
+        #expect(pager.statistics.outstanding == 0)
+        if end == .executes {
+            #expect(kill(client.pid, 0) == 0)
+            kill(client.pid, SIGKILL)
+        }
+        #expect(client.wait() == (end == .exits ? 0 : -Int(SIGKILL)))
+    }
+
+    /// A client with a thread that waits for a page, and another that is told when to go.
+    private static func startTouching(_ range: AddressRange, _ end: End) throws -> Client {
+        try Client.fork(serving: range) { socket, sleep in
+            var byte: UInt8 = 0
+            var thread: cuffd_thread_t = 0
+            guard cuffd_read(socket, &byte, 1) == 1,
+                cuffd_thread_create(
+                    &thread, "toucher", 0, { $0!.storeBytes(of: 1, as: UInt8.self) },
+                    UnsafeMutableRawPointer(bitPattern: range.start)) == 0,
+                cuffd_read(socket, &byte, 1) == 1
+            else { _exit(100) }
+            if end == .executes { execv("/bin/sleep", sleep) }
+            _exit(0)
+        }
+    }
+}
