@@ -1,0 +1,103 @@
+import CUserfaultFD
+import Glibc
+import SystemPackage
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+@Suite(.serialized, .timeLimit(.minutes(1)))
+struct HugePageTests {
+    private static let size = PageSize.twoMiB.bytes
+    /// In the first huge page, in the second where the file ends, behind its end, and in a page that it does not reach.
+    private static let offsets = [0, 511 * 4096, size, size + 4096, size + 2 * 4096, 2 * size, 3 * size - 8]
+    private static let options = RegionOptions(pageSize: .twoMiB, failure: .poisonAtOnce)
+
+    /// What a source of a file of one huge page and a bit serves.
+    private static func check<Source: PageSource & ~Copyable>(_ source: consuming Source) throws -> PagerStatistics {
+        let mapping = try Mapping(anonymous: 3 * size, hugePages: .twoMiB)
+        let pager = try Pager(UserfaultFD(), source: source)
+        try pager.add(mapping.range, options: options)
+        try pager.start()
+        let range = mapping.range
+        let found = Toucher.value { offsets.map { range.loadWord($0) } }
+        #expect(found == offsets.map { $0 <= size + 4096 ? NumberedSource.word($0) : 0 })
+        try pager.stop(.poison)
+        return pager.statistics
+    }
+
+    private static func file() throws -> Memfd { try numberedFile(pages: 514, bytes: size + 4096 + 100) }
+
+    @Test(.requiresHugePages(3))
+    func aFileIsReadInHugePages() throws {
+        let statistics = try Self.check(FileSource(adopting: Self.file().release()))
+        #expect(statistics.pagesCopied == 2)
+        #expect(statistics.pagesZeroed == 1)
+    }
+
+    @Test(.requiresHugePages(3))
+    func aMappedFileIsCopiedInHugePages() throws {
+        let file = try Self.file()
+        let statistics = try Self.check(file.withUnsafeDescriptor { file throws in try MappedFileSource(file) })
+        #expect(statistics.pagesCopied == 2)
+        #expect(statistics.pagesZeroed == 1)
+    }
+
+    @Test(.requiresHugePages(3))
+    func aFileThatIsCutDeliversNoPartOfAHugePage() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let descriptor = try Self.file().release()
+            let source = try FileSource(adopting: descriptor)
+            _ = cuffd_ftruncate(descriptor, Int64(Self.size + 4096))
+            _ = try Self.check(source)
+        }
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let file = try Self.file()
+            let source = try file.withUnsafeDescriptor { file throws in try MappedFileSource(file) }
+            try file.resize(to: Self.size + 4096)
+            _ = try Self.check(source)
+        }
+    }
+
+    @Test(.requiresHugePages(3))
+    func zerosAreHugePages() throws {
+        let size = Self.size
+        let mapping = try Mapping(anonymous: 3 * size, hugePages: .twoMiB)
+        let pager = try Pager(UserfaultFD(), source: ZeroSource())
+        try pager.add(mapping.range, options: Self.options)
+        try pager.start()
+        let range = mapping.range
+        #expect(Toucher.value { (0..<3).map { range.loadWord($0 * size + 8) } } == [0, 0, 0])
+        try pager.stop(.poison)
+        #expect(pager.statistics.pagesZeroed == 3)
+        #expect(pager.statistics.bytesFilled == UInt64(3 * size))
+    }
+
+    @Test(.requiresHugePages(2))
+    func hugePagesAreShared() throws {
+        let size = Self.size
+        let file = try Memfd(count: 2 * size, hugePages: .twoMiB)
+        let pages = try SharedPages(file, from: NumberedSource())
+        let offsets = [0, size - 4096, size, 2 * size - 4096]
+        for _ in 0..<2 {
+            let client = try Mapping(file)
+            let pager = try Pager(UserfaultFD(), source: pages.source)
+            try pager.add(client.range, options: Self.options)
+            try pager.start()
+            let range = client.range
+            let found = Toucher.value { offsets.map { range.loadWord($0) } }
+            #expect(found == offsets.map { NumberedSource.word($0) })
+            try pager.stop(.poison)
+            #expect(pager.statistics.pagesContinued == 2)
+            #expect(pager.statistics.bytesFilled == UInt64(2 * size))
+        }
+        let client = try Mapping(file)
+        client.range.store(7, at: size + 1)
+        // What a client dropped is made again, and what one wrote is kept.
+        try file.punchHole(at: 0, count: size)
+        pages.source.forget(offset: 0, count: 2 * size)
+        #expect(try ask(pages.source, at: 0, count: 2 * size).reply == .inFile(count: 2 * size))
+        #expect(client.range.loadWord(size - 4096) == NumberedSource.word(size - 4096))
+        #expect(client.range.load(size + 1) == 7)
+    }
+}
