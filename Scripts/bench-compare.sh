@@ -3,7 +3,7 @@
 #
 # usage: Scripts/bench-compare.sh BASE [UFFD-BENCH OPTIONS...]
 #
-# Ratios are this tree's time to BASE's: below 1 is faster. Without options: --quick, ioctl/* and fault/*/same-core.
+# Ratios are this tree's time to BASE's, each against its own C twin: below 1 is faster. Without options: --quick, ioctl/* and fault/*/same-core.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,6p' "$0" >&2; exit 64; }
@@ -22,12 +22,16 @@ before=$(swift build --package-path "$work/base" -c release --show-bin-path)/uff
 after=$(swift build -c release --show-bin-path)/uffd-bench
 
 # In turns, and the first of each pair changes, so that the machine's drift meets both.
-rounds=5
+rounds=6
 for round in $(seq 1 $rounds); do
     order="before after"
     [ $((round % 2)) -eq 0 ] && order="after before"
     for side in $order; do
-        "${!side}" "$@" --no-gates --format json --output "$work/$side.$round.json" 2>/dev/null
+        "${!side}" "$@" --no-gates --format json --output "$work/$side.$round.json" 2>"$work/log" || {
+            echo "bench-compare.sh: ${!side} failed with $?:" >&2
+            cat "$work/log" >&2
+            exit 1
+        }
     done
     echo "round $round of $rounds" >&2
 done

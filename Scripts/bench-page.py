@@ -12,67 +12,102 @@ TITLES = {
     "ioctl": "One ioctl: nanoseconds per page",
     "fault": "One fault: nanoseconds until the thread goes on",
     "scale": "Many threads and regions: nanoseconds per fault",
-    "scan": "Reading in order: GiB per second",
+    "scan": "Reading in order: nanoseconds per KiB",
     "random": "Touching at random: nanoseconds per fault",
-    "dirty": "Finding written pages: nanoseconds per page",
+    "dirty": "Protecting, writing and finding: nanoseconds per page",
     "startup": "Open, negotiate, register, first fault: nanoseconds",
 }
-TWINS = ("c", "swift", "pager")
+TWINS = {"c": "C", "swift": "typed layer", "pager": "pager"}
+VERDICTS = {"holds": "", "broken": ", **broken**", "cannot tell": ", cannot tell"}
 
 
-def time(variant, unit):
-    median = variant["nanoseconds"]["median"]
-    return f"{1e9 / median / 2**20:.2f}" if unit == "kibibyte" else f"{median:,.0f}"
+def comparison(found):
+    """What a variant is of its twin, the interval, and what became of a promise."""
+    text = f"{found['median']:.2f} ({found['lower']:.2f} to {found['upper']:.2f})"
+    if found["quantity"] == "rate":
+        text += f" x the faults per second of {found['to']}"
+    else:
+        text = "x" + text + ("" if found["to"] == "c" else f" of {found['to']}")
+    if found.get("bound") is None:
+        return text
+    relation = "≤" if found["quantity"] == "time" else "≥"
+    return text + f" {relation} {found['bound']:.2f}{VERDICTS[found['verdict']]}"
 
 
-def cell(variant, unit):
-    """A time, and how it compares with C: the median of the rounds' ratios and its interval."""
+def cell(variant):
     if variant is None:
         return ""
-    ratio = variant.get("ratio")
-    if ratio is None:
-        return time(variant, unit)
-    return f"{time(variant, unit)}, **{ratio['median']:.2f}** ({ratio['lower']:.2f} to {ratio['upper']:.2f})"
+    median = variant["nanoseconds"]["median"]
+    parts = [f"{median:,.1f}" if median < 10 else f"{median:,.0f}"]
+    return ", ".join(parts + [comparison(c) for c in variant["comparisons"]])
+
+
+def tail(variants):
+    """The latencies of single faults, in microseconds."""
+    found = (variants[name].get("latency") for name in TWINS if name in variants)
+    return "; ".join(" / ".join(f"{one[p] / 1000:.1f}" for p in ("p50", "p99", "p999")) for one in found if one)
 
 
 def table(family, scenarios):
     yield f"### {TITLES.get(family, family)}"
     yield ""
-    columns = [name for name in TWINS if any(v["name"] == name for s in scenarios for v in s["variants"])]
-    others = any(v["name"] not in TWINS for s in scenarios for v in s["variants"])
-    heads = [{"c": "C", "swift": "typed layer, x C", "pager": "pager, x C"}[name] for name in columns]
-    yield "| scenario | " + " | ".join(heads + (["for comparison"] if others else [])) + " |"
-    yield "|:--|" + "--:|" * len(heads) + (":--|" if others else "")
+    names = {v["name"] for s in scenarios for v in s["variants"]}
+    columns = [name for name in TWINS if name in names]
+    others = bool(names - set(TWINS))
+    tails = any(v.get("latency") for s in scenarios for v in s["variants"])
+    heads = [TWINS[name] for name in columns]
+    heads += (["p50 / p99 / p99.9 in us: " + "; ".join(heads)] if tails else []) + (["for comparison"] if others else [])
+    yield "| scenario | " + " | ".join(heads) + " |"
+    yield "|:--|" + "--:|" * len(columns) + (":--|" if tails else "") + (":--|" if others else "")
     for scenario in scenarios:
         variants = {v["name"]: v for v in scenario["variants"]}
-        cells = [cell(variants.pop(name, None), scenario["unit"]) for name in columns]
+        cells = [cell(variants.get(name)) for name in columns]
+        if tails:
+            cells.append(tail(variants))
         if others:
-            rest = (f"{name.strip('()')} {cell(v, scenario['unit'])}" for name, v in variants.items())
-            cells.append("; ".join(rest))
+            rest = (v for name, v in variants.items() if name not in TWINS)
+            cells.append("; ".join(f"{v['name'].strip('()')}: {cell(v)}" for v in rest))
         yield f"| `{scenario['name'].partition('/')[2] or family}` | " + " | ".join(cells) + " |"
     yield ""
 
 
-def tables(report):
+def tally(title, counts):
+    return (f"{title}: {counts['holds']} hold, {counts['broken']} broken, "
+            f"{counts['cannotTell']} where the rounds lie too far apart to tell.")
+
+
+def heading(report):
     machine = report["machine"]
-    fewest = min(len(v["rounds"]) for s in report["scenarios"] for v in s["variants"])
+    reporting = machine.get("pageReportingOrder")
+    rounds = [len(v["rounds"]) for s in report["scenarios"] for v in s["variants"]]
     yield (f"Linux {machine['kernel']}, {machine['architecture']}, {machine['processors']} processors "
-           f"({machine['processorName']}), at least {fewest} rounds; load before the run {machine['load']:.2f}, "
-           f"equal work varied by {machine['noise']:.0f} %.")
+           f"({machine['processorName']}{', a virtual machine' if machine['isVirtual'] else ''}); {machine['pinning']}; "
+           f"clock {machine['clockSource']}; transparent huge pages: {machine['transparentHugePages']}, and off for what "
+           f"is measured{f'; free memory is reported to the host from order {reporting} on' if reporting else ''}. "
+           f"Load {machine.get('loadBefore', '?')} before and {machine.get('loadAfter', '?')} behind the "
+           f"{'quick' if report['quick'] else 'full'} run; {min(rounds)} to {max(rounds)} rounds, each there and back.")
+    yield ""
+    yield tally("Gated promises", report["gated"])
+    yield tally("Promises across processors, reported and not gated", report["reported"])
     yield ""
     for warning in report["warnings"]:
         yield f"> {warning}"
         yield ""
+
+
+def tables(report):
+    yield from heading(report)
     families = {}
     for scenario in report["scenarios"]:
-        if not scenario.get("unavailable"):
+        if scenario["variants"]:
             families.setdefault(scenario["name"].partition("/")[0], []).append(scenario)
     for family, scenarios in families.items():
         yield from table(family, scenarios)
-    missing = [s for s in report["scenarios"] if s.get("unavailable")]
-    if missing:
-        yield "Not measured: " + "; ".join(f"`{s['name']}` ({s['unavailable']})" for s in missing) + "."
-        yield ""
+    for key, title in (("unavailable", "Not measured"), ("failure", "Failed")):
+        missing = [f"`{s['name']}` ({s[key]})" for s in report["scenarios"] if s.get(key)]
+        if missing:
+            yield f"{title}: " + "; ".join(missing) + "."
+            yield ""
 
 
 def main():
