@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -53,25 +52,20 @@ int64_t cbb_scan_written(int pagemap, uint64_t base, uint64_t bytes, size_t page
     return dirty;
 }
 
-static void *touch_first(void *page) {
-    (void)*(volatile unsigned char *)page;
-    return NULL;
-}
-
 uint64_t cbb_startup(uint64_t base, size_t bytes, size_t page_size) {
     uint64_t start = cbb_now();
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | (int)CUFFD_USER_MODE_ONLY);
     struct cuffd_api api = {.api = CUFFD_API_VERSION};
     struct cuffd_register range = {.range = {base, bytes}, .mode = CUFFD_REGISTER_MODE_MISSING};
-    pthread_t toucher;
+    uint64_t reader;
     struct pollfd entry = {.fd = fd, .events = POLLIN};
     struct cuffd_msg message;
     struct cuffd_zeropage zero = {.range = {base, page_size}};
     if (fd < 0 || ioctl(fd, CUFFD_IOC_API, &api) != 0 || ioctl(fd, CUFFD_IOC_REGISTER, &range) != 0
-        || pthread_create(&toucher, NULL, touch_first, (void *)base) != 0 || poll(&entry, 1, 5000) != 1
+        || cbb_reader_start(&reader, base) != 0 || poll(&entry, 1, 5000) != 1
         || read(fd, &message, sizeof message) != sizeof message || ioctl(fd, CUFFD_IOC_ZEROPAGE, &zero) != 0)
         return 0;
-    pthread_join(toucher, NULL);
+    cbb_reader_join(reader);
     uint64_t time = cbb_now() - start;
     close(fd);
     return time;

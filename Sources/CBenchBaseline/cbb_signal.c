@@ -3,6 +3,7 @@
 #include "cbb_abi.h"
 
 #include <signal.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -23,7 +24,16 @@ static void on_sigbus(int signal, siginfo_t *information, void *context) {
     ioctl(run.fd, CUFFD_IOC_COPY, &argument);
 }
 
-static void on_sigsegv(int signal, siginfo_t *information, void *context) {
+static void on_missing(int signal, siginfo_t *information, void *context) {
+    (void)signal;
+    (void)context;
+    uint64_t offset = ((uint64_t)information->si_addr & ~(run.page_size - 1)) - run.base;
+    void *page = (void *)(run.base + offset);
+    mprotect(page, run.page_size, PROT_READ | PROT_WRITE);
+    memcpy(page, (const void *)(run.source + offset), run.page_size);
+}
+
+static void on_read_only(int signal, siginfo_t *information, void *context) {
     (void)signal;
     (void)context;
     void *page = (void *)((uint64_t)information->si_addr & ~(run.page_size - 1));
@@ -49,12 +59,21 @@ uint64_t cbb_touch_sigbus(int fd, uint64_t base, size_t pages, size_t page_size,
     return timed(SIGBUS, on_sigbus, pages);
 }
 
+uint64_t cbb_touch_mprotect(uint64_t base, size_t pages, size_t page_size, uint64_t source) {
+    run.base = base;
+    run.source = source;
+    run.page_size = page_size;
+    return timed(SIGSEGV, on_missing, pages);
+}
+
 uint64_t cbb_touch_sigsegv(uint64_t base, size_t pages, size_t page_size, uint64_t *dirty) {
     run.base = base;
     run.page_size = page_size;
     run.noted = 0;
+    uint64_t start = cbb_now();
     mprotect((void *)base, pages * page_size, PROT_READ);
-    uint64_t time = timed(SIGSEGV, on_sigsegv, pages);
+    timed(SIGSEGV, on_read_only, pages);
+    uint64_t time = cbb_now() - start;
     *dirty = run.noted;
     return time;
 }

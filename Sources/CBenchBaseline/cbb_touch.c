@@ -1,5 +1,6 @@
 #include "CBenchBaseline.h"
 
+#include <pthread.h>
 #include <time.h>
 
 uint64_t cbb_now(void) {
@@ -27,3 +28,17 @@ uint64_t cbb_scan(uint64_t base, size_t bytes) {
     for (size_t i = 0; i < bytes / 8; i += 8) sum += words[i];
     return sum;
 }
+
+static void *read_byte(void *byte) {
+    (void)*(volatile unsigned char *)byte;
+    return NULL;
+}
+
+int cbb_reader_start(uint64_t *thread, uint64_t address) {
+    pthread_t reader;
+    int error = pthread_create(&reader, NULL, read_byte, (void *)address);
+    *thread = (uint64_t)reader;
+    return error;
+}
+
+void cbb_reader_join(uint64_t thread) { pthread_join((pthread_t)thread, NULL); }

@@ -20,6 +20,21 @@ void cbb_touch(
 /// Reads every cache line, so that memory is really read and not only mapped; answers a checksum.
 uint64_t cbb_scan(uint64_t base, size_t bytes);
 
+/// A thread that reads one byte at an address and ends. 0 or an error number.
+int cbb_reader_start(uint64_t *thread, uint64_t address);
+void cbb_reader_join(uint64_t thread);
+
+// MARK: Threads that touch memory together (cbb_team.c)
+
+struct cbb_team;
+
+/// Threads that wait at a barrier, each kept on its processor.
+struct cbb_team *cbb_team_create(size_t count, const int *processors);
+/// All of them write to their own part of so many pages. Answers the time from the first one's begin to the last one's
+/// end: neither their making nor their waking counts.
+uint64_t cbb_team_touch(struct cbb_team *team, uint64_t base, size_t pages, size_t page_size);
+void cbb_team_destroy(struct cbb_team *team);
+
 // MARK: ioctls in a loop (cbb_fill.c)
 
 enum cbb_call : uint32_t {
@@ -78,8 +93,12 @@ int cbb_serve(struct cbb_handler *handler);
 /// Touches every page of a range that a SIGBUS-mode userfaultfd has; the handler of the signal COPYs. Answers the time.
 uint64_t cbb_touch_sigbus(int fd, uint64_t base, size_t pages, size_t page_size, uint64_t source);
 
-/// Writes to every page of a range that is mapped read-only; the handler of SIGSEGV makes it writable and notes it.
-/// Answers the time; `*dirty` gets the number of pages noted.
+/// The same for memory that is protected from all access: the handler of SIGSEGV makes a page accessible and copies its
+/// content there. Answers the time.
+uint64_t cbb_touch_mprotect(uint64_t base, size_t pages, size_t page_size, uint64_t source);
+
+/// Makes a range read-only and writes to every page; the handler of SIGSEGV makes it writable and notes it.
+/// Answers the time of both; `*dirty` gets the number of pages noted.
 uint64_t cbb_touch_sigsegv(uint64_t base, size_t pages, size_t page_size, uint64_t *dirty);
 
 // MARK: Dirty pages (cbb_dirty.c)

@@ -1,5 +1,6 @@
 import CBenchBaseline
 import CUserfaultFD
+import Dispatch
 import Synchronization
 import SystemPackage
 import UserfaultFD
@@ -15,26 +16,38 @@ final class Handlers: Sendable {
         let request: HandlerRequest
         let stop: Int32
         let stopped = Atomic<Bool>(false)
-        let failure = Mutex<String?>(nil)
+        let ready: DispatchSemaphore
+        /// Becomes 1 when the thread is to stop, for C to look at.
+        nonisolated(unsafe) let stoppedWord: UnsafeMutablePointer<UInt32>
 
-        init(_ uffd: consuming UserfaultFD, _ language: Language, _ request: HandlerRequest) {
+        init(
+            _ uffd: consuming UserfaultFD, _ language: Language, _ request: HandlerRequest, _ ready: DispatchSemaphore
+        ) {
             self.uffd = uffd
             self.language = language
             self.request = request
+            self.ready = ready
             stop = cuffd_eventfd()
+            stoppedWord = .allocate(capacity: 1)
+            stoppedWord.initialize(to: 0)
         }
 
-        deinit { _ = cuffd_close(stop) }
+        deinit {
+            _ = cuffd_close(stop)
+            stoppedWord.deallocate()
+        }
 
         func run() {
             Processor.pin(request.processor)
+            ready.signal()
             switch language {
             case .c: runC()
             case .swift:
                 do throws(UserfaultError) {
                     try TypedHandler.serve(uffd, request, stop: stop, stopped: stopped)
                 } catch {
-                    failure.withLock { $0 = "\(error)" }
+                    // Whoever waits for a page would wait for ever.
+                    Watchdog.giveUp("a handler in Swift failed: \(error)")
                 }
             }
         }
@@ -47,30 +60,24 @@ final class Handlers: Sendable {
                 source: UInt64(request.source), page_size: UInt64(request.pageSize.bytes),
                 window: UInt64(request.window), spin_limit: request.spinLimit, faults: 0)
             let answer = cbb_serve(&handler)
-            if answer < 0 { failure.withLock { $0 = "errno \(-answer)" } }
+            if answer < 0 { Watchdog.giveUp("a handler in C failed: errno \(-answer)") }
         }
-
-        /// Becomes 1 when the thread is to stop, for C to look at.
-        nonisolated(unsafe) let stoppedWord: UnsafeMutablePointer<UInt32> = {
-            let word = UnsafeMutablePointer<UInt32>.allocate(capacity: 1)
-            word.initialize(to: 0)
-            return word
-        }()
     }
 
     private let works: [Work]
     private let threads: [cuffd_thread_t]
     private let bell: Mapping
 
-    /// Registers the range and starts one thread for each request, all on one descriptor.
+    /// Registers the range and starts one thread for each request, all on one descriptor; returns when all of them run.
     init(_ language: Language, _ requests: [HandlerRequest], modes: UserfaultFD.RegisterModes) throws {
         let waiting = requests[0].waiting
         let uffd = try UserfaultFD(options: .init(nonBlocking: waiting != .block))
         try uffd.register(requests[0].range, modes: modes)
         bell = try Mapping(anonymous: requests.count * PageSize.base.bytes)
         try uffd.register(bell.range, modes: .missing)
+        let ready = DispatchSemaphore(value: 0)
         var works: [Work] = []
-        for request in requests { works.append(Work(try uffd.duplicate(), language, request)) }
+        for request in requests { works.append(Work(try uffd.duplicate(), language, request, ready)) }
         self.works = works
         threads = works.map { work in
             var thread: cuffd_thread_t = 0
@@ -80,24 +87,33 @@ final class Handlers: Sendable {
             precondition(answer == 0, "no thread: errno \(-answer)")
             return thread
         }
+        for _ in threads { ready.wait() }
     }
 
     /// Write-protects a range.
     func protect(_ range: AddressRange) throws { try works[0].uffd.writeProtect(range, .protect) }
 
-    /// Stops the threads; throws what one of them met.
-    func stop() throws {
+    /// Stops the threads.
+    func stop() {
         for (index, work) in works.enumerated() {
             work.stopped.store(true, ordering: .releasing)
             work.stoppedWord.pointee = 1
             _ = cuffd_eventfd_signal(work.stop)
             if work.request.waiting == .block { cbb_touch(UInt64(bell.page(index).start), 1, 4096, nil, 0, nil) }
         }
-        for thread in threads { _ = cuffd_thread_join(thread, 10_000) }
-        for work in works {
-            work.stoppedWord.deallocate()
-            if let failure = work.failure.withLock({ $0 }) { throw Unavailable(reason: "handler: \(failure)") }
+        for thread in threads where cuffd_thread_join(thread, 10_000) != 0 {
+            Watchdog.giveUp("a handler did not stop")
         }
+    }
+
+    /// Runs work while handlers serve its faults.
+    static func serving<Result>(
+        _ language: Language, _ requests: [HandlerRequest], modes: UserfaultFD.RegisterModes = .missing,
+        _ work: () throws -> Result
+    ) throws -> Result {
+        let handlers = try Handlers(language, requests, modes: modes)
+        defer { handlers.stop() }
+        return try work()
     }
 }
 

@@ -1,5 +1,3 @@
-import CBenchBaseline
-import CUserfaultFD
 import Foundation
 import UserfaultFD
 import UserfaultPager
@@ -10,52 +8,60 @@ struct Machine: Codable {
     let architecture: String
     let processors: Int
     let processorName: String
-    /// The load average of the last minute, before the run.
-    let load: Double
-    /// How much slower than the fastest the slower half of equal pieces of work was, in percent.
-    let noise: Double
+    /// Whether a hypervisor runs it.
+    let isVirtual: Bool
+    let clockSource: String
+    /// The setting of transparent huge pages; the memory that is measured has them switched off.
+    let transparentHugePages: String
+    /// The order from which on free memory is reported to the host, which takes its backing away; none for never.
+    let pageReportingOrder: Int?
+    let pinning: String
+    /// The load average of the last minute, before the run and behind it.
+    let loadBefore: Double?
+    var loadAfter: Double?
 
     init() {
         let support = KernelSupport.probe()
         kernel = support.kernelRelease
         architecture = support.machine
-        processors = ProcessInfo.processInfo.activeProcessorCount
-        let information = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
-        processorName =
-            information.split(separator: "\n").first { $0.hasPrefix("model name") }?
-            .split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
-        load =
-            (try? String(contentsOfFile: "/proc/loadavg", encoding: .utf8))?
-            .split(separator: " ").first.flatMap { Double($0) } ?? .nan
-        noise = Self.measureNoise()
+        processors = Processor.all.count
+        let information = Self.read("/proc/cpuinfo") ?? ""
+        let lines = information.split(separator: "\n")
+        func field(_ name: String) -> String? {
+            lines.first { $0.hasPrefix(name) }?.split(separator: ":").last.map {
+                $0.trimmingCharacters(in: .whitespaces)
+            }
+        }
+        processorName = field("model name") ?? "unknown"
+        let isVirtual = field("flags")?.split(separator: " ").contains("hypervisor") ?? false
+        self.isVirtual = isVirtual
+        clockSource = Self.read("/sys/devices/system/clocksource/clocksource0/current_clocksource") ?? "unknown"
+        let setting = Self.read("/sys/kernel/mm/transparent_hugepage/enabled") ?? ""
+        transparentHugePages =
+            setting.split(separator: "[").last?.split(separator: "]").first.map(String.init) ?? "none"
+        let order = Self.read("/sys/module/page_reporting/parameters/page_reporting_order").flatMap { Int($0) }
+        pageReportingOrder = order.flatMap { isVirtual && $0 >= 0 ? $0 : nil }
+        let two = Processor.all.prefix(2).map { "processor \($0)" }.joined(separator: " and ")
+        pinning = "threads are kept on \(two), but for the rows named free"
+        loadBefore = Self.load
     }
 
-    /// Runs the same short piece of work many times.
-    ///
-    /// On an idle machine all take the same time.
-    private static func measureNoise() -> Double {
-        let size = 1 << 20
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 4096)
-        defer { memory.deallocate() }
-        memset(memory, 1, size)
-        let address = UInt64(UInt(bitPattern: memory))
-        let times = (0..<200).map { _ -> UInt64 in
-            let start = cbb_now()
-            _ = cbb_scan(address, size)
-            return cbb_now() - start
-        }.sorted()
-        return (Double(times[150]) / Double(max(1, times[0])) - 1) * 100
+    /// The load average of the last minute.
+    static var load: Double? { read("/proc/loadavg")?.split(separator: " ").first.flatMap { Double($0) } }
+
+    private static func read(_ path: String) -> String? {
+        (try? String(contentsOfFile: path, encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
     /// What makes the numbers doubtful.
     var warnings: [String] {
         var warnings: [String] = []
         if processors < 2 { warnings.append("one processor: nothing across processors can be measured") }
-        if load > Double(processors) / 2 {
-            warnings.append("the load was \(load) before the run: other programs take part of the time")
+        if let loadBefore, loadBefore > Double(processors) / 2 {
+            warnings.append("the load was \(loadBefore) before the run: other programs take part of the time")
         }
-        if noise > 25 {
-            warnings.append("equal work varied by \(Int(noise)) %: the machine was too noisy to tell small differences")
+        if let loadAfter, loadAfter > Double(processors) + 0.5 {
+            warnings.append("the load was \(loadAfter) behind the run: other programs took part of the time")
         }
         return warnings
     }
@@ -68,8 +74,19 @@ enum Processor {
     /// The processors that this process may run on.
     static let all = allowed.processors
 
+    /// The first, the second and so on, and the first again behind the last.
+    static func inTurn(_ index: Int) -> Int { all[index % all.count] }
+
     /// Keeps the calling thread on one processor, or lets it go anywhere.
     static func pin(_ processor: Int?) {
         (processor.map { ProcessorSet($0) } ?? allowed).keepCallingThread()
+    }
+
+    /// Keeps the calling thread there, and the threads that it starts, as long as the body runs.
+    static func kept<Result>(on processor: Int?, _ body: () throws -> Result) rethrows -> Result {
+        let before = ProcessorSet()
+        defer { before.keepCallingThread() }
+        pin(processor)
+        return try body()
     }
 }

@@ -21,43 +21,62 @@ struct FileSource: PageSource {
 
 /// Runs work while a pager serves its faults.
 enum PagerRun {
+    /// How pages that nobody touched end.
+    private static let ending: Ending =
+        ((try? UserfaultFD().supportedFeatures.contains(.poison)) ?? false) ? .poison : .populate
+
+    /// How the pager is built; what a twin in C does is in its ``HandlerRequest``.
+    struct Options {
+        var handlers = 1
+        var shards = 1
+        var regions = 1
+        var readAhead: RegionOptions.ReadAhead = .none
+        /// Where the handlers are kept, in turn; without any, where the request says.
+        var processors: [Int] = []
+    }
+
     static func serving<Result>(
-        _ request: HandlerRequest, handlers: Int = 1, shards: Int = 1, regions: Int = 1,
-        readAhead: RegionOptions.ReadAhead = .none, _ work: () throws -> Result
+        _ request: HandlerRequest, _ options: Options = Options(), _ work: () throws -> Result
     ) throws -> Result {
         switch request.call {
-        case .copy:
-            try run(MemorySource(base: request.source), request, handlers, shards, regions, readAhead, work)
-        case .continue:
-            try run(FileSource(), request, handlers, shards, regions, readAhead, work)
-        case .zeropage, .unprotect:
-            try run(ZeroSource(), request, handlers, shards, regions, readAhead, work)
+        case .copy: try run(MemorySource(base: request.source), request, options, work)
+        case .continue: try run(FileSource(), request, options, work)
+        case .zeropage, .unprotect: try run(ZeroSource(), request, options, work)
         }
     }
 
     private static func run<Source: PageSource, Result>(
-        _ source: Source, _ request: HandlerRequest, _ handlers: Int, _ shards: Int, _ regions: Int,
-        _ readAhead: RegionOptions.ReadAhead, _ work: () throws -> Result
+        _ source: Source, _ request: HandlerRequest, _ options: Options, _ work: () throws -> Result
     ) throws -> Result {
+        // The pager looks at how many processors there are for it.
+        let pager = try Processor.kept(on: nil) { try started(source, request, options) }
+        let result = try work()
+        try pager.stop(ending)
+        return result
+    }
+
+    private static func started<Source: PageSource>(
+        _ source: Source, _ request: HandlerRequest, _ options: Options
+    ) throws -> Pager<Source> {
         let waiting: PagerConfiguration.Waiting =
             switch request.waiting {
             case .poll: .poll
             case .block: .block
             case .spin: .spin
-            case .adaptive: .adaptive(upTo: .nanoseconds(Int64(request.spinLimit)))
+            case .adaptive: PagerConfiguration().waiting
             }
-        let configuration = PagerConfiguration(
-            waiting: waiting, service: .inline, handlers: handlers, shards: shards,
-            processors: request.processor.map { [$0] } ?? [])
-        let uffd = try UserfaultFD(options: .init(nonBlocking: request.waiting != .block))
-        let pager = try Pager(uffd, source: source, configuration: configuration)
-        let options = RegionOptions(pageSize: request.pageSize, readAhead: readAhead)
-        let part = request.range.count / regions
-        for offset in stride(from: 0, to: regions * part, by: part) {
-            try pager.add(request.range.part(at: offset, count: part), offset: offset, options: options)
+        let processors = options.processors.isEmpty ? request.processor.map { [$0] } ?? [] : options.processors
+        let pager = try Pager(
+            UserfaultFD(options: .init(nonBlocking: request.waiting != .block)), source: source,
+            configuration: PagerConfiguration(
+                waiting: waiting, service: .inline, handlers: options.handlers, shards: options.shards,
+                processors: processors))
+        let region = RegionOptions(pageSize: request.pageSize, readAhead: options.readAhead)
+        let part = request.range.count / options.regions
+        for offset in stride(from: 0, to: options.regions * part, by: part) {
+            try pager.add(request.range.part(at: offset, count: part), offset: offset, options: region)
         }
         try pager.start()
-        defer { try? pager.stop(.populate) }
-        return try work()
+        return pager
     }
 }

@@ -1,30 +1,50 @@
-import CBenchBaseline
-
 /// What was measured of one scenario.
 struct ScenarioResult: Codable {
     let name: String
     let unit: Scenario.Unit
-    let variants: [VariantResult]
-    /// Why it was not measured.
-    let unavailable: String?
+    var variants: [VariantResult] = []
+    /// Why it cannot be measured here.
+    var unavailable: String?
+    /// What went wrong.
+    var failure: String?
 }
 
 struct VariantResult: Codable {
     let name: String
     /// Nanoseconds for one unit.
     let nanoseconds: Series
-    /// Against the C twin; missing for the twin itself and for reference lines.
-    let ratio: Ratio?
-    /// The largest ratio that was promised.
-    let gate: Double?
+    /// Against the C twin and others; none for the twin itself and for reference lines.
+    let comparisons: [ComparisonResult]
     let latency: Latency?
-    /// What each round gave, in the order of the rounds.
+    /// What each round gave, in the order of the rounds: of a twin the geometric mean of its two turns.
     let rounds: [Double]
+}
 
-    /// Whether the promise is kept: broken only where the whole interval lies above it.
-    var keepsGate: Bool? {
-        guard let gate, let ratio else { return nil }
-        return ratio.lower <= gate
+struct ComparisonResult: Codable {
+    /// The variant it is compared with.
+    let to: String
+    let quantity: Comparison.Quantity
+    let median: Double
+    let lower: Double
+    let upper: Double
+    /// What was promised.
+    let bound: Double?
+    /// Whether a broken promise fails the run.
+    let isGated: Bool
+    let verdict: Verdict?
+
+    init(_ comparison: Comparison, _ values: [Double], to baseline: [Double]) {
+        let ratio =
+            switch comparison.quantity {
+            case .time: Ratio(values, to: baseline)
+            case .rate: Ratio(baseline, to: values)
+            }
+        to = comparison.twin
+        quantity = comparison.quantity
+        (median, lower, upper) = (ratio.median, ratio.lower, ratio.upper)
+        bound = comparison.bound
+        isGated = comparison.isGated
+        verdict = comparison.bound.map { Verdict(ratio, comparison.quantity, bound: $0) }
     }
 }
 
@@ -35,45 +55,50 @@ struct Report: Codable {
     let scenarios: [ScenarioResult]
     /// What a reader must know before believing the numbers.
     let warnings: [String]
-}
+    /// How many of the gated promises are kept.
+    let gated: Tally
+    /// How many of those that are reported only.
+    let reported: Tally
 
-/// Measures scenarios, the variants of each in turn, so that what changes on the machine meets them all.
-struct Measurement {
-    let settings: Settings
-    let progress: (String) -> Void
+    init(machine: Machine, quick: Bool, scenarios: [ScenarioResult]) {
+        self.machine = machine
+        self.quick = quick
+        self.scenarios = scenarios
+        warnings = machine.warnings + Self.noise(of: scenarios)
+        let promises = scenarios.flatMap(\.variants).flatMap(\.comparisons)
+        gated = Tally(promises.filter(\.isGated))
+        reported = Tally(promises.filter { !$0.isGated })
+    }
 
-    func measure(_ scenario: Scenario) -> ScenarioResult {
-        progress(scenario.name)
-        do {
-            let variants = try scenario.prepare(settings)
-            var values = [[Double]](repeating: [], count: variants.count)
-            var latencies = [[UInt32]](repeating: [], count: variants.count)
-            // One round is for the caches, the page cache and the allocator, and is not counted.
-            let start = cbb_now()
-            var round = -1
-            while settings.pace.allows(round: round, after: cbb_now() - start) {
-                defer { round += 1 }
-                for step in variants.indices {
-                    let index = round & 1 == 0 ? step : variants.count - 1 - step
-                    let sample = try variants[index].run()
-                    guard round >= 0 else { continue }
-                    values[index].append(sample.nanoseconds)
-                    latencies[index] += sample.latencies
-                }
-            }
-            let baseline = variants.firstIndex { $0.name == "c" }
-            let results = variants.indices.map { index in
-                let name = variants[index].name
-                let isTwin = index != baseline && !name.hasPrefix("(")
-                return VariantResult(
-                    name: name, nanoseconds: Series(values[index]),
-                    ratio: baseline.flatMap { isTwin ? Ratio(values[index], to: values[$0]) : nil },
-                    gate: scenario.gates[name], latency: Latency(latencies[index]), rounds: values[index])
-            }
-            return ScenarioResult(name: scenario.name, unit: scenario.unit, variants: results, unavailable: nil)
-        } catch {
-            let reason = (error as? Unavailable)?.reason ?? "\(error)"
-            return ScenarioResult(name: scenario.name, unit: scenario.unit, variants: [], unavailable: reason)
+    struct Tally: Codable {
+        let holds: Int
+        let broken: Int
+        let cannotTell: Int
+
+        init(_ comparisons: [ComparisonResult]) {
+            holds = comparisons.count { $0.verdict == .holds }
+            broken = comparisons.count { $0.verdict == .broken }
+            cannotTell = comparisons.count { $0.verdict == .cannotTell }
         }
+
+        var text: String { "\(holds) hold, \(broken) broken, \(cannotTell) cannot be told" }
+    }
+
+    /// The code that the process ends with.
+    func exitCode(gates: Bool) -> Int32 {
+        if scenarios.contains(where: { $0.failure != nil }) { return 2 }
+        guard gates else { return 0 }
+        return gated.broken > 0 ? 1 : gated.cannotTell > 0 ? 3 : 0
+    }
+
+    /// Judged where promises are: by how much the C twin's own rounds differ.
+    private static func noise(of scenarios: [ScenarioResult]) -> [String] {
+        let gated = scenarios.filter { $0.variants.contains { $0.comparisons.contains(where: \.isGated) } }
+        let noisy = gated.filter { ($0.variants.first { $0.name == "c" }?.nanoseconds.spread ?? 0) > 20 }
+        guard !noisy.isEmpty else { return [] }
+        return [
+            "in \(noisy.count) of \(gated.count) rows with a promise C's own rounds lie more than 20 % apart: "
+                + noisy.map(\.name).joined(separator: ", ")
+        ]
     }
 }

@@ -6,17 +6,21 @@ struct Series: Codable {
     let median: Double
     let minimum: Double
     let maximum: Double
+    /// How far apart the quartiles lie, in percent of the median: what the machine did to equal work.
+    let spread: Double
 
     init(_ values: [Double]) {
         let sorted = values.sorted()
         median = sorted.median
-        minimum = sorted.first ?? .nan
-        maximum = sorted.last ?? .nan
+        minimum = sorted.first ?? 0
+        maximum = sorted.last ?? 0
+        spread = median > 0 ? (sorted[sorted.count * 3 / 4] - sorted[sorted.count / 4]) / median * 100 : 0
     }
 }
 
-/// How a variant compares with the C twin, round by round, which takes the machine's drift out.
-struct Ratio: Codable {
+/// How two variants compare, round by round, which takes the machine's drift out.
+struct Ratio {
+    let rounds: Int
     let median: Double
     /// The 95 % confidence interval of the median, from the order of the rounds' ratios: no distribution is assumed.
     let lower: Double
@@ -24,6 +28,7 @@ struct Ratio: Codable {
 
     init(_ values: [Double], to baseline: [Double]) {
         let ratios = zip(values, baseline).map { $0 / $1 }.sorted()
+        rounds = ratios.count
         median = ratios.median
         let skip = Self.rank(of: ratios.count)
         lower = ratios[skip]
@@ -31,7 +36,7 @@ struct Ratio: Codable {
     }
 
     /// How many values may lie outside on each side: the largest number whose binomial tail is at most 2.5 %.
-    private static func rank(of count: Int) -> Int {
+    static func rank(of count: Int) -> Int {
         var probability = pow(0.5, Double(count))
         var tail = 0.0
         for below in 0..<max(1, count / 2) {
@@ -40,6 +45,25 @@ struct Ratio: Codable {
             probability *= Double(count - below) / Double(below + 1)
         }
         return max(0, count / 2 - 1)
+    }
+}
+
+/// What the rounds say about a promise.
+enum Verdict: String, Codable, CaseIterable {
+    /// The whole interval keeps it.
+    case holds
+    /// The whole interval breaks it.
+    case broken
+    /// The interval lies on both sides, or is none: under 6 rounds.
+    case cannotTell = "cannot tell"
+
+    init(_ ratio: Ratio, _ quantity: Comparison.Quantity, bound: Double) {
+        let (keeps, breaks) =
+            switch quantity {
+            case .time: (ratio.upper <= bound, ratio.lower > bound)
+            case .rate: (ratio.lower >= bound, ratio.upper < bound)
+            }
+        self = ratio.rounds < Pace.quick.least ? .cannotTell : keeps ? .holds : breaks ? .broken : .cannotTell
     }
 }
 
@@ -75,8 +99,8 @@ struct Latency: Codable {
 
 extension [Double] {
     /// The middle of values that are sorted.
-    fileprivate var median: Double {
-        guard !isEmpty else { return .nan }
+    var median: Double {
+        guard !isEmpty else { return 0 }
         return count % 2 == 1 ? self[count / 2] : (self[count / 2 - 1] + self[count / 2]) / 2
     }
 }

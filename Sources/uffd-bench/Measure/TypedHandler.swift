@@ -18,7 +18,9 @@ struct HandlerRequest: Sendable {
     var pageSize: PageSize = .base
     /// Bytes to fill for one fault.
     var window = PageSize.base.bytes
-    var spinLimit: UInt64 = 50_000
+    /// As long as the pager looks unless it is told otherwise.
+    var spinLimit: UInt64 = 100_000
+    /// Where the handler is kept; anywhere without one.
     var processor: Int?
 }
 

@@ -21,26 +21,49 @@ struct TableReport {
     }
 
     var text: String {
-        let machine = report.machine
-        var text = """
-            Linux \(machine.kernel) \(machine.architecture), \(machine.processors) x \(machine.processorName), \
-            load \(machine.load), noise \(Int(machine.noise)) %\(report.quick ? ", quick" : "")
-
-            """
+        var text = heading
         for warning in report.warnings { text += "warning: \(warning)\n" }
         for family in families {
             text += "\n" + (table.string(for: family.rows, style: Style.pipe) ?? "") + "\n"
         }
-        let missing = report.scenarios.filter { $0.unavailable != nil }
-        if !missing.isEmpty {
-            text += "\nnot measured:\n"
-            for scenario in missing { text += "  \(scenario.name): \(scenario.unavailable ?? "")\n" }
+        text += list("not measured", report.scenarios) { $0.unavailable }
+        text += list("FAILED", report.scenarios) { $0.failure }
+        text += "\ngated promises: \(report.gated.text)\n"
+        text += promises { $0.isGated && $0.verdict != .holds }
+        text += "promises across processors, reported and not gated: \(report.reported.text)\n"
+        text += promises { !$0.isGated && $0.verdict == .broken }
+        return text
+    }
+
+    private var heading: String {
+        let machine = report.machine
+        func load(_ value: Double?) -> String { value.map { "\($0)" } ?? "unknown" }
+        let reporting = machine.pageReportingOrder.map { ", free memory reported to the host from order \($0)" } ?? ""
+        return """
+            Linux \(machine.kernel) \(machine.architecture), \(machine.processors) x \(machine.processorName)\
+            \(machine.isVirtual ? ", virtual" : "")\(report.quick ? ", quick" : "")
+            \(machine.pinning); clock \(machine.clockSource), huge pages \(machine.transparentHugePages)\(reporting)
+            load \(load(machine.loadBefore)) before, \(load(machine.loadAfter)) behind the run
+
+            """
+    }
+
+    private func list(
+        _ title: String, _ scenarios: [ScenarioResult], _ reason: (ScenarioResult) -> String?
+    ) -> String {
+        let lines = scenarios.compactMap { scenario in reason(scenario).map { "  \(scenario.name): \($0)\n" } }
+        return lines.isEmpty ? "" : "\n\(title):\n" + lines.joined()
+    }
+
+    private func promises(_ isShown: (ComparisonResult) -> Bool) -> String {
+        var text = ""
+        for scenario in report.scenarios {
+            for variant in scenario.variants {
+                for comparison in variant.comparisons where isShown(comparison) {
+                    text += "  \(scenario.name) \(variant.name): \(Self.text(comparison))\n"
+                }
+            }
         }
-        let broken = report.scenarios.flatMap { scenario in
-            scenario.variants.filter { $0.keepsGate == false }.map { "\(scenario.name) \($0.name)" }
-        }
-        text +=
-            broken.isEmpty ? "\nevery promised ratio holds\n" : "\nbroken promises: \(broken.joined(separator: ", "))\n"
         return text
     }
 
@@ -60,7 +83,7 @@ struct TableReport {
 
     private var families: [(name: String, rows: [Row])] {
         var families: [(name: String, rows: [Row])] = []
-        for scenario in report.scenarios where scenario.unavailable == nil {
+        for scenario in report.scenarios where !scenario.variants.isEmpty {
             let name = String(scenario.name.prefix { $0 != "/" })
             if families.last?.name != name { families.append((name, [])) }
             for (index, variant) in scenario.variants.enumerated() {
@@ -76,17 +99,24 @@ struct TableReport {
             scenario: isFirst ? scenario.name : "", variant: variant.name,
             time: "\(Self.number(series.median)) ns/\(scenario.unit.rawValue)",
             spread: "\(Self.number(series.minimum)) .. \(Self.number(series.maximum))",
-            rate: Self.rate(series.median, scenario.unit), ratio: Self.ratio(variant),
+            rate: Self.rate(series.median, scenario.unit),
+            ratio: variant.comparisons.map(Self.text).joined(separator: "; "),
             tail: variant.latency.map {
                 [$0.p50, $0.p99, $0.p999].map { Self.number(Double($0) / 1000) }.joined(separator: " / ")
             } ?? "")
     }
 
-    private static func ratio(_ variant: VariantResult) -> String {
-        guard let ratio = variant.ratio else { return "" }
-        let text = String(format: "%.3f (%.3f .. %.3f)", ratio.median, ratio.lower, ratio.upper)
-        guard let keeps = variant.keepsGate, let gate = variant.gate else { return text }
-        return text + String(format: keeps ? " <= %.2f" : " BREAKS %.2f", gate)
+    /// A ratio, its interval, what was promised and what became of it.
+    private static func text(_ comparison: ComparisonResult) -> String {
+        var text = String(format: "%.3f (%.3f .. %.3f)", comparison.median, comparison.lower, comparison.upper)
+        switch (comparison.quantity, comparison.to) {
+        case (.time, "c"): break
+        case (.time, let twin): text += " of \(twin)"
+        case (.rate, let twin): text += " x the faults per second of \(twin)"
+        }
+        guard let bound = comparison.bound, let verdict = comparison.verdict else { return text }
+        let relation = comparison.quantity == .time ? "<=" : ">="
+        return text + String(format: " \(relation) %.2f ", bound) + verdict.rawValue.uppercased()
     }
 
     private static func rate(_ nanoseconds: Double, _ unit: Scenario.Unit) -> String {

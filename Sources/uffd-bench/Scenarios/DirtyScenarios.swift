@@ -3,12 +3,12 @@ import CUserfaultFD
 import SystemPackage
 import UserfaultFD
 
-/// `dirty/WAY`: finding out which pages were written, for each page that was.
+/// `dirty/WAY`: protecting memory, writing to all of it, and finding out which pages were written, for each page.
 enum DirtyScenarios {
     static var all: [Scenario] {
         [
-            Scenario("dirty/wp-sync", .page, gates: [:], prepare: synchronous),
-            Scenario("dirty/wp-async-scan", .page, gates: ["swift": 1.05], prepare: asynchronous),
+            Scenario("dirty/wp-sync", .page, prepare: synchronous),
+            Scenario("dirty/wp-async-scan", .page, prepare: asynchronous),
             Scenario("dirty/soft-dirty", .page, prepare: softDirty),
             Scenario("dirty/mprotect-sigsegv", .page, prepare: signal),
         ]
@@ -20,23 +20,32 @@ enum DirtyScenarios {
         return memory
     }
 
-    private static func write(_ memory: Memory) -> UInt64 {
+    /// The time of writing to every page and of what comes before and behind it.
+    private static func timed(
+        _ memory: Memory, before: () throws -> Void = {}, collect: () throws -> Int64
+    ) throws -> Sample {
         let start = cbb_now()
+        try before()
         cbb_touch(memory.base, memory.pages, memory.pageSize, nil, 1, nil)
-        return cbb_now() - start
+        let dirty = try collect()
+        let time = cbb_now() - start
+        guard dirty == memory.pages else {
+            throw Mismeasured(description: "\(dirty) of \(memory.pages) pages were found")
+        }
+        return Sample(time, units: memory.pages)
     }
 
     private static func synchronous(_ settings: Settings) throws -> [Variant] {
         let memory = try populated(settings)
-        let request = HandlerRequest(waiting: .poll, call: .unprotect, range: memory.view.range)
+        let request = HandlerRequest(
+            waiting: .poll, call: .unprotect, range: memory.view.range, processor: Processor.all.first)
         func handled(by language: Handlers.Language) throws -> Sample {
             let handlers = try Handlers(language, [request], modes: .writeProtect)
-            try handlers.protect(memory.view.range)
-            let time = write(memory)
-            try handlers.stop()
-            return Sample(nanoseconds: Double(time) / Double(memory.pages))
+            defer { handlers.stop() }
+            // The handler has noted every page when the last write is done.
+            return try timed(memory, before: { try handlers.protect(memory.view.range) }) { Int64(memory.pages) }
         }
-        return [Variant("c") { try handled(by: .c) }, Variant("swift") { try handled(by: .swift) }]
+        return [Variant("c") { try handled(by: .c) }, Variant("swift", .time()) { try handled(by: .swift) }]
     }
 
     private static func asynchronous(_ settings: Settings) throws -> [Variant] {
@@ -48,33 +57,28 @@ enum DirtyScenarios {
         try shared.uffd.register(memory.view.range, modes: .writeProtect)
         try shared.uffd.writeProtect(memory.view.range, .protect)
         let pagemap = try FileDescriptor.open("/proc/self/pagemap", .readOnly, options: .closeOnExec)
-        let scan = Scan(try PagemapScan())
+        let scan = Scan(try PagemapScan(), keeping: shared)
+        // The scan protects anew what it has found.
         return [
             Variant("c") {
-                let time = write(memory)
-                let start = cbb_now()
-                let dirty = cbb_scan_written(pagemap.rawValue, memory.base, UInt64(memory.bytes), memory.pageSize)
-                let total = time + cbb_now() - start
-                guard dirty == memory.pages else { throw Unavailable(reason: "the scan found \(dirty) pages") }
-                return Sample(nanoseconds: Double(total) / Double(memory.pages))
+                try timed(memory) {
+                    cbb_scan_written(pagemap.rawValue, memory.base, UInt64(memory.bytes), memory.pageSize)
+                }
             },
-            Variant("swift") {
-                let time = write(memory)
-                let start = cbb_now()
-                let dirty = try scan.takeWritten(memory.view.range)
-                let total = time + cbb_now() - start
-                guard dirty == memory.pages else { throw Unavailable(reason: "the scan found \(dirty) pages") }
-                _ = shared.uffd.isNegotiated
-                return Sample(nanoseconds: Double(total) / Double(memory.pages))
-            },
+            Variant("swift", .time(atMost: 1.05)) { try timed(memory) { try scan.takeWritten(memory.view.range) } },
         ]
     }
 
     private final class Scan {
         private let scan: PagemapScan
-        init(_ scan: consuming PagemapScan) { self.scan = scan }
+        private let registered: Registered
 
-        func takeWritten(_ range: AddressRange) throws -> Int {
+        init(_ scan: consuming PagemapScan, keeping registered: Registered) {
+            self.scan = scan
+            self.registered = registered
+        }
+
+        func takeWritten(_ range: AddressRange) throws -> Int64 {
             var dirty = 0
             var rest = range
             while !rest.isEmpty {
@@ -82,7 +86,7 @@ enum DirtyScenarios {
                 dirty += result.regions.reduce(0) { $0 + $1.range.count / PageSize.base.bytes }
                 rest = AddressRange(start: result.end, end: range.end)
             }
-            return dirty
+            return Int64(dirty)
         }
     }
 
@@ -90,17 +94,15 @@ enum DirtyScenarios {
         let memory = try populated(settings)
         let pagemap = try FileDescriptor.open("/proc/self/pagemap", .readOnly, options: .closeOnExec)
         guard cbb_soft_dirty_clear() == 0 else { throw Unavailable(reason: "/proc/self/clear_refs cannot be written") }
-        _ = write(memory)
+        memory.populate()
         guard cbb_soft_dirty_count(pagemap.rawValue, memory.base, memory.pages) == memory.pages else {
             throw Unavailable(reason: "the kernel has no soft-dirty bits")
         }
         return [
-            Variant("(soft-dirty)") {
-                let start = cbb_now()
-                _ = cbb_soft_dirty_clear()
-                _ = write(memory)
-                _ = cbb_soft_dirty_count(pagemap.rawValue, memory.base, memory.pages)
-                return Sample(nanoseconds: Double(cbb_now() - start) / Double(memory.pages))
+            Variant(reference: "soft-dirty") {
+                try timed(memory, before: { _ = cbb_soft_dirty_clear() }) {
+                    cbb_soft_dirty_count(pagemap.rawValue, memory.base, memory.pages)
+                }
             }
         ]
     }
@@ -108,11 +110,12 @@ enum DirtyScenarios {
     private static func signal(_ settings: Settings) throws -> [Variant] {
         let memory = try populated(settings)
         return [
-            Variant("(mprotect, SIGSEGV)") {
+            Variant(reference: "mprotect, SIGSEGV") {
                 var dirty: UInt64 = 0
                 let time = cbb_touch_sigsegv(memory.base, memory.pages, memory.pageSize, &dirty)
                 try memory.view.protect(.readWrite)
-                return Sample(nanoseconds: Double(time) / Double(memory.pages))
+                guard dirty == memory.pages else { throw Mismeasured(description: "\(dirty) pages were noted") }
+                return Sample(time, units: memory.pages)
             }
         ]
     }

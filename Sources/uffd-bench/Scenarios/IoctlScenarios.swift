@@ -15,13 +15,9 @@ enum IoctlScenarios {
     static var all: [Scenario] {
         calls.flatMap { call in
             [1, 16, 256, 512].map { pages in
-                Scenario(
-                    "ioctl/\(call.name)/\(pages)", .page, gates: ["swift": pages == 512 ? 1.03 : 1.05]
-                ) { settings in
-                    try variants(call, chunk: pages, settings)
-                }
+                Scenario("ioctl/\(call.name)/\(pages)", .page) { try variants(call, chunk: pages, $0) }
             }
-        } + [Scenario("ioctl/copy-2mib/1", .page, gates: ["swift": 1.03], prepare: hugePages)]
+        } + [Scenario("ioctl/copy-2mib/1", .page, prepare: hugePages)]
     }
 
     private static func variants(
@@ -36,11 +32,16 @@ enum IoctlScenarios {
         let runner = try Runner(memory, call.call, chunk: chunk)
         var variants = [
             Variant("c") { try runner.c() },
-            Variant("swift") { try runner.swift() },
+            Variant("swift", .time(atMost: chunk == 512 ? 1.03 : 1.05)) { try runner.swift() },
         ]
-        if call.call == cbb_copy {
-            variants.append(Variant("(memcpy)") { try runner.memcpy() })
-            variants.append(Variant("(first touch)") { try runner.firstTouch() })
+        if call.call == cbb_copy || call.call == cbb_move {
+            variants.append(Variant(reference: "memcpy") { try runner.memcpy() })
+        }
+        if [cbb_copy, cbb_zeropage, cbb_continue].contains(call.call) {
+            variants.append(
+                Variant(reference: "first touch") {
+                    Sample(try memory.firstTouch(writing: call.call == cbb_copy), units: memory.pages)
+                })
         }
         return variants
     }
@@ -50,8 +51,8 @@ enum IoctlScenarios {
         let runner = try Runner(memory, cbb_copy, chunk: 1)
         return [
             Variant("c") { try runner.c() },
-            Variant("swift") { try runner.swift() },
-            Variant("(memcpy)") { try runner.memcpy() },
+            Variant("swift", .time(atMost: 1.03)) { try runner.swift() },
+            Variant(reference: "memcpy") { try runner.memcpy() },
         ]
     }
 
@@ -61,12 +62,13 @@ enum IoctlScenarios {
         private let call: cbb_call
         private let chunk: Int
         private let uffd: UserfaultFD
+        /// Whether the pages are where the call brings them.
+        private var isFilled = false
 
         init(_ memory: Memory, _ call: cbb_call, chunk: Int) throws {
             self.memory = memory
             self.call = call
             self.chunk = chunk * memory.pageSize
-            Processor.pin(Processor.all.first)
             uffd = try UserfaultFD(features: call == cbb_rwprotect ? .readWriteProtect : [])
             let modes: UserfaultFD.RegisterModes =
                 switch call {
@@ -76,6 +78,9 @@ enum IoctlScenarios {
                 default: .missing
                 }
             try uffd.register(memory.view.range, modes: modes)
+            // Moved back and forth.
+            if call == cbb_move { try uffd.register(memory.source.range, modes: .missing) }
+            if call == cbb_writeprotect || call == cbb_rwprotect { memory.populate() }
         }
 
         /// Brings the memory into the state in which the call works.
@@ -84,16 +89,16 @@ enum IoctlScenarios {
             case cbb_writeprotect: try uffd.writeProtect(memory.view.range, .unprotect)
             case cbb_rwprotect: try uffd.rwProtect(memory.view.range, .unprotect)
             case cbb_move:
-                try memory.empty()
-                memory.refillSource()
+                if isFilled { try uffd.move(from: memory.view.range.start, to: memory.source.range) }
             default: try memory.empty()
             }
-            if call == cbb_writeprotect || call == cbb_rwprotect { memory.populate() }
+            isFilled = false
         }
 
         private func sample(_ time: UInt64) throws -> Sample {
-            guard time > 0 else { throw Unavailable(reason: "a call failed") }
-            return Sample(nanoseconds: Double(time) / Double(memory.pages))
+            guard time > 0 else { throw Mismeasured(description: "a call failed") }
+            isFilled = true
+            return Sample(time, units: memory.pages)
         }
 
         func c() throws -> Sample {
@@ -133,19 +138,12 @@ enum IoctlScenarios {
         }
 
         func memcpy() throws -> Sample {
+            try reset()
             // Into pages that are there: the copy alone.
             let there = try Mapping(anonymous: memory.bytes, options: .populate)
             let time = cbb_memcpy(
                 UInt64(there.range.start), UInt64(memory.source.range.start), UInt64(memory.bytes), memory.pageSize)
-            return Sample(nanoseconds: Double(time) / Double(memory.pages))
-        }
-
-        func firstTouch() throws -> Sample {
-            let fresh = try Mapping(anonymous: memory.bytes)
-            try fresh.advise(.noHugePage)
-            let start = cbb_now()
-            cbb_touch(UInt64(fresh.range.start), memory.pages, memory.pageSize, nil, 1, nil)
-            return Sample(nanoseconds: Double(cbb_now() - start) / Double(memory.pages))
+            return Sample(time, units: memory.pages)
         }
     }
 }

@@ -1,5 +1,4 @@
 import CBenchBaseline
-import CUserfaultFD
 import UserfaultFD
 
 /// `scale/THREADSxHANDLERS`: many threads fault at once, on one descriptor or on one for each handler.
@@ -16,27 +15,23 @@ enum ScaleScenarios {
 
     private static func regions(_ count: Int) -> Scenario {
         Scenario("scale/regions/\(count)", .fault) { settings in
-            let pages = settings.count(4096, quick: 1024)
-            let memory = try Memory(.anonymous, pages: pages)
+            let memory = try Memory(.anonymous, pages: settings.count(4096, quick: 1024))
             let request = HandlerRequest(
                 waiting: .poll, call: .copy, range: memory.view.range, source: memory.source.range.start,
                 processor: Processor.all.first)
             func touch() -> Sample {
-                Processor.pin(Processor.all.first)
-                defer { Processor.pin(nil) }
-                return Sample(nanoseconds: Double(Touchers.touch(memory, threads: 1)) / Double(pages))
+                let start = cbb_now()
+                memory.populate()
+                return Sample(cbb_now() - start, units: memory.pages)
             }
             return [
                 Variant("c") {
                     try memory.empty()
-                    let running = try Handlers(.c, [request], modes: .missing)
-                    let sample = touch()
-                    try running.stop()
-                    return sample
+                    return try Handlers.serving(.c, [request]) { touch() }
                 },
-                Variant("pager") {
+                Variant("pager", .time()) {
                     try memory.empty()
-                    return try PagerRun.serving(request, regions: count) { touch() }
+                    return try PagerRun.serving(request, .init(regions: count)) { touch() }
                 },
             ]
         }
@@ -44,89 +39,65 @@ enum ScaleScenarios {
 
     private static func scenario(_ threads: Int, _ handlers: Int) -> Scenario {
         Scenario("scale/\(threads)x\(handlers)", .fault) { settings in
-            let pages = settings.count(4000, quick: 800) / threads * threads
+            let pages = settings.count(4000, quick: 800)
             let memory = try Memory(.anonymous, pages: pages)
-            func request(_ range: AddressRange) -> HandlerRequest {
+            // The first thread faults on another processor than the first handler's.
+            let team = Team((1...threads).map(Processor.inTurn))
+            let served = (0..<handlers).map(Processor.inTurn)
+            func request(_ range: AddressRange, handler: Int, batch: Int = 16) -> HandlerRequest {
                 HandlerRequest(
-                    waiting: .poll, call: .copy, batch: 16, range: range,
-                    source: memory.source.range.start + (range.start - memory.view.range.start))
+                    waiting: .poll, call: .copy, batch: batch, range: range,
+                    source: memory.source.range.start + (range.start - memory.view.range.start),
+                    processor: served[handler])
             }
-            let whole = request(memory.view.range)
-            func touch() -> Sample {
-                Sample(nanoseconds: Double(Touchers.touch(memory, threads: threads)) / Double(pages))
-            }
-            func handled(by language: Handlers.Language) throws -> Sample {
+            func touch() -> Sample { Sample(team.touch(memory), units: pages) }
+            func handled(by language: Handlers.Language, batch: Int = 16) throws -> Sample {
                 try memory.empty()
-                let running = try Handlers(
-                    language, [HandlerRequest](repeating: whole, count: handlers), modes: .missing)
-                let sample = touch()
-                try running.stop()
-                return sample
+                let requests = served.indices.map { request(memory.view.range, handler: $0, batch: batch) }
+                return try Handlers.serving(language, requests) { touch() }
             }
+            func paged(handlers: Int = 1, shards: Int = 1) throws -> Sample {
+                try memory.empty()
+                let options = PagerRun.Options(handlers: handlers, shards: shards, processors: served)
+                return try PagerRun.serving(request(memory.view.range, handler: 0), options) { touch() }
+            }
+            let bound = threads == 8 && handlers == 1 ? 1 / 0.95 : nil
             var variants = [
                 Variant("c") { try handled(by: .c) },
-                Variant("swift") { try handled(by: .swift) },
-                Variant("pager") {
-                    try memory.empty()
-                    return try PagerRun.serving(whole, handlers: handlers) { touch() }
-                },
+                Variant("swift", .time()) { try handled(by: .swift) },
+                Variant("pager", .time(atMost: bound)) { try paged(handlers: handlers) },
             ]
-            if handlers > 1 {
-                variants.append(
-                    Variant("pager, \(handlers) descriptors") {
-                        try memory.empty()
-                        return try PagerRun.serving(whole, shards: handlers) { touch() }
-                    })
-                variants.append(
-                    Variant("c, \(handlers) descriptors") {
-                        try memory.empty()
-                        let part = pages / handlers * memory.pageSize
-                        let running = try (0..<handlers).map { index in
-                            let range = memory.view.range.part(at: index * part, count: part)
-                            return try Handlers(.c, [request(range)], modes: .missing)
-                        }
-                        let sample = touch()
-                        for handler in running { try handler.stop() }
-                        return sample
-                    })
+            if threads == 8 && handlers == 1 {
+                variants.append(Variant("c, 1 message a read", .time()) { try handled(by: .c, batch: 1) })
             }
+            guard handlers > 1 else { return variants }
+            let apart = "c, \(handlers) descriptors"
+            variants.append(
+                Variant(apart, .time()) {
+                    try memory.empty()
+                    let part = pages / handlers * memory.pageSize
+                    let running = try served.indices.map { index in
+                        let range = memory.view.range.part(at: index * part, count: part)
+                        return try Handlers(.c, [request(range, handler: index)], modes: .missing)
+                    }
+                    defer { for handler in running { handler.stop() } }
+                    return touch()
+                })
+            variants.append(
+                Variant("pager, \(handlers) descriptors", .time(of: apart)) { try paged(shards: handlers) })
             return variants
         }
     }
 }
 
-/// Threads that touch their own part of memory each, all at once.
-enum Touchers {
-    private final class Part: Sendable {
-        let base: UInt64
-        let pages: Int
-        let pageSize: Int
+/// Threads that wait for work, and touch their own part of memory each, all at once.
+private final class Team {
+    private let team: OpaquePointer
 
-        init(base: UInt64, pages: Int, pageSize: Int) {
-            self.base = base
-            self.pages = pages
-            self.pageSize = pageSize
-        }
-    }
+    /// One thread for each processor that is named.
+    init(_ processors: [Int]) { team = cbb_team_create(processors.count, processors.map(Int32.init)) }
 
-    /// Answers how long it took until the last was done.
-    static func touch(_ memory: Memory, threads count: Int) -> UInt64 {
-        let pages = memory.pages / count
-        let start = cbb_now()
-        let threads = (0..<count).map { index -> cuffd_thread_t in
-            let part = Part(
-                base: memory.base + UInt64(index * pages * memory.pageSize), pages: pages, pageSize: memory.pageSize)
-            var thread: cuffd_thread_t = 0
-            let answer = cuffd_thread_create(
-                &thread, "toucher", 0,
-                {
-                    let part = Unmanaged<Part>.fromOpaque($0!).takeRetainedValue()
-                    cbb_touch(part.base, part.pages, part.pageSize, nil, 1, nil)
-                }, Unmanaged.passRetained(part).toOpaque())
-            precondition(answer == 0, "no thread: errno \(-answer)")
-            return thread
-        }
-        for thread in threads { _ = cuffd_thread_join(thread, -1) }
-        return cbb_now() - start
-    }
+    deinit { cbb_team_destroy(team) }
+
+    func touch(_ memory: Memory) -> UInt64 { cbb_team_touch(team, memory.base, memory.pages, memory.pageSize) }
 }

@@ -1,139 +1,121 @@
 import CBenchBaseline
-import CUserfaultFD
-import SystemPackage
 import UserfaultFD
 import UserfaultPager
 
-/// `scan/PAGES` and `random/PAGES`: memory that is read through once, filled so many pages for one fault.
+/// `scan/PAGES` and `random/PAGES`: memory that is read through once, or touched at random, filled from a cached file so
+/// many pages for one fault.
 ///
-/// The content is a file that is in the page cache the whole time: what a cold file costs is the disk's.
+/// The handler is on the reading thread's processor: both wait for each other in any case.
 enum ScanScenarios {
     static var all: [Scenario] {
-        let windows: [Int?] = [1, 16, 64, 256, 512, nil]
-        return windows.map { scan($0) } + [random]
+        [1, 16, 64, 256, 512, nil].map(scan) + [1, 16, 64].map(random)
     }
 
-    private static func scan(_ window: Int?) -> Scenario {
-        Scenario("scan/\(window.map(String.init) ?? "adaptive")", .kibibyte) { settings in
-            let file = try CachedFile(bytes: settings.count(1 << 30, quick: 256 << 20))
+    /// As much as takes about the time of the others: a fault for each page is slow.
+    private static func size(_ window: Int?, _ settings: Settings) -> Int {
+        switch window {
+        case 1: settings.count(64 << 20, quick: 16 << 20)
+        case 16: settings.count(256 << 20, quick: 64 << 20)
+        default: settings.count(1 << 30, quick: 256 << 20)
+        }
+    }
+
+    /// Memory that is filled from the file, a window for each fault.
+    private struct Target {
+        let file: CachedFile
+        let memory: Kept
+        let request: HandlerRequest
+
+        init(_ file: CachedFile, window: Int) throws {
             let target = try Mapping(anonymous: file.bytes)
             try target.advise(.noHugePage)
-            let range = target.range
-            let shared = Kept(target)
-            func read() -> Sample {
-                Processor.pin(Processor.all.first)
-                let start = cbb_now()
-                _ = cbb_scan(UInt64(range.start), file.bytes)
-                let time = cbb_now() - start
-                Processor.pin(nil)
-                return Sample(nanoseconds: Double(time) / Double(file.bytes >> 10))
-            }
-            let request = HandlerRequest(
-                waiting: .poll, call: .copy, range: range, source: file.mapped.range.start,
-                window: (window ?? 512) * PageSize.base.bytes)
-            func handled(by language: Handlers.Language) throws -> Sample {
-                try shared.mapping.advise(.dontNeed)
-                let handlers = try Handlers(language, [request], modes: .missing)
-                let sample = read()
-                try handlers.stop()
-                return sample
-            }
-            var variants = [Variant("c") { try handled(by: .c) }]
-            if window != nil { variants.append(Variant("swift") { try handled(by: .swift) }) }
-            variants.append(
-                Variant("pager") {
-                    try shared.mapping.advise(.dontNeed)
-                    let readAhead: RegionOptions.ReadAhead =
-                        window == 1 ? .none : .adaptive(maximumPages: (window ?? 512) - 1)
-                    return try PagerRun.serving(request, readAhead: readAhead) { read() }
-                })
-            if window == nil { variants += file.references() }
-            return variants
+            self.file = file
+            request = HandlerRequest(
+                waiting: .poll, call: .copy, range: target.range, source: file.mapped.range.start,
+                window: window * PageSize.base.bytes, processor: Processor.all.first)
+            memory = Kept(target)
+        }
+
+        private func empty() throws {
+            try memory.mapping.advise(.dontNeed)
+            try Memory.warmHost(file.bytes)
+        }
+
+        func handled(by language: Handlers.Language, _ work: () throws -> Sample) throws -> Sample {
+            try empty()
+            return try Handlers.serving(language, [request], work)
+        }
+
+        func paged(_ readAhead: RegionOptions.ReadAhead, _ work: () throws -> Sample) throws -> Sample {
+            try empty()
+            return try PagerRun.serving(request, .init(readAhead: readAhead), work)
         }
     }
 
-    private static var random: Scenario {
-        Scenario("random/1", .fault) { settings in
-            let pages = settings.count(8000, quick: 1000)
-            let memory = try Memory(.anonymous, pages: pages)
-            var generator = SystemRandomNumberGenerator()
-            let order = (0..<UInt32(pages)).shuffled(using: &generator)
-            let request = HandlerRequest(
-                waiting: .poll, call: .copy, range: memory.view.range, source: memory.source.range.start)
-            func touch() -> Sample {
+    /// Without a number of pages: the pager as it is without options, against C that fills 512 pages for each fault.
+    private static func scan(_ window: Int?) -> Scenario {
+        Scenario("scan/\(window.map(String.init) ?? "adaptive")", .kibibyte) { settings in
+            let file = try CachedFile(bytes: size(window, settings))
+            let target = try Target(file, window: window ?? 512)
+            func read() throws -> Sample {
                 let start = cbb_now()
-                cbb_touch(memory.base, pages, memory.pageSize, order, 0, nil)
-                return Sample(nanoseconds: Double(cbb_now() - start) / Double(pages))
+                let sum = cbb_scan(UInt64(target.request.range.start), file.bytes)
+                let time = cbb_now() - start
+                try file.check(sum)
+                return Sample(time, units: file.bytes >> 10)
             }
-            func handled(by language: Handlers.Language) throws -> Sample {
-                try memory.empty()
-                let handlers = try Handlers(language, [request], modes: .missing)
-                let sample = touch()
-                try handlers.stop()
-                return sample
+            let readAhead =
+                window.map { $0 == 1 ? .none : .adaptive(maximumPages: $0 - 1) } ?? RegionOptions().readAhead
+            let promised = window == nil || window == 512 ? 1 / 0.95 : nil
+            let c = Variant("c") { try target.handled(by: .c, read) }
+            let pager = Variant("pager", .time(atMost: promised)) { try target.paged(readAhead, read) }
+            guard window == nil else {
+                return [c, Variant("swift", .time()) { try target.handled(by: .swift, read) }, pager]
             }
             return [
-                Variant("c") { try handled(by: .c) },
-                Variant("swift") { try handled(by: .swift) },
-                Variant("pager") {
-                    try memory.empty()
-                    return try PagerRun.serving(request, readAhead: .adaptive()) { touch() }
-                },
+                c, pager,
+                Variant(reference: "mmap") { try file.read(populated: false) },
+                Variant(reference: "mmap, populated") { try file.read(populated: true) },
+                Variant(reference: "read") { try file.readCall() },
             ]
         }
     }
 
-    /// Memory that closures keep.
-    private final class Kept: Sendable {
-        let mapping: Mapping
-        init(_ mapping: consuming Mapping) { self.mapping = mapping }
-    }
-
-    /// A file whose pages are all in the page cache, and the ways of reading it without a userfaultfd.
-    private final class CachedFile: Sendable {
-        let bytes: Int
-        let mapped: Mapping
-        private let file: Memfd
-
-        init(bytes: Int) throws {
-            self.bytes = bytes
-            file = try Memfd(name: "uffd-bench-file", count: bytes)
-            mapped = try Mapping(file)
-            cbb_touch(UInt64(mapped.range.start), bytes / 4096, 4096, nil, 1, nil)
-        }
-
-        func references() -> [Variant] {
-            [
-                Variant("(mmap)") { [self] in try read(populated: false) },
-                Variant("(mmap, populated)") { [self] in try read(populated: true) },
-                Variant("(read)") { [self] in try readCall() },
-            ]
-        }
-
-        private func sample(since start: UInt64) -> Sample {
-            Sample(nanoseconds: Double(cbb_now() - start) / Double(bytes >> 10))
-        }
-
-        private func read(populated: Bool) throws -> Sample {
-            let start = cbb_now()
-            let fresh = try Mapping(file, protection: .read, options: populated ? .populate : [])
-            _ = cbb_scan(UInt64(fresh.range.start), bytes)
-            return sample(since: start)
-        }
-
-        private func readCall() throws -> Sample {
-            let piece = try Mapping(anonymous: 2 << 20, options: .populate)
-            let start = cbb_now()
-            try file.withUnsafeDescriptor { descriptor in
-                for offset in stride(from: 0, to: bytes, by: piece.count) {
-                    let count = cuffd_pread(
-                        descriptor.rawValue, UnsafeMutableRawPointer(bitPattern: piece.range.start)!, piece.count,
-                        Int64(offset))
-                    guard count > 0 else { throw Unavailable(reason: "read(2) answered \(count)") }
-                    _ = cbb_scan(UInt64(piece.range.start), count)
-                }
+    private static func random(_ window: Int) -> Scenario {
+        Scenario("random/\(window)", .fault) { settings in
+            let file = try CachedFile(bytes: size(nil, settings))
+            let target = try Target(file, window: window)
+            // The same in every run.
+            var generator = SplitMix(state: 42)
+            let order = (0..<UInt32(file.pages)).shuffled(using: &generator).prefix(settings.count(8192, quick: 1024))
+            let pages = Array(order)
+            func touch() -> Sample {
+                let start = cbb_now()
+                cbb_touch(UInt64(target.request.range.start), pages.count, PageSize.base.bytes, pages, 0, nil)
+                return Sample(cbb_now() - start, units: pages.count)
             }
-            return sample(since: start)
+            let twins = [
+                Variant("c") { try target.handled(by: .c, touch) },
+                Variant("swift", .time()) { try target.handled(by: .swift, touch) },
+            ]
+            guard window == 1 else { return twins }
+            // The pager's window stays shut by itself where nothing is in order.
+            return twins + [
+                Variant("pager", .time()) { try target.paged(RegionOptions().readAhead, touch) },
+                Variant(reference: "mmap") { try file.touch(pages) },
+            ]
+        }
+    }
+
+    /// Numbers that look random and are the same in every run.
+    private struct SplitMix: RandomNumberGenerator {
+        var state: UInt64
+
+        mutating func next() -> UInt64 {
+            state &+= 0x9E37_79B9_7F4A_7C15
+            var word = (state ^ (state >> 30)) &* 0xBF58_476D_1CE4_E5B9
+            word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
+            return word ^ (word >> 31)
         }
     }
 }
