@@ -15,5 +15,11 @@ let package = Package(
                 .product(name: "UserfaultFD", package: "swift-userfaultfd"),
                 .product(name: "UserfaultPager", package: "swift-userfaultfd"),
             ]),
+        .executableTarget(
+            name: "pager-faults",
+            dependencies: [
+                .product(name: "UserfaultFD", package: "swift-userfaultfd"),
+                .product(name: "UserfaultPager", package: "swift-userfaultfd"),
+            ]),
     ]
 )
