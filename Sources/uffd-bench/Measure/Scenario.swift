@@ -114,7 +114,7 @@ struct Pace {
     /// For rounds beyond the usual, in nanoseconds.
     let budget: UInt64
 
-    static let quick = Pace(least: 6, usual: 6, most: 20, budget: 500_000_000)
+    static let quick = Pace(least: 6, usual: 8, most: 40, budget: 800_000_000)
     static let full = Pace(least: 6, usual: 10, most: 60, budget: 4_000_000_000)
 
     static func exactly(_ rounds: Int) -> Pace { Pace(least: rounds, usual: rounds, most: rounds, budget: 0) }
