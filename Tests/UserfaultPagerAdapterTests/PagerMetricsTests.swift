@@ -4,7 +4,7 @@ import UserfaultFD
 import UserfaultPager
 import UserfaultPagerMetrics
 
-@Suite
+@Suite(.timeLimit(.minutes(1)))
 struct PagerMetricsTests {
     @Test
     func countersGrowByWhatWasDoneSinceTheSnapshotBefore() throws {
@@ -44,7 +44,10 @@ struct PagerMetricsTests {
         try pager.add(memory.range)
         try pager.start()
         let follower = Task { try await metrics.follow(pager, every: .seconds(3600)) }
-        while try test.expectMeter("userfaultfd_pager_queued").values.isEmpty { await Task.yield() }
+        while try test.expectMeter("userfaultfd_pager_queued").values.isEmpty {
+            try Task.checkCancellation()
+            await Task.yield()
+        }
         try pager.populateAll()
         follower.cancel()
         await #expect(throws: CancellationError.self) { try await follower.value }

@@ -38,6 +38,8 @@ final class ThreadSet: @unchecked Sendable {
     }
 
     func contains(_ thread: Int32) -> Bool {
+        // The thread of every fault where the kernel does not tell it.
+        guard thread != 0 else { return false }
         for probe in 0..<Self.capacity {
             let found = unsafe slots[(Int(thread) + probe) % Self.capacity].load(ordering: .relaxed)
             if found == thread { return true }

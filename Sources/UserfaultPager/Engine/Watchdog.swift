@@ -39,6 +39,7 @@ extension PagerCore where Source: ~Copyable {
             expireLoads(with: watchdog.bench)
             reportStuck(&watchdog)
             lookForUnread(&watchdog)
+            lookForSelfDeadlocks()
             retireRegions()
             deliverReports()
         }
@@ -144,6 +145,15 @@ extension PagerCore where Source: ~Copyable {
         }
         note(.selfDeadlock(thread: Int32(bitPattern: fault.threadID), address: fault.address))
         return true
+    }
+
+    /// Looks for workers that wait for what is behind them in the queue.
+    private func lookForSelfDeadlocks() {
+        guard owner.isCurrent else { return }
+        while let item = queue.take(ofThreadIn: ownThreads) {
+            _ = isSelfDeadlock(item.pending.fault)
+            memory(item.memory).endUse()
+        }
     }
 
     /// Gives a thread of the pager that waits for itself the `SIGBUS` that ends it.

@@ -1,5 +1,6 @@
 internal import CUserfaultFD
 internal import Synchronization
+internal import UserfaultFD
 
 /// Faults that were read and wait for a worker, in the order in which they came.
 ///
@@ -78,6 +79,12 @@ final class WorkQueue: @unchecked Sendable {
             }
         }
         return nil
+    }
+
+    /// Takes the first fault of a thread of a set.
+    func take(ofThreadIn threads: ThreadSet) -> Item? {
+        var next: UInt64 = 0
+        return take(where: { threads.contains(Int32(bitPattern: $0.pending.fault.threadID)) }, elseDue: &next)
     }
 
     /// Takes a fault that was read before a moment.
