@@ -14,7 +14,7 @@ struct ClientEndTests {
     }
 
     /// In a process of its own, for its descriptors to be counted.
-    @Test(arguments: End.allCases)
+    @Test(.startsThreadsAfterFork, arguments: End.allCases)
     func aClientThatGoesDuringAFillEndsThePagerQuietly(end: End) async {
         await #expect(processExitsWith: .success) { [end] in
             for service in [PagerConfiguration.Service.inline, .workers(2)] {

@@ -12,7 +12,7 @@ import UserfaultFD
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct GuardianTests {
     /// The pager dies while the client waits for a page: the client never reads zeros.
-    @Test
+    @Test(.startsThreadsAfterFork)
     func theClientOfAKilledPagerIsKilled() async {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: 8 * 4096)
@@ -36,7 +36,7 @@ struct GuardianTests {
     }
 
     /// The pager stops and its process ends at once, before the guardian has looked.
-    @Test
+    @Test(.startsThreadsAfterFork)
     func theClientOfAPagerThatStoppedLivesOn() async {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: 8 * 4096)

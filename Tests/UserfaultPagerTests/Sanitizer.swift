@@ -16,6 +16,11 @@ extension Trait where Self == ConditionTrait {
         .enabled("the thread sanitizer cannot follow forks") { !Sanitizer.isThread }
     }
 
+    /// The thread sanitizer ends a child of a fork that starts a thread.
+    static var startsThreadsAfterFork: Self {
+        .enabled("the thread sanitizer lets no child of a fork start threads") { !Sanitizer.isThread }
+    }
+
     /// What a sanitizer notes of each access is charged to the group as well, and is more than its limit.
     static var fitsMemoryGroup: Self {
         .enabled("a sanitizer does not fit a memory cgroup's limit") { !Sanitizer.isThere }
