@@ -73,7 +73,7 @@ public enum PageReply: Hashable, Sendable {
     /// bytes: whole pages, at least one.
     ///
     /// A page that is not there, because nothing was ever stored to it or because it was moved before, fails: it is not
-    /// taken for zeros. Store to it, or answer ``zero``.
+    /// taken for zeros. Store to it, or answer ``zero``. Where pages are copied nobody can tell, and it is zeros.
     case movable(at: UInt, count: Int)
 
     /// The content is in the file that the region maps, written through another mapping of it; resolved by

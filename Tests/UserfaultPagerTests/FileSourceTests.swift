@@ -83,10 +83,12 @@ struct FileSourceTests {
     }
 
     @Test
-    func pipesAreRefused() {
+    func aPipeIsRefusedAndClosed() {
         var ends: [CInt] = [-1, -1]
         pipe(&ends)
         #expect(throws: PagerError.fileWithoutSize) { _ = try FileSource(adopting: ends[0]) }
+        // Nobody is left who could read.
+        #expect(cuffd_poll(ends[1], CUFFD_POLLIN, 0) == CInt(CUFFD_POLLERR))
         close(ends[1])
     }
 
