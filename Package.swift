@@ -95,6 +95,7 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
+        .testTarget(name: "UserfaultBenchTests", dependencies: ["uffd-bench"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -29,15 +29,17 @@ struct Variant {
 
     /// A twin: it takes turns with the others.
     init(_ name: String, _ comparisons: Comparison..., run: @escaping () throws -> Sample) {
-        self.name = name
-        self.comparisons = comparisons
-        self.run = run
+        self.init(name: name, comparisons: comparisons, run: run)
     }
 
     /// A line to compare with that does other work; measured after the twins, which it would disturb.
     init(reference name: String, run: @escaping () throws -> Sample) {
-        self.name = "(\(name))"
-        comparisons = []
+        self.init(name: "(\(name))", comparisons: [], run: run)
+    }
+
+    init(name: String, comparisons: [Comparison], run: @escaping () throws -> Sample) {
+        self.name = name
+        self.comparisons = comparisons
         self.run = run
     }
 
