@@ -50,6 +50,8 @@ func touchOnePage<Source: PageSource & ~Copyable>(
     configuration: PagerConfiguration = PagerConfiguration(watchdogInterval: .milliseconds(20)),
     options: RegionOptions = RegionOptions(failure: FailurePolicy(retries: 2, backOff: .microseconds(100)))
 ) throws -> UInt64? {
+    // A source that hangs would hold up the pager's end too.
+    alarm(60)
     let mapping = try Mapping(anonymous: 16 * 4096)
     let pager = try Pager(UserfaultFD(features: features), source: source, configuration: configuration)
     try pager.add(mapping.range, options: options)

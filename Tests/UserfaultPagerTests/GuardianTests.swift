@@ -98,8 +98,10 @@ private struct Server: ~Copyable {
     ) throws -> Server {
         var sockets: [CInt] = [-1, -1]
         try #require(cuffd_socketpair(&sockets) == 0)
+        alarm(60)
         let pid = fork()
         if pid == 0 {
+            alarm(60)
             let socket = FileDescriptor(rawValue: sockets[1])
             do {
                 _ = cuffd_close(sockets[0])

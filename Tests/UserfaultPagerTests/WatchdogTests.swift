@@ -48,6 +48,31 @@ struct WatchdogTests {
         unsafe watcher.destroy()
     }
 
+    /// Neither the region nor the descriptor goes away under who has taken a load away from its thread.
+    @Test
+    func whoTakesALoadAwayHoldsWhatItIsOf() throws {
+        let region = RegionReference(try RegionRecord(id: 1, count: 4096, options: RegionOptions()))
+        let memory = try ServedMemory(UserfaultFD())
+        let record = ThreadRecord()
+        let watcher = ThreadRecord()
+        let claim = Claim(
+            range: AddressRange(start: 4096, count: 4096), states: region.states, region: region, offset: 0,
+            content: .source, isAwaited: true, changes: 0)
+        record.beginLoad(claim, of: memory, at: 1)
+        #expect(record.takeLoad(begunBefore: 1, for: watcher) == nil)
+        #expect(record.takeLoad(begunBefore: 2, for: watcher) != nil)
+        #expect(record.takeLoad(begunBefore: 2, for: watcher) == nil)
+        #expect(!record.endLoad())
+        #expect(record.counted(.failures) == 1)
+        #expect(watcher.isWorking(on: region.bits))
+        #expect(!memory.close())
+        memory.endUse()
+        #expect(memory.close())
+        unsafe region.destroy()
+        unsafe record.destroy()
+        unsafe watcher.destroy()
+    }
+
     /// The limit is the source's: time that a fault spends between two attempts is not the source's.
     @Test
     func aRetryHasTheWholeLimit() async {
@@ -65,6 +90,7 @@ struct WatchdogTests {
     @Test
     func aFaultThatOnlyWaitsIsReportedAndServed() async {
         await #expect(processExitsWith: .success) {
+            alarm(60)
             // The page whose load hangs is poisoned; its thread stays where it is.
             signal(SIGBUS) { _ in while true { pause() } }
             let mapping = try Mapping(anonymous: 2 * 4096)
@@ -228,6 +254,24 @@ struct WatchdogTests {
         #expect(error.value.withLock { $0 } == .pagesFailed(1))
         #expect(pager.statistics.failures == 1)
         try pager.stop(.poison)
+    }
+
+    /// However many threads have come and gone.
+    @Test
+    func threadsAreKnownUntilTheyGo() {
+        let threads = ThreadSet()
+        threads.insert(7)
+        for thread in 1000..<10_000 as Range<Int32> {
+            threads.insert(thread)
+            #expect(threads.contains(thread))
+            threads.remove(thread)
+        }
+        #expect(threads.contains(7))
+        #expect(!threads.contains(1000) && !threads.contains(9_999))
+        // Which is what a fault has whose thread is not told.
+        #expect(!threads.contains(0))
+        threads.remove(7)
+        #expect(!threads.contains(7))
     }
 
     @Test
