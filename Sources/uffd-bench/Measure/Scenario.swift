@@ -14,6 +14,7 @@ struct Scenario {
 
     enum Unit: String, Codable {
         case page, fault, start
+        case hugePage = "2 MiB"
         /// Bytes that were read; reported as GiB per second too.
         case kibibyte
     }

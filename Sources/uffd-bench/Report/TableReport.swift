@@ -123,6 +123,7 @@ struct TableReport {
         switch unit {
         case .kibibyte: String(format: "%.2f GiB/s", 1e9 / nanoseconds / Double(1 << 20))
         case .page: String(format: "%.2f GiB/s", 4096 * 1e9 / nanoseconds / Double(1 << 30))
+        case .hugePage: String(format: "%.2f GiB/s", 1e9 / nanoseconds / 512)
         case .fault, .start: String(format: "%.0f /s", 1e9 / nanoseconds)
         }
     }

@@ -17,7 +17,7 @@ enum IoctlScenarios {
             [1, 16, 256, 512].map { pages in
                 Scenario("ioctl/\(call.name)/\(pages)", .page) { try variants(call, chunk: pages, $0) }
             }
-        } + [Scenario("ioctl/copy-2mib/1", .page, prepare: hugePages)]
+        } + [Scenario("ioctl/copy-2mib/1", .hugePage, prepare: hugePages)]
     }
 
     private static func variants(

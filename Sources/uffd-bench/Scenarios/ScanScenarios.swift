@@ -25,8 +25,10 @@ enum ScanScenarios {
         let file: CachedFile
         let memory: Kept
         let request: HandlerRequest
+        /// What a run brings in at most, in bytes.
+        let filled: Int
 
-        init(_ file: CachedFile, window: Int) throws {
+        init(_ file: CachedFile, window: Int, faults: Int) throws {
             let target = try Mapping(anonymous: file.bytes)
             try target.advise(.noHugePage)
             self.file = file
@@ -34,11 +36,12 @@ enum ScanScenarios {
                 waiting: .poll, call: .copy, range: target.range, source: file.mapped.range.start,
                 window: window * PageSize.base.bytes, processor: Processor.all.first)
             memory = Kept(target)
+            filled = min(file.bytes, faults * window * PageSize.base.bytes)
         }
 
         private func empty() throws {
             try memory.mapping.advise(.dontNeed)
-            try Memory.warmHost(file.bytes)
+            try Memory.warmHost(filled)
         }
 
         func handled(by language: Handlers.Language, _ work: () throws -> Sample) throws -> Sample {
@@ -56,7 +59,7 @@ enum ScanScenarios {
     private static func scan(_ window: Int?) -> Scenario {
         Scenario("scan/\(window.map(String.init) ?? "adaptive")", .kibibyte) { settings in
             let file = try CachedFile(bytes: size(window, settings))
-            let target = try Target(file, window: window ?? 512)
+            let target = try Target(file, window: window ?? 512, faults: file.pages)
             func read() throws -> Sample {
                 let start = cbb_now()
                 let sum = cbb_scan(UInt64(target.request.range.start), file.bytes)
@@ -84,11 +87,11 @@ enum ScanScenarios {
     private static func random(_ window: Int) -> Scenario {
         Scenario("random/\(window)", .fault) { settings in
             let file = try CachedFile(bytes: size(nil, settings))
-            let target = try Target(file, window: window)
             // The same in every run.
             var generator = SplitMix(state: 42)
-            let order = (0..<UInt32(file.pages)).shuffled(using: &generator).prefix(settings.count(8192, quick: 1024))
-            let pages = Array(order)
+            let order = (0..<UInt32(file.pages)).shuffled(using: &generator)
+            let pages = Array(order.prefix(settings.count(8192, quick: 1024)))
+            let target = try Target(file, window: window, faults: pages.count)
             func touch() -> Sample {
                 let start = cbb_now()
                 cbb_touch(UInt64(target.request.range.start), pages.count, PageSize.base.bytes, pages, 0, nil)
