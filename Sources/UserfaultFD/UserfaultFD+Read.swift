@@ -14,6 +14,16 @@ extension UserfaultFD {
     ///   descriptor, and stays queued.
     @discardableResult
     public func read(into batch: inout EventBatch) throws(UserfaultError) -> Int {
+        guard let count = try readWhereDescriptorsAreFree(into: &batch) else {
+            throw UserfaultError(.read, errno: .tooManyOpenFiles)
+        }
+        return count
+    }
+
+    /// Reads as ``read(into:)`` does, for a thread that must not allocate: what watches errors being thrown might.
+    ///
+    /// - Returns: `nil` for `EMFILE` and `ENFILE`.
+    package func readWhereDescriptorsAreFree(into batch: inout EventBatch) throws(UserfaultError) -> Int? {
         let inheritance = EventBatch.Inheritance(
             enabled: enabledFeatures, supported: supportedFeatures, handlesKernelFaults: handlesKernelFaults)
         while true {
@@ -24,6 +34,7 @@ extension UserfaultFD {
             switch Errno(rawValue: CInt(-answer)) {
             case .interrupted: continue
             case .resourceTemporarilyUnavailable: return 0
+            case .tooManyOpenFiles, .tooManyOpenFilesInSystem: return nil
             default:
                 throw UserfaultError(.read, answer: answer, circumstances: explain(CInt(answer)))
             }

@@ -106,8 +106,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         try core.whileOpen { () throws(PagerError) in
             let failed = try core.withRegion(region.id) { (reference) throws(PagerError) -> Int in
                 try core.check(ending)
-                defer { core.remove(reference) }
-                return try core.finish(reference, ending)
+                let failed = try core.finish(reference, ending)
+                core.remove(reference)
+                return failed
             }
             guard let failed else { throw .noSuchRegion }
             if failed > 0 { throw .pagesFailed(failed) }
@@ -136,7 +137,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// Starts the threads.
     ///
-    /// Once.
+    /// Once. Where that fails the pager is stopped, and what was not loaded is poisoned.
     ///
     /// - Throws: ``PagerError/alreadyStarted``, ``PagerError/noThread(_:)``.
     public func start() throws(PagerError) {
@@ -146,6 +147,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
                 state = .running(try core.startThreads())
                 return nil
             } catch {
+                state = .stopped
                 return error
             }
         }
@@ -172,7 +174,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         }
         guard let running else { return }
         defer { core.stopThreads(running) }
-        core.isFinishing.store(true, ordering: .sequentiallyConsistent)
+        core.beginFinishing()
         try core.whileOpen { () throws(PagerError) in try finishAll(ending) }
     }
 

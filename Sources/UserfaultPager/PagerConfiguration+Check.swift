@@ -22,6 +22,12 @@ extension PagerConfiguration {
                 "a descriptor that reports forks needs workers: its reader must not wait for a source")
         case .automatic: break
         }
+        try demand(
+            maximumChildren > 0 || !features.contains(.eventFork),
+            "a descriptor that reports forks needs room for children")
+        try demand(
+            features.contains(.eventUnmap) || !features.contains(.eventRemap),
+            "a descriptor that reports moves must report unmapping too: what was at a move's target is not known else")
         try demand(maximumChildren >= 0 && workingSetCapacity >= 0, "a capacity is not negative")
         try demand(sourceTimeout.map { $0 > .zero } ?? true, "a source needs some time, or no limit")
         try demand(
@@ -30,7 +36,7 @@ extension PagerConfiguration {
         for processor in processors {
             try demand(
                 allowed.contains(processor),
-                "this thread may not run on processor \(processor), so that no handler can be kept there")
+                "this process may not use processor \(processor), so that no handler can be kept there")
         }
     }
 }

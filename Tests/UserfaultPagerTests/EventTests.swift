@@ -1,5 +1,6 @@
 import CUserfaultFD
 import Glibc
+import Synchronization
 import Testing
 import UserfaultFD
 
@@ -92,6 +93,58 @@ struct EventTests {
         try pager.stop(.poison)
         let open = pager.core.children.filter { !$0.isVacant }.count
         #expect(open == 0)
+    }
+
+    /// Places are taken by children that live: what has ended makes room for the next fork.
+    @Test(.followsForks)
+    func oneChildAfterTheOtherNeedsOnePlace() throws {
+        let mapping = try Mapping(anonymous: 4096)
+        let pager = try Pager(
+            UserfaultFD(features: .eventFork), source: NumberedSource(),
+            configuration: PagerConfiguration(service: .workers(1), maximumChildren: 1))
+        try pager.add(mapping.range)
+        try pager.start()
+        let range = mapping.range
+        for _ in 0..<20 {
+            #expect(inFork { range.loadWord(0) == NumberedSource.word(0) ? 0 : 1 } == 0)
+        }
+        try pager.stop(.poison)
+    }
+
+    /// Without a descriptor for the child its event cannot be read: the fork waits, and nobody is killed.
+    @Test(.followsForks)
+    func aForkWaitsForAFreeDescriptor() async {
+        await #expect(processExitsWith: .success) {
+            let mapping = try Mapping(anonymous: 2 * 4096)
+            let pager = try Pager(
+                UserfaultFD(features: .eventFork), source: NumberedSource(),
+                configuration: PagerConfiguration(service: .workers(1)))
+            try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            let range = mapping.range
+            var limit = rlimit()
+            getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+            var none = rlimit(rlim_cur: 3, rlim_max: limit.rlim_max)
+            let mayFork = Shared(Atomic<Bool>(false))
+            let isForking = Shared(Atomic<Bool>(false))
+            let forking = Toucher {
+                _ = waitUntil { mayFork.value.load(ordering: .relaxed) }
+                isForking.value.store(true, ordering: .relaxed)
+                let pid = fork()
+                if pid == 0 { _exit(range.loadWord(4096) == NumberedSource.word(4096) ? 0 : 1) }
+                var status: CInt = 0
+                waitpid(pid, &status, 0)
+                precondition(status == 0)
+            }
+            // From here on this thread takes no memory: the fork holds the heap's locks.
+            setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &none)
+            mayFork.value.store(true, ordering: .relaxed)
+            while !isForking.value.load(ordering: .relaxed) { _ = cuffd_sched_yield() }
+            for _ in 0..<10_000 { _ = cuffd_sched_yield() }
+            setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+            guard forking.join() else { exit(2) }
+            try pager.stop(.poison)
+        }
     }
 
     /// A fork holds the heap's locks while it waits for the reader, which must have allocated all that it needs.

@@ -90,6 +90,37 @@ struct FailureTests {
         }
     }
 
+    /// The program dropped it meanwhile: nothing is lost, and there is nothing to fail.
+    @Test(arguments: [0, 2])
+    func aPageThatIsRemovedWhileItsLoadFailsIsZeros(workers: Int) async {
+        await #expect(processExitsWith: .success) { [workers] in
+            alarm(60)
+            let mapping = try Mapping(anonymous: 4096)
+            let gate = Gate()
+            let source = ClosureSource<Unavailable> { _, _ throws(Unavailable) in
+                gate.pass()
+                throw Unavailable()
+            }
+            let pager = try Pager(
+                UserfaultFD(features: .eventRemove), source: source,
+                configuration: PagerConfiguration(
+                    service: workers == 0 ? .inline : .workers(workers), handlers: 2))
+            try pager.add(mapping.range, options: RegionOptions(readAhead: .none, failure: .poisonAtOnce))
+            try pager.start()
+            let range = mapping.range
+            let word = Shared(Mutex<UInt64?>(nil))
+            let toucher = Toucher { word.value.withLock { $0 = range.loadWord(0) } }
+            #expect(gate.waitUntilReached())
+            let dropper = Toucher { _ = cuffd_madvise(UInt64(range.start), 4096, Advice.dontNeed.rawValue) }
+            #expect(dropper.join())
+            gate.open()
+            #expect(toucher.join())
+            #expect(word.value.withLock { $0 } == 0)
+            try pager.stop(.poison)
+            #expect(pager.statistics.pagesPoisoned == 0)
+        }
+    }
+
     @Test
     func killOwnerKills() async {
         await #expect(processExitsWith: .signal(SIGKILL)) {

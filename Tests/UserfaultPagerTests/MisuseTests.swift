@@ -19,6 +19,8 @@ struct MisuseTests {
         (PagerConfiguration(processors: [-1]), []),
         (PagerConfiguration(processors: [0, 100_000]), []),
         (PagerConfiguration(maximumChildren: -1), .eventFork),
+        (PagerConfiguration(maximumChildren: 0), .eventFork),
+        (PagerConfiguration(), .eventRemap),
         (PagerConfiguration(sourceTimeout: .zero), []),
         (PagerConfiguration(watchdogInterval: .zero), []),
         (PagerConfiguration(workingSetCapacity: -1), []),

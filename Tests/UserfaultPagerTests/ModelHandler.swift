@@ -129,7 +129,7 @@ struct ModelHandler {
         switch settlement.next {
         case .fill(let claim): rest = claim
         case .again: later.append(address)
-        case .finished, .ended, .failed: break
+        case .finished, .gone, .ended, .failed: break
         }
         if let wake {
             phase = .wake(wake, then: rest, address)

@@ -1,5 +1,6 @@
 import CUserfaultFD
 import Glibc
+import Synchronization
 import Testing
 import UserfaultFD
 
@@ -80,6 +81,38 @@ struct PagerTests {
         #expect(try pager.takeWritten(of: region) == [])
         write([17, 31])
         #expect(try pager.takeWritten(of: region) == [17 * 4096, 31 * 4096])
+        try pager.stop(.poison)
+    }
+
+    /// Whatever else the program does to its memory at the same time.
+    @Test
+    func noWriteIsLostWhileTheMemoryChanges() throws {
+        let mapping = try Mapping(anonymous: 64 * 4096)
+        let pager = try Pager(
+            UserfaultFD(features: [.writeProtect, .writeProtectUnpopulated, .eventRemove]), source: NumberedSource())
+        let region = try pager.add(
+            mapping.range.part(at: 0, count: 32 * 4096), options: RegionOptions(writeProtected: true))
+        let other = mapping.range.part(at: 32 * 4096, count: 32 * 4096)
+        try pager.add(other)
+        try pager.start()
+        let range = mapping.range
+        let isOver = Shared(Atomic<Bool>(false))
+        let dropping = Toucher {
+            while !isOver.value.load(ordering: .relaxed) {
+                _ = cuffd_madvise(UInt64(other.start), other.count, Advice.dontNeed.rawValue)
+                _ = cuffd_sched_yield()
+            }
+        }
+        let writing = Toucher {
+            for page in 0..<32 { range.store(1, at: page * 4096) }
+            isOver.value.store(true, ordering: .relaxed)
+        }
+        var taken: Set<Int> = []
+        while !isOver.value.load(ordering: .relaxed) { taken.formUnion(try pager.takeWritten(of: region)) }
+        #expect(writing.join())
+        #expect(dropping.join())
+        taken.formUnion(try pager.takeWritten(of: region))
+        #expect(taken.count == 32)
         try pager.stop(.poison)
     }
 

@@ -170,4 +170,29 @@ struct SharedPagesTests {
         _ = try ask(pages.source, at: 0)
         #expect(client.range.load(0) == 7)
     }
+
+    /// One client drops a page: the others find it again.
+    @Test
+    func clientsGetADroppedPageAgain() async {
+        await #expect(processExitsWith: .success) {
+            alarm(20)
+            let file = try Memfd(count: 8 * 4096)
+            let pages = try SharedPages(file, from: NumberedSource())
+            let clients = [try Mapping(file).release(), try Mapping(file).release()]
+            let pagers = try clients.map { range in
+                let pager = try Pager(UserfaultFD(), source: pages.source)
+                try pager.add(range)
+                try pager.start()
+                return pager
+            }
+            let first = clients[0]
+            let expected = (0..<8).map { NumberedSource.word($0 * 4096) }
+            #expect(Toucher.value { (0..<8).map { first.loadWord($0 * 4096) } } == expected)
+            try #require(cuffd_madvise(UInt64(first.start), first.count, Advice.remove.rawValue) == 0)
+            for range in clients {
+                #expect(Toucher.value { (0..<8).map { range.loadWord($0 * 4096) } } == expected)
+            }
+            for pager in pagers { try pager.stop(.poison) }
+        }
+    }
 }

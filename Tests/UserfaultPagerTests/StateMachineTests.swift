@@ -109,6 +109,37 @@ struct StateMachineTests {
         }
     }
 
+    /// Several threads fault on one huge page at once: their messages come one after the other, the page is there since
+    /// the first.
+    @Test
+    func aHugePageThatIsThereIsNotLost() throws {
+        let size = PageSize.twoMiB.bytes
+        let region = RegionReference(try RegionRecord(id: 1, count: size, options: RegionOptions(pageSize: .twoMiB)))
+        defer { unsafe region.destroy() }
+        var machine = try PagerStateMachine()
+        let range = AddressRange(start: UInt(size), count: size)
+        try machine.add(Span(range: range, region: region, states: region.states, offset: 0))
+        for message in 0..<12 {
+            guard
+                case .fill(let claim) = machine.begin(
+                    PageFault(address: range.start, flags: []), sourceFillsFile: false)
+            else { continue }
+            var settlement = machine.settle(claim, message == 0 ? .done : .exists)
+            if case .failed(var lost) = settlement.next {
+                // The policy's last word is poison, to which the kernel says that the page is there.
+                lost.content = .poison
+                settlement = machine.settle(lost, .exists)
+                #expect(settlement.wake == range)
+            }
+            guard case .finished = settlement.next else {
+                Issue.record("message \(message): \(settlement.next)")
+                return
+            }
+        }
+        #expect(!region.states[0].contains(.claimed))
+        _ = try machine.apply(.unmap(range))
+    }
+
     /// Calls with a machine that serves two pages, at 0x10000 and at 0x11000, each a region of its own.
     private func withTwoPages(
         _ body: (inout PagerStateMachine, [RegionReference]) throws -> Void

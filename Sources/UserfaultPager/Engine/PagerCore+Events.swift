@@ -4,15 +4,18 @@ internal import UserfaultFD
 
 extension PagerCore where Source: ~Copyable {
     /// Takes in what happened to the address space, in the exclusion in which it was read.
+    ///
+    /// - Parameter spare: Room for messages of a child that is let go.
     func take(
-        _ event: consuming Event, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD
+        _ event: consuming Event, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD,
+        _ spare: inout EventBatch
     ) throws(UserfaultError) {
         let wake: AddressRange?
         switch consume event {
         case .remove(let range): wake = try machine.apply(.remove(range))
         case .unmap(let range): wake = try machine.apply(.unmap(range))
         case .remap(let from, let to, let count): wake = try machine.apply(.remap(from: from, to: to, count: count))
-        case .fork(let child): return adopt(child, of: machine)
+        case .fork(let child): return adopt(child, of: machine, &spare)
         case .pagefault: return
         case .unknown: return
         }
@@ -20,33 +23,46 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Begins to serve a child, as its parent was served when it forked.
-    func adopt(_ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine) {
-        guard !isFinishing.load(ordering: .sequentiallyConsistent),
-            let slot = children.indices.first(where: { children[$0].isVacant })
-        else { return abandon(child, of: machine) }
+    func adopt(
+        _ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine, _ spare: inout EventBatch
+    ) {
+        guard !isFinishing.load(ordering: .sequentiallyConsistent), let slot = vacantSlot() else {
+            return abandon(child, of: machine, &spare)
+        }
         do throws(UserfaultError) {
             let copy = try machine.copyForChild()
             children[slot].open(child, copy)
             _ = cuffd_epoll_add(epoll, children[slot].rawDescriptor, UInt64(memories.count + slot), 0)
         } catch {
-            abandon(child, of: machine)
+            abandon(child, of: machine, &spare)
         }
     }
 
+    private func vacantSlot() -> Int? {
+        if let slot = children.indices.first(where: { children[$0].isVacant }) { return slot }
+        // Nobody tells when a child ends.
+        for slot in children.indices where children[slot].beginUse() {
+            if children[slot].probeEnd() { children[slot].noteEnd() }
+            children[slot].endUse()
+        }
+        closeEndedChildren()
+        return children.indices.first { children[$0].isVacant }
+    }
+
     /// Lets a child go that cannot be served: what it does not have is poisoned, never zeros.
-    private func abandon(_ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine) {
-        var address: UInt = 0
-        var attempts = 0
-        while let page = machine.firstUnfilledPage(from: address) {
-            let outcome = FillOutcome { () throws(UserfaultError) in _ = try child.poison(page) }
-            if outcome == .changing, attempts < 1000 {
-                // The child changes its memory and waits for us to read of it.
-                attempts += 1
-                _ = unsafe try? child.read(into: &scratch)
-            } else {
-                address = page.end
+    private func abandon(
+        _ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine, _ spare: inout EventBatch
+    ) {
+        note(.forkLost)
+        for _ in 0..<1000 {
+            switch poisonUnfilled(of: machine, in: child) {
+            case .done: return
+            // The child changes its memory and waits for us to read of it.
+            case .changing: _ = try? child.read(into: &spare)
+            default: break
             }
         }
-        note(.forkLost)
+        // As long as the descriptor is open, nobody is shown zeros: who touches these pages waits for ever.
+        _ = child.release()
     }
 }

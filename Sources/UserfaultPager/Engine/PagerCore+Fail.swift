@@ -40,19 +40,21 @@ extension PagerCore where Source: ~Copyable {
             giveBack(claim, of: memory)
             return .done
         }
-        var lost = claim.prefix(pages: 1)
+        let first = claim.prefix(pages: 1)
+        var lost = first
         lost.content = .poison
         var poison = Filling.poison
         var outcome = FillOutcome.changing
         let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
-            guard machine.isCurrent(lost) else { return Settlement(wake: machine.giveBack(lost), next: .again) }
+            // A page that was removed meanwhile is zeros, and nothing to fail.
+            guard machine.isCurrent(first) else { return Settlement(wake: machine.giveBack(first), next: .again) }
             outcome = poison.fill(lost, of: uffd, zeros: bench.zeros)
             return machine.settle(lost, outcome)
         }
         bench.count(outcome, of: .poison, lost)
         if let range = settlement.wake { memory.wake(range) }
         switch settlement.next {
-        case .finished, .fill:
+        case .finished, .gone, .fill:
             if outcome == .done, ending == .killOwner { killOwner() }
             return .done
         case .again: return .later(pending)

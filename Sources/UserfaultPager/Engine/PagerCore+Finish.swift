@@ -28,11 +28,13 @@ extension PagerCore where Source: ~Copyable {
         _ region: RegionReference, _ ending: Ending, of memory: ServedMemory, with bench: inout Workbench
     ) throws(PagerError) {
         let most = max(1, Workbench.stagingBytes >> region.pageShift)
+        var count = most
         var address: UInt = 0
+        var changes = memory.sharingOrder { _, machine in machine.changes }
         var later = PendingFault(fault: PageFault(address: 0, flags: []), since: 0)
         while true {
             let found = memory.sharingOrder { _, machine in
-                let found = machine.claimUnfilled(of: region, from: address, count: most)
+                let found = machine.claimUnfilled(of: region, from: address, count: count)
                 if case .claimed(let claim) = found {
                     bench.record.begin(claim.range.start, region: region.bits, since: cuffd_monotonic_nanoseconds())
                 }
@@ -40,7 +42,11 @@ extension PagerCore where Source: ~Copyable {
             }
             switch found {
             case .none:
-                return
+                // What moved meanwhile may be where this has passed already.
+                let now = memory.sharingOrder { _, machine in machine.changes }
+                guard now != changes else { return }
+                changes = now
+                address = 0
             case .busy(let page):
                 address = page
                 pause(microseconds: 50)
@@ -50,7 +56,13 @@ extension PagerCore where Source: ~Copyable {
                 let served = fill(claim, for: later, of: memory, with: &bench)
                 bench.record.end()
                 switch served {
-                case .done: later.failures = 0
+                case .done:
+                    later.failures = 0
+                    count = most
+                case .gone:
+                    // Holes tend to be long: the source is not asked for more of them than there are.
+                    address = claim.range.start &+ UInt(region.pageSize.bytes)
+                    count = 1
                 case .ended:
                     noteEnd(of: memory)
                     return

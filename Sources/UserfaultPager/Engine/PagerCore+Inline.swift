@@ -6,6 +6,8 @@ internal import UserfaultFD
 struct Handler: ~Copyable {
     var bench: Workbench
     var batch = EventBatch(capacity: 64)
+    /// Messages of children that are let go.
+    var spare = EventBatch(capacity: 16)
     /// Faults that came together with events, to be served after them.
     var faults = FaultList(capacity: 64)
     /// Faults to be tried again.
@@ -42,7 +44,7 @@ extension PagerCore where Source: ~Copyable {
     @inline(__always)
     private func serveOrKeep(_ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler) -> Bool {
         switch serve(pending, of: memory, with: &handler.bench, readsAhead: true) {
-        case .done:
+        case .done, .gone:
             return true
         case .later(let again):
             // Where there is no room, the kernel keeps the fault for us: the thread looks again and faults anew.
@@ -85,7 +87,11 @@ extension PagerCore where Source: ~Copyable {
                 unsafe cuffd_poll2(memory.rawDescriptor, stopEvent.rawValue, CUFFD_POLLIN, -1, $0)
             }
         }
-        return ready.0 == 0 ? 0 : try read(memory, &handler)
+        if ready.0 & CUFFD_POLLERR != 0 {
+            // Another process that has the descriptor too has made it one that blocks.
+            try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.setNonBlocking(true) }
+        }
+        return ready.0 & CUFFD_POLLIN == 0 ? 0 : try read(memory, &handler)
     }
 
     /// Looks for messages without sleeping.
@@ -102,8 +108,9 @@ extension PagerCore where Source: ~Copyable {
     @inline(never)
     private func readMeanwhile(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
         guard configuration.waiting != .block else {
-            // Reading would not come back in time.
-            pause(until: handler.later.nextDue ?? 0)
+            // Reading would not come back in time; not for long, so that stopping is noticed.
+            let now = cuffd_monotonic_nanoseconds()
+            pause(until: min(handler.later.nextDue ?? 0, now + 10_000_000))
             return 0
         }
         let count = try read(memory, &handler)
@@ -126,13 +133,26 @@ extension PagerCore where Source: ~Copyable {
         guard memory.hasEvents else {
             return try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.read(into: &handler.batch) }
         }
-        return try readEvents(memory, &handler)
+        return try readEvents(memory, &handler) ?? 0
     }
 
+    /// One reading of a descriptor without events, for others to serve.
+    func readFaults(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
+        let count = try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.read(into: &handler.batch) }
+        let now = cuffd_monotonic_nanoseconds()
+        while let fault = handler.batch.nextPageFault() {
+            _ = handler.faults.append(PendingFault(fault: fault, since: now))
+        }
+        return count
+    }
+
+    /// One reading, and all that it tells taken in.
+    ///
+    /// - Returns: `nil` where there is no descriptor free for the child of a fork, which waits until there is.
     @inline(never)
-    func readEvents(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
-        try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int in
-            let count = try uffd.read(into: &handler.batch)
+    func readEvents(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
+        try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int? in
+            guard let count = try uffd.readWhereDescriptorsAreFree(into: &handler.batch) else { return nil }
             let now = count > 0 ? cuffd_monotonic_nanoseconds() : 0
             while let event = handler.batch.next() {
                 switch consume event {
@@ -141,7 +161,7 @@ extension PagerCore where Source: ~Copyable {
                     _ = handler.faults.append(PendingFault(fault: fault, since: now))
                 case let other:
                     handler.bench.record.count(.events)
-                    try take(other, &machine, uffd)
+                    try take(other, &machine, uffd, &handler.spare)
                 }
             }
             return count

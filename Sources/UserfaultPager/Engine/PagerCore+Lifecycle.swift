@@ -21,12 +21,19 @@ extension PagerCore where Source: ~Copyable {
                 try core.watch(record)
             }
         } catch {
+            if !canPoison { try? populateAll() }
             stopThreads(threads)
             throw error
         }
         // A thread that allocates while another is inside `fork` waits for it; the reader must have done before.
         while starting.load(ordering: .acquiring) > 0 { pause(microseconds: 50) }
         return threads
+    }
+
+    private func populateAll() throws(PagerError) {
+        for id in regionIDs {
+            _ = try withRegion(id) { (region) throws(PagerError) -> Int in try finish(region, .populate) }
+        }
     }
 
     private func startServing(_ threads: inout [HandlerThread]) throws(PagerError) {
@@ -92,8 +99,10 @@ extension PagerCore where Source: ~Copyable {
     /// Says that this thread has allocated what it needs.
     func noteStarted() { starting.subtract(1, ordering: .releasing) }
 
-    /// Makes every thread end, closes the descriptors, and waits.
+    /// Makes every thread end, and closes the descriptors: what was not loaded is poisoned.
     func stopThreads(_ threads: [HandlerThread]) {
+        beginFinishing()
+        seal()
         requestStop()
         let boxes = sentinels.withLock(\.self)
         let callers = boxes.compactMap { box in

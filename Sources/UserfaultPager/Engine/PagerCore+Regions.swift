@@ -5,9 +5,11 @@ internal import UserfaultFD
 extension PagerCore where Source: ~Copyable {
     /// Registers a range and begins to serve it.
     func add(_ range: AddressRange, offset: Int, options: RegionOptions) throws(PagerError) -> RegionReference {
+        guard !isFinishing.load(ordering: .sequentiallyConsistent) else { throw .notRunning }
         guard !range.isEmpty, range.isAligned(to: options.pageSize), offset >= 0,
-            offset & (options.pageSize.bytes - 1) == 0
+            offset & (options.pageSize.bytes - 1) == 0, !offset.addingReportingOverflow(range.count).overflow
         else { throw .badRange(range) }
+        forgetUnmappedRegions()
         let parts = divide(range, options.pageSize)
         let id = registry.withLock { registry in
             registry.nextRegion += 1
@@ -17,6 +19,9 @@ extension PagerCore where Source: ~Copyable {
             try asPagerError { () throws(UserfaultError) in
                 try RegionRecord(id: id, count: range.count, options: options)
             })
+        // Until it is served nobody else refers to it.
+        reference.countReferences(1)
+        defer { reference.countReferences(-1) }
         registry.withLock {
             $0.regions[reference.id] = RegionEntry(
                 reference: reference, parts: parts, offset: offset, options: options)
@@ -125,6 +130,19 @@ extension PagerCore where Source: ~Copyable {
         retireRegions()
     }
 
+    /// Forgets regions of which the program has unmapped everything: now and then, so that adding stays cheap.
+    private func forgetUnmappedRegions() {
+        registry.withLock { registry in
+            guard registry.regions.count >= registry.sweep else { return }
+            for (id, entry) in registry.regions where !entry.reference.isReferredTo {
+                registry.regions[id] = nil
+                registry.retired.append(entry.reference)
+            }
+            registry.sweep = max(16, 2 * registry.regions.count)
+        }
+        retireRegions()
+    }
+
     /// Frees the records of regions that were forgotten, once nobody refers to them any more.
     func retireRegions() {
         registry.withLock { registry in
@@ -163,21 +181,44 @@ extension PagerCore where Source: ~Copyable {
 
     /// Protects the pages that were written, and says which.
     func takeWritten(of region: RegionReference) throws(PagerError) -> [Int] {
-        let states = region.states
-        var offsets: [Int] = []
+        // All memory is taken now: inside the exclusion a fork may hold the heap's locks, and wait for who waits for us.
+        var written: [WrittenPage] = []
+        var taken: [Int] = []
+        written.reserveCapacity(region.pageCount)
+        taken.reserveCapacity(region.pageCount)
         for memory in memories {
-            try asPagerError { () throws(UserfaultError) in
-                // No writer may be let through between the two.
-                try memory.excludingOthers { (uffd, machine) throws(UserfaultError) in
-                    for (page, range) in machine.writtenPages(of: region) {
-                        try uffd.writeProtect(range, .protect)
-                        states.update(page) { $0.subtracting(.written) }
-                        offsets.append(page << region.pageShift)
-                    }
+            while let error = protectWritten(of: region, in: memory, &written, &taken) {
+                guard error.reason == .mappingIsChanging else {
+                    for page in taken { region.states.update(page) { $0.union(.written) } }
+                    throw .kernel(error)
                 }
+                pause(microseconds: 50)
             }
         }
-        return offsets
+        return taken.map { $0 << region.pageShift }
+    }
+
+    /// - Returns: What went wrong on the way.
+    private func protectWritten(
+        of region: RegionReference, in memory: ServedMemory, _ written: inout [WrittenPage], _ taken: inout [Int]
+    ) -> UserfaultError? {
+        // Faults go on being served where nothing was written.
+        guard memory.sharingOrder({ _, machine in machine.hasWritten(of: region) }) else { return nil }
+        // No writer may be let through between the two.
+        return memory.excludingOthers { (uffd, machine) -> UserfaultError? in
+            written.removeAll(keepingCapacity: true)
+            machine.findWritten(of: region, &written)
+            for page in written {
+                do throws(UserfaultError) {
+                    try uffd.writeProtect(page.range, .protect)
+                } catch {
+                    if error.reason != .noSuchRange { return error }
+                }
+                region.states.update(page.number) { $0.subtracting(.written) }
+                taken.append(page.number)
+            }
+            return nil
+        }
     }
 
     /// Ends the service of a region whose pages are finished.

@@ -5,6 +5,8 @@ extension PagerCore where Source: ~Copyable {
     /// What became of a fault.
     enum Served {
         case done
+        /// There is no such page any more.
+        case gone
         /// To be tried again.
         case later(PendingFault)
         /// The process whose memory it is has ended.
@@ -175,9 +177,12 @@ extension PagerCore where Source: ~Copyable {
             case .fill(let rest):
                 filling = filling.dropFirst(Int(rest.range.start &- claim.range.start))
                 claim = rest
+            case .gone: return .gone
             case .again: return .later(pending)
             case .ended: return .ended
-            case .failed(let failed): return fail(failed, pending, of: memory, with: bench)
+            case .failed(let failed):
+                if case .file = filling { source.forget(offset: failed.offset, count: failed.range.count) }
+                return fail(failed, pending, of: memory, with: bench)
             }
         }
     }

@@ -12,10 +12,11 @@ extension PagerCore where Source: ~Copyable {
     func readAll(with handler: inout Handler) throws(UserfaultError) {
         while !isStopping.load(ordering: .relaxed) {
             let count = wait(&handler)
+            // Before a further fork is read of, which needs a place.
+            closeEndedChildren()
             for index in 0..<max(0, count) where handler.ready.token(index) != Self.stopToken {
                 try readOne(Int(handler.ready.token(index)), &handler)
             }
-            closeEndedChildren()
         }
     }
 
@@ -26,7 +27,7 @@ extension PagerCore where Source: ~Copyable {
     func rehearse(with handler: inout Handler) throws(UserfaultError) {
         _ = handler.ready.wait(epoll, 0)
         let count = try readEvents(memories[0], &handler)
-        if count > 0 { handOver(of: 0, &handler) }
+        if count ?? 0 > 0 { handOver(of: 0, &handler) }
         let page = PageSize.base.bytes
         let region = RegionReference(try RegionRecord(id: 0, count: page, options: RegionOptions()))
         defer { unsafe region.destroy() }
@@ -37,7 +38,7 @@ extension PagerCore where Source: ~Copyable {
         _ = try machine.apply(.remove(AddressRange(start: range.end, count: page)))
         _ = machine.firstUnfilledPage(from: 0)
         if !children.isEmpty {
-            adopt(try memories[0].duplicate(), of: machine)
+            adopt(try memories[0].duplicate(), of: machine, &handler.spare)
             for child in children where !child.isVacant { child.noteEnd() }
             closeEndedChildren()
         }
@@ -61,7 +62,9 @@ extension PagerCore where Source: ~Copyable {
         let memory = memory(number)
         guard !memory.isVacant else { return }
         while true {
-            let count = try readEvents(memory, &handler)
+            // Workers fill meanwhile, unless an event excludes them: a long fill holds up no other's fault.
+            let count = memory.hasEvents ? try readEvents(memory, &handler) : try readFaults(memory, &handler)
+            guard let count else { return pause(microseconds: 1000) }
             handOver(of: number, &handler)
             guard count == handler.batch.capacity else { return }
         }
@@ -83,10 +86,11 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Closes children whose process has ended, as soon as nobody works for them any more.
-    private func closeEndedChildren() {
-        for child in children where child.hasEnded && !child.isVacant {
-            _ = cuffd_epoll_delete(epoll, child.rawDescriptor)
-            child.close()
+    func closeEndedChildren() {
+        // By number: an iterator of objects takes memory, unless it is optimised.
+        for slot in children.indices where children[slot].hasEnded && !children[slot].isVacant {
+            _ = cuffd_epoll_delete(epoll, children[slot].rawDescriptor)
+            children[slot].close()
         }
     }
 
@@ -103,6 +107,8 @@ extension PagerCore where Source: ~Copyable {
                 if again.due == 0 { again.due = cuffd_monotonic_nanoseconds() &+ 50_000 }
                 if queue.put(WorkQueue.Item(pending: again, memory: item.memory)) { continue }
                 memory.wake(again.fault.page(size: .base))
+            case .gone:
+                break
             case .ended:
                 noteEnd(of: memory)
             }

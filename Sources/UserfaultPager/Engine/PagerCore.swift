@@ -19,16 +19,14 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let children: [ServedMemory]
     /// What the reading thread waits on, where there is one.
     let epoll: CInt
-    /// Messages of children that are let go.
-    ///
-    /// Only the reading thread's.
-    nonisolated(unsafe) var scratch = EventBatch(capacity: 16)
+    /// Only of the thread that stops the pager.
+    nonisolated(unsafe) var lastReading = LastReading()
     let queue = WorkQueue(capacity: 4096)
     private let reports = ReportRing()
     let ownThreads = ThreadSet()
     /// How many processors the program may use; a handler may be kept on fewer.
     let processorCount = ProcessorSet().count
-    /// The pager is about to stop: children are not taken on any more.
+    /// The pager is about to stop: neither regions nor children are taken on any more.
     let isFinishing = Atomic<Bool>(false)
     /// One for each descriptor whose handlers sleep in `read(2)`.
     let sentinels = Mutex<[SentinelBox]>([])
@@ -51,6 +49,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         var retired: [RegionReference] = []
         var records: [ThreadRecord] = []
         var nextRegion = 0
+        /// With how many regions to look for those that were unmapped.
+        var sweep = 16
         /// Threads that have ended, among them those that lend their thread to a call: counted once and for all.
         var ended = PagerStatistics()
     }
@@ -104,14 +104,22 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         return try body()
     }
 
-    /// Closes the descriptors, once no thread uses them any more.
-    func close() {
+    /// Calls while no other thread is inside ``whileOpen(_:)``.
+    func exclusively(_ body: () -> Void) {
         unsafe cuffd_rwlock_write(openness)
         defer { unsafe cuffd_rwlock_unlock(openness) }
-        guard isOpen.exchange(false, ordering: .relaxed) else { return }
-        showToChildren()
-        while let left = queue.take(readBefore: .max) { memory(left.memory).endUse() }
-        for memory in memories + children { memory.close() }
+        body()
+    }
+
+    /// Closes the descriptors, once no thread uses them any more.
+    func close() {
+        exclusively {
+            guard isOpen.exchange(false, ordering: .relaxed) else { return }
+            showToChildren()
+            while let left = queue.take(readBefore: .max) { memory(left.memory).endUse() }
+            for memory in memories { memory.close() }
+            for child in children { child.close() }
+        }
     }
 
     /// Sends `SIGKILL` to the process whose memory it is.

@@ -4,7 +4,7 @@ internal import CUserfaultFD
 package struct ProcessorSet {
     private var words = InlineArray<128, UInt64>(repeating: 0)
 
-    /// Those that the calling thread may run on.
+    /// Those that this process may use: where its first thread may run.
     package init() {
         var span = words.mutableSpan
         _ = unsafe span.withUnsafeMutableBufferPointer { unsafe cuffd_get_affinity($0.baseAddress!) }

@@ -3,6 +3,9 @@ internal import UserfaultFD
 
 /// Memory of the engine's own that brings threads back from `read(2)`, which nothing else interrupts: one page for each.
 struct Sentinel: ~Copyable, Sendable {
+    /// The number of a region that is none of the user's.
+    static var regionID: Int { 0 }
+
     private let mapping: Mapping
     private let region: RegionReference
 
@@ -15,7 +18,7 @@ struct Sentinel: ~Copyable, Sendable {
     static func make(for memory: ServedMemory, handlers: Int) throws(UserfaultError) -> Sentinel {
         let mapping = try Mapping(anonymous: handlers * PageSize.base.bytes)
         let range = mapping.range
-        let region = RegionReference(try RegionRecord(id: 0, count: range.count, options: RegionOptions()))
+        let region = RegionReference(try RegionRecord(id: regionID, count: range.count, options: RegionOptions()))
         let sentinel = Sentinel(mapping, region)
         try memory.excludingOthers { (uffd, machine) throws(UserfaultError) in
             try machine.add(Span(range: range, region: region, states: nil, offset: 0))

@@ -46,6 +46,7 @@ final class ServedMemory: @unchecked Sendable {
     }
 
     deinit {
+        close()
         unsafe cuffd_rwlock_destroy(order)
         unsafe machine.deallocate()
         unsafe uffd.deallocate()

@@ -86,6 +86,8 @@ struct Settlement {
     enum Next {
         /// The service is over.
         case finished
+        /// The service is over: the page is not mapped any more.
+        case gone
         /// Fill these, which are still in hand.
         case fill(Claim)
         /// The pages are given back: read events, then begin anew.

@@ -52,19 +52,29 @@ extension PagerStateMachine {
         return .none
     }
 
-    /// The pages of a region that were written: their numbers in it, and where they are.
-    func writtenPages(of region: RegionReference) -> [(page: Int, range: AddressRange)] {
-        var written: [(page: Int, range: AddressRange)] = []
+    /// Whether a page of a region was written.
+    func hasWritten(of region: RegionReference) -> Bool {
         for index in 0..<spans.count where spans[index].region == region {
             let span = spans[index]
             guard let states = span.states else { continue }
             for page in 0..<(span.range.count >> region.pageShift) where states[page].contains(.written) {
-                let size = region.pageSize.bytes
-                written.append(
-                    (states.distance(from: region.states) + page, span.range.part(at: page * size, count: size)))
+                return true
             }
         }
-        return written
+        return false
+    }
+
+    /// Adds the pages of a region that were written.
+    func findWritten(of region: RegionReference, _ written: inout [WrittenPage]) {
+        for index in 0..<spans.count where spans[index].region == region {
+            let span = spans[index]
+            guard let states = span.states else { continue }
+            let first = states.distance(from: region.states)
+            for page in 0..<(span.range.count >> region.pageShift) where states[page].contains(.written) {
+                let size = region.pageSize.bytes
+                written.append(WrittenPage(number: first + page, range: span.range.part(at: page * size, count: size)))
+            }
+        }
     }
 
     /// Where the page is that begins at an offset of the source.
@@ -76,4 +86,12 @@ extension PagerStateMachine {
         }
         return nil
     }
+}
+
+/// A page that was written.
+struct WrittenPage {
+    /// In its region.
+    let number: Int
+    /// Where it is now.
+    let range: AddressRange
 }

@@ -276,7 +276,9 @@ struct PagerStateMachine: ~Copyable {
                 wake: owed || !woke ? claim.range.part(at: 0, count: bytes) : nil,
                 next: .fill(claim.dropFirst(bytes)))
         case .exists:
-            if claim.region.isHuge, let states = claim.states, states[0].contains(.existedTwice) {
+            if claim.content != .poison, claim.region.isHuge, let states = claim.states,
+                states[0].contains(.existedTwice)
+            {
                 return Settlement(wake: nil, next: .failed(claim))
             }
             let page = claim.range.part(at: 0, count: first)
@@ -293,7 +295,7 @@ struct PagerStateMachine: ~Copyable {
         case .noRange:
             // A thread that waits for what is not mapped any more has to find that out for itself.
             let owed = release(claim, bytes: claim.range.count, as: [])
-            return Settlement(wake: owed || claim.isAwaited ? claim.range : nil, next: .finished)
+            return Settlement(wake: owed || claim.isAwaited ? claim.range : nil, next: .gone)
         case .processGone:
             release(claim, bytes: claim.range.count, as: [])
             return Settlement(wake: nil, next: .ended)
@@ -332,7 +334,7 @@ struct PagerStateMachine: ~Copyable {
     }
 
     private func existed(_ claim: Claim) -> PageState {
-        guard claim.region.isHuge, let states = claim.states else { return .present }
+        guard claim.content != .poison, claim.region.isHuge, let states = claim.states else { return .present }
         return states[0].contains(.existedOnce) ? [.present, .existedOnce, .existedTwice] : [.present, .existedOnce]
     }
 }

@@ -5,6 +5,7 @@ internal import UserfaultFD
 struct RegionRecord: ~Copyable {
     let id: Int
     let pageShift: Int
+    let pageCount: Int
     let options: RegionOptions
     let window: ReadAheadWindow
     /// The spans that refer to this record, of all descriptors, and the calls that hold it.
@@ -16,9 +17,10 @@ struct RegionRecord: ~Copyable {
     init(id: Int, count: Int, options: RegionOptions) throws(UserfaultError) {
         self.id = id
         pageShift = options.pageSize.log2
+        pageCount = options.pageSize.pages(in: count)
         self.options = options
         window = ReadAheadWindow(maximum: options.readAhead.maximumPages)
-        states = try Mapping(anonymous: options.pageSize.pages(in: count), options: .noReserve)
+        states = try Mapping(anonymous: pageCount, options: .noReserve)
     }
 
     /// Whether pages are huge pages of hugetlbfs, which follow rules of their own.
@@ -45,6 +47,7 @@ struct RegionReference: @unchecked Sendable, Equatable {
 
     var id: Int { unsafe record.pointee.id }
     var pageShift: Int { unsafe record.pointee.pageShift }
+    var pageCount: Int { unsafe record.pointee.pageCount }
     var pageSize: PageSize { unsafe record.pointee.options.pageSize }
     var isHuge: Bool { unsafe record.pointee.isHuge }
     var isAbsentInFork: Bool { unsafe record.pointee.options.inFork == .absent }

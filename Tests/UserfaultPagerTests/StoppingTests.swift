@@ -1,0 +1,159 @@
+import CUserfaultFD
+import Glibc
+import Synchronization
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// A source that lets its first page wait until it is told to answer.
+final class GatedSource: PageSource {
+    let asked = Atomic<Bool>(false)
+    let mayAnswer = Atomic<Bool>(false)
+
+    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
+        asked.store(true, ordering: .sequentiallyConsistent)
+        _ = waitUntil { mayAnswer.load(ordering: .sequentiallyConsistent) }
+        return NumberedSource().load(offset: offset, into: &pages)
+    }
+}
+
+/// Lets others run until something is so: `false` where that takes too long.
+@discardableResult
+func waitUntil(_ condition: () -> Bool) -> Bool {
+    let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
+    while !condition() {
+        guard cuffd_monotonic_nanoseconds() < deadline else { return false }
+        _ = cuffd_sched_yield()
+    }
+    return true
+}
+
+/// What is left behind when a pager, or a region, ends.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct StoppingTests {
+    @Test(arguments: [Ending.populate, .poison])
+    func stoppingPassesOverWhatIsNotMappedAnyMore(_ ending: Ending) async {
+        let poisons = ending == .poison
+        await #expect(processExitsWith: .success) { [poisons = poisons as Bool] in
+            let mapping = try Mapping(anonymous: 64 * 4096)
+            let pager = try Pager(UserfaultFD(), source: NumberedSource())
+            try pager.add(mapping.range)
+            try pager.start()
+            let range = mapping.release()
+            for hole in [0..<2, 20..<21, 60..<64] {
+                _ = cuffd_munmap(UInt64(range.start) + UInt64(hole.lowerBound * 4096), hole.count * 4096)
+            }
+            let stopping = Toucher { try? pager.stop(poisons ? .poison : .populate) }
+            guard stopping.join() else { fatalError("stop does not end") }
+            if !poisons { for page in [2, 19, 21, 59] { precondition(range.loadWord(page * 4096) != 0) } }
+        }
+    }
+
+    /// Even where somebody else keeps the descriptor open.
+    @Test(arguments: [UserfaultFD.Features(), [.eventRemove, .eventUnmap, .eventRemap]])
+    func afterwardsTheMemoryIsOrdinary(events: UserfaultFD.Features) async {
+        let bits = events.rawValue
+        await #expect(processExitsWith: .success) { [bits = bits as UInt64] in
+            let mapping = try Mapping(anonymous: 8 * 4096)
+            let uffd = try UserfaultFD(
+                features: [.writeProtect, .writeProtectUnpopulated, UserfaultFD.Features(rawValue: bits)])
+            let kept = try uffd.duplicate()
+            let pager = try Pager(uffd, source: NumberedSource())
+            try pager.add(mapping.range, options: RegionOptions(writeProtected: true))
+            try pager.start()
+            try pager.stop(.populate)
+            let range = mapping.release()
+            let using = Toucher {
+                for page in 0..<8 { range.store(1, at: page * 4096) }
+                _ = cuffd_madvise(UInt64(range.start), 4096, Advice.dontNeed.rawValue)
+                precondition(range.loadWord(0) == 0)
+                _ = cuffd_munmap(UInt64(range.start), range.count)
+            }
+            guard using.join() else { fatalError("the memory is still served, by nobody") }
+            _ = try kept.status()
+        }
+    }
+
+    @Test
+    func whileItStopsAPagerTakesNoFurtherRegion() throws {
+        let mapping = try Mapping(anonymous: 2 * 4096)
+        let range = mapping.range
+        let source = Shared(GatedSource())
+        let pager = try Pager(
+            UserfaultFD(),
+            source: ClosureSource<Never> { offset, pages in source.value.load(offset: offset, into: &pages) })
+        try pager.add(range.part(at: 0, count: 4096))
+        try pager.start()
+        let stopping = Toucher { try? pager.stop(.populate) }
+        #expect(waitUntil { source.value.asked.load(ordering: .sequentiallyConsistent) })
+        #expect(throws: PagerError.notRunning) { try pager.add(range.part(at: 4096, count: 4096)) }
+        source.value.mayAnswer.store(true, ordering: .sequentiallyConsistent)
+        #expect(stopping.join())
+    }
+
+    @Test
+    func whatMovesWhileThePagerStopsIsLoadedAllTheSame() throws {
+        // Lower than the memory that moves there.
+        let room = try Mapping(anonymous: 32 * 4096)
+        let target = room.range.part(at: 0, count: 16 * 4096)
+        let range = room.range.part(at: 16 * 4096, count: 16 * 4096)
+        let source = Shared(GatedSource())
+        let pager = try Pager(
+            UserfaultFD(features: [.eventRemove, .eventUnmap, .eventRemap]),
+            source: ClosureSource<Never> { offset, pages in source.value.load(offset: offset, into: &pages) })
+        try pager.add(range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let stopping = Toucher { try? pager.stop(.populate) }
+        #expect(waitUntil { source.value.asked.load(ordering: .sequentiallyConsistent) })
+        var address = UInt64(target.start)
+        let answer = cuffd_mremap(
+            UInt64(range.start), range.count, range.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
+        #expect(answer >= 0)
+        source.value.mayAnswer.store(true, ordering: .sequentiallyConsistent)
+        #expect(stopping.join())
+        for page in 0..<16 { #expect(target.loadWord(page * 4096) == NumberedSource.word(page * 4096)) }
+    }
+
+    @Test
+    func whereNoThreadCanBeMadeNobodyReadsZeros() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let mapping = try Mapping(anonymous: 4096)
+            let pager = try Pager(UserfaultFD(), source: NumberedSource())
+            try pager.add(mapping.range)
+            var limit = rlimit()
+            getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+            var none = rlimit(rlim_cur: 1 << 20, rlim_max: limit.rlim_max)
+            setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &none)
+            var wasRefused = false
+            do throws(PagerError) {
+                try pager.start()
+            } catch {
+                if case .noThread = error { wasRefused = true }
+            }
+            setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+            guard wasRefused else { exit(1) }
+            do throws(PagerError) {
+                try pager.start()
+                exit(2)
+            } catch {
+                guard error == .alreadyStarted else { exit(3) }
+            }
+            let range = mapping.range
+            _ = Toucher.value { range.loadWord(0) }
+        }
+    }
+
+    @Test
+    func regionsThatWereUnmappedAreForgotten() throws {
+        let pager = try Pager(UserfaultFD(features: .eventUnmap), source: NumberedSource())
+        try pager.start()
+        for _ in 0..<200 {
+            let mapping = try Mapping(anonymous: 4096)
+            try pager.add(mapping.range)
+            try mapping.unmap()
+        }
+        #expect(pager.core.regionIDs.count < 50)
+        try pager.stop(.poison)
+    }
+}
