@@ -80,10 +80,10 @@ int cuffd_set_affinity(const uint64_t mask[CUFFD_AFFINITY_WORDS]) {
     return CUFFD_ANSWER(syscall(SYS_sched_setaffinity, 0, CUFFD_AFFINITY_WORDS * sizeof *mask, mask));
 }
 
-int cuffd_get_affinity(uint64_t mask[CUFFD_AFFINITY_WORDS]) {
+int cuffd_get_affinity(int thread, uint64_t mask[CUFFD_AFFINITY_WORDS]) {
     // The kernel writes as many bytes as it has processors for.
     memset(mask, 0, CUFFD_AFFINITY_WORDS * sizeof *mask);
-    int answer = CUFFD_ANSWER(syscall(SYS_sched_getaffinity, getpid(), CUFFD_AFFINITY_WORDS * sizeof *mask, mask));
+    int answer = CUFFD_ANSWER(syscall(SYS_sched_getaffinity, thread, CUFFD_AFFINITY_WORDS * sizeof *mask, mask));
     return answer < 0 ? answer : 0;
 }
 

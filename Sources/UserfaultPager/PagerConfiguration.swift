@@ -14,7 +14,7 @@ public struct PagerConfiguration: Sendable {
 
         /// Looks for the next fault for a while before it sleeps in `poll(2)`, as long as that pays: waking a thread
         /// on another processor takes longer than a fault. Whether it pays is found out by trying both, a few waits in
-        /// 512. Never looks where there is only one processor.
+        /// a thousand. Never looks where there is only one processor.
         ///
         /// - Parameter upTo: How long to look at most.
         case adaptive(upTo: Duration = .microseconds(100))

@@ -189,8 +189,8 @@ int cuffd_thread_join(cuffd_thread_t thread, int milliseconds);
 int cuffd_thread_detach(cuffd_thread_t thread);
 /// Keeps the calling thread on the processors whose bits are set.
 int cuffd_set_affinity(const uint64_t mask[CUFFD_AFFINITY_WORDS]);
-/// The processors that the process may use: those of its first thread, wherever the calling one is kept.
-int cuffd_get_affinity(uint64_t mask[CUFFD_AFFINITY_WORDS]);
+/// The processors that a thread may run on; 0 for the calling one.
+int cuffd_get_affinity(int thread, uint64_t mask[CUFFD_AFFINITY_WORDS]);
 /// The processor that the calling thread is on.
 int cuffd_current_cpu(void);
 int cuffd_sched_yield(void);

@@ -78,8 +78,9 @@ extension PagerCore where Source: ~Copyable {
         if !handler.later.isEmpty { return try readMeanwhile(memory, &handler) }
         if configuration.waiting == .block { return try read(memory, &handler) }
         let budget = handler.waiter.budget()
-        let start = handler.waiter.isAdaptive || budget > 0 ? cuffd_monotonic_nanoseconds() : 0
-        defer { handler.waiter.learn(since: start, budget: budget) }
+        let learns = handler.waiter.learns
+        let start = learns || budget > 0 ? cuffd_monotonic_nanoseconds() : 0
+        defer { if learns { handler.waiter.learn(cuffd_monotonic_nanoseconds() &- start, budget: budget) } }
         if budget > 0, try look(until: start &+ budget, memory, &handler) { return handler.batch.count }
         var ready: (CShort, CShort) = (0, 0)
         _ = unsafe withUnsafeMutablePointer(to: &ready) {

@@ -45,18 +45,22 @@ extension PagerCore where Source: ~Copyable {
     ) -> Served {
         var claim = claim
         let filling: Filling
+        var start: UInt64?
         switch claim.content {
         case .zeros: filling = .zeros
         case .file: filling = .file
         case .poison: filling = .poison
         case .source:
             switch load(&claim, of: memory, with: &bench) {
-            case .loaded(let loaded): filling = loaded
+            case .loaded(let loaded, let end):
+                filling = loaded
+                start = end
             case .failed: return fail(claim, pending, of: memory, with: bench)
             case .takenAway: return .done
             }
         }
-        return put(filling, into: claim, for: pending, of: memory, with: bench)
+        return put(
+            filling, into: claim, for: pending, of: memory, with: bench, since: start ?? cuffd_monotonic_nanoseconds())
     }
 
     /// Fills pages for which nobody waits.
@@ -82,7 +86,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private enum Loaded {
-        case loaded(Filling)
+        case loaded(Filling, at: UInt64)
         /// The claim is of one page.
         case failed
         /// The watchdog has lost patience, and the claim.
@@ -105,14 +109,15 @@ extension PagerCore where Source: ~Copyable {
             answer = ask(claim, with: &bench)
             if isLimited, !bench.record.endLoad() { return .takenAway }
         }
-        bench.record.recordLoad(cuffd_monotonic_nanoseconds() &- start)
+        let end = cuffd_monotonic_nanoseconds()
+        bench.record.recordLoad(end &- start)
         guard let answer else { return .failed }
         if case .poison = answer.filling { claim.content = .poison }
         if answer.bytes < claim.range.count {
             giveBack(claim.dropFirst(answer.bytes), of: memory)
             claim = claim.prefix(pages: answer.bytes >> claim.region.pageShift)
         }
-        return .loaded(answer.filling)
+        return .loaded(answer.filling, at: end)
     }
 
     private struct Answer {
@@ -152,11 +157,10 @@ extension PagerCore where Source: ~Copyable {
     @inline(__always)
     private func put(
         _ filling: Filling, into claim: Claim, for pending: PendingFault, of memory: ServedMemory,
-        with bench: borrowing Workbench
+        with bench: borrowing Workbench, since start: UInt64
     ) -> Served {
         var filling = filling
         var claim = claim
-        let start = cuffd_monotonic_nanoseconds()
         while true {
             var outcome = FillOutcome.changing
             let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in

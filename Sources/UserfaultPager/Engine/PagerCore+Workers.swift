@@ -48,8 +48,9 @@ extension PagerCore where Source: ~Copyable {
     /// Waits until a descriptor has messages.
     private func wait(_ handler: inout Handler) -> Int {
         let budget = handler.waiter.budget()
-        let start = cuffd_monotonic_nanoseconds()
-        defer { handler.waiter.learn(since: start, budget: budget) }
+        let learns = handler.waiter.learns
+        let start = learns || budget > 0 ? cuffd_monotonic_nanoseconds() : 0
+        defer { if learns { handler.waiter.learn(cuffd_monotonic_nanoseconds() &- start, budget: budget) } }
         while budget > 0, cuffd_monotonic_nanoseconds() &- start < budget, !isStopping.load(ordering: .relaxed) {
             let count = handler.ready.wait(epoll, 0)
             if count > 0 { return count }

@@ -8,7 +8,6 @@ internal import UserfaultFD
 /// They hold it, and not the pager, so that a pager that is dropped can stop them.
 @safe
 final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
-    let source: Source
     let configuration: PagerConfiguration
     let owner: Owner
     /// One for each shard.
@@ -41,6 +40,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// Shared by the calls that need the descriptors open, and taken alone by the one that closes them.
     private let openness: OpaquePointer
     private let isOpen = Atomic<Bool>(true)
+    /// The last field: where one lies that follows it depends on its type, and would be looked up for every fault.
+    let source: Source
 
     /// What changes seldom.
     struct Registry {

@@ -4,10 +4,16 @@ internal import CUserfaultFD
 package struct ProcessorSet {
     private var words = InlineArray<128, UInt64>(repeating: 0)
 
-    /// Those that this process may use: where its first thread may run.
+    /// Those that this process may use: wherever the calling thread or the first one may run, one of which may have been
+    /// kept on fewer.
     package init() {
-        var span = words.mutableSpan
-        _ = unsafe span.withUnsafeMutableBufferPointer { unsafe cuffd_get_affinity($0.baseAddress!) }
+        var own = words
+        for (var mask, thread) in [(words, 0), (words, cuffd_getpid())] {
+            var span = mask.mutableSpan
+            _ = unsafe span.withUnsafeMutableBufferPointer { unsafe cuffd_get_affinity(thread, $0.baseAddress!) }
+            for index in own.indices { own[index] |= mask[index] }
+        }
+        words = own
     }
 
     package init(_ processor: Int) {

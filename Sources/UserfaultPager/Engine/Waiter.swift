@@ -10,11 +10,20 @@ struct Waiter {
     let isAdaptive: Bool
     private var looking = Mean()
     private var sleeping = Mean()
-    private var waits = 0
+    private var phase = Phase.tryingToSleep
+    /// Waits that are left of this phase.
+    private var left = Self.trial
+    /// For how many waits holds what was found out: longer where it is found out again.
+    private var hold = Self.shortestHold
+    private var pays = false
 
-    /// Waits in one way before the other has its turn, and how many it gets then.
-    private static var period: Int { 512 }
+    private enum Phase {
+        case tryingToSleep, tryingToLook, decided
+    }
+
     private static var trial: Int { 8 }
+    private static var shortestHold: Int { 512 }
+    private static var longestHold: Int { 4096 }
 
     /// - Parameter processors: How many processors the process may use.
     init(_ waiting: PagerConfiguration.Waiting, processors: Int) {
@@ -35,41 +44,62 @@ struct Waiter {
     /// How long to look, in nanoseconds, before sleeping.
     mutating func budget() -> UInt64 {
         guard isAdaptive else { return limit }
-        let position = waits % Self.period
-        waits &+= 1
-        if position == 0 { looking = Mean() }
-        if position == Self.trial { sleeping = Mean() }
-        let looks = position < Self.trial ? true : position < 2 * Self.trial ? false : looking.isLess(than: sleeping)
-        return looks ? limit : 0
+        if left == 0 { goOn() }
+        left -= 1
+        guard phase == .tryingToLook || phase == .decided && pays else { return 0 }
+        // Looking for longer than sleeping takes cannot pay, and may keep from running whom it looks for.
+        return min(limit, 2 * UInt64(sleeping.value))
     }
+
+    private mutating func goOn() {
+        switch phase {
+        case .tryingToSleep:
+            phase = .tryingToLook
+            left = Self.trial
+        case .tryingToLook:
+            let paid = pays
+            pays = looking.isLess(than: sleeping)
+            hold = pays == paid ? min(2 * hold, Self.longestHold) : Self.shortestHold
+            phase = .decided
+            left = hold
+        case .decided:
+            looking = Mean()
+            sleeping = Mean()
+            phase = .tryingToSleep
+            left = Self.trial
+        }
+    }
+
+    /// Whether it wants to know how long this wait takes: looking at the clock is part of what a fault costs.
+    var learns: Bool { isAdaptive && (phase != .decided || pays) }
 
     /// Learns how long it took until there was a fault.
     ///
     /// - Parameters:
-    ///   - start: When the wait began.
+    ///   - nanoseconds: Since the wait began.
     ///   - budget: How long was looked for it.
-    @inline(__always)
-    mutating func learn(since start: UInt64, budget: UInt64) {
-        if isAdaptive { learn(cuffd_monotonic_nanoseconds() &- start, budget: budget) }
-    }
-
     mutating func learn(_ nanoseconds: UInt64, budget: UInt64) {
+        // What came before, or the time until there was anything to do, is in the first wait.
+        guard phase == .decided || left < Self.trial - 1 else { return }
         // Both ways take long where faults are rare, and then sleeping is the cheaper one.
         let counted = min(nanoseconds, 2 * limit)
         if budget > 0 { looking.add(counted) } else { sleeping.add(counted) }
+        // Eight waits say little: looking must go on to pay.
+        if phase == .decided, pays { pays = looking.isLess(than: sleeping) }
+        if phase == .tryingToLook, looking.count > 2, !looking.isLess(than: sleeping) { left = 0 }
     }
 
     /// A mean in which the last sixteen values count the most.
     private struct Mean {
-        private var value: Int64 = 0
-        private var count: Int64 = 0
+        private(set) var value: Int64 = 0
+        private(set) var count: Int64 = 0
 
         mutating func add(_ nanoseconds: UInt64) {
             count = min(count + 1, 16)
             value += (Int64(clamping: nanoseconds) - value) / count
         }
 
-        /// By more than chance: an eighth.
-        func isLess(than other: Mean) -> Bool { value < other.value - other.value / 8 }
+        /// By more than chance: a quarter.
+        func isLess(than other: Mean) -> Bool { value < other.value - other.value / 4 }
     }
 }
