@@ -19,7 +19,7 @@ check() {
     shift
     printf '== %s\n' "$name"
     if "$@" >"$logs/$name.log" 2>&1; then
-        tail -n 3 "$logs/$name.log" | sed 's/^/   /'
+        tail -n 4 "$logs/$name.log" | sed 's/^/   /'
         printf '   passed in %d s\n' $((SECONDS - start))
         return 0
     fi

@@ -68,10 +68,10 @@ struct Client: ~Copyable {
     }
 
     /// Its exit status, or the negative signal that ended it; `nil` where it does not end.
-    func wait() -> Int? {
+    func wait(seconds: Int32 = 20) -> Int? {
         let pidfd = cuffd_pidfd_open(pid)
         defer { _ = cuffd_close(pidfd) }
-        guard cuffd_poll(pidfd, CUFFD_POLLIN, 20_000) > 0 else {
+        guard cuffd_poll(pidfd, CUFFD_POLLIN, seconds * 1000) > 0 else {
             kill(pid, SIGKILL)
             waitpid(pid, nil, 0)
             return nil
@@ -152,7 +152,8 @@ struct ForeignTests {
     /// Pages are charged to the client, whose limit is the one that is hit.
     @Test(.fitsMemoryGroup, .enabled("the kernel has no memory cgroup for us") { MemoryGroup.isPossible })
     func aClientAtItsMemoryLimitIsKilled() throws {
-        _ = try serveAtLimit(endingWith: SIGKILL) { _ in true }
+        let (end, _) = try serveAtLimit { _ in true }
+        #expect(end == -Int(SIGKILL))
     }
 
     @Test(
@@ -161,13 +162,21 @@ struct ForeignTests {
             MemoryGroup()?.disableKiller() ?? false
         })
     func aPageThatAClientsMemoryLimitRefusesIsPoisoned() throws {
-        let statistics = try serveAtLimit(endingWith: SIGBUS) { $0.disableKiller() }
-        #expect(statistics.failures > 0)
+        for _ in 0..<8 {
+            let (end, statistics) = try serveAtLimit(seconds: 3) { $0.disableKiller() }
+            // The client itself may be who asks for the last page, of a page table: then it waits for memory for ever.
+            guard let end else { continue }
+            #expect(end == -Int(SIGBUS))
+            #expect(statistics.failures > 0)
+            return
+        }
+        Issue.record("the client was never who was refused a page")
     }
 
+    /// - Returns: How the client ended, and what the pager counted.
     private func serveAtLimit(
-        endingWith signal: CInt, _ prepare: (borrowing MemoryGroup) -> Bool
-    ) throws -> PagerStatistics {
+        seconds: Int32 = 20, _ prepare: (borrowing MemoryGroup) -> Bool
+    ) throws -> (end: Int?, PagerStatistics) {
         guard let group = MemoryGroup(limit: 8 << 20), prepare(group) else { throw Unavailable() }
         let mapping = try Mapping(anonymous: 32 << 20)
         let client = try Client.start(mapping)
@@ -181,9 +190,9 @@ struct ForeignTests {
             mapping.range, options: RegionOptions(failure: FailurePolicy(retries: 1, backOff: .microseconds(100))))
         try pager.start()
         client.go()
-        #expect(client.wait() == -Int(signal))
+        let end = client.wait(seconds: seconds)
         #expect(reports.waitFor(.ownerGone))
         try pager.stop(.poison)
-        return pager.statistics
+        return (end, pager.statistics)
     }
 }

@@ -140,6 +140,31 @@ struct StateMachineTests {
         _ = try machine.apply(.unmap(range))
     }
 
+    /// A page of a file that was there when the thread faulted, and was dropped before it was served.
+    @Test
+    func aPageThatTheFileHasLostIsLookedForAgain() throws {
+        try withTwoPages { machine, records in
+            let page = AddressRange(start: 0x10000, count: 4096)
+            _ = try machine.apply(.remove(page))
+            let minor = PageFault(address: page.start, flags: .minor)
+            guard case .fill(let claim) = machine.begin(minor, sourceFillsFile: true) else {
+                Issue.record("nothing to fill")
+                return
+            }
+            #expect(claim.content == .file)
+            let settlement = machine.settle(claim, .noPage)
+            #expect(settlement.wake == page)
+            guard case .finished = settlement.next else {
+                Issue.record("\(settlement.next)")
+                return
+            }
+            #expect(records[0].states[0] == [.removed, .written])
+            for address in [0x10000, 0x11000] as [UInt] {
+                _ = try machine.apply(.unmap(AddressRange(start: address, count: 4096)))
+            }
+        }
+    }
+
     /// Calls with a machine that serves two pages, at 0x10000 and at 0x11000, each a region of its own.
     private func withTwoPages(
         _ body: (inout PagerStateMachine, [RegionReference]) throws -> Void

@@ -7,6 +7,7 @@ extension FillOutcome {
         case .alreadyMapped: self = .exists
         case .mappingIsChanging: self = .changing
         case .noSuchRange: self = .noRange
+        case .noPageInFile: self = .noPage
         case .processGone: self = .processGone
         default: self = .failed
         }

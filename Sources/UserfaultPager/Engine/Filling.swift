@@ -23,18 +23,15 @@ enum Filling {
     ///
     /// Afterwards it says what they were filled with: pages that cannot be moved are copied.
     ///
-    /// - Parameters:
-    ///   - waking: Whether to wake those who wait.
-    ///   - zeros: Zeros of this process, for where the kernel has no call for them.
+    /// - Parameter zeros: Zeros of this process, for where the kernel has no call for them.
     @inline(__always)
     mutating func fill(
-        _ claim: Claim, of uffd: borrowing UserfaultFD, waking: Bool = true, zeros: borrowing Mapping
+        _ claim: Claim, of uffd: borrowing UserfaultFD, zeros: borrowing Mapping
     ) -> FillOutcome {
         let protected = claim.region.writeProtected
         switch self {
         case .bytes(let address):
-            var options: UserfaultFD.CopyOptions = protected ? .writeProtect : []
-            if !waking { options.insert(.doNotWake) }
+            let options: UserfaultFD.CopyOptions = protected ? .writeProtect : []
             return FillOutcome { () throws(UserfaultError) in
                 unsafe try uffd.copy(from: address, to: claim.range, options: options)
             }
@@ -42,37 +39,30 @@ enum Filling {
             let count = min(claim.range.count, zeros.count)
             let part = claim.prefix(pages: count >> claim.region.pageShift)
             var bytes = Filling.bytes(at: zeros.range.start)
-            let outcome = bytes.fill(part, of: uffd, waking: waking, zeros: zeros)
+            let outcome = bytes.fill(part, of: uffd, zeros: zeros)
             return outcome == .done && count < claim.range.count ? .stopped(after: count) : outcome
         case .zeros:
-            return FillOutcome { () throws(UserfaultError) in
-                try uffd.zeropage(claim.range, options: waking ? [] : .doNotWake)
-            }
+            return FillOutcome { () throws(UserfaultError) in try uffd.zeropage(claim.range) }
         case .movable(let address) where protected:
             self = .bytes(at: address)
-            return fill(claim, of: uffd, waking: waking, zeros: zeros)
+            return fill(claim, of: uffd, zeros: zeros)
         case .movable(let address):
-            let outcome = FillOutcome { () throws(UserfaultError) in
-                try uffd.move(from: address, to: claim.range, options: waking ? [] : .doNotWake)
-            }
+            let outcome = FillOutcome { () throws(UserfaultError) in try uffd.move(from: address, to: claim.range) }
             switch outcome {
             case .failed:
                 // Pages that are shared or pinned, another process, memory that is not anonymous.
                 self = .bytes(at: address)
-                return fill(claim, of: uffd, waking: waking, zeros: zeros)
+                return fill(claim, of: uffd, zeros: zeros)
             case .noRange where claim.pages == 1:
                 return moveHole(at: address, to: claim, of: uffd)
             default:
                 return outcome
             }
         case .file:
-            var options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
-            if !waking { options.insert(.doNotWake) }
+            let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
             return FillOutcome { () throws(UserfaultError) in try uffd.continue(claim.range, options: options) }
         case .poison:
-            return FillOutcome { () throws(UserfaultError) in
-                try uffd.poison(claim.range, options: waking ? [] : .doNotWake)
-            }
+            return FillOutcome { () throws(UserfaultError) in try uffd.poison(claim.range) }
         }
     }
 

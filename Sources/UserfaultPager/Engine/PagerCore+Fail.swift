@@ -117,7 +117,7 @@ extension PagerCore where Source: ~Copyable {
         case .exists, .noRange, .stopped:
             memory.wake(range)
             return .done
-        case .failed:
+        case .failed, .noPage:
             var failed = pending
             failed.failures += 1
             guard case .retry(let nanoseconds) = FailurePolicy().verdict(afterAttempts: failed.failures) else {
@@ -140,7 +140,7 @@ extension Workbench {
         case .stopped(let after): bytes = after
         case .exists: return record.count(.alreadyMapped)
         case .changing: return record.count(.changing)
-        case .noRange, .processGone, .failed: return
+        case .noRange, .noPage, .processGone, .failed: return
         }
         let pages = bytes >> claim.region.pageShift
         switch filling {

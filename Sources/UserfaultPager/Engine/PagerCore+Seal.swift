@@ -76,7 +76,7 @@ extension PagerCore where Source: ~Copyable {
             switch FillOutcome({ () throws(UserfaultError) in try uffd.poison(page) }) {
             case .changing: return .changing
             case .processGone: return .done
-            case .failed: result = .failed
+            case .failed, .noPage: result = .failed
             case .done, .stopped, .exists, .noRange: break
             }
             address = page.end

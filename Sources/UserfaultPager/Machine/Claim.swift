@@ -76,6 +76,8 @@ enum FillOutcome: Hashable {
     case changing
     /// Nothing registered is mapped there, or more than one mapping.
     case noRange
+    /// The mapped file does not have the page.
+    case noPage
     case processGone
     /// Anything else: the failure policy's.
     case failed

@@ -253,27 +253,25 @@ struct PagerStateMachine: ~Copyable {
     }
 
     /// What follows from an answer of the kernel to a fill of pages in hand.
-    ///
-    /// - Parameter woke: Whether the fill woke those who waited for what it filled.
     @inline(__always)
-    func settle(_ claim: Claim, _ outcome: FillOutcome, woke: Bool = true) -> Settlement {
+    func settle(_ claim: Claim, _ outcome: FillOutcome) -> Settlement {
         if outcome == .done {
             let owed = release(claim, bytes: claim.range.count, as: claim.filledState)
-            return Settlement(wake: owed || !woke ? claim.range : nil, next: .finished)
+            return Settlement(wake: owed ? claim.range : nil, next: .finished)
         }
-        return settleShort(claim, outcome, woke: woke)
+        return settleShort(claim, outcome)
     }
 
     @inline(never)
-    private func settleShort(_ claim: Claim, _ outcome: FillOutcome, woke: Bool) -> Settlement {
+    private func settleShort(_ claim: Claim, _ outcome: FillOutcome) -> Settlement {
         let first = claim.region.pageSize.bytes
         switch outcome {
         case .done:
-            return settle(claim, .done, woke: woke)
+            return settle(claim, .done)
         case .stopped(let bytes):
             let owed = release(claim, bytes: bytes, as: claim.filledState)
             return Settlement(
-                wake: owed || !woke ? claim.range.part(at: 0, count: bytes) : nil,
+                wake: owed ? claim.range.part(at: 0, count: bytes) : nil,
                 next: .fill(claim.dropFirst(bytes)))
         case .exists:
             if claim.content != .poison, claim.region.isHuge, let states = claim.states,
@@ -299,11 +297,15 @@ struct PagerStateMachine: ~Copyable {
         case .processGone:
             release(claim, bytes: claim.range.count, as: [])
             return Settlement(wake: nil, next: .ended)
-        case .failed where claim.isAwaited:
+        case .noPage where claim.content == .file:
+            // It had it when the thread faulted: the thread looks again, and finds out what it is now.
+            release(claim, bytes: claim.range.count, as: [])
+            return Settlement(wake: claim.range, next: .finished)
+        case .failed where claim.isAwaited, .noPage where claim.isAwaited:
             let owed = release(claim.dropFirst(first), bytes: claim.range.count - first, as: [])
             return Settlement(
                 wake: owed ? claim.range.dropFirst(first) : nil, next: .failed(claim.prefix(pages: 1)))
-        case .failed:
+        case .failed, .noPage:
             let owed = release(claim, bytes: claim.range.count, as: [])
             return Settlement(wake: owed ? claim.range : nil, next: .finished)
         }
