@@ -1,6 +1,7 @@
 import CUserfaultFD
 import Glibc
 import SystemPackage
+import Synchronization
 import Testing
 import UserfaultFD
 
@@ -121,5 +122,31 @@ struct SourceTests {
             #expect(pager.statistics.pagesContinued == 32)
             #expect(pager.statistics.pagesCopied == 0)
         }
+    }
+
+    /// Of a long window the page that is waited for is loaded by itself, and what comes behind it after its thread goes on.
+    @Test
+    func theUrgentPageComesFirst() throws {
+        let mapping = try Mapping(anonymous: 1024 * 4096)
+        let asked = Shared(Mutex<[Range<Int>]>([]))
+        let pager = try Pager(
+            UserfaultFD(),
+            source: ClosureSource<Never> { offset, pages in
+                let first = offset / 4096
+                asked.value.withLock { $0.append(first..<first + pages.freeCapacity / 4096) }
+                return NumberedSource().load(offset: offset, into: &pages)
+            })
+        try pager.add(mapping.range)
+        try pager.start()
+        let range = mapping.range
+        #expect(
+            Toucher.value {
+                (0..<1024).allSatisfy { range.loadWord($0 * 4096) == NumberedSource.word($0 * 4096) }
+            } == true)
+        try pager.stop(.poison)
+        let loads = asked.value.withLock { $0 }
+        let long = loads.indices.filter { loads[$0].count >= 32 }
+        #expect(!long.isEmpty)
+        for index in long { #expect(loads[index - 1] == loads[index].lowerBound - 1..<loads[index].lowerBound) }
     }
 }

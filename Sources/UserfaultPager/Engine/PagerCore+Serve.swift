@@ -13,6 +13,9 @@ extension PagerCore where Source: ~Copyable {
         case ended
     }
 
+    /// So many pages are worth a call of their own behind the one that is waited for.
+    private static var longWindow: Int { 32 }
+
     /// Serves one fault: looks up, loads and fills.
     ///
     /// - Parameter readsAhead: Whether to fill pages behind it along with it.
@@ -21,6 +24,7 @@ extension PagerCore where Source: ~Copyable {
         _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
     ) -> Served {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
+        var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
             let order = machine.begin(pending.fault, sourceFillsFile: source.fillsFile)
             guard case .fill(var claim) = order else { return order }
@@ -28,13 +32,20 @@ extension PagerCore where Source: ~Copyable {
             touches.note(claim.offset)
             guard readsAhead, claim.content == .source, pending.failures == 0 else { return order }
             let fitting = Workbench.stagingBytes >> claim.region.pageShift - 1
-            machine.extend(&claim, by: min(fitting, claim.region.readAhead(at: claim.offset)))
+            behind = min(fitting, claim.region.readAhead(at: claim.offset))
+            // A few pages come along with the one that is waited for; many come behind it.
+            guard behind < Self.longWindow else { return order }
+            machine.extend(&claim, by: behind)
+            behind = 0
             return .fill(claim)
         }
         guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, with: bench) }
         bench.record.count(pending.fault.kind == .minor ? .minor : .missing)
         let served = fill(claim, for: pending, of: memory, with: &bench)
         bench.record.end()
+        if behind > 0, case .done = served {
+            _ = fillUnasked(of: memory, with: &bench) { machine in machine.claim(at: claim.range.end, count: behind) }
+        }
         return served
     }
 
