@@ -32,12 +32,8 @@ struct ClientEndTests {
         let client = try startTouching(mapping.range, end)
         let gate = Gate()
         let reports = Reports()
-        let source = ClosureSource<Never> { offset, pages in
-            gate.pass()
-            return NumberedSource().load(offset: offset, into: &pages)
-        }
         let pager = try Pager(
-            try client.receive(), source: source, owner: try #require(Owner.process(id: client.pid)),
+            try client.receive(), source: GatedSource(gate: gate), owner: try #require(Owner.process(id: client.pid)),
             configuration: PagerConfiguration(
                 service: service, watchdogInterval: .milliseconds(10), report: { reports.add($0) }))
         try pager.add(mapping.range)

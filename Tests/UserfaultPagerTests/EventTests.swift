@@ -128,7 +128,7 @@ struct EventTests {
             let mayFork = Shared(Atomic<Bool>(false))
             let isForking = Shared(Atomic<Bool>(false))
             let forking = Toucher {
-                _ = waitUntil { mayFork.value.load(ordering: .relaxed) }
+                wait { mayFork.value.load(ordering: .relaxed) }
                 isForking.value.store(true, ordering: .relaxed)
                 let pid = fork()
                 if pid == 0 { _exit(range.loadWord(4096) == NumberedSource.word(4096) ? 0 : 1) }

@@ -1,5 +1,7 @@
 import CUserfaultFD
 
+@testable import UserfaultPager
+
 /// Where a source waits until the test lets it go on: nobody waits there for ever.
 final class Gate: Sendable {
     private let reached = cuffd_eventfd()
@@ -21,7 +23,18 @@ final class Gate: Sendable {
     func waitUntilReached() -> Bool { cuffd_poll(reached, CUFFD_POLLIN, 20_000) > 0 }
 }
 
+/// Numbered pages, each load of which waits at a gate.
+struct GatedSource: PageSource {
+    let gate: Gate
+
+    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
+        gate.pass()
+        return NumberedSource().load(offset: offset, into: &pages)
+    }
+}
+
 /// - Returns: `false` where it does not come true.
+@discardableResult
 func wait(until isTrue: () -> Bool) -> Bool {
     let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
     while cuffd_monotonic_nanoseconds() < deadline {

@@ -1,33 +1,9 @@
 import CUserfaultFD
 import Glibc
-import Synchronization
 import Testing
 import UserfaultFD
 
 @testable import UserfaultPager
-
-/// A source that lets its first page wait until it is told to answer.
-final class GatedSource: PageSource {
-    let asked = Atomic<Bool>(false)
-    let mayAnswer = Atomic<Bool>(false)
-
-    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
-        asked.store(true, ordering: .sequentiallyConsistent)
-        _ = waitUntil { mayAnswer.load(ordering: .sequentiallyConsistent) }
-        return NumberedSource().load(offset: offset, into: &pages)
-    }
-}
-
-/// Lets others run until something is so: `false` where that takes too long.
-@discardableResult
-func waitUntil(_ condition: () -> Bool) -> Bool {
-    let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
-    while !condition() {
-        guard cuffd_monotonic_nanoseconds() < deadline else { return false }
-        _ = cuffd_sched_yield()
-    }
-    return true
-}
 
 /// What is left behind when a pager, or a region, ends.
 @Suite(.serialized, .timeLimit(.minutes(2)))
@@ -79,16 +55,16 @@ struct StoppingTests {
     func whileItStopsAPagerTakesNoFurtherRegion() throws {
         let mapping = try Mapping(anonymous: 2 * 4096)
         let range = mapping.range
-        let source = Shared(GatedSource())
+        let gate = Gate()
         let pager = try Pager(
             UserfaultFD(),
-            source: ClosureSource<Never> { offset, pages in source.value.load(offset: offset, into: &pages) })
+            source: GatedSource(gate: gate))
         try pager.add(range.part(at: 0, count: 4096))
         try pager.start()
         let stopping = Toucher { try? pager.stop(.populate) }
-        #expect(waitUntil { source.value.asked.load(ordering: .sequentiallyConsistent) })
+        #expect(gate.waitUntilReached())
         #expect(throws: PagerError.notRunning) { try pager.add(range.part(at: 4096, count: 4096)) }
-        source.value.mayAnswer.store(true, ordering: .sequentiallyConsistent)
+        gate.open()
         #expect(stopping.join())
     }
 
@@ -98,19 +74,19 @@ struct StoppingTests {
         let room = try Mapping(anonymous: 32 * 4096)
         let target = room.range.part(at: 0, count: 16 * 4096)
         let range = room.range.part(at: 16 * 4096, count: 16 * 4096)
-        let source = Shared(GatedSource())
+        let gate = Gate()
         let pager = try Pager(
             UserfaultFD(features: [.eventRemove, .eventUnmap, .eventRemap]),
-            source: ClosureSource<Never> { offset, pages in source.value.load(offset: offset, into: &pages) })
+            source: GatedSource(gate: gate))
         try pager.add(range, options: RegionOptions(readAhead: .none))
         try pager.start()
         let stopping = Toucher { try? pager.stop(.populate) }
-        #expect(waitUntil { source.value.asked.load(ordering: .sequentiallyConsistent) })
+        #expect(gate.waitUntilReached())
         var address = UInt64(target.start)
         let answer = cuffd_mremap(
             UInt64(range.start), range.count, range.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
         #expect(answer >= 0)
-        source.value.mayAnswer.store(true, ordering: .sequentiallyConsistent)
+        gate.open()
         #expect(stopping.join())
         for page in 0..<16 { #expect(target.loadWord(page * 4096) == NumberedSource.word(page * 4096)) }
     }

@@ -166,12 +166,8 @@ struct WatchdogTests {
         let mapping = try Mapping(anonymous: 2 * 4096)
         let gate = Gate()
         let reports = Reports()
-        let source = ClosureSource<Never> { offset, pages in
-            gate.pass()
-            return NumberedSource().load(offset: offset, into: &pages)
-        }
         let pager = try Pager(
-            UserfaultFD(), source: source,
+            UserfaultFD(), source: GatedSource(gate: gate),
             configuration: PagerConfiguration(
                 service: .inline, stuckAfter: .milliseconds(20), watchdogInterval: .milliseconds(10),
                 report: { reports.add($0) }))
@@ -200,12 +196,8 @@ struct WatchdogTests {
         let mapping = try Mapping(anonymous: 4096)
         let gate = Gate()
         let reports = Reports()
-        let source = ClosureSource<Never> { offset, pages in
-            gate.pass()
-            return NumberedSource().load(offset: offset, into: &pages)
-        }
         let pager = try Pager(
-            UserfaultFD(), source: source,
+            UserfaultFD(), source: GatedSource(gate: gate),
             configuration: PagerConfiguration(
                 stuckAfter: .milliseconds(10), watchdogInterval: .milliseconds(1), report: { reports.add($0) }))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
@@ -231,12 +223,8 @@ struct WatchdogTests {
         let mapping = try Mapping(anonymous: 4096)
         let gate = Gate()
         let reports = Reports()
-        let source = ClosureSource<Never> { offset, pages in
-            gate.pass()
-            return NumberedSource().load(offset: offset, into: &pages)
-        }
         let pager = try Pager(
-            UserfaultFD(), source: source,
+            UserfaultFD(), source: GatedSource(gate: gate),
             configuration: PagerConfiguration(sourceTimeout: .milliseconds(50), report: { reports.add($0) }))
         try pager.add(mapping.range)
         try pager.start()

@@ -33,7 +33,8 @@ extension PagerCore where Source: ~Copyable {
 
     private func seal(_ memory: ServedMemory) {
         guard !memory.isVacant else { return }
-        for _ in 0..<2000 {
+        let deadline = cuffd_monotonic_nanoseconds() &+ 30_000_000_000
+        while true {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
                 readTheRest(&machine, uffd)
                 // Where the kernel cannot, all was loaded before.
@@ -49,10 +50,10 @@ extension PagerCore where Source: ~Copyable {
                 return true
             }
             if isSealed { return }
+            // Its program has stopped within a change of its memory, or does not come to its end.
+            if cuffd_monotonic_nanoseconds() > deadline { return killOwner() }
             pause(microseconds: 50)
         }
-        // Its program changes it without an end, or was stopped within a change.
-        killOwner()
     }
 
     /// Takes in the events that nobody has read; who faults is woken by what follows.
