@@ -25,4 +25,9 @@ extension Trait where Self == ConditionTrait {
     static var fitsMemoryGroup: Self {
         .enabled("a sanitizer does not fit a memory cgroup's limit") { !Sanitizer.isThere }
     }
+
+    /// Nor a limit of address space.
+    static var fitsAddressSpaceLimit: Self {
+        .enabled("a sanitizer does not fit a limit of address space") { !Sanitizer.isThere }
+    }
 }

@@ -91,7 +91,7 @@ struct StoppingTests {
         for page in 0..<16 { #expect(target.loadWord(page * 4096) == NumberedSource.word(page * 4096)) }
     }
 
-    @Test
+    @Test(.fitsAddressSpaceLimit)
     func whereNoThreadCanBeMadeNobodyReadsZeros() async {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let mapping = try Mapping(anonymous: 4096)
