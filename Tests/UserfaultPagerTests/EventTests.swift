@@ -112,7 +112,7 @@ struct EventTests {
     }
 
     /// Without a descriptor for the child its event cannot be read: the fork waits, and nobody is killed.
-    @Test(.followsForks)
+    @Test(.takesNoMemoryWhileItForks)
     func aForkWaitsForAFreeDescriptor() async {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: 2 * 4096)

@@ -30,4 +30,9 @@ extension Trait where Self == ConditionTrait {
     static var fitsAddressSpaceLimit: Self {
         .enabled("a sanitizer does not fit a limit of address space") { !Sanitizer.isThere }
     }
+
+    /// A sanitizer takes memory where the program does not, and a fork holds the heap's locks.
+    static var takesNoMemoryWhileItForks: Self {
+        .enabled("a sanitizer takes memory that a fork holds") { !Sanitizer.isThere }
+    }
 }
