@@ -28,7 +28,7 @@ let package = Package(
         ),
         .target(
             name: "UserfaultPager",
-            dependencies: ["CUserfaultFD", "UserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
+            dependencies: ["UserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
         ),
         .testTarget(
             name: "UserfaultPagerTests",

@@ -20,7 +20,7 @@ func example() throws -> UInt8 {
     try userfaultfd.read(into: &batch)
     while let fault = batch.nextPageFault() {
         print("a \(fault.kind) fault on page \((fault.address - memory.range.start) / UInt(page))")
-        try userfaultfd.copy(contents.span.bytes, to: fault.page(size: .base).start)
+        try userfaultfd.copy(contents.span.bytes, to: fault.page(size: .base))
     }
     return memory.withBytes { $0.unsafeLoad(fromByteOffset: 3 * page, as: UInt8.self) }
 }

@@ -20,6 +20,7 @@ const int CUFFD_SEEK_DATA = SEEK_DATA;
 const short CUFFD_POLLIN = POLLIN;
 const short CUFFD_POLLERR = POLLERR;
 const short CUFFD_POLLHUP = POLLHUP;
+const short CUFFD_POLLNVAL = POLLNVAL;
 
 int cuffd_open(const char *path, int flags) { return CUFFD_ANSWER(open(path, flags, 0600)); }
 

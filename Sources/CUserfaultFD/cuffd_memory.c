@@ -19,6 +19,9 @@
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
+#ifndef GUEST_MEMFD_MAGIC
+#define GUEST_MEMFD_MAGIC 0x474d454d
+#endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
@@ -110,6 +113,7 @@ int cuffd_fstat(int fd, struct cuffd_file_status *status) {
     if (fstat(fd, &answer) < 0 || fstatfs(fd, &filesystem) < 0) return -errno;
     // st_blksize does not tell: a tmpfs that may use transparent huge pages answers their size there.
     int is_huge = filesystem.f_type == HUGETLBFS_MAGIC;
+    int in_memory = is_huge || filesystem.f_type == TMPFS_MAGIC || filesystem.f_type == GUEST_MEMFD_MAGIC;
     *status = (struct cuffd_file_status){
         .bytes = (uint64_t)answer.st_size,
         .blocks = (uint64_t)answer.st_blocks,
@@ -118,6 +122,7 @@ int cuffd_fstat(int fd, struct cuffd_file_status *status) {
         .page_size = is_huge ? (uint64_t)filesystem.f_bsize : cuffd_page_size(),
         .is_regular = S_ISREG(answer.st_mode),
         .is_block_device = S_ISBLK(answer.st_mode),
+        .is_memory_file = in_memory && S_ISREG(answer.st_mode),
     };
     return 0;
 }

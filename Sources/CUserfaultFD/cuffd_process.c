@@ -16,6 +16,9 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
 
 const int CUFFD_SIGKILL = SIGKILL;
 const int CUFFD_CAP_SYS_PTRACE = CAP_SYS_PTRACE;
@@ -31,6 +34,10 @@ int cuffd_pidfd_open(pid_t pid) { return (int)CUFFD_ANSWER(syscall(SYS_pidfd_ope
 
 int cuffd_pidfd_send_signal(int pidfd, int signal) {
     return (int)CUFFD_ANSWER(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0U));
+}
+
+int cuffd_pidfd_getfd(int pidfd, int number) {
+    return (int)CUFFD_ANSWER(syscall(SYS_pidfd_getfd, pidfd, number, 0U));
 }
 
 int cuffd_has_capability(int capability) {

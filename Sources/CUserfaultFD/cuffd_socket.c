@@ -9,9 +9,23 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CONTROL_BYTES = CMSG_SPACE(CUFFD_MAX_DESCRIPTORS * sizeof(int)) };
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
-/// Room for the control message, aligned as its header must be.
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4
+#endif
+
+enum {
+    RIGHTS_BYTES = CMSG_SPACE(CUFFD_MAX_DESCRIPTORS * sizeof(int)),
+    // With room for what options of the socket add: credentials, a pidfd, a time stamp and a security label. Without
+    // it the kernel would call a message truncated whose descriptors are all there.
+    CONTROL_BYTES = RIGHTS_BYTES + CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(64) +
+                    CMSG_SPACE(4096),
+};
+
+/// Room for the control messages, aligned as their headers must be.
 union control {
     struct cmsghdr header;
     char bytes[CONTROL_BYTES];
@@ -55,10 +69,20 @@ int cuffd_peer_credentials(int socket, struct cuffd_peer *peer) {
     return answer;
 }
 
+int cuffd_peer_pidfd(int socket) {
+    int pidfd = -1;
+    socklen_t size = sizeof pidfd;
+    int answer = CUFFD_ANSWER(getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size));
+    return answer < 0 ? answer : pidfd;
+}
+
 ssize_t cuffd_send_descriptors(
     int socket, const void *bytes, size_t count, const int *descriptors, size_t descriptor_count) {
     if (descriptor_count > CUFFD_MAX_DESCRIPTORS) return -EINVAL;
-    union control control = {0};
+    union {
+        struct cmsghdr header;
+        char bytes[RIGHTS_BYTES];
+    } control = {0};
     struct iovec payload = {(void *)bytes, count};
     struct msghdr message = {.msg_iov = &payload, .msg_iovlen = 1};
     if (descriptor_count > 0) {
@@ -73,26 +97,43 @@ ssize_t cuffd_send_descriptors(
     return CUFFD_ANSWER(sendmsg(socket, &message, MSG_NOSIGNAL));
 }
 
-ssize_t cuffd_receive_descriptors(
-    int socket, void *bytes, size_t count, int *descriptors, size_t *descriptor_count, int *truncated) {
-    union control control;
+ssize_t cuffd_receive_descriptors(int socket, void *bytes, size_t count, struct cuffd_control *control) {
+    union control room;
     struct iovec payload = {bytes, count};
     struct msghdr message = {
         .msg_iov = &payload,
         .msg_iovlen = 1,
-        .msg_control = control.bytes,
-        .msg_controllen = sizeof control.bytes,
+        .msg_control = room.bytes,
+        .msg_controllen = sizeof room.bytes,
     };
-    *descriptor_count = 0;
-    *truncated = 0;
+    *control = (struct cuffd_control){.pidfd = -1};
     ssize_t received = CUFFD_ANSWER(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));
     if (received < 0) return received;
-    *truncated = (message.msg_flags & MSG_CTRUNC) != 0;
-    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-        size_t passed = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(descriptors + *descriptor_count, CMSG_DATA(header), passed * sizeof(int));
-        *descriptor_count += passed;
-    }
+    cuffd_parse_control(message.msg_control, message.msg_controllen, control);
+    control->truncated = (message.msg_flags & MSG_CTRUNC) != 0;
     return received;
+}
+
+void cuffd_parse_control(void *messages, size_t length, struct cuffd_control *control) {
+    *control = (struct cuffd_control){.pidfd = -1};
+    size_t at = 0;
+    while (length - at >= sizeof(struct cmsghdr)) {
+        struct cmsghdr *header = (struct cmsghdr *)((char *)messages + at);
+        // A length that leaves the buffer ends it: the kernel writes none, and nothing after it can be trusted.
+        if (header->cmsg_len < sizeof *header || header->cmsg_len > length - at) return;
+        size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+            size_t room = CUFFD_MAX_DESCRIPTORS - (size_t)control->count;
+            if (count > room) count = room;
+            memcpy(control->descriptors + control->count, CMSG_DATA(header), count * sizeof(int));
+            control->count += (int)count;
+        }
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_PIDFD && count == 1) {
+            // The kernel may put an error in place of a descriptor.
+            memcpy(&control->pidfd, CMSG_DATA(header), sizeof(int));
+        }
+        size_t step = CMSG_ALIGN(header->cmsg_len);
+        if (step > length - at) return;
+        at += step;
+    }
 }

@@ -32,8 +32,8 @@ public struct AddressRange: Hashable, Sendable {
     /// - Parameters:
     ///   - start: The first address.
     ///   - count: The length, in bytes.
-    /// - Throws: ``UserfaultError`` with `EINVAL` where `count` is negative or the range wraps: what the kernel
-    ///   answers to such a range.
+    /// - Throws: ``UserfaultError`` with `EINVAL` if `count` is negative or the range wraps: what the kernel answers to
+    ///   such a range.
     public init(checkingStart start: UInt, count: Int) throws(UserfaultError) {
         guard count >= 0, !start.addingReportingOverflow(UInt(bitPattern: count)).overflow else {
             throw UserfaultError(.range, errno: .invalidArgument)
@@ -42,14 +42,14 @@ public struct AddressRange: Hashable, Sendable {
         self.count = count
     }
 
-    /// The range from one address up to, and without, another; empty where they are the wrong way round.
+    /// The range from one address up to, but not including, another; empty if they are the wrong way round.
     @inlinable
     public init(start: UInt, end: UInt) {
         self.start = start
         self.count = end > start ? Int(clamping: end - start) : 0
     }
 
-    /// The first address behind the range.
+    /// The first address after the range.
     @inlinable public var end: UInt { start &+ UInt(bitPattern: count) }
 
     /// Whether there is no address in the range.
@@ -57,7 +57,7 @@ public struct AddressRange: Hashable, Sendable {
     /// The kernel answers `EINVAL` to such ranges.
     @inlinable public var isEmpty: Bool { count == 0 }
 
-    /// Whether both ends lie on page boundaries, as every userfaultfd call wants it.
+    /// Whether both ends lie on page boundaries, as every userfaultfd call requires.
     @inlinable
     public func isAligned(to pageSize: PageSize) -> Bool {
         (start | UInt(bitPattern: count)) & UInt(bitPattern: pageSize.bytes - 1) == 0
@@ -81,7 +81,7 @@ public struct AddressRange: Hashable, Sendable {
         !isEmpty && !other.isEmpty && start < other.end && other.start < end
     }
 
-    /// The addresses that lie in both ranges; empty where there are none.
+    /// The addresses that lie in both ranges; empty if there are none.
     @inlinable
     public func intersection(_ other: AddressRange) -> AddressRange {
         AddressRange(start: max(start, other.start), end: min(end, other.end))
@@ -101,7 +101,16 @@ public struct AddressRange: Hashable, Sendable {
         return AddressRange(start: start &+ UInt(bitPattern: offset), count: count)
     }
 
-    /// What is left of the range behind its first `count` bytes: where to go on after a partial fill.
+    /// How far an address lies from the start of the range, in bytes.
+    ///
+    /// - Precondition: the range contains the address.
+    @inlinable
+    public func offset(of address: UInt) -> Int {
+        precondition(contains(address), "the address lies outside the range")
+        return Int(bitPattern: address &- start)
+    }
+
+    /// What is left of the range after its first `count` bytes: where to continue after a partial fill.
     ///
     /// - Precondition: `count` is in `0 ... self.count`.
     @inlinable
@@ -111,7 +120,7 @@ public struct AddressRange: Hashable, Sendable {
 
     /// The page of the given size that holds an address.
     ///
-    /// Any address will do: the last page that could be is cut at the highest address.
+    /// Any address is valid: the last page of the address space is cut at the highest address.
     @inlinable
     public static func page(holding address: UInt, size: PageSize) -> AddressRange {
         let start = size.roundDown(address)
@@ -121,7 +130,7 @@ public struct AddressRange: Hashable, Sendable {
 }
 
 extension AddressRange: CustomStringConvertible {
-    /// The names of the bits that are known, then the rest as a number.
+    /// Both ends in hexadecimal, as `0x1000 ..< 0x2000`.
     public var description: String {
         "0x\(String(start, radix: 16)) ..< 0x\(String(end, radix: 16))"
     }

@@ -2,8 +2,8 @@ internal import CUserfaultFD
 
 /// Room for messages, allocated once, that ``UserfaultFD/read(into:)`` fills with as many as there are.
 ///
-/// Reading and taking events allocates nothing. Fork events that are not taken close their descriptor when the batch is
-/// filled again or dies.
+/// Reading and taking events allocates nothing. The descriptors of fork events that you do not take are closed when the
+/// batch is filled again or destroyed.
 @safe
 public struct EventBatch: ~Copyable, @unchecked Sendable {
     private let messages: UnsafeMutableBufferPointer<cuffd_msg>
@@ -41,7 +41,7 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
     /// Whether every event was taken.
     public var isEmpty: Bool { cursor == count }
 
-    /// Takes the next event, or `nil` where there is none left.
+    /// Takes the next event, or returns `nil` if none is left.
     public mutating func next() -> Event? {
         guard cursor < count else { return nil }
         let message = unsafe messages[cursor]
@@ -49,7 +49,7 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
         return event(message)
     }
 
-    /// Takes the next event where it is a page fault; anything else stays.
+    /// Takes the next event if it is a page fault; anything else stays.
     ///
     /// The way to look at faults alone without making an ``Event`` of each.
     @inline(__always)
@@ -62,7 +62,7 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
         return pageFault(message)
     }
 
-    /// Forgets what is left, and lets a reader fill the batch anew.
+    /// Forgets what is left, and lets a reader fill the batch again.
     ///
     /// - Parameter fill: Answers the number of bytes it wrote, or `-errno`.
     mutating func refill(
@@ -83,7 +83,7 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
             return .pagefault(pageFault(message))
         case CUFFD_EVENT_FORK:
             // A message whose descriptor cannot be one owns nothing, so there is nothing to close.
-            guard let child = unsafe CInt(exactly: message.arg.fork.ufd) else { return .unknown(message.event) }
+            guard let child = unsafe CInt(exactly: message.arg.fork.ufd) else { return unknown(message) }
             return .fork(
                 UserfaultFD(
                     descriptor: OwnedDescriptor(adopting: child),
@@ -97,8 +97,13 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
         case CUFFD_EVENT_UNMAP:
             return .unmap(range(message))
         default:
-            return .unknown(message.event)
+            return unknown(message)
         }
+    }
+
+    private func unknown(_ message: cuffd_msg) -> Event {
+        let words = unsafe message.arg.words
+        return .unknown(UnknownEvent(number: message.event, words: [words.0, words.1, words.2]))
     }
 
     private func pageFault(_ message: cuffd_msg) -> PageFault {

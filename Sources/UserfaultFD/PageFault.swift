@@ -49,6 +49,9 @@ public struct PageFault: Hashable, Sendable {
     }
 
     /// What a fault wants.
+    ///
+    /// Kinds may be added: include a `default` case when you switch over them.
+    @nonexhaustive
     public enum Kind: Hashable, Sendable {
         /// A page: ``UserfaultFD/copy(_:to:options:)`` or another call that fills.
         case missing
@@ -91,7 +94,7 @@ extension PageFault.Flags: CustomStringConvertible {
 }
 
 extension PageFault: CustomStringConvertible {
-    /// The names of the bits that are known, then the rest as a number.
+    /// One line: the kind, the address, the flags, and the thread if it is known.
     public var description: String {
         let thread = threadID == 0 ? "" : " by thread \(threadID)"
         return "\(kind) fault at 0x\(String(address, radix: 16)) \(flags)\(thread)"

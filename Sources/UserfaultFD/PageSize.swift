@@ -21,6 +21,9 @@ public struct PageSize: Hashable, Comparable, Sendable {
     /// 2 MiB: a huge page of x86-64, and of arm64 with 4 KiB base pages.
     public static let twoMiB = PageSize(powerOfTwo: 2 << 20)
 
+    /// 64 KiB: the smallest huge page of arm64 and riscv64 with 4 KiB base pages.
+    public static let sixtyFourKiB = PageSize(powerOfTwo: 64 << 10)
+
     /// 1 GiB: the large huge page of x86-64 and arm64.
     public static let oneGiB = PageSize(powerOfTwo: 1 << 30)
 
@@ -44,10 +47,15 @@ public struct PageSize: Hashable, Comparable, Sendable {
 
     /// The smallest multiple of the page size that is not below a number of bytes.
     ///
-    /// - Precondition: the result fits in `Int`.
+    /// - Precondition: the count is not negative, and the result fits in `Int`.
     @inlinable
     public func roundUp(_ count: Int) -> Int {
         (count + bytes - 1) & ~(bytes - 1)
+    }
+
+    /// The smallest multiple of the page size that is not below a number of bytes, or `nil` if that does not fit.
+    func roundedUp(_ count: Int) -> Int? {
+        count <= Int.max - (bytes - 1) ? roundUp(count) : nil
     }
 
     /// The number of pages that hold a number of bytes.
@@ -63,7 +71,7 @@ public struct PageSize: Hashable, Comparable, Sendable {
 }
 
 extension PageSize: CustomStringConvertible {
-    /// The names of the bits that are known, then the rest as a number.
+    /// The size in the largest unit that it is a whole number of.
     public var description: String {
         switch bytes {
         case (1 << 30)...: "\(bytes >> 30) GiB"

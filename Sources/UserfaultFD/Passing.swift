@@ -1,7 +1,7 @@
 internal import CUserfaultFD
 public import SystemPackage
 
-/// Descriptors that came in a message, owned: what nobody takes is closed.
+/// Descriptors that came in a message, owned: those that you do not claim are closed automatically.
 public struct ReceivedDescriptors: ~Copyable, Sendable {
     private var descriptors: [Int32]
 
@@ -10,7 +10,7 @@ public struct ReceivedDescriptors: ~Copyable, Sendable {
     }
 
     deinit {
-        for descriptor in descriptors { _ = cuffd_close(descriptor) }
+        for descriptor in descriptors { _ = OwnedDescriptor(adopting: descriptor) }
     }
 
     /// The number of descriptors that were not taken yet.
@@ -20,14 +20,41 @@ public struct ReceivedDescriptors: ~Copyable, Sendable {
     public mutating func takeFirst() -> Int32? {
         descriptors.isEmpty ? nil : descriptors.removeFirst()
     }
+
+    /// Takes the first of the descriptors that are left, which is a userfaultfd.
+    ///
+    /// - Parameters:
+    ///   - features: What is enabled, if you know: what the sender says it negotiated. Without them it is read from
+    ///     `/proc/self/fdinfo`, which needs `/proc` and a descriptor to spare.
+    ///   - handlesKernelFaults: Whether the sender opened it for kernel-mode faults too; the kernel does not tell.
+    /// - Throws: ``UserfaultError``: ``UserfaultError/Reason/noDescriptor`` if none is left, and as
+    ///   ``UserfaultFD/init(adopting:features:handlesKernelFaults:)``. The descriptor then stays here, open, so that
+    ///   nothing is lost: name the features, or free a descriptor, and try again.
+    public mutating func takeUserfaultFD(
+        features: UserfaultFD.Features? = nil, handlesKernelFaults: Bool = false
+    ) throws(UserfaultError) -> UserfaultFD {
+        guard let first = descriptors.first else {
+            throw UserfaultError(.receive, errno: .badFileDescriptor, circumstance: .noDescriptor)
+        }
+        let adopted = try UserfaultFD(
+            adopting: first, features: features, handlesKernelFaults: handlesKernelFaults)
+        descriptors.removeFirst()
+        return adopted
+    }
 }
 
 /// A message that came with descriptors.
 public struct ReceivedMessage: ~Copyable, Sendable {
     /// The bytes of the message; a stream knows no boundaries, so there may be more to come, or two messages in one.
+    ///
+    /// Empty at the end of the stream.
     public let payload: [UInt8]
+
     /// The descriptors, close-on-exec.
     public var descriptors: ReceivedDescriptors
+
+    /// The process that sent the message, if the socket has the option `SO_PASSPIDFD`; `nil` otherwise.
+    public let sender: ProcessHandle?
 
     /// Splits the message.
     public consuming func takeDescriptors() -> ReceivedDescriptors {
@@ -36,6 +63,8 @@ public struct ReceivedMessage: ~Copyable, Sendable {
 }
 
 /// Who is at the other end of a connection, as the kernel vouches: the process that connected or listened.
+///
+/// See ``ProcessHandle/init(peerOf:)`` for a handle that stays valid when the id is reused.
 public struct PeerCredentials: Hashable, Sendable {
     /// The peer's process id.
     public let process: Int32
@@ -49,11 +78,10 @@ public struct PeerCredentials: Hashable, Sendable {
     /// The corresponding socket option is `SO_PEERCRED`.
     ///
     /// - Parameter socket: A connected Unix socket.
-    /// - Throws: ``UserfaultError``.
+    /// - Throws: ``UserfaultError``: `ENOTSOCK`, `EBADF`.
     public init(of socket: FileDescriptor) throws(UserfaultError) {
         var peer = cuffd_peer()
-        let answer = unsafe cuffd_peer_credentials(socket.rawValue, &peer)
-        guard answer >= 0 else { throw UserfaultError(.peerCredentials, answer: answer) }
+        _ = try answer(to: .peerCredentials) { unsafe cuffd_peer_credentials(socket.rawValue, &peer) }
         process = peer.pid
         user = peer.uid
         group = peer.gid
@@ -75,7 +103,8 @@ public enum DescriptorPassing {
     ///   - descriptors: At most ``limit``.
     ///   - socket: A connected Unix socket.
     /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how much of the payload went out:
-    ///   `EINVAL` for an empty payload or too many descriptors, `EPIPE` (``UserfaultError/Reason/peerClosed``), `EBADF`.
+    ///   `EINVAL` for an empty payload or too many descriptors, `EPIPE` (``UserfaultError/Reason/peerClosed``), `EBADF`,
+    ///   `EAGAIN` from a non-blocking socket.
     public static func send(
         _ payload: RawSpan, descriptors: [FileDescriptor], over socket: FileDescriptor
     ) throws(UserfaultError) {
@@ -84,48 +113,51 @@ public enum DescriptorPassing {
         }
         let numbers = descriptors.map(\.rawValue)
         try unsafe payload.withUnsafeBytes { (bytes) throws(UserfaultError) in
-            var done = 0
-            while done < bytes.count {
-                let answer = unsafe cuffd_send_descriptors(
+            try transferAll(bytes.count, .send) { done in
+                unsafe cuffd_send_descriptors(
                     socket.rawValue, bytes.baseAddress! + done, bytes.count - done, numbers,
                     done == 0 ? numbers.count : 0)
-                if answer == -Int(Errno.interrupted.rawValue) { continue }
-                guard answer >= 0 else { throw UserfaultError(.send, answer: answer, bytesCompleted: done) }
-                done += answer
             }
         }
     }
 
     /// Receives bytes and the descriptors that travel with them.
     ///
-    /// Every descriptor is close-on-exec, and closed where this throws. The corresponding system call is `recvmsg(2)`.
+    /// Every descriptor is close-on-exec. Whatever arrives and is not returned, for this or another reason, is closed.
+    /// The corresponding system call is `recvmsg(2)`.
     ///
     /// - Parameters:
-    ///   - limit: The most bytes to take.
+    ///   - limit: The most bytes to take, 1 to 16 MiB.
     ///   - socket: A connected Unix socket.
-    /// - Returns: The message. A stream's end is a message without bytes.
-    /// - Throws: ``UserfaultError``: ``UserfaultError/Reason/descriptorsTruncated`` where the kernel discarded
-    ///   descriptors; `EAGAIN` from a non-blocking socket; `ECONNRESET`.
+    /// - Returns: The message. The end of a stream is a message without bytes.
+    /// - Throws: ``UserfaultError``: ``UserfaultError/Reason/descriptorsTruncated`` if the kernel discarded descriptors;
+    ///   `EINVAL` for a limit out of its range; `EAGAIN` from a non-blocking socket; `ECONNRESET`.
     public static func receive(
         upTo limit: Int = 65536, from socket: FileDescriptor
     ) throws(UserfaultError) -> ReceivedMessage {
-        precondition(limit > 0, "there must be room for at least one byte")
-        var numbers = [Int32](repeating: -1, count: Self.limit)
-        var count = 0
-        var truncated: CInt = 0
-        var answer = 0
+        guard (1...16 << 20).contains(limit) else { throw UserfaultError(.receive, errno: .invalidArgument) }
+        var control = cuffd_control()
+        var received = 0
         let payload = unsafe [UInt8](unsafeUninitializedCapacity: limit) { buffer, used in
             repeat {
-                answer = unsafe cuffd_receive_descriptors(
-                    socket.rawValue, buffer.baseAddress, limit, &numbers, &count, &truncated)
-            } while answer == -Int(Errno.interrupted.rawValue)
-            used = max(0, answer)
+                received = unsafe cuffd_receive_descriptors(socket.rawValue, buffer.baseAddress, limit, &control)
+            } while received == -Int(Errno.interrupted.rawValue)
+            used = max(0, received)
         }
-        let descriptors = ReceivedDescriptors(Array(numbers.prefix(count)))
-        guard answer >= 0 else { throw UserfaultError(.receive, answer: answer) }
-        guard truncated == 0 else {
-            throw UserfaultError(.receive, errno: .messageTooLong, circumstances: .descriptorsTruncated)
+        // Owned before anything can throw.
+        let descriptors = ReceivedDescriptors(numbers(of: control))
+        let sender =
+            control.pidfd >= 0 ? ProcessHandle(received: OwnedDescriptor(adopting: control.pidfd)) : nil
+        _ = try answer(to: .receive) { received }
+        guard control.truncated == 0 else {
+            throw UserfaultError(.receive, errno: .messageTooLong, circumstance: .descriptorsTruncated)
         }
-        return ReceivedMessage(payload: payload, descriptors: descriptors)
+        return ReceivedMessage(payload: payload, descriptors: descriptors, sender: sender)
+    }
+
+    private static func numbers(of control: cuffd_control) -> [Int32] {
+        unsafe withUnsafeBytes(of: control.descriptors) { bytes in
+            unsafe Array(bytes.bindMemory(to: Int32.self).prefix(Int(control.count)))
+        }
     }
 }

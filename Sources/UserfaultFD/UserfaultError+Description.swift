@@ -40,6 +40,20 @@ extension UserfaultError.Operation: CustomStringConvertible {
         case .readFile: "pread"
         case .writeFile: "pwrite"
         case .pagemapScan: "PAGEMAP_SCAN"
+        case .adopt: "adopting a descriptor"
+        case .eventFD: "eventfd"
+        case .pollSet: "epoll"
+        case .openProcess: "pidfd_open"
+        case .signalProcess: "pidfd_send_signal"
+        case .takeDescriptor: "pidfd_getfd"
+        case .adviseProcess: "process_madvise"
+        case .residency: "mincore"
+        case .openFile: "open"
+        case .lockMemory: "mlock"
+        case .storeMemory: "process_vm_writev"
+        case .socket: "a socket call"
+        case .createThread: "creating a thread"
+        case .createLock: "creating a lock"
         default: "operation \(rawValue)"
         }
     }
@@ -61,28 +75,35 @@ extension UserfaultError: CustomStringConvertible {
         return text
     }
 
-    /// What to do about it, where something can be said.
+    /// What to do about it, if there is something to say.
     private var advice: String? {
         switch reason {
-        case .alreadyMapped: "the page is there already; wake its waiters and go on"
+        case .alreadyMapped: "the page is there already; wake the threads that wait for it and go on"
+        case .alreadyMappedOrPoolEmpty:
+            "the page is there already, or the huge page pool is empty; wake once, then check the page or the pool"
         case .mappingIsChanging: "an event is pending; read events and try again"
-        case .partial: "go on behind the bytes that are done"
+        case .partial: "continue after the bytes that are done"
         case .noSuchRange: "nothing registered is mapped there, or the range leaves its mapping"
+        case .noSourcePage: "the source has no page there; resolve with zeros"
         case .processGone: "the process has exited or executed another program"
-        case .noMemory: "no memory, a full tmpfs, or a memory cgroup's limit"
-        case .notPermitted where operation == .open:
-            "handle user-mode faults only, or get CAP_SYS_PTRACE, vm.unprivileged_userfaultfd=1 or access to the device"
+        case .noMemory: "no memory, a full tmpfs, or the limit of a memory cgroup"
+        case .notPermitted where operation == .open: OpeningDiagnosis.advice(for: self)
+        case .unsupported where operation == .open: OpeningDiagnosis.advice(for: self)
         case .notPermitted where operation == .negotiate: "EVENT_FORK needs CAP_SYS_PTRACE"
         case .notPermitted where operation == .register: "the mapping cannot be made writable"
         case .unsupported: "this kernel does not have it"
         case .notNegotiated: "call negotiate first"
         case .alreadyNegotiated: "features are negotiated once"
+        case .blockingMode: "poll needs a descriptor in non-blocking mode"
         case .invalidArgument where operation.takesRange:
-            "the range must be page-aligned and not empty, and the memory of a kind that the call takes"
-        case .badAddress where operation == .copy: "the source cannot be read, or the range is past the file's end"
+            "the range must be page-aligned and not empty, and of a memory type that this call supports"
+        case .badAddress where operation == .copy: "the source cannot be read, or the range is past the end of the file"
         case .noPageInFile: "the file has no page there; fill it first"
         case .busy where operation == .register: "another userfaultfd has it, or a protection would be lost"
         case .busy where operation == .move: "the source page is shared or pinned; copy it instead"
+        case .badDescriptor: "the descriptor is not open"
+        case .notUserfaultFD: "the descriptor is no userfaultfd"
+        case .notMemoryFile: "the file is neither on tmpfs nor on hugetlbfs, nor a guest_memfd"
         case .descriptorsTruncated: "the kernel discarded descriptors"
         case .noDescriptor: "the message carried no descriptor"
         default: nil

@@ -2,32 +2,46 @@ internal import SystemPackage
 
 extension UserfaultError {
     /// What the kernel's answer means for the operation that got it, and so what to do.
+    ///
+    /// Reasons may be added: include a `default` case when you switch over them.
+    @nonexhaustive
     public enum Reason: Hashable, Sendable {
         /// `EEXIST`: the page at the start of the range is there already. Nobody was woken: call
-        /// ``UserfaultFD/wake(_:)``, then treat the fault as resolved. On Linux 7.3 a `UFFDIO_COPY` to hugetlbfs also
-        /// answers this when the huge page pool is empty: do not try for ever.
+        /// ``UserfaultFD/wake(_:)``, then treat the fault as resolved.
         case alreadyMapped
+
+        /// `EEXIST` from `UFFDIO_COPY` to a range that may be hugetlbfs: either the page is there already, or, since Linux
+        /// 6.18, the pool has no huge page left. The answer does not tell which. Wake the threads that wait; if one of
+        /// them faults on the same page again, ask ``PagemapScan/isPopulated(_:)`` of that process, and treat a page that
+        /// is not there as ``noMemory``. Never wake and retry without a limit.
+        case alreadyMappedOrPoolEmpty
 
         /// `EAGAIN` without progress: an event is on its way and its range is changing. Read events, then try again;
         /// trying without reading never ends.
         case mappingIsChanging
 
-        /// `EAGAIN` with progress: the first ``UserfaultError/bytesCompleted`` bytes are done, their waiters woken.
-        /// Go on behind them, and the kernel says what stopped it.
+        /// `EAGAIN` with progress: the first ``UserfaultError/bytesCompleted`` bytes are done, and the threads that waited
+        /// for them are woken. Continue after them, and the next call reports why it stopped.
         case partial
 
         /// `ENOENT`: nothing registered is mapped there, or the range leaves its mapping. Drop the work, or split it
-        /// where one mapping ends. For `UFFDIO_MOVE` also a source page that is not there.
+        /// where one mapping ends.
         case noSuchRange
+
+        /// `ENOENT` from `UFFDIO_MOVE`: the destination is there, but the source has no page. It reads as zeros: resolve
+        /// with ``UserfaultFD/zeropage(_:options:)``.
+        case noSourcePage
 
         /// `ESRCH`: the process whose memory this is has exited or executed another program. End quietly.
         case processGone
 
-        /// `ENOMEM` or `ENOSPC`: no memory, a limit of the memory cgroup, or a full tmpfs. From `UFFDIO_REGISTER` and
-        /// `UFFDIO_UNREGISTER` also that the process is gone or, up to Linux 6.1, that nothing is mapped.
+        /// `ENOMEM` or `ENOSPC`: no memory, a limit of the memory cgroup, or a full tmpfs. From `UFFDIO_COPY` and
+        /// `UFFDIO_ZEROPAGE` on shared memory also a range past the end of the file, since Linux 7.1. From
+        /// `UFFDIO_REGISTER` and `UFFDIO_UNREGISTER` also that the process is gone or, up to Linux 6.1, that nothing is
+        /// mapped.
         case noMemory
 
-        /// `EPERM` or `EACCES`: not allowed. ``KernelSupport/probe()`` says what would allow it.
+        /// `EPERM` or `EACCES`: not allowed. The error's description says what would allow it.
         case notPermitted
 
         /// The kernel does not have this call, feature or mode.
@@ -42,11 +56,15 @@ extension UserfaultError {
         /// `EINVAL` because the descriptor was negotiated before, which can be done once.
         case alreadyNegotiated
 
+        /// `EINVAL` from ``UserfaultFD/poll(timeout:)``: the descriptor is in blocking mode. Call
+        /// ``UserfaultFD/setNonBlocking(_:)`` first.
+        case blockingMode
+
         /// `EFAULT`: the source cannot be read, or the range lies past the end of its file.
         case badAddress
 
         /// `EFAULT` from `UFFDIO_CONTINUE`: the file has no page at the start of the range. Fill it, or use
-        /// `UFFDIO_COPY`. `EINVAL` says the same of a range past the end of the file, up to Linux 7.0.
+        /// `UFFDIO_COPY`. For a range past the end of the file it is `EINVAL` up to Linux 7.0.
         case noPageInFile
 
         /// `EBUSY`: for `UFFDIO_REGISTER` another userfaultfd has the range, or (Linux 7.3) a protection would be
@@ -65,11 +83,20 @@ extension UserfaultError {
         /// `EMFILE` or `ENFILE`: no free descriptor. A fork event that could not be read for this stays queued.
         case tooManyDescriptors
 
+        /// `EBADF`: the descriptor is not open.
+        case badDescriptor
+
+        /// `ENOTTY`: the descriptor is open, and no userfaultfd.
+        case notUserfaultFD
+
+        /// The file is no memory file: neither tmpfs nor hugetlbfs nor guest_memfd has it.
+        case notMemoryFile
+
         /// The peer closed the connection.
         case peerClosed
 
-        /// The kernel discarded descriptors of a message (`MSG_CTRUNC`): too many, or no room for them here. What did
-        /// arrive was closed.
+        /// The kernel discarded descriptors of a message (`MSG_CTRUNC`): too many, or no room for them here. Those that
+        /// did arrive were closed.
         case descriptorsTruncated
 
         /// A message came without the descriptor it was to carry.
@@ -81,21 +108,30 @@ extension UserfaultError {
 
     /// What the kernel's answer means for this operation.
     public var reason: Reason {
-        if circumstances.contains(.kernelLacksIt) { return .unsupported }
-        if circumstances.contains(.notNegotiated) { return .notNegotiated }
-        if circumstances.contains(.alreadyNegotiated) { return .alreadyNegotiated }
-        if circumstances.contains(.descriptorsTruncated) { return .descriptorsTruncated }
-        if circumstances.contains(.peerClosed) { return .peerClosed }
-        if circumstances.contains(.noDescriptor) { return .noDescriptor }
+        switch circumstance {
+        case .kernelLacksIt: return .unsupported
+        case .notNegotiated: return .notNegotiated
+        case .alreadyNegotiated: return .alreadyNegotiated
+        case .descriptorsTruncated: return .descriptorsTruncated
+        case .peerClosed: return .peerClosed
+        case .noDescriptor: return .noDescriptor
+        case .noSourcePage: return .noSourcePage
+        case .poolMayBeEmpty: return .alreadyMappedOrPoolEmpty
+        case .blockingMode: return .blockingMode
+        case .notMemoryFile: return .notMemoryFile
+        case .none, .userModeOnly: break
+        }
         if operation == .open { return reasonOfOpening }
         switch errno {
-        case .resourceTemporarilyUnavailable where bytesCompleted > 0: return .partial
-        case .resourceTemporarilyUnavailable: return operation.touchesPages ? .mappingIsChanging : .wouldBlock
+        case .resourceTemporarilyUnavailable where operation.touchesPages:
+            return bytesCompleted > 0 ? .partial : .mappingIsChanging
+        case .resourceTemporarilyUnavailable: return .wouldBlock
         case .fileExists where operation.touchesPages: return .alreadyMapped
         case .noSuchFileOrDirectory where operation.touchesPages: return .noSuchRange
         case .noSuchProcess: return .processGone
         case .noMemory, .noSpace: return .noMemory
         case .notPermitted, .permissionDenied: return .notPermitted
+        case .inappropriateIOCTLForDevice where operation == .adopt: return .notUserfaultFD
         case .noFunction, .notSupported, .inappropriateIOCTLForDevice: return .unsupported
         case .invalidArgument: return .invalidArgument
         case .badAddress where operation == .continue: return .noPageInFile
@@ -104,12 +140,13 @@ extension UserfaultError {
         case .ioError where operation.touchesPages: return .brokenMemory
         case .interrupted: return .interrupted
         case .tooManyOpenFiles, .tooManyOpenFilesInSystem: return .tooManyDescriptors
+        case .badFileDescriptor: return .badDescriptor
         case .brokenPipe, .connectionReset: return .peerClosed
         default: return .other
         }
     }
 
-    /// Where one way is forbidden and the other is not there, a permission is what helps.
+    /// If one way is forbidden and the other is not there, a permission is what helps.
     private var reasonOfOpening: Reason {
         let answers = [systemCallAnswer, deviceAnswer].compactMap { $0 }
         if answers.contains(.notPermitted) || answers.contains(.permissionDenied) { return .notPermitted }
@@ -125,7 +162,7 @@ extension UserfaultError {
 }
 
 extension UserfaultError.Operation {
-    /// Whether the kernel's page table rules of part "fill" and "protect" give the answer its meaning.
+    /// Whether it fills or protects pages, which gives several answers a meaning of their own.
     var touchesPages: Bool {
         switch self {
         case .copy, .zeropage, .move, .writeProtect, .continue, .poison, .rwProtect: true

@@ -9,63 +9,54 @@ public struct UserfaultError: Error, Hashable, Sendable {
     public let operation: Operation
 
     /// What is known beside the kernel's answer.
-    let circumstances: Circumstances
+    let circumstance: Circumstance
 
-    /// For ``Operation/open``: what each way answered, 0 where it was not tried.
+    /// For ``Operation/open``: what each way answered, 0 if it was not tried.
     private let systemCallErrno: UInt8
     private let deviceErrno: UInt8
 
     /// What the kernel answered.
     public let errno: Errno
 
-    /// The bytes that the kernel completed before it stopped, from the start of the range.
+    /// The bytes that were completed before the failure.
     ///
-    /// More than 0 only where ``reason`` is ``Reason/partial``: go on at this offset, and the true cause shows.
+    /// For the calls that fill pages it is more than 0 only if ``reason`` is ``Reason/partial``: continue after that many
+    /// bytes of the range, and the next call reports why it stopped. For calls that transfer bytes, such as
+    /// ``Memfd/write(_:at:)`` and ``DescriptorPassing/send(_:descriptors:over:)``, it is what was transferred, whatever
+    /// the reason.
     public let bytesCompleted: Int
 
     init(
         _ operation: Operation,
         errno: Errno,
         bytesCompleted: Int = 0,
-        circumstances: Circumstances = []
+        circumstance: Circumstance = .none
     ) {
         self.operation = operation
-        self.circumstances = circumstances
+        self.circumstance = circumstance
         self.systemCallErrno = 0
         self.deviceErrno = 0
         self.errno = errno
         self.bytesCompleted = bytesCompleted
     }
 
-    /// An error from a call that answered `-errno`.
-    init<Answer: BinaryInteger>(
-        _ operation: Operation,
-        answer: Answer,
-        bytesCompleted: Int = 0,
-        circumstances: Circumstances = []
-    ) {
-        self.init(
-            operation, errno: Errno(rawValue: -CInt(answer)), bytesCompleted: bytesCompleted,
-            circumstances: circumstances)
-    }
-
     /// An error from opening; the answers are `-errno`, or 0 for a way that was not tried.
-    init(opening systemCallAnswer: CInt, device deviceAnswer: CInt) {
+    init(opening systemCallAnswer: CInt, device deviceAnswer: CInt, userModeOnly: Bool) {
         operation = .open
-        circumstances = []
+        circumstance = userModeOnly ? .userModeOnly : .none
         systemCallErrno = UInt8(clamping: -systemCallAnswer)
         deviceErrno = UInt8(clamping: -deviceAnswer)
-        // Where both were tried the system call's answer comes first: it exists on every kernel.
+        // If both were tried the system call's answer comes first: it exists on every kernel.
         errno = Errno(rawValue: systemCallAnswer != 0 ? -systemCallAnswer : -deviceAnswer)
         bytesCompleted = 0
     }
 
-    /// What the system call `userfaultfd(2)` answered, where opening tried it.
+    /// What the system call `userfaultfd(2)` answered, if opening tried it.
     public var systemCallAnswer: Errno? {
         systemCallErrno == 0 ? nil : Errno(rawValue: CInt(systemCallErrno))
     }
 
-    /// What `/dev/userfaultfd` answered, where opening tried it.
+    /// What `/dev/userfaultfd` answered, if opening tried it.
     public var deviceAnswer: Errno? {
         deviceErrno == 0 ? nil : Errno(rawValue: CInt(deviceErrno))
     }
@@ -73,28 +64,37 @@ public struct UserfaultError: Error, Hashable, Sendable {
 
 extension UserfaultError {
     /// What is known beside the kernel's answer.
-    struct Circumstances: OptionSet, Hashable, Sendable {
-        let rawValue: UInt8
-
+    enum Circumstance: UInt8, Hashable, Sendable {
+        case none
         /// The kernel does not have what was asked for, so its `EINVAL` means just that.
-        static var kernelLacksIt: Circumstances { Circumstances(rawValue: 1 << 0) }
+        case kernelLacksIt
         /// The descriptor was not negotiated, so `EINVAL` says nothing about the arguments.
-        static var notNegotiated: Circumstances { Circumstances(rawValue: 1 << 1) }
-        /// The kernel discarded descriptors of a message.
-        static var descriptorsTruncated: Circumstances { Circumstances(rawValue: 1 << 2) }
-        /// The peer ended the stream.
-        static var peerClosed: Circumstances { Circumstances(rawValue: 1 << 3) }
-        /// A message came without the descriptor it was to carry.
-        static var noDescriptor: Circumstances { Circumstances(rawValue: 1 << 4) }
+        case notNegotiated
         /// The descriptor was negotiated already, which can be done once.
-        static var alreadyNegotiated: Circumstances { Circumstances(rawValue: 1 << 5) }
+        case alreadyNegotiated
+        /// The kernel discarded descriptors of a message.
+        case descriptorsTruncated
+        /// The peer ended the stream.
+        case peerClosed
+        /// A message came without the descriptor it was to carry.
+        case noDescriptor
+        /// The destination of a move is there, so its `ENOENT` is about the source.
+        case noSourcePage
+        /// The destination of a copy may be a huge page, so its `EEXIST` may mean that there is none left.
+        case poolMayBeEmpty
+        /// The descriptor is in blocking mode, which `poll` does not support.
+        case blockingMode
+        /// Opening asked for user-mode faults only, which the kernel's own rules allow everybody.
+        case userModeOnly
+        /// The file does not live in memory.
+        case notMemoryFile
     }
 }
 
 extension UserfaultError {
     /// What was asked of the kernel.
     ///
-    /// A struct and not an enum: operations may be added without breaking a `switch`.
+    /// Operations may be added: include a `default` case when you switch over them.
     public struct Operation: Hashable, Sendable {
         let rawValue: UInt8
 
@@ -170,5 +170,33 @@ extension UserfaultError {
         public static var writeFile: Operation { Operation(rawValue: 35) }
         /// `PAGEMAP_SCAN`, or the opening of `/proc/PID/pagemap` for it.
         public static var pagemapScan: Operation { Operation(rawValue: 36) }
+        /// A descriptor was to be adopted that somebody else opened.
+        public static var adopt: Operation { Operation(rawValue: 50) }
+        /// `eventfd(2)`.
+        public static var eventFD: Operation { Operation(rawValue: 37) }
+        /// `epoll_create1(2)`, `epoll_ctl(2)` or `epoll_wait(2)`.
+        public static var pollSet: Operation { Operation(rawValue: 38) }
+        /// `pidfd_open(2)`, or `SO_PEERPIDFD`.
+        public static var openProcess: Operation { Operation(rawValue: 39) }
+        /// `pidfd_send_signal(2)`.
+        public static var signalProcess: Operation { Operation(rawValue: 40) }
+        /// `pidfd_getfd(2)`.
+        public static var takeDescriptor: Operation { Operation(rawValue: 41) }
+        /// `process_madvise(2)`.
+        public static var adviseProcess: Operation { Operation(rawValue: 42) }
+        /// `mincore(2)`.
+        public static var residency: Operation { Operation(rawValue: 43) }
+        /// `open(2)` of a file.
+        public static var openFile: Operation { Operation(rawValue: 44) }
+        /// `mlock(2)` or `munlock(2)`.
+        public static var lockMemory: Operation { Operation(rawValue: 45) }
+        /// `process_vm_writev(2)` to this process.
+        public static var storeMemory: Operation { Operation(rawValue: 46) }
+        /// A call on Unix sockets.
+        public static var socket: Operation { Operation(rawValue: 47) }
+        /// A thread was to be made.
+        public static var createThread: Operation { Operation(rawValue: 48) }
+        /// A lock was to be made.
+        public static var createLock: Operation { Operation(rawValue: 49) }
     }
 }

@@ -5,13 +5,13 @@ extension UserfaultFD {
     /// Reads as many messages as there are and the batch has room for, in one system call.
     ///
     /// Page faults come first, then the other events, each in their order. Each fault goes to one reader only, and is
-    /// not repeated unless the thread faults again. Signals are waited out. Allocates nothing. Available since
+    /// not repeated unless the thread faults again. Signals do not end the read. Allocates nothing. Available since
     /// Linux 4.3.
     ///
     /// - Parameter batch: Where the messages go. What was left in it is forgotten, fork descriptors closed.
-    /// - Returns: The number of messages; 0 where there are none and the descriptor is non-blocking.
-    /// - Throws: ``UserfaultError``: `EINVAL` before ``negotiate(_:)``; `EMFILE` where a fork event found no free
-    ///   descriptor, and stays queued.
+    /// - Returns: The number of messages; 0 if there are none and the descriptor is non-blocking.
+    /// - Throws: ``UserfaultError``: `EINVAL` before ``negotiate(_:)``; `EMFILE` if a fork event found no free descriptor,
+    ///   and stays queued.
     @discardableResult
     public func read(into batch: inout EventBatch) throws(UserfaultError) -> Int {
         guard let count = try readWhereDescriptorsAreFree(into: &batch) else {
@@ -20,62 +20,84 @@ extension UserfaultFD {
         return count
     }
 
-    /// Reads as ``read(into:)`` does, for a thread that must not allocate: what watches errors being thrown might.
+    /// Reads as ``read(into:)`` does, for a thread that must not allocate: an observer of thrown errors might.
     ///
     /// - Returns: `nil` for `EMFILE` and `ENFILE`.
     package func readWhereDescriptorsAreFree(into batch: inout EventBatch) throws(UserfaultError) -> Int? {
         let inheritance = EventBatch.Inheritance(
             enabled: enabledFeatures, supported: supportedFeatures, handlesKernelFaults: handlesKernelFaults)
         while true {
-            let answer = unsafe batch.refill(inheriting: inheritance) { messages in
+            let value = unsafe batch.refill(inheriting: inheritance) { messages in
                 unsafe cuffd_read_messages(descriptor.rawValue, messages.baseAddress, messages.count)
             }
-            if answer >= 0 { return batch.count }
-            switch Errno(rawValue: CInt(-answer)) {
+            if value >= 0 { return batch.count }
+            switch Errno(rawValue: CInt(-value)) {
             case .interrupted: continue
             case .resourceTemporarilyUnavailable: return 0
             case .tooManyOpenFiles, .tooManyOpenFilesInSystem: return nil
-            default:
-                throw UserfaultError(.read, answer: answer, circumstances: explain(CInt(answer)))
+            case let errno:
+                let nowhere = AddressRange(start: 0, count: 0)
+                throw UserfaultError(.read, errno: errno, circumstance: explain(errno, of: .read, nowhere))
             }
         }
     }
 
     /// Waits until there is a message, or the time is over.
     ///
-    /// A message may be gone when it is read: another reader took it, or a signal ended the fault. The corresponding
-    /// system call is `poll(2)`, repeated with the time that is left when a signal interrupts it.
+    /// A message may be gone when it is read: another reader took it, or a signal ended the fault. To be able to end the
+    /// wait, use ``poll(timeout:stop:)``, or a ``PollSet`` for several userfaultfds. The corresponding system call is
+    /// `poll(2)`, repeated with the time that is left when a signal interrupts it.
     ///
-    /// - Parameter timeout: How long to wait; `nil` waits for ever, which the end of the process does not end.
+    /// - Parameter timeout: How long to wait; `nil` waits without a limit, and the end of the process does not end it.
     /// - Returns: Whether there is something to read.
-    /// - Throws: ``UserfaultError``: `EINVAL` where the descriptor is in blocking mode or not negotiated, for which the
-    ///   kernel answers `POLLERR`; `ENOMEM`.
+    /// - Throws: ``UserfaultError``: `EINVAL` if the descriptor is in blocking mode
+    ///   (``UserfaultError/Reason/blockingMode``) or not negotiated (``UserfaultError/Reason/notNegotiated``); `EBADF` if
+    ///   it was closed; `ENOMEM`.
     public func poll(timeout: Duration? = nil) throws(UserfaultError) -> Bool {
-        let deadline = timeout.map { Deadline(after: $0) }
-        while true {
-            let ready = cuffd_poll(descriptor.rawValue, CUFFD_POLLIN, deadline?.remainingMilliseconds ?? -1)
-            if ready == -Errno.interrupted.rawValue { continue }
-            guard ready >= 0 else { throw UserfaultError(.poll, answer: ready) }
-            if ready == 0 { return false }
-            guard CShort(ready) & CUFFD_POLLERR == 0 else {
-                throw UserfaultError(
-                    .poll, errno: .invalidArgument, circumstances: isNegotiated ? [] : .notNegotiated)
-            }
-            return true
+        try poll(-1, until: Deadline(after: timeout)) == .messages
+    }
+
+    /// What ended a wait.
+    public enum PollResult: Hashable, Sendable {
+        /// There is something to read.
+        case messages
+        /// The stop event is signalled. There may be messages too.
+        case stopped
+        /// The time is over.
+        case timedOut
+    }
+
+    /// Waits until there is a message, another thread signals, or the time is over.
+    ///
+    /// - Parameters:
+    ///   - timeout: How long to wait; `nil` waits without a limit.
+    ///   - stop: What ends the wait, from any thread: ``EventFD/signal()``.
+    /// - Returns: What ended the wait; ``PollResult/stopped`` if there is a message as well.
+    /// - Throws: ``UserfaultError``, as ``poll(timeout:)``.
+    public func poll(timeout: Duration? = nil, stop: borrowing EventFD) throws(UserfaultError) -> PollResult {
+        try poll(stop.descriptor.rawValue, until: Deadline(after: timeout))
+    }
+
+    private func poll(_ stop: CInt, until deadline: Deadline) throws(UserfaultError) -> PollResult {
+        let ready = try UserfaultFD::poll(descriptor.rawValue, stop, until: deadline)
+        if ready.second != 0 { return .stopped }
+        guard !ready.first.hasError else {
+            let isNegotiated = isNegotiated || Self.isNegotiated(descriptor.rawValue)
+            throw UserfaultError(
+                .poll, errno: .invalidArgument, circumstance: isNegotiated ? .blockingMode : .notNegotiated)
         }
+        return ready.first == 0 ? .timedOut : .messages
     }
 
     /// Sets whether reading waits for a message.
     ///
     /// The corresponding system call is `fcntl(2)` with `F_SETFL`; it may be called at any time.
     ///
-    /// - Parameter nonBlocking: Whether reading answers at once. `poll` works in this mode only.
-    /// - Throws: ``UserfaultError``.
+    /// - Parameter nonBlocking: Whether reading returns at once. `poll` works in this mode only.
+    /// - Throws: ``UserfaultError``: `EBADF`.
     public func setNonBlocking(_ nonBlocking: Bool) throws(UserfaultError) {
-        let flags = cuffd_status_flags(descriptor.rawValue)
-        guard flags >= 0 else { throw UserfaultError(.configure, answer: flags) }
+        let flags = try answer(to: .configure) { cuffd_status_flags(descriptor.rawValue) }
         let wanted = nonBlocking ? flags | CUFFD_O_NONBLOCK : flags & ~CUFFD_O_NONBLOCK
-        let answer = cuffd_set_status_flags(descriptor.rawValue, wanted)
-        guard answer >= 0 else { throw UserfaultError(.configure, answer: answer) }
+        _ = try answer(to: .configure) { cuffd_set_status_flags(descriptor.rawValue, wanted) }
     }
 }

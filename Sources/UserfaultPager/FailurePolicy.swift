@@ -1,3 +1,5 @@
+internal import UserfaultFD
+
 /// What happens to a page that its source could not deliver.
 ///
 /// None of the ways shows zeros.
@@ -45,16 +47,7 @@ public struct FailurePolicy: Hashable, Sendable {
     func verdict(afterAttempts attempts: Int) -> Verdict {
         guard attempts <= retries else { return .end(ending) }
         let minute: UInt64 = 60_000_000_000
-        return .retry(afterNanoseconds: min(minute, min(backOff.nanoseconds, minute) << UInt64(min(attempts - 1, 20))))
-    }
-}
-
-extension Duration {
-    /// Whole nanoseconds; none for negative durations, and a century for those that do not fit.
-    var nanoseconds: UInt64 {
-        let century: Int64 = 100 * 365 * 86_400
-        let (seconds, attoseconds) = components
-        guard seconds >= 0, attoseconds >= 0 else { return 0 }
-        return UInt64(min(seconds, century)) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+        return .retry(
+            afterNanoseconds: min(minute, min(backOff.wholeNanoseconds, minute) << UInt64(min(attempts - 1, 20))))
     }
 }

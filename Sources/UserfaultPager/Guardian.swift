@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 public import SystemPackage
 public import UserfaultFD
 
@@ -24,7 +23,8 @@ public import UserfaultFD
 ///
 /// ```swift
 /// func guardClient(_ client: Owner, of server: Owner, over socket: FileDescriptor) throws -> Guardian.End {
-///     let uffd = try UserfaultFD.receive(from: socket).take()
+///     var message = try DescriptorPassing.receive(from: socket)
+///     let uffd = try message.descriptors.takeUserfaultFD()
 ///     return try Guardian(of: uffd, owner: client, pager: server, socket: socket).stand()
 /// }
 /// ```
@@ -58,7 +58,7 @@ public struct Guardian: ~Copyable, Sendable {
         of uffd: consuming UserfaultFD, owner: Owner, pager: Owner, socket: FileDescriptor? = nil
     ) throws(PagerError) {
         guard !pager.isCurrent else { throw .configuration("a guardian dies with the process that it is in") }
-        let signs = Signs()
+        let signs = try Signs()
         try signs.watch(owner.pidfd, as: .owner)
         try signs.watch(pager.pidfd, as: .pager)
         if let socket { try signs.watch(socket.rawValue, as: .socket) }
@@ -98,7 +98,7 @@ public struct Guardian: ~Copyable, Sendable {
                 if isDismissed { return .dismissed }
                 owner.kill()
                 // The descriptor goes with this value: not before the process is gone.
-                while cuffd_poll(owner.pidfd, CUFFD_POLLIN, -1) <= 0 {}
+                try? _ = poll(owner.pidfd, until: .never)
                 return .ownerKilled
             }
         }
@@ -106,10 +106,10 @@ public struct Guardian: ~Copyable, Sendable {
 
     /// Looks whether a word has come over the socket; one that is closed says nothing any more.
     private var isDismissed: Bool {
-        guard let socket, cuffd_poll(socket.rawValue, CUFFD_POLLIN, 0) > 0 else { return false }
-        var byte: UInt8 = 0
-        if unsafe cuffd_read(socket.rawValue, &byte, 1) == 1 { return true }
-        signs.forget(socket.rawValue)
+        guard let socket else { return false }
+        guard let ready = try? poll(socket.rawValue, until: Deadline(after: .zero)), ready != 0 else { return false }
+        if let message = try? DescriptorPassing.receive(upTo: 1, from: socket), !message.payload.isEmpty { return true }
+        signs.forget(socket)
         return false
     }
 }
@@ -120,24 +120,24 @@ private struct Signs: ~Copyable {
         case owner, pager, socket
     }
 
-    private let epoll = cuffd_epoll_create()
+    private let set: PollSet
 
-    deinit {
-        if epoll >= 0 { _ = cuffd_close(epoll) }
+    init() throws(PagerError) {
+        set = try asPagerError { () throws(UserfaultError) in try PollSet() }
     }
 
-    func watch(_ descriptor: CInt, as sign: Sign) throws(PagerError) {
-        let answer = cuffd_epoll_add(epoll, descriptor, sign.rawValue, 0)
-        guard answer >= 0 else { throw .file(Errno(rawValue: -answer)) }
+    func watch(_ descriptor: Int32, as sign: Sign) throws(PagerError) {
+        try asFileError { () throws(UserfaultError) in
+            try set.add(FileDescriptor(rawValue: descriptor), token: sign.rawValue)
+        }
     }
 
-    func forget(_ descriptor: CInt) { _ = cuffd_epoll_delete(epoll, descriptor) }
+    func forget(_ descriptor: FileDescriptor) { try? set.remove(descriptor) }
 
-    /// - Returns: `nil` where a signal handler came first.
+    /// Waits without a limit.
     func wait() -> Sign? {
-        var token: UInt64 = 0
-        var events: UInt32 = 0
-        guard unsafe cuffd_epoll_wait(epoll, &token, &events, 1, -1) == 1 else { return nil }
-        return Sign(rawValue: token)
+        var batch = ReadyBatch(capacity: 1)
+        _ = try? set.wait(into: &batch)
+        return batch.next().flatMap { Sign(rawValue: $0.token) }
     }
 }

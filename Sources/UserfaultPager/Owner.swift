@@ -1,4 +1,5 @@
-internal import CUserfaultFD
+internal import SystemPackage
+internal import UserfaultFD
 
 /// The process whose memory a pager serves: watched for its end, and killed where a ``FailurePolicy`` says so.
 public struct Owner: Sendable {
@@ -7,27 +8,24 @@ public struct Owner: Sendable {
     /// Whether it is this process.
     let isCurrent: Bool
 
-    /// A pidfd, closed with the last copy of its owner.
+    /// A process, closed with the last copy of its owner.
     private final class Handle: Sendable {
-        let pidfd: Int32
+        /// `nil` where no descriptor was free for this process.
+        let process: ProcessHandle?
 
-        init(pidfd: Int32) {
-            self.pidfd = pidfd
-        }
-
-        deinit {
-            if pidfd >= 0 { _ = cuffd_close(pidfd) }
+        init(_ process: consuming ProcessHandle?) {
+            self.process = process
         }
     }
 
-    private init(pidfd: Int32, isCurrent: Bool) {
-        handle = Handle(pidfd: pidfd)
+    private init(_ process: consuming ProcessHandle?, isCurrent: Bool) {
+        handle = Handle(process)
         self.isCurrent = isCurrent
     }
 
     /// This process.
     public static var currentProcess: Owner {
-        Owner(pidfd: cuffd_pidfd_open(cuffd_getpid()), isCurrent: true)
+        Owner(try? ProcessHandle.current(), isCurrent: true)
     }
 
     /// Another process, by its id.
@@ -36,23 +34,29 @@ public struct Owner: Sendable {
     ///
     /// - Returns: `nil` where there is no such process.
     public static func process(id: Int32) -> Owner? {
-        let pidfd = cuffd_pidfd_open(id)
-        return pidfd < 0 ? nil : Owner(pidfd: pidfd, isCurrent: false)
+        guard let process = try? ProcessHandle(id: id) else { return nil }
+        return Owner(process, isCurrent: false)
     }
 
     /// Another process, by a pidfd, which the value takes over.
-    public static func process(pidfd: Int32) -> Owner {
-        precondition(pidfd >= 0, "a descriptor is never negative")
-        return Owner(pidfd: pidfd, isCurrent: false)
+    ///
+    /// - Throws: ``PagerError/kernel(_:)`` with `EBADF` where it is not an open pidfd, which stays the caller's.
+    public static func process(pidfd: Int32) throws(PagerError) -> Owner {
+        let process = try asPagerError { () throws(UserfaultError) in try ProcessHandle(adopting: pidfd) }
+        return Owner(process, isCurrent: false)
     }
 
     /// Readable once the process has ended; negative where there is none.
-    var pidfd: Int32 { handle.pidfd }
+    var pidfd: Int32 {
+        guard handle.process != nil else { return -1 }
+        return handle.process!.withUnsafeDescriptor { $0.rawValue }
+    }
 
     /// What to watch for the end of another process; negative for this one, whose end nobody here would see.
-    var watched: Int32 { isCurrent ? -1 : handle.pidfd }
+    var watched: Int32 { isCurrent ? -1 : pidfd }
 
     func kill() {
-        _ = cuffd_pidfd_send_signal(handle.pidfd, CUFFD_SIGKILL)
+        guard handle.process != nil else { return }
+        try? handle.process!.kill()
     }
 }

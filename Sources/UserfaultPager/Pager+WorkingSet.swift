@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -28,7 +27,7 @@ extension PagerCore where Source: ~Copyable {
                 // Faults go first: this thread is in no hurry.
                 while queue.count > 0, !isStopping.load(ordering: .relaxed) { pause(microseconds: 50) }
                 forEachMemory { memory in prefetch(Int(clamping: offset), of: memory, with: &bench) }
-                _ = cuffd_sched_yield()
+                NativeThread.yield()
             }
         }
     }

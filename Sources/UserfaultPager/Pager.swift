@@ -16,7 +16,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     private enum State {
         case new
-        case running([HandlerThread])
+        case running([NativeThread])
         case stopped
     }
 
@@ -164,7 +164,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   ``PagerError/pagesFailed(_:)`` where some could not be loaded, and then all is stopped.
     public func stop(_ ending: Ending) throws(PagerError) {
         try core.check(ending)
-        let running = threads.withLock { state -> [HandlerThread]? in
+        let running = threads.withLock { state -> [NativeThread]? in
             defer { state = .stopped }
             switch state {
             case .new: return []
@@ -182,12 +182,14 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     public func stop(_ ending: Ending) async throws(PagerError) {
         let result = await withCheckedContinuation { (continuation: CheckedContinuation<PagerError?, Never>) in
             let stopped = Result { () throws(PagerError) in
-                try HandlerThread.detached("uffd-stop") { [self] in
-                    do throws(PagerError) {
-                        try stopBlocking(ending)
-                        continuation.resume(returning: nil)
-                    } catch {
-                        continuation.resume(returning: error)
+                try asPagerError { () throws(UserfaultError) in
+                    try NativeThread.detached("uffd-stop") { [self] in
+                        do throws(PagerError) {
+                            try stopBlocking(ending)
+                            continuation.resume(returning: nil)
+                        } catch {
+                            continuation.resume(returning: error)
+                        }
                     }
                 }
             }
@@ -204,7 +206,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             guard case .running(let running) = state else { return .notRunning }
             do throws(PagerError) {
                 let core = core
-                state = .running(running + [try HandlerThread(name, processor: nil) { body(core) }])
+                let thread = try asPagerError { () throws(UserfaultError) in try NativeThread(name) { body(core) } }
+                state = .running(running + [thread])
                 return nil
             } catch {
                 return error

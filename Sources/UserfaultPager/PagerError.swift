@@ -64,6 +64,9 @@ func asPagerError<Result: ~Copyable>(
     do throws(UserfaultError) {
         return try body()
     } catch {
-        throw .kernel(error)
+        switch error.operation {
+        case .createThread, .createLock, .eventFD, .pollSet: throw .noThread(error.errno.rawValue)
+        default: throw .kernel(error)
+        }
     }
 }

@@ -18,12 +18,13 @@ func canary() throws(UserfaultError) {
     case .remap(let from, let to, let count): _ = (from, to, count)
     case .remove(let range): _ = range.count
     case .unmap(let range): _ = range.end
-    case .unknown(let number): _ = number
+    case .unknown(let event): _ = event.number
     case nil: break
+    default: break
     }
     try uffd.writeProtect(memory.range, .protect)
     if ioctls.contains(.continue) { try uffd.continue(memory.page(0), options: [.writeProtect]) }
-    if uffd.supportedFeatures.contains(.move) { try uffd.move(from: 0, to: memory.page(1)) }
+    if uffd.supportedFeatures.contains(.move) { unsafe try uffd.move(from: 0, to: memory.page(1)) }
     if uffd.supportedFeatures.contains(.poison) { try uffd.poison(memory.page(1)) }
     let scan = try PagemapScan().scan(memory.range, for: .takeWritten)
     for region in scan.regions where region.categories.contains(.written) { _ = region.range.start }

@@ -39,8 +39,8 @@ import Testing
         #expect(removed == AddressRange(start: 0x1000, count: 0x2000))
         guard case .unmap(let unmapped) = batch.next() else { throw Unexpected() }
         #expect(unmapped == AddressRange(start: 0x4000, count: 0x1000))
-        guard case .unknown(let number) = batch.next() else { throw Unexpected() }
-        #expect(number == 0x77)
+        guard case .unknown(let event) = batch.next() else { throw Unexpected() }
+        #expect(event.number == 0x77)
         #expect(batch.isEmpty == true)
         guard case nil = batch.next() else { throw Unexpected() }
     }
@@ -123,7 +123,7 @@ import Testing
             case .remap(let from, _, _): sum &+= from
             case .remove(let range): sum &+= range.end
             case .unmap(let range): sum &+= range.end &+ UInt(range.description.utf8.count)
-            case .unknown(let number): sum &+= UInt(number)
+            case .unknown(let event): sum &+= UInt(event.number)
             case .fork: Issue.record("no descriptor, no fork")
             case nil: Issue.record("a message came, so there is an event")
             }

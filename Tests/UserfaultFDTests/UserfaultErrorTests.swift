@@ -37,7 +37,7 @@ import Testing
             (.read, .tooManyOpenFiles, 0, .tooManyDescriptors),
             (.register, .notPermitted, 0, .notPermitted), (.register, .resourceBusy, 0, .busy),
             (.register, .noMemory, 0, .noMemory), (.send, .brokenPipe, 0, .peerClosed),
-            (.receive, .connectionReset, 0, .peerClosed), (.send, .resourceTemporarilyUnavailable, 7, .partial),
+            (.receive, .connectionReset, 0, .peerClosed), (.send, .resourceTemporarilyUnavailable, 7, .wouldBlock),
             (.pagemapScan, .inappropriateIOCTLForDevice, 0, .unsupported), (.map, .noMemory, 0, .noMemory),
             (.status, .noSuchFileOrDirectory, 0, .other), (.writeFile, .noSpace, 0, .noMemory),
             (.setMode, .noSuchProcess, 0, .processGone), (.map, .fileExists, 0, .other),
@@ -48,12 +48,14 @@ import Testing
     }
 
     @Test func circumstancesGoFirst() {
-        let cases: [(UserfaultError.Circumstances, UserfaultError.Reason)] = [
+        let cases: [(UserfaultError.Circumstance, UserfaultError.Reason)] = [
             (.kernelLacksIt, .unsupported), (.notNegotiated, .notNegotiated), (.alreadyNegotiated, .alreadyNegotiated),
             (.descriptorsTruncated, .descriptorsTruncated), (.peerClosed, .peerClosed), (.noDescriptor, .noDescriptor),
+            (.noSourcePage, .noSourcePage), (.poolMayBeEmpty, .alreadyMappedOrPoolEmpty),
+            (.blockingMode, .blockingMode), (.notMemoryFile, .notMemoryFile),
         ]
-        for (circumstances, reason) in cases {
-            let error = UserfaultError(.copy, errno: .invalidArgument, circumstances: circumstances)
+        for (circumstance, reason) in cases {
+            let error = UserfaultError(.copy, errno: .invalidArgument, circumstance: circumstance)
             #expect(error.reason == reason)
             #expect(error.errno == .invalidArgument)
         }
@@ -71,11 +73,12 @@ import Testing
             (.noMemory, nil, .noMemory, .noMemory),
         ]
         for row in rows {
-            let error = UserfaultError(opening: -(row.call?.rawValue ?? 0), device: -(row.device?.rawValue ?? 0))
+            let error = UserfaultError(
+                opening: -(row.call?.rawValue ?? 0), device: -(row.device?.rawValue ?? 0), userModeOnly: false)
             #expect(error.systemCallAnswer == row.call && error.deviceAnswer == row.device)
             #expect(error.errno == row.errno && error.reason == row.reason)
         }
-        let text = UserfaultError(opening: -1, device: -13).description
+        let text = UserfaultError(opening: -1, device: -13, userModeOnly: false).description
         #expect(text.contains("userfaultfd(2) answered Operation not permitted"))
         #expect(text.contains("/dev/userfaultfd answered Permission denied"))
     }
@@ -83,13 +86,13 @@ import Testing
     @Test func descriptionSaysWhatToDo() {
         let partial = UserfaultError(.copy, errno: .resourceTemporarilyUnavailable, bytesCompleted: 4096)
         #expect(partial.description.hasPrefix("UFFDIO_COPY failed: "))
-        #expect(partial.description.contains("after 4096 bytes: go on behind"))
+        #expect(partial.description.contains("after 4096 bytes: continue after"))
         let exists = UserfaultError(.continue, errno: .fileExists)
-        #expect(exists.description.contains("wake its waiters"))
+        #expect(exists.description.contains("wake the threads"))
     }
 
     @Test func everyOperationHasAName() {
-        for rawValue in 1...36 {
+        for rawValue in 1...50 {
             #expect(!UserfaultError.Operation(rawValue: UInt8(rawValue)).description.hasPrefix("operation"))
         }
         #expect(UserfaultError.Operation(rawValue: 200).description == "operation 200")

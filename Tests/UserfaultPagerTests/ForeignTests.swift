@@ -59,7 +59,8 @@ struct Client: ~Copyable {
     }
 
     func receive() throws -> UserfaultFD {
-        try UserfaultFD.receive(from: FileDescriptor(rawValue: socket)).take()
+        var message = try DescriptorPassing.receive(from: FileDescriptor(rawValue: socket))
+        return try message.descriptors.takeUserfaultFD()
     }
 
     func go() {

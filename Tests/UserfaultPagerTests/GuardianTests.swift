@@ -123,7 +123,8 @@ private struct Server: ~Copyable {
     }
 
     func guarded(_ client: borrowing Client) throws -> Guardian.End {
-        let uffd = try UserfaultFD.receive(from: socket).take()
+        var message = try DescriptorPassing.receive(from: socket)
+        let uffd = try message.descriptors.takeUserfaultFD()
         return try Guardian(
             of: uffd, owner: try #require(Owner.process(id: client.pid)), pager: try #require(Owner.process(id: pid)),
             socket: socket

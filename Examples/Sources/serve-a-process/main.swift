@@ -28,14 +28,15 @@ func run() throws {
     let child = fork()
     if child == 0 { _exit((try? client(FileDescriptor(rawValue: sockets[1]))) ?? 3) }
 
-    let message = try UserfaultFD.receive(from: FileDescriptor(rawValue: sockets[0]))
+    var message = try DescriptorPassing.receive(from: FileDescriptor(rawValue: sockets[0]))
     let place = message.payload.withUnsafeBytes { Array($0.bindMemory(to: UInt64.self)) }
     let range = try AddressRange(checkingStart: UInt(place[0]), count: Int(place[1]))
     let sevens = ClosureSource<Never> { _, pages in
         pages.append(repeating: 7, count: pages.freeCapacity, as: UInt8.self)
         return .data
     }
-    let pager = try Pager(message.take(), source: sevens, owner: Owner.process(id: child) ?? .currentProcess)
+    let pager = try Pager(
+        message.descriptors.takeUserfaultFD(), source: sevens, owner: Owner.process(id: child) ?? .currentProcess)
     try pager.add(range)
     try pager.start()
     var ready: UInt8 = 1

@@ -50,6 +50,7 @@ extern const int CUFFD_SEEK_DATA;
 extern const short CUFFD_POLLIN;
 extern const short CUFFD_POLLERR;
 extern const short CUFFD_POLLHUP;
+extern const short CUFFD_POLLNVAL;
 
 int cuffd_open(const char *path, int flags);
 int cuffd_close(int fd);
@@ -130,6 +131,8 @@ int cuffd_mlock(uint64_t address, size_t length);
 int cuffd_munlock(uint64_t address, size_t length);
 
 int cuffd_memfd_create(const char *name, unsigned int flags);
+/// A guest_memfd of a virtual machine of its own, which can be mapped (cuffd_kvm.c): needs /dev/kvm, Linux 6.18.
+int cuffd_guest_memfd(uint64_t size);
 int cuffd_ftruncate(int fd, int64_t length);
 int cuffd_fallocate(int fd, int mode, int64_t offset, int64_t length);
 int cuffd_add_seals(int fd, int seals);
@@ -147,6 +150,8 @@ struct cuffd_file_status {
     /// S_ISREG and S_ISBLK.
     int is_regular;
     int is_block_device;
+    /// A regular file of tmpfs (a memfd is one), of hugetlbfs, or of guest_memfd.
+    int is_memory_file;
 };
 int cuffd_fstat(int fd, struct cuffd_file_status *status);
 
@@ -169,6 +174,8 @@ uint32_t cuffd_effective_user(void);
 /// pidfd_open(2): readable when the process exits.
 int cuffd_pidfd_open(pid_t pid);
 int cuffd_pidfd_send_signal(int pidfd, int signal);
+/// pidfd_getfd(2): a duplicate of another process' descriptor, close-on-exec.
+int cuffd_pidfd_getfd(int pidfd, int number);
 /// Whether this thread has a capability in its effective set: 0 or 1. The user namespace is not looked at.
 int cuffd_has_capability(int capability);
 /// uname(2): release and machine, each cut to the size given.
@@ -231,12 +238,25 @@ int cuffd_unix_connect(const char *path);
 /// accept4(2), close-on-exec.
 int cuffd_accept(int listener);
 int cuffd_peer_credentials(int socket, struct cuffd_peer *peer);
+/// SO_PEERPIDFD: a pidfd of a connected peer, close-on-exec; -ENOPROTOOPT before Linux 6.5.
+int cuffd_peer_pidfd(int socket);
 /// sendmsg(2) with SCM_RIGHTS, without SIGPIPE; answers bytes of payload sent, of which there must be at least one.
 ssize_t cuffd_send_descriptors(
     int socket, const void *bytes, size_t count, const int *descriptors, size_t descriptor_count);
+/// What came with a message beside its payload. Every descriptor in it is the caller's to close.
+struct cuffd_control {
+    /// SCM_RIGHTS.
+    int descriptors[CUFFD_MAX_DESCRIPTORS];
+    int count;
+    /// SCM_PIDFD, which the socket option SO_PASSPIDFD brings; -1 without it.
+    int pidfd;
+    /// 1 if the kernel discarded some (MSG_CTRUNC).
+    int truncated;
+};
+
 /// recvmsg(2) with MSG_CMSG_CLOEXEC; answers bytes of payload, 0 at the end of the stream.
-/// `descriptors` has room for CUFFD_MAX_DESCRIPTORS; `truncated` is 1 where the kernel discarded some (MSG_CTRUNC).
-ssize_t cuffd_receive_descriptors(
-    int socket, void *bytes, size_t count, int *descriptors, size_t *descriptor_count, int *truncated);
+ssize_t cuffd_receive_descriptors(int socket, void *bytes, size_t count, struct cuffd_control *control);
+/// Reads the control messages of one message, `length` bytes, aligned as struct cmsghdr.
+void cuffd_parse_control(void *messages, size_t length, struct cuffd_control *control);
 
 #endif

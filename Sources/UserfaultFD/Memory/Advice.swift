@@ -1,16 +1,24 @@
 internal import CUserfaultFD
 internal import SystemPackage
 
-/// What `madvise(2)` is told of memory.
+/// What `madvise(2)` and `process_madvise(2)` are told about memory.
 public struct Advice: RawRepresentable, Hashable, Sendable {
-    /// The kernel's bits, those that this library does not know included.
+    /// The kernel's number of the advice.
     public let rawValue: Int32
 
-    /// A set of the kernel's bits, whatever they are.
+    /// An advice by the kernel's number, whether this library knows it or not.
     public init(rawValue: Int32) {
         self.rawValue = rawValue
     }
 
+    /// No special treatment.
+    ///
+    /// The corresponding C constant is `MADV_NORMAL`.
+    public static var normal: Advice { Advice(rawValue: 0) }
+    /// The pages will be used soon: a file's are read ahead.
+    ///
+    /// The corresponding C constant is `MADV_WILLNEED`.
+    public static var willNeed: Advice { Advice(rawValue: 3) }
     /// Drops the pages: anonymous memory reads as zeros again, a file's as the file.
     ///
     /// Makes ``Event/remove(_:)``.
@@ -57,6 +65,18 @@ public struct Advice: RawRepresentable, Hashable, Sendable {
     ///
     /// The corresponding C constant is `MADV_DONTDUMP`.
     public static var dontDump: Advice { Advice(rawValue: 16) }
+    /// A child of a fork finds zeros in place of the memory's content.
+    ///
+    /// Private anonymous memory only. The corresponding C constant is `MADV_WIPEONFORK`. Available since Linux 4.14.
+    public static var wipeOnFork: Advice { Advice(rawValue: 18) }
+    /// Undoes ``wipeOnFork``.
+    ///
+    /// The corresponding C constant is `MADV_KEEPONFORK`.
+    public static var keepOnFork: Advice { Advice(rawValue: 19) }
+    /// The pages are the first to go when memory is short.
+    ///
+    /// The corresponding C constant is `MADV_COLD`. Available since Linux 5.4.
+    public static var cold: Advice { Advice(rawValue: 20) }
     /// Swaps the pages out now.
     ///
     /// Available since Linux 5.4.
@@ -106,35 +126,50 @@ public struct Advice: RawRepresentable, Hashable, Sendable {
 }
 
 extension Mapping {
-    /// Tells the kernel something of the memory, or does something with it.
+    /// Tells the kernel something about the memory, or has it do something with it.
     ///
-    /// Where the memory is registered with ``UserfaultFD/Features/eventRemove``, advice that drops pages waits until
-    /// the event is read: never give it from the thread that reads. The corresponding system call is `madvise(2)`.
+    /// If the memory is registered with ``UserfaultFD/Features/eventRemove``, advice that drops pages waits until the
+    /// event is read: never give it from the thread that reads. The corresponding system call is `madvise(2)`.
     ///
     /// - Parameters:
     ///   - advice: What to tell.
     ///   - part: Whole pages of the mapping, or `nil` for all of it.
-    /// - Throws: ``UserfaultError``: `EINVAL` for advice that the kernel lacks or that does not suit the memory, and for
-    ///   a part that leaves the mapping; `ENOMEM`, `EAGAIN`, `EBUSY`, `EFAULT` as each advice has them.
+    /// - Throws: ``UserfaultError``: `EINVAL` for advice that the kernel does not have or that does not fit the memory, and
+    ///   for a part that leaves the mapping; `ENOMEM`, `EAGAIN`, `EBUSY`, `EFAULT` as each advice has them.
     public func advise(_ advice: Advice, _ part: AddressRange? = nil) throws(UserfaultError) {
-        let part = part ?? range
-        guard range.contains(part) else { throw UserfaultError(.advise, errno: .invalidArgument) }
-        let answer = cuffd_madvise(UInt64(part.start), part.count, advice.rawValue)
-        guard answer >= 0 else { throw UserfaultError(.advise, answer: answer) }
+        try AddressSpace.advise(advice, try own(part, for: .advise))
     }
 
-    /// Changes what may be done with the memory.
+    /// Changes which accesses are allowed.
     ///
     /// The corresponding system call is `mprotect(2)`.
     ///
     /// - Parameters:
-    ///   - protection: What may be done from now on.
+    ///   - protection: Which accesses are allowed from now on.
     ///   - part: Whole pages of the mapping, or `nil` for all of it.
     /// - Throws: ``UserfaultError``: `EACCES`, `EINVAL`, `ENOMEM`.
     public func protect(_ protection: MemoryProtection, _ part: AddressRange? = nil) throws(UserfaultError) {
-        let part = part ?? range
-        guard range.contains(part) else { throw UserfaultError(.protect, errno: .invalidArgument) }
-        let answer = cuffd_mprotect(UInt64(part.start), part.count, protection.rawValue)
-        guard answer >= 0 else { throw UserfaultError(.protect, answer: answer) }
+        let part = try own(part, for: .protect)
+        _ = try answer(to: .protect) { cuffd_mprotect(UInt64(part.start), part.count, protection.rawValue) }
+    }
+
+    /// Whether pages are in memory: one `Bool` for each page of the base size.
+    ///
+    /// Private anonymous memory: whether the page was touched and is not swapped out. Memory of a file: whether the file
+    /// has the page in memory, mapped here or not. The corresponding system call is `mincore(2)`.
+    ///
+    /// - Parameter part: Whole pages of the mapping, or `nil` for all of it.
+    /// - Throws: ``UserfaultError``: `ENOMEM` if a part is unmapped, `EINVAL` for a part that leaves the mapping.
+    public func residency(of part: AddressRange? = nil) throws(UserfaultError) -> [Bool] {
+        try AddressSpace.residency(of: try own(part, for: .residency))
+    }
+
+    /// A part of this mapping; all of it if none is given.
+    private func own(
+        _ part: AddressRange?, for operation: UserfaultError.Operation
+    ) throws(UserfaultError) -> AddressRange {
+        guard let part else { return range }
+        guard range.contains(part) else { throw UserfaultError(operation, errno: .invalidArgument) }
+        return part
     }
 }

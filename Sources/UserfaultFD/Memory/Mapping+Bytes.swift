@@ -3,7 +3,7 @@ extension Mapping {
     ///
     /// - Warning: Invalid once the mapping is gone or moved.
     @unsafe public var unsafeBaseAddress: UnsafeMutableRawPointer {
-        // The range is never empty while the value lives, so its start is never null.
+        // Address 0 is refused when a mapping is made or moved, so this is never null.
         unsafe UnsafeMutableRawPointer(bitPattern: range.start)!
     }
 

@@ -1,15 +1,15 @@
 internal import CUserfaultFD
 public import SystemPackage
 
-/// Mapped memory, which the value owns: it is unmapped when the value dies.
+/// Mapped memory, which the value owns: it is unmapped when the value is destroyed.
 ///
-/// The mapping may be shared between threads; whether its bytes may be is for the program to order. Memory that is
-/// registered with a ``UserfaultFD`` must not be touched by the thread that resolves its faults.
+/// The mapping may be shared between threads; the program must order accesses to its bytes. Memory that is registered with
+/// a ``UserfaultFD`` must not be touched by the thread that resolves its faults.
 public struct Mapping: ~Copyable, Sendable {
     /// Where the memory is.
     ///
-    /// Empty once it was unmapped.
-    public private(set) var range: AddressRange
+    /// Empty once it is unmapped.
+    public internal(set) var range: AddressRange
 
     /// The size of the pages that the mapping is made of: the huge page's on hugetlbfs, else the base page's.
     public let pageSize: PageSize
@@ -21,12 +21,12 @@ public struct Mapping: ~Copyable, Sendable {
     /// - Parameters:
     ///   - count: The length, in bytes; rounded up to whole pages.
     ///   - sharing: Private, or shared with the children of a fork.
-    ///   - protection: What may be done with it.
+    ///   - protection: Which accesses are allowed.
     ///   - hugePages: Makes it of huge pages of this size, from the pool of hugetlbfs.
     ///   - placement: Where to put it.
     ///   - options: Further options.
     /// - Throws: ``UserfaultError``: `ENOMEM` (also for an empty huge page pool), `EEXIST` for an address that is taken,
-    ///   `EINVAL` for a length of 0 or a page size the machine lacks.
+    ///   `EINVAL` for a length of 0 or less, the address 0, or a page size that the machine does not have.
     public init(
         anonymous count: Int,
         sharing: Sharing = .private,
@@ -51,9 +51,9 @@ public struct Mapping: ~Copyable, Sendable {
     /// - Parameters:
     ///   - memfd: The file. It may be closed before the mapping is gone.
     ///   - offset: Where the part begins, in bytes; a multiple of the page size.
-    ///   - count: The length, in bytes, or `nil` for all that lies behind `offset`.
+    ///   - count: The length, in bytes, or `nil` for all that lies after `offset`.
     ///   - sharing: Whether stores go to the file.
-    ///   - protection: What may be done with it.
+    ///   - protection: Which accesses are allowed.
     ///   - placement: Where to put it.
     ///   - options: Further options.
     /// - Throws: ``UserfaultError``: `EPERM` for a writable shared mapping of a sealed file, `ENOMEM`, `EEXIST`,
@@ -68,7 +68,13 @@ public struct Mapping: ~Copyable, Sendable {
         options: Options = []
     ) throws(UserfaultError) {
         let length: Int
-        if let count { length = count } else { length = try memfd.status().count - offset }
+        if let count {
+            length = count
+        } else {
+            let (rest, overflows) = try memfd.status().count.subtractingReportingOverflow(offset)
+            guard !overflows else { throw UserfaultError(.map, errno: .invalidArgument) }
+            length = rest
+        }
         try self.init(
             count: length, pageSize: memfd.pageSize, sharing: sharing, protection: protection, flags: 0,
             descriptor: memfd.descriptor.rawValue, offset: offset, placement: placement, options: options)
@@ -78,11 +84,11 @@ public struct Mapping: ~Copyable, Sendable {
     ///
     /// - Parameters:
     ///   - file: The file. It may be closed before the mapping is gone.
-    ///   - pageSize: The size of the file's pages, where it lies on hugetlbfs.
+    ///   - pageSize: The size of the file's pages, if it lies on hugetlbfs.
     ///   - offset: Where the part begins, in bytes; a multiple of the page size.
     ///   - count: The length, in bytes.
     ///   - sharing: Whether stores go to the file.
-    ///   - protection: What may be done with it.
+    ///   - protection: Which accesses are allowed.
     ///   - placement: Where to put it.
     ///   - options: Further options.
     /// - Throws: ``UserfaultError``: `EACCES` for a mapping that the file's mode forbids, `ENOMEM`, `EEXIST`, `EINVAL`.
@@ -105,26 +111,17 @@ public struct Mapping: ~Copyable, Sendable {
         count: Int, pageSize: PageSize, sharing: Sharing, protection: MemoryProtection, flags: CInt,
         descriptor: CInt, offset: Int, placement: Placement, options: Options
     ) throws(UserfaultError) {
-        guard count > 0, count <= Int.max - pageSize.bytes else {
+        guard count > 0, offset >= 0, let length = pageSize.roundedUp(count), placement.address != 0,
+            options.isDisjoint(with: .decidedElsewhere)
+        else {
             throw UserfaultError(.map, errno: .invalidArgument)
         }
-        var flags = flags | (sharing == .shared ? CUFFD_MAP_SHARED : CUFFD_MAP_PRIVATE)
-        if options.contains(.noReserve) { flags |= CUFFD_MAP_NORESERVE }
-        if options.contains(.populate) { flags |= CUFFD_MAP_POPULATE }
-        if options.contains(.locked) { flags |= CUFFD_MAP_LOCKED }
-        var address: UInt64 = 0
-        switch placement {
-        case .anywhere: break
-        case .at(let wanted):
-            address = UInt64(wanted)
-            flags |= CUFFD_MAP_FIXED_NOREPLACE
-        case .replacing(let wanted):
-            address = UInt64(wanted)
-            flags |= CUFFD_MAP_FIXED
+        let flags =
+            flags | options.rawValue | placement.flags | (sharing == .shared ? CUFFD_MAP_SHARED : CUFFD_MAP_PRIVATE)
+        var address = UInt64(placement.address ?? 0)
+        _ = try answer(to: .map) {
+            unsafe cuffd_mmap(&address, length, protection.rawValue, flags, descriptor, Int64(offset))
         }
-        let length = pageSize.roundUp(count)
-        let answer = unsafe cuffd_mmap(&address, length, protection.rawValue, flags, descriptor, Int64(offset))
-        guard answer >= 0 else { throw UserfaultError(.map, answer: answer) }
         self.range = AddressRange(start: UInt(address), count: length)
         self.pageSize = pageSize
     }
@@ -132,7 +129,7 @@ public struct Mapping: ~Copyable, Sendable {
     /// Takes over memory that is mapped already, and that nobody else will unmap.
     ///
     /// - Parameters:
-    ///   - range: The memory: whole pages.
+    ///   - range: The memory: whole pages, not at address 0.
     ///   - pageSize: The size of its pages.
     @unsafe
     public init(adopting range: AddressRange, pageSize: PageSize = .base) {
@@ -164,19 +161,18 @@ public struct Mapping: ~Copyable, Sendable {
         return released
     }
 
-    /// Unmaps the memory, and says what the kernel answered.
+    /// Unmaps the memory, and reports what the kernel answered.
     ///
     /// The corresponding system call is `munmap(2)`.
     ///
-    /// - Throws: ``UserfaultError``: `ENOMEM` where the process has too many mappings; the memory stays mapped.
+    /// - Throws: ``UserfaultError``: `ENOMEM` if the process has too many mappings; the memory then stays mapped for ever.
     public consuming func unmap() throws(UserfaultError) {
         let unmapped = range
         range = AddressRange(start: 0, count: 0)
-        let answer = cuffd_munmap(UInt64(unmapped.start), unmapped.count)
-        guard answer >= 0 else { throw UserfaultError(.unmap, answer: answer) }
+        _ = try answer(to: .unmap) { cuffd_munmap(UInt64(unmapped.start), unmapped.count) }
     }
 
-    /// Unmaps a part of the memory, which nobody may use any more.
+    /// Unmaps a part of the memory, which must not be used any more.
     ///
     /// The value's ``range`` stays as it is.
     ///
@@ -185,30 +181,6 @@ public struct Mapping: ~Copyable, Sendable {
     @unsafe
     public func unmap(_ part: AddressRange) throws(UserfaultError) {
         guard range.contains(part) else { throw UserfaultError(.unmap, errno: .invalidArgument) }
-        let answer = cuffd_munmap(UInt64(part.start), part.count)
-        guard answer >= 0 else { throw UserfaultError(.unmap, answer: answer) }
-    }
-
-    /// Moves the memory, or changes its length.
-    ///
-    /// The corresponding system call is `mremap(2)`.
-    ///
-    /// - Parameters:
-    ///   - count: The new length, in bytes; rounded up to whole pages. `nil` keeps the length.
-    ///   - placement: Where to move it. ``Placement/at(_:)`` replaces what is there, as `MREMAP_FIXED` does.
-    /// - Throws: ``UserfaultError``: `EFAULT`, `EINVAL`, `ENOMEM`; the memory stays where it was.
-    public mutating func remap(count: Int? = nil, to placement: Placement = .anywhere) throws(UserfaultError) {
-        var address: UInt64 = 0
-        var flags = CUFFD_MREMAP_MAYMOVE
-        switch placement {
-        case .anywhere: break
-        case .at(let wanted), .replacing(let wanted):
-            address = UInt64(wanted)
-            flags |= CUFFD_MREMAP_FIXED
-        }
-        let length = pageSize.roundUp(count ?? range.count)
-        let answer = unsafe cuffd_mremap(UInt64(range.start), range.count, length, flags, &address)
-        guard answer >= 0 else { throw UserfaultError(.remap, answer: answer) }
-        range = AddressRange(start: UInt(address), count: length)
+        unsafe try AddressSpace.unmap(part)
     }
 }

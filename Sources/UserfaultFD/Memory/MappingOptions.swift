@@ -1,3 +1,5 @@
+internal import CUserfaultFD
+
 extension Mapping {
     /// Who sees what is stored through a mapping.
     public enum Sharing: Hashable, Sendable {
@@ -12,41 +14,63 @@ extension Mapping {
     }
 
     /// Where a mapping is put.
-    public enum Placement: Hashable, Sendable {
+    public struct Placement: Hashable, Sendable {
+        /// The address that was asked for, or `nil` for any.
+        let address: UInt?
+        let mustBeFree: Bool
+
         /// Where the kernel likes.
-        case anywhere
+        public static let anywhere = Placement(address: nil, mustBeFree: false)
+
         /// At this address, which must be free: `EEXIST` otherwise.
         ///
         /// The corresponding C constant is `MAP_FIXED_NOREPLACE`.
-        case at(UInt)
-        /// At this address, in the place of whatever is there.
+        public static func at(_ address: UInt) -> Placement { Placement(address: address, mustBeFree: true) }
+
+        /// At this address, replacing whatever is mapped there.
         ///
-        /// The corresponding C constant is `MAP_FIXED`.
-        case replacing(UInt)
+        /// What was there is gone, whoever used it. The corresponding C constants are `MAP_FIXED` and `MREMAP_FIXED`.
+        @unsafe
+        public static func replacing(_ address: UInt) -> Placement { Placement(address: address, mustBeFree: false) }
+
+        /// The flags of `mmap(2)`.
+        var flags: CInt {
+            guard address != nil else { return 0 }
+            return mustBeFree ? CUFFD_MAP_FIXED_NOREPLACE : CUFFD_MAP_FIXED
+        }
     }
 
     /// Further options of a mapping.
     public struct Options: OptionSet, Hashable, Sendable {
-        /// The kernel's bits, those that this library does not know included.
-        public let rawValue: UInt32
+        /// The kernel's bits of `mmap(2)`, those that this library does not know included.
+        ///
+        /// The bits that say what is mapped, for whom and where are parameters of their own: here they are `EINVAL`.
+        public let rawValue: Int32
 
         /// A set of the kernel's bits, whatever they are.
         @inlinable
-        public init(rawValue: UInt32) {
+        public init(rawValue: Int32) {
             self.rawValue = rawValue
         }
 
-        /// No swap or huge pages are reserved: a touch may then end in `SIGBUS`.
-        ///
-        /// The corresponding C constant is `MAP_NORESERVE`.
-        public static var noReserve: Options { Options(rawValue: 1 << 0) }
-        /// Pages are brought in when the mapping is made.
-        ///
-        /// The corresponding C constant is `MAP_POPULATE`.
-        public static var populate: Options { Options(rawValue: 1 << 1) }
         /// Pages are never swapped out.
         ///
         /// The corresponding C constant is `MAP_LOCKED`.
-        public static var locked: Options { Options(rawValue: 1 << 2) }
+        public static var locked: Options { Options(rawValue: CUFFD_MAP_LOCKED) }
+        /// No swap or huge pages are reserved: a touch may then end in `SIGBUS`.
+        ///
+        /// The corresponding C constant is `MAP_NORESERVE`.
+        public static var noReserve: Options { Options(rawValue: CUFFD_MAP_NORESERVE) }
+        /// Pages are brought in when the mapping is made.
+        ///
+        /// The corresponding C constant is `MAP_POPULATE`.
+        public static var populate: Options { Options(rawValue: CUFFD_MAP_POPULATE) }
+
+        /// The bits that ``Mapping/Sharing``, ``Mapping/Placement`` and the kind of memory decide.
+        static var decidedElsewhere: Options {
+            Options(
+                rawValue: CUFFD_MAP_SHARED | CUFFD_MAP_PRIVATE | CUFFD_MAP_FIXED | CUFFD_MAP_FIXED_NOREPLACE
+                    | CUFFD_MAP_ANONYMOUS | CUFFD_MAP_HUGETLB)
+        }
     }
 }

@@ -1,5 +1,4 @@
 internal import CUserfaultFD
-internal import SystemPackage
 
 extension Memfd {
     /// Writes bytes into the file.
@@ -9,11 +8,12 @@ extension Memfd {
     /// - Parameters:
     ///   - bytes: What to write.
     ///   - offset: Where to write it, in bytes.
-    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got: `ENOSPC` where the
-    ///   tmpfs is full, `EPERM` where a seal forbids it, `EINVAL` for a file of huge pages, which is written by mapping.
+    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got: `ENOSPC` if the
+    ///   tmpfs is full, `EPERM` if a seal forbids it, `EINVAL` for a file of huge pages, which is written by mapping, or
+    ///   for a negative offset.
     public func write(_ bytes: RawSpan, at offset: Int) throws(UserfaultError) {
         try unsafe bytes.withUnsafeBytes { (buffer) throws(UserfaultError) in
-            try transfer(buffer.count, .writeFile) { done in
+            try transferAll(buffer.count, .writeFile) { done in
                 unsafe cuffd_pwrite(
                     descriptor.rawValue, buffer.baseAddress! + done, buffer.count - done, Int64(offset + done))
             }
@@ -31,24 +31,10 @@ extension Memfd {
     ///   file's end.
     public func read(into bytes: inout MutableRawSpan, at offset: Int) throws(UserfaultError) {
         try unsafe bytes.withUnsafeMutableBytes { (buffer) throws(UserfaultError) in
-            try transfer(buffer.count, .readFile) { done in
+            try transferAll(buffer.count, .readFile) { done in
                 unsafe cuffd_pread(
                     descriptor.rawValue, buffer.baseAddress! + done, buffer.count - done, Int64(offset + done))
             }
-        }
-    }
-
-    /// Repeats a call that may do a part of its work.
-    private func transfer(
-        _ count: Int, _ operation: UserfaultError.Operation, _ call: (Int) -> Int
-    ) throws(UserfaultError) {
-        var done = 0
-        while done < count {
-            let answer = call(done)
-            if answer == -Int(Errno.interrupted.rawValue) { continue }
-            guard answer >= 0 else { throw UserfaultError(operation, answer: answer, bytesCompleted: done) }
-            guard answer > 0 else { throw UserfaultError(operation, errno: .noData, bytesCompleted: done) }
-            done += answer
         }
     }
 
@@ -62,44 +48,41 @@ extension Memfd {
             self.rawValue = rawValue
         }
 
-        /// No further seal.
+        /// No more seals can be added.
         ///
         /// The corresponding C constant is `F_SEAL_SEAL`.
         public static var seal: Seals { Seals(rawValue: 1) }
-        /// It does not become shorter.
+        /// The file cannot become shorter.
         ///
         /// The corresponding C constant is `F_SEAL_SHRINK`.
         public static var shrink: Seals { Seals(rawValue: 2) }
-        /// It does not become longer.
+        /// The file cannot become longer.
         ///
         /// The corresponding C constant is `F_SEAL_GROW`.
         public static var grow: Seals { Seals(rawValue: 4) }
-        /// It is not written, and not registered through a shared mapping.
+        /// The file cannot be written, nor registered through a shared mapping.
         ///
         /// The corresponding C constant is `F_SEAL_WRITE`.
         public static var write: Seals { Seals(rawValue: 8) }
-        /// It is not written but through shared mappings that are there already.
+        /// The file can be written only through shared mappings that exist already.
         ///
         /// The corresponding C constant is `F_SEAL_FUTURE_WRITE`. Available since Linux 5.1.
         public static var futureWrite: Seals { Seals(rawValue: 16) }
     }
 
-    /// Adds seals, for ever.
+    /// Adds seals, which cannot be removed.
     ///
-    /// - Parameter seals: What shall no longer be done.
-    /// - Throws: ``UserfaultError``: `EBUSY` for ``Seals/write`` while a writable shared mapping exists, `EPERM` where
-    ///   no seal may be added.
+    /// - Parameter seals: What can no longer be done.
+    /// - Throws: ``UserfaultError``: `EBUSY` for ``Seals/write`` while a writable shared mapping exists, `EPERM` if no seal
+    ///   may be added.
     public func addSeals(_ seals: Seals) throws(UserfaultError) {
-        let answer = cuffd_add_seals(descriptor.rawValue, seals.rawValue)
-        guard answer >= 0 else { throw UserfaultError(.seal, answer: answer) }
+        _ = try answer(to: .seal) { cuffd_add_seals(descriptor.rawValue, seals.rawValue) }
     }
 
     /// The seals that the file has.
     ///
     /// - Throws: ``UserfaultError``: `EINVAL` for a file that cannot have any.
     public func seals() throws(UserfaultError) -> Seals {
-        let answer = cuffd_get_seals(descriptor.rawValue)
-        guard answer >= 0 else { throw UserfaultError(.seal, answer: answer) }
-        return Seals(rawValue: answer)
+        Seals(rawValue: try answer(to: .seal) { cuffd_get_seals(descriptor.rawValue) })
     }
 }

@@ -3,7 +3,7 @@ internal import SystemPackage
 
 /// Finds pages of a process by what they are: written since they were protected, present, swapped out, huge.
 ///
-/// With ``UserfaultFD/Features/writeProtectAsync`` this is how dirty pages are found, and protected anew in the same
+/// With ``UserfaultFD/Features/writeProtectAsync`` this is how dirty pages are found, and protected again in the same
 /// step. The corresponding ioctl is `PAGEMAP_SCAN`. Available since Linux 6.7.
 public struct PagemapScan: ~Copyable, Sendable {
     private let pagemap: OwnedDescriptor
@@ -11,104 +11,10 @@ public struct PagemapScan: ~Copyable, Sendable {
     /// Opens the page map of a process.
     ///
     /// - Parameter process: The process id, or `nil` for this process.
-    /// - Throws: ``UserfaultError``: `EACCES` or `EPERM` for a process that may not be traced, `ENOENT` where there is
-    ///   none.
+    /// - Throws: ``UserfaultError``: `EACCES` or `EPERM` for a process that may not be traced, `ENOENT` if there is none.
     public init(process: Int32? = nil) throws(UserfaultError) {
         let path = "/proc/\(process.map(String.init) ?? "self")/pagemap"
-        let answer = unsafe cuffd_open(path, CUFFD_O_RDONLY | CUFFD_O_CLOEXEC)
-        guard answer >= 0 else { throw UserfaultError(.pagemapScan, answer: answer) }
-        pagemap = OwnedDescriptor(adopting: answer)
-    }
-
-    /// What a page may be.
-    public struct Categories: OptionSet, Hashable, Sendable {
-        /// The kernel's bits, those that this library does not know included.
-        public let rawValue: UInt64
-
-        /// A set of the kernel's bits, whatever they are.
-        @inlinable
-        public init(rawValue: UInt64) {
-            self.rawValue = rawValue
-        }
-
-        /// Its mapping is registered for asynchronous write protection.
-        ///
-        /// The corresponding C constant is `PAGE_IS_WPALLOWED`.
-        public static var writeProtectAllowed: Categories { Categories(rawValue: 1 << 0) }
-        /// It was written since it was protected.
-        ///
-        /// Up to Linux 7.2 also told of memory that is not registered. The corresponding C constant is
-        /// `PAGE_IS_WRITTEN`.
-        public static var written: Categories { Categories(rawValue: 1 << 1) }
-        /// It is a file's, or shared anonymous memory.
-        ///
-        /// The corresponding C constant is `PAGE_IS_FILE`.
-        public static var file: Categories { Categories(rawValue: 1 << 2) }
-        /// It is in memory.
-        ///
-        /// The corresponding C constant is `PAGE_IS_PRESENT`.
-        public static var present: Categories { Categories(rawValue: 1 << 3) }
-        /// It is swapped out.
-        ///
-        /// The corresponding C constant is `PAGE_IS_SWAPPED`.
-        public static var swapped: Categories { Categories(rawValue: 1 << 4) }
-        /// It is the shared zero page.
-        ///
-        /// The corresponding C constant is `PAGE_IS_PFNZERO`.
-        public static var zeroPage: Categories { Categories(rawValue: 1 << 5) }
-        /// It is a part of a huge page that is mapped whole.
-        ///
-        /// The corresponding C constant is `PAGE_IS_HUGE`.
-        public static var huge: Categories { Categories(rawValue: 1 << 6) }
-        /// It is soft-dirty.
-        ///
-        /// The corresponding C constant is `PAGE_IS_SOFT_DIRTY`.
-        public static var softDirty: Categories { Categories(rawValue: 1 << 7) }
-        /// It is a guard page.
-        ///
-        /// Available since Linux 6.16. The corresponding C constant is `PAGE_IS_GUARD`.
-        public static var guardPage: Categories { Categories(rawValue: 1 << 8) }
-        /// It was accessed since it was protected against every access.
-        ///
-        /// Available since Linux 7.3. The corresponding C constant is `PAGE_IS_ACCESSED`.
-        public static var accessed: Categories { Categories(rawValue: 1 << 9) }
-    }
-
-    /// Which pages to find, and what to do with them.
-    public struct Query: Hashable, Sendable {
-        /// A page must be all of these.
-        public var all: Categories
-        /// A page must be at least one of these, where there are any.
-        public var any: Categories
-        /// Categories that ``all`` and ``any`` mean the opposite of.
-        public var inverted: Categories
-        /// The categories that are reported of a page; pages that differ in them make separate regions.
-        public var reported: Categories
-        /// Protects the pages that are found and were written, in the same step.
-        public var writeProtectsMatches: Bool
-        /// Fails with `EPERM` at memory that is not registered for asynchronous write protection.
-        public var requiresWriteProtectAsync: Bool
-        /// The most pages to find, or `nil` for no limit.
-        public var pageLimit: Int?
-
-        /// Which pages to find; by default every page.
-        public init(
-            all: Categories = [], any: Categories = [], inverted: Categories = [], reported: Categories = [],
-            writeProtectsMatches: Bool = false, requiresWriteProtectAsync: Bool = false, pageLimit: Int? = nil
-        ) {
-            self.all = all
-            self.any = any
-            self.inverted = inverted
-            self.reported = reported
-            self.writeProtectsMatches = writeProtectsMatches
-            self.requiresWriteProtectAsync = requiresWriteProtectAsync
-            self.pageLimit = pageLimit
-        }
-
-        /// The pages that were written since they were protected, protected anew: what a dirty log wants.
-        public static var takeWritten: Query {
-            Query(all: .written, reported: .written, writeProtectsMatches: true, requiresWriteProtectAsync: true)
-        }
+        pagemap = try OwnedDescriptor(opening: path, for: .pagemapScan)
     }
 
     /// Neighbouring pages that are alike.
@@ -123,8 +29,23 @@ public struct PagemapScan: ~Copyable, Sendable {
     public struct Result: Hashable, Sendable {
         /// The regions, in the order of their addresses.
         public let regions: [Region]
-        /// Where the scan stopped: the range's end, or where the regions or the pages were enough.
+        /// Where the scan stopped: the end of the range, or where the limit of regions or pages was reached.
         public let end: UInt
+    }
+
+    /// A scan that failed on its way, with what it had done until then.
+    ///
+    /// If the query protects, the pages of ``regions`` are protected again: they are not reported a second time.
+    public struct Failure: Error, Hashable, Sendable, CustomStringConvertible {
+        /// What was found before the failure, in the order of the addresses.
+        public let regions: [Region]
+        /// What the kernel answered.
+        public let error: UserfaultError
+
+        /// One line: the error, and how many regions were found before it.
+        public var description: String {
+            regions.isEmpty ? error.description : "\(error.description); after \(regions.count) regions"
+        }
     }
 
     /// Scans a range of the process.
@@ -132,43 +53,131 @@ public struct PagemapScan: ~Copyable, Sendable {
     /// - Parameters:
     ///   - range: What to scan; the start page-aligned, the end rounded up.
     ///   - query: Which pages to find.
-    ///   - regionLimit: The most regions to report; go on at ``Result/end`` for the rest. With 0 and
-    ///     ``Query/writeProtectsMatches`` everything is protected, whatever the other fields of the query say.
-    /// - Throws: ``UserfaultError``: `ENOTTY` before Linux 6.7 (``UserfaultError/Reason/unsupported``), `EPERM` as
-    ///   ``Query/requiresWriteProtectAsync`` says, `EINVAL` for a category that the kernel lacks or a start that is not
-    ///   aligned, `ENOMEM`, `ESRCH`.
+    ///   - regionLimit: The most regions to report, or `nil` for no limit; continue at ``Result/end`` for the rest. With 0
+    ///     nothing is scanned.
+    /// - Throws: ``Failure``: `ENOTTY` before Linux 6.7 (``UserfaultError/Reason/unsupported``), `EPERM` as
+    ///   ``Query/requiresWriteProtectAsync`` says, `EINVAL` for a category that the kernel does not have, a start that is
+    ///   not aligned, or a limit below 0, `ENOMEM`, `ESRCH`.
     public func scan(
-        _ range: AddressRange, for query: Query, regionLimit: Int = 1024
-    ) throws(UserfaultError) -> Result {
-        precondition(regionLimit >= 0, "the number of regions is not negative")
-        var end: UInt = 0
-        var answer: CInt = 0
-        let found = unsafe [cuffd_page_region](unsafeUninitializedCapacity: regionLimit) { buffer, count in
-            var argument = cuffd_pm_scan_arg()
-            argument.size = UInt64(MemoryLayout<cuffd_pm_scan_arg>.size)
-            if query.writeProtectsMatches { argument.flags |= CUFFD_PM_SCAN_WP_MATCHING }
-            if query.requiresWriteProtectAsync { argument.flags |= CUFFD_PM_SCAN_CHECK_WPASYNC }
-            argument.start = UInt64(range.start)
+        _ range: AddressRange, for query: Query, regionLimit: Int? = 1024
+    ) throws(Failure) -> Result {
+        guard regionLimit ?? 0 >= 0, query.pageLimit ?? 0 >= 0 else {
+            throw Failure(regions: [], error: UserfaultError(.pagemapScan, errno: .invalidArgument))
+        }
+        var regions: [Region] = []
+        var position = range.start
+        var pages = 0
+        repeat {
+            let room = min(Self.roomForRegions, (regionLimit ?? .max) - regions.count)
+            // The kernel takes 0 for no limit: a limit that is used up must not reach it.
+            guard room > 0, query.pageLimit.map({ $0 > pages }) ?? true else { break }
+            var argument = query.argument
+            argument.start = UInt64(position)
             argument.end = UInt64(range.end)
-            argument.vec = regionLimit == 0 ? 0 : UInt64(UInt(bitPattern: buffer.baseAddress))
-            argument.vec_len = UInt64(regionLimit)
-            argument.max_pages = UInt64(query.pageLimit ?? 0)
-            argument.category_inverted = query.inverted.rawValue
-            argument.category_mask = query.all.rawValue
-            argument.category_anyof_mask = query.any.rawValue
-            argument.return_mask = query.reported.rawValue
-            repeat {
-                answer = unsafe cuffd_pagemap_scan(pagemap.rawValue, &argument)
-            } while answer == -Errno.interrupted.rawValue
-            end = UInt(argument.walk_end)
-            count = max(0, Int(answer))
+            argument.max_pages = UInt64(query.pageLimit.map { $0 - pages } ?? 0)
+            let found: Int
+            do throws(UserfaultError) {
+                found = try scan(&argument, room: room, appendingTo: &regions)
+            } catch {
+                throw Failure(regions: regions, error: error)
+            }
+            // A huge page that the limit of pages would cut is not protected: the kernel stops before it, for ever.
+            guard found > 0 || argument.walk_end > UInt64(position) else { break }
+            pages += found
+            position = UInt(argument.walk_end)
+        } while position < range.end
+        return Result(regions: regions, end: position)
+    }
+
+    /// Protects every page of a range against writing, without finding out which were written.
+    ///
+    /// The range must be registered for asynchronous write protection; other memory in it is skipped.
+    ///
+    /// - Parameter range: What to protect; the start page-aligned, the end rounded up.
+    /// - Throws: ``UserfaultError``, as ``scan(_:for:regionLimit:)``.
+    public func writeProtect(_ range: AddressRange) throws(UserfaultError) {
+        var argument = Query().argument
+        argument.flags = CUFFD_PM_SCAN_WP_MATCHING
+        argument.start = UInt64(range.start)
+        argument.end = UInt64(range.end)
+        _ = try answer(to: .pagemapScan) { unsafe cuffd_pagemap_scan(pagemap.rawValue, &argument) }
+    }
+
+    /// Whether the process has a page at an address: in memory, swapped out, or marked.
+    ///
+    /// What tells a page that is there from a huge page pool that is empty, after
+    /// ``UserfaultError/Reason/alreadyMappedOrPoolEmpty``. Reads `/proc/PID/pagemap`. Available since Linux 2.6.25.
+    ///
+    /// - Throws: ``UserfaultError``: `EINVAL` for an address beyond user space, `ESRCH`, `EIO`.
+    public func isPopulated(_ address: UInt) throws(UserfaultError) -> Bool {
+        let entry = address / UInt(PageSize.base.bytes) * UInt(MemoryLayout<UInt64>.size)
+        guard let offset = Int(exactly: entry) else { throw UserfaultError(.pagemapScan, errno: .invalidArgument) }
+        var word: UInt64 = 0
+        do throws(UserfaultError) {
+            try unsafe withUnsafeMutableBytes(of: &word) { (room) throws(UserfaultError) in
+                guard unsafe try pagemap.read(into: room, at: offset) == room.count else {
+                    throw UserfaultError(.pagemapScan, errno: .invalidArgument)
+                }
+            }
+        } catch {
+            throw UserfaultError(.pagemapScan, errno: error.errno)
         }
-        guard answer >= 0 else { throw UserfaultError(.pagemapScan, answer: answer) }
-        let regions = found.map { region in
-            Region(
-                range: AddressRange(start: UInt(region.start), end: UInt(region.end)),
-                categories: Categories(rawValue: region.categories))
+        // Bits 63 and 62: present, and swapped out, which markers are shown as.
+        return word >> 62 != 0
+    }
+
+    /// Fails as a scan would if the kernel does not have `PAGEMAP_SCAN`.
+    func probe() throws(UserfaultError) {
+        do throws(Failure) {
+            _ = try scan(AddressRange(start: 0, count: PageSize.base.bytes), for: Query(all: .present), regionLimit: 1)
+        } catch {
+            throw error.error
         }
-        return Result(regions: regions, end: end)
+    }
+
+    /// Regions for which one call has room: few enough for a small buffer, many enough to make calls rare.
+    private static var roomForRegions: Int { 1024 }
+
+    /// Calls once, and appends what it found, also if it fails.
+    ///
+    /// - Returns: The number of pages in the regions.
+    private func scan(
+        _ argument: inout cuffd_pm_scan_arg, room: Int, appendingTo regions: inout [Region]
+    ) throws(UserfaultError) -> Int {
+        var value: CInt = 0
+        // On failure the kernel does not say how many regions it wrote. None of them is empty, so that the first empty one
+        // in a cleared buffer ends them.
+        var found = [cuffd_page_region](repeating: cuffd_page_region(), count: room)
+        unsafe found.withUnsafeMutableBufferPointer { buffer in
+            argument.vec = UInt64(UInt(bitPattern: buffer.baseAddress))
+            argument.vec_len = UInt64(buffer.count)
+            value = unsafe cuffd_pagemap_scan(pagemap.rawValue, &argument)
+        }
+        let written = value >= 0 ? found.prefix(Int(value)) : found.prefix { $0.end != 0 }
+        var bytes = 0
+        for region in written {
+            let range = AddressRange(start: UInt(region.start), end: UInt(region.end))
+            bytes += range.count
+            regions.append(Region(range: range, categories: Categories(rawValue: region.categories)))
+        }
+        // Not repeated after EINTR, which only a fatal signal causes: a second call would not report again what the first
+        // one protected.
+        _ = try answer(to: .pagemapScan) { value }
+        return bytes / PageSize.base.bytes
+    }
+}
+
+extension PagemapScan.Query {
+    /// The query as the kernel takes it, without a range.
+    fileprivate var argument: cuffd_pm_scan_arg {
+        var argument = cuffd_pm_scan_arg()
+        argument.size = UInt64(MemoryLayout<cuffd_pm_scan_arg>.size)
+        if writeProtectsMatches { argument.flags |= CUFFD_PM_SCAN_WP_MATCHING }
+        if requiresWriteProtectAsync { argument.flags |= CUFFD_PM_SCAN_CHECK_WPASYNC }
+        argument.category_inverted = inverted.rawValue
+        argument.category_mask = all.rawValue
+        argument.category_anyof_mask = any.rawValue
+        argument.return_mask = reported.rawValue
+        return argument
     }
 }

@@ -8,7 +8,7 @@ enum FeatureProbe {
         .missingHugetlbfs: ("Missing faults on hugetlbfs", "4.11"),
         .missingShmem: ("Missing faults on shared memory", "4.11"),
         .eventUnmap: ("Events of munmap", "4.11"),
-        .sigbus: ("SIGBUS in the place of messages", "4.14"),
+        .sigbus: ("SIGBUS in place of messages", "4.14"),
         .threadID: ("Thread ids in page faults", "4.14"),
         .minorHugetlbfs: ("Minor faults on hugetlbfs", "5.13"),
         .minorShmem: ("Minor faults on shared memory", "5.14"),
@@ -25,7 +25,7 @@ enum FeatureProbe {
     static func check(
         _ feature: UserfaultFD.Features, name: String, features: UserfaultFD.Features, isUsable: Bool
     ) -> KernelSupport.Check {
-        let checkName = "feature-" + name.lowercased().split(separator: "_").joined(separator: "-")
+        let checkName = KernelSupport.Name.feature(feature)
         let (meaning, since) = known[feature] ?? (name, "")
         if features.contains(feature) { return .yes(checkName, meaning) }
         guard isUsable else {

@@ -1,15 +1,17 @@
 internal import CUserfaultFD
+internal import SystemPackage
 
 /// What the host has around userfaultfd: huge pages, swap, and the windows that tests look through.
 enum HostProbe {
     static func checks() -> [KernelSupport.Check] {
         [
             unprivileged(), hugePages(), transparentHugePages(), swap(), pagemapScan(), frameNumbers(), memoryFailure(),
+            guestMemfd(),
         ]
     }
 
     private static func unprivileged() -> KernelSupport.Check {
-        let name = "unprivileged-kernel-mode-faults"
+        let name = KernelSupport.Name.unprivilegedKernelModeFaults
         let meaning = "Ordinary users may handle kernel-mode faults through userfaultfd(2)"
         guard let text = ProcFile.text("/proc/sys/vm/unprivileged_userfaultfd") else {
             return .no(
@@ -25,7 +27,7 @@ enum HostProbe {
     }
 
     private static func hugePages() -> KernelSupport.Check {
-        let name = "huge-pages"
+        let name = KernelSupport.Name.hugePages
         let meaning = "The huge page pool has free pages"
         let information = ProcFile.text("/proc/meminfo") ?? ""
         guard let free = ProcFile.value(of: "HugePages_Free:", in: information).flatMap({ Int($0) }) else {
@@ -39,7 +41,7 @@ enum HostProbe {
     }
 
     private static func transparentHugePages() -> KernelSupport.Check {
-        let name = "transparent-huge-pages"
+        let name = KernelSupport.Name.transparentHugePages
         let meaning = "Anonymous memory can be given transparent huge pages"
         guard let text = ProcFile.text("/sys/kernel/mm/transparent_hugepage/enabled") else {
             return .no(
@@ -55,7 +57,7 @@ enum HostProbe {
     }
 
     private static func swap() -> KernelSupport.Check {
-        let name = "swap"
+        let name = KernelSupport.Name.swap
         let meaning = "Pages can be swapped out"
         let lines = (ProcFile.text("/proc/swaps") ?? "").split(separator: "\n")
         guard lines.count > 1 else {
@@ -65,11 +67,10 @@ enum HostProbe {
     }
 
     private static func pagemapScan() -> KernelSupport.Check {
-        let name = "pagemap-scan"
+        let name = KernelSupport.Name.pagemapScan
         let meaning = "PAGEMAP_SCAN finds written pages"
         do throws(UserfaultError) {
-            let nothing = AddressRange(start: UInt(PageSize.base.bytes), count: PageSize.base.bytes)
-            _ = try PagemapScan().scan(nothing, for: PagemapScan.Query(all: .present), regionLimit: 1)
+            try PagemapScan().probe()
             return .yes(name, meaning)
         } catch {
             return .no(
@@ -79,7 +80,7 @@ enum HostProbe {
     }
 
     private static func frameNumbers() -> KernelSupport.Check {
-        let name = "page-frame-numbers"
+        let name = KernelSupport.Name.pageFrameNumbers
         let meaning = "/proc/self/pagemap tells page frame numbers"
         guard cuffd_has_capability(CUFFD_CAP_SYS_ADMIN) == 1 else {
             return .no(name, meaning, reason: "they are hidden without CAP_SYS_ADMIN", remedy: "run as root")
@@ -88,7 +89,7 @@ enum HostProbe {
     }
 
     private static func memoryFailure() -> KernelSupport.Check {
-        let name = "memory-failure-handling"
+        let name = KernelSupport.Name.memoryFailureHandling
         let meaning = "A poisoned page's SIGBUS has the code BUS_MCEERR_AR; without it BUS_ADRERR"
         guard ProcFile.text("/proc/sys/vm/memory_failure_early_kill") != nil else {
             return .no(
@@ -96,5 +97,28 @@ enum HostProbe {
                 remedy: "use a kernel with CONFIG_MEMORY_FAILURE")
         }
         return .yes(name, meaning)
+    }
+
+    /// Asked by registering one, as no version tells: kernels bring it with KVM, and configurations leave it out.
+    private static func guestMemfd() -> KernelSupport.Check {
+        let name = KernelSupport.Name.guestMemfdMinorFaults
+        let meaning = "Minor faults of guest_memfd are handled: memory of virtual machines that only KVM maps"
+        func no(_ reason: String, _ remedy: String) -> KernelSupport.Check {
+            .no(name, meaning, reason: reason, remedy: remedy)
+        }
+        let answer = cuffd_guest_memfd(UInt64(PageSize.base.bytes))
+        guard answer >= 0 else {
+            return no(
+                "no guest_memfd that can be mapped: \(Errno(rawValue: -answer))",
+                "use Linux 6.18 or later with access to /dev/kvm")
+        }
+        let file = OwnedDescriptor(adopting: answer)
+        do throws(UserfaultError) {
+            let memory = try Mapping(file: FileDescriptor(rawValue: file.rawValue), count: PageSize.base.bytes)
+            try UserfaultFD().register(memory.range, modes: .minor)
+            return .yes(name, meaning)
+        } catch {
+            return no("registering one answered \(error.errno)", "use a kernel whose guest_memfd has minor faults")
+        }
     }
 }

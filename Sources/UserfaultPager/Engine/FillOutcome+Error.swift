@@ -4,7 +4,7 @@ extension FillOutcome {
     init(_ error: UserfaultError) {
         switch error.reason {
         case .partial: self = .stopped(after: error.bytesCompleted)
-        case .alreadyMapped: self = .exists
+        case .alreadyMapped, .alreadyMappedOrPoolEmpty: self = .exists
         case .mappingIsChanging: self = .changing
         case .noSuchRange: self = .noRange
         case .noPageInFile: self = .noPage

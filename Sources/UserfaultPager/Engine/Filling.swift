@@ -33,7 +33,7 @@ enum Filling {
         case .bytes(let address):
             let options: UserfaultFD.CopyOptions = protected ? .writeProtect : []
             return FillOutcome { () throws(UserfaultError) in
-                unsafe try uffd.copy(from: address, to: claim.range, options: options)
+                try uffd.copy(from: address, to: claim.range, options: options)
             }
         case .zeros where protected || claim.region.isHuge:
             let count = min(claim.range.count, zeros.count)
@@ -47,16 +47,18 @@ enum Filling {
             self = .bytes(at: address)
             return fill(claim, of: uffd, zeros: zeros)
         case .movable(let address):
-            let outcome = FillOutcome { () throws(UserfaultError) in try uffd.move(from: address, to: claim.range) }
-            switch outcome {
-            case .failed:
+            do throws(UserfaultError) {
+                unsafe try uffd.move(from: address, to: claim.range)
+                return .done
+            } catch  where error.reason == .noSourcePage {
+                // A copy of what is not there would be zeros. Of several pages, each is tried by itself.
+                return claim.pages == 1 ? .failed : .noRange
+            } catch {
+                let outcome = FillOutcome(error)
+                guard outcome == .failed else { return outcome }
                 // Pages that are shared or pinned, another process, memory that is not anonymous.
                 self = .bytes(at: address)
                 return fill(claim, of: uffd, zeros: zeros)
-            case .noRange where claim.pages == 1:
-                return moveHole(at: address, to: claim, of: uffd)
-            default:
-                return outcome
             }
         case .file:
             let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
@@ -64,16 +66,5 @@ enum Filling {
         case .poison:
             return FillOutcome { () throws(UserfaultError) in try uffd.poison(claim.range) }
         }
-    }
-
-    /// Tells a source page that is not there from a range that is gone, which the kernel answers alike.
-    ///
-    /// A copy of what is not there would be zeros.
-    @inline(never)
-    private func moveHole(at address: UInt, to claim: Claim, of uffd: borrowing UserfaultFD) -> FillOutcome {
-        let outcome = FillOutcome { () throws(UserfaultError) in
-            try uffd.move(from: address, to: claim.range, options: [.allowSourceHoles, .doNotWake])
-        }
-        return outcome == .done ? .failed : outcome
     }
 }

@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -31,8 +30,9 @@ extension PagerCore where Source: ~Copyable {
         }
         do throws(UserfaultError) {
             let copy = try machine.copyForChild()
+            // Before it is open: a child that cannot be read from must not count as served.
+            try pollSet.add(child, token: UInt64(memories.count + slot))
             children[slot].open(child, copy)
-            _ = cuffd_epoll_add(epoll, children[slot].rawDescriptor, UInt64(memories.count + slot), 0)
         } catch {
             abandon(child, of: machine, &spare)
         }

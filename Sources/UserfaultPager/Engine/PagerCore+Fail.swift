@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import UserfaultFD
 
 // What happens when a page cannot be had, or is not of a region. Never on the way of an ordinary fault.
@@ -21,7 +20,7 @@ extension PagerCore where Source: ~Copyable {
         case .retry(let nanoseconds):
             bench.record.count(.retries)
             giveBack(claim, of: memory)
-            failed.due = cuffd_monotonic_nanoseconds() &+ nanoseconds
+            failed.due = MonotonicInstant.now.nanoseconds &+ nanoseconds
             return .later(failed)
         case .end(let ending):
             bench.record.count(.failures)
@@ -124,7 +123,7 @@ extension PagerCore where Source: ~Copyable {
                 killOwner()
                 return .done
             }
-            failed.due = cuffd_monotonic_nanoseconds() &+ nanoseconds
+            failed.due = MonotonicInstant.now.nanoseconds &+ nanoseconds
             return .later(failed)
         }
     }

@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -36,7 +35,7 @@ extension PagerCore where Source: ~Copyable {
             let found = memory.sharingOrder { _, machine in
                 let found = machine.claimUnfilled(of: region, from: address, count: count)
                 if case .claimed(let claim) = found {
-                    bench.record.begin(claim.range.start, region: region.bits, since: cuffd_monotonic_nanoseconds())
+                    bench.record.begin(claim.range.start, region: region.bits, since: MonotonicInstant.now.nanoseconds)
                 }
                 return found
             }
@@ -89,13 +88,10 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Sleeps for a little, where nobody tells when to go on.
-    func pause(microseconds: Int64) {
-        var word: UInt32 = 0
-        _ = unsafe cuffd_futex_wait(&word, 0, microseconds * 1000)
-    }
+    func pause(microseconds: Int64) { pauseThread(for: .microseconds(microseconds)) }
 
     func pause(until due: UInt64) {
-        let now = cuffd_monotonic_nanoseconds()
+        let now = MonotonicInstant.now.nanoseconds
         pause(microseconds: due > now ? Int64((due - now) / 1000) + 1 : 50)
     }
 }

@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -14,7 +13,7 @@ struct Handler: ~Copyable {
     var later = FaultList(capacity: 1024)
     var waiter: Waiter
     /// Which descriptors have messages, for the thread that reads several.
-    let ready = ReadyList()
+    var ready = ReadyBatch()
 
     init(
         _ record: ThreadRecord, _ waiting: PagerConfiguration.Waiting, processors: Int
@@ -29,7 +28,7 @@ extension PagerCore where Source: ~Copyable {
     func handle(_ memory: ServedMemory, with handler: inout Handler) throws(UserfaultError) {
         while !isStopping.load(ordering: .relaxed) {
             _ = try awaitMessages(memory, &handler)
-            let now = cuffd_monotonic_nanoseconds()
+            let now = MonotonicInstant.now.nanoseconds
             while let fault = handler.batch.nextPageFault() {
                 guard serveOrKeep(PendingFault(fault: fault, since: now), of: memory, &handler) else { return }
             }
@@ -79,20 +78,15 @@ extension PagerCore where Source: ~Copyable {
         if configuration.waiting == .block { return try read(memory, &handler) }
         let budget = handler.waiter.budget()
         let learns = handler.waiter.learns
-        let start = learns || budget > 0 ? cuffd_monotonic_nanoseconds() : 0
-        defer { if learns { handler.waiter.learn(cuffd_monotonic_nanoseconds() &- start, budget: budget) } }
+        let start = learns || budget > 0 ? MonotonicInstant.now.nanoseconds : 0
+        defer { if learns { handler.waiter.learn(MonotonicInstant.now.nanoseconds &- start, budget: budget) } }
         if budget > 0, try look(until: start &+ budget, memory, &handler) { return handler.batch.count }
-        var ready: (CShort, CShort) = (0, 0)
-        _ = unsafe withUnsafeMutablePointer(to: &ready) {
-            unsafe $0.withMemoryRebound(to: CShort.self, capacity: 2) {
-                unsafe cuffd_poll2(memory.rawDescriptor, stopEvent.rawValue, CUFFD_POLLIN, -1, $0)
-            }
-        }
-        if ready.0 & CUFFD_POLLERR != 0 {
+        let ready = try poll(memory.rawDescriptor, stopEvent.descriptor.rawValue, until: .never)
+        if ready.first.hasError {
             // Another process that has the descriptor too has made it one that blocks.
             try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.setNonBlocking(true) }
         }
-        return ready.0 & CUFFD_POLLIN == 0 ? 0 : try read(memory, &handler)
+        return !ready.first.isReadable ? 0 : try read(memory, &handler)
     }
 
     /// Looks for messages without sleeping.
@@ -101,7 +95,7 @@ extension PagerCore where Source: ~Copyable {
     ) throws(UserfaultError) -> Bool {
         repeat {
             if try read(memory, &handler) > 0 { return true }
-        } while cuffd_monotonic_nanoseconds() < deadline && !isStopping.load(ordering: .relaxed)
+        } while MonotonicInstant.now.nanoseconds < deadline && !isStopping.load(ordering: .relaxed)
         return false
     }
 
@@ -110,19 +104,19 @@ extension PagerCore where Source: ~Copyable {
     private func readMeanwhile(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
         guard configuration.waiting != .block else {
             // Reading would not come back in time; not for long, so that stopping is noticed.
-            let now = cuffd_monotonic_nanoseconds()
+            let now = MonotonicInstant.now.nanoseconds
             pause(until: min(handler.later.nextDue ?? 0, now + 10_000_000))
             return 0
         }
         let count = try read(memory, &handler)
         if count > 0 { return count }
         // The event that was read may need its thread to run before fills are possible again.
-        _ = cuffd_sched_yield()
-        let now = cuffd_monotonic_nanoseconds()
+        NativeThread.yield()
+        let now = MonotonicInstant.now.nanoseconds
         let due = handler.later.nextDue ?? now
-        let milliseconds = due > now ? min(CInt(clamping: (due - now) / 1_000_000) + 1, 100) : 0
-        guard milliseconds > 0 else { return 0 }
-        _ = cuffd_poll(memory.rawDescriptor, CUFFD_POLLIN, milliseconds)
+        guard due > now else { return 0 }
+        let deadline = MonotonicInstant(nanoseconds: min(due, now + 100_000_000))
+        _ = try poll(memory.rawDescriptor, until: Deadline(at: deadline))
         return try read(memory, &handler)
     }
 
@@ -140,7 +134,7 @@ extension PagerCore where Source: ~Copyable {
     /// One reading of a descriptor without events, for others to serve.
     func readFaults(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
         let count = try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.read(into: &handler.batch) }
-        let now = cuffd_monotonic_nanoseconds()
+        let now = MonotonicInstant.now.nanoseconds
         while let fault = handler.batch.nextPageFault() {
             _ = handler.faults.append(PendingFault(fault: fault, since: now))
         }
@@ -154,7 +148,7 @@ extension PagerCore where Source: ~Copyable {
     func readEvents(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
         try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int? in
             guard let count = try uffd.readWhereDescriptorsAreFree(into: &handler.batch) else { return nil }
-            let now = count > 0 ? cuffd_monotonic_nanoseconds() : 0
+            let now = count > 0 ? MonotonicInstant.now.nanoseconds : 0
             while let event = handler.batch.next() {
                 switch consume event {
                 case .pagefault(let fault):

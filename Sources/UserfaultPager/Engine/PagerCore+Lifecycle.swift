@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -13,8 +12,8 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Starts every thread.
-    func startThreads() throws(PagerError) -> [HandlerThread] {
-        var threads: [HandlerThread] = []
+    func startThreads() throws(PagerError) -> [NativeThread] {
+        var threads: [NativeThread] = []
         do throws(PagerError) {
             try startServing(&threads)
             try start("uffd-watchdog", &threads) { (core, record) throws(UserfaultError) in
@@ -36,7 +35,7 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    private func startServing(_ threads: inout [HandlerThread]) throws(PagerError) {
+    private func startServing(_ threads: inout [NativeThread]) throws(PagerError) {
         guard workers > 0 else {
             for memory in memories {
                 if configuration.waiting == .block {
@@ -55,10 +54,12 @@ extension PagerCore where Source: ~Copyable {
             }
             return
         }
-        for (number, memory) in memories.enumerated() {
-            _ = cuffd_epoll_add(epoll, memory.rawDescriptor, UInt64(number), 0)
+        try asPagerError { () throws(UserfaultError) in
+            for (number, memory) in memories.enumerated() {
+                try pollSet.add(rawDescriptor: memory.rawDescriptor, token: UInt64(number))
+            }
+            try pollSet.add(stopEvent, token: Self.stopToken)
         }
-        _ = cuffd_epoll_add(epoll, stopEvent.rawValue, Self.stopToken, 0)
         try start("uffd-reader", &threads) { (core, record) throws(UserfaultError) in
             var handler = try Handler(record, core.configuration.waiting, processors: core.processorCount)
             try core.rehearse(with: &handler)
@@ -75,22 +76,25 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func start(
-        _ name: String, _ threads: inout [HandlerThread],
+        _ name: String, _ threads: inout [NativeThread],
         _ body: @escaping @Sendable (PagerCore, ThreadRecord) throws(UserfaultError) -> Void
     ) throws(PagerError) {
         let record = makeRecord()
         starting.add(1, ordering: .relaxed)
         let processors = configuration.processors
         let processor = processors.isEmpty ? nil : processors[threads.count % processors.count]
-        let thread = try HandlerThread("\(name)-\(threads.count)", processor: processor) { [self] in
-            enter(record)
-            defer { leave(record) }
-            do throws(UserfaultError) {
-                try body(self, record)
-            } catch {
-                // A thread that cannot serve must not leave waiters behind, nor let them read zeros.
-                killOwner()
-                starting.store(0, ordering: .releasing)
+        let title = "\(name)-\(threads.count)"
+        let thread = try asPagerError { () throws(UserfaultError) in
+            try NativeThread(title, processors: processor.map(ProcessorSet.init(_:))) { [self] in
+                enter(record)
+                defer { leave(record) }
+                do throws(UserfaultError) {
+                    try body(self, record)
+                } catch {
+                    // A thread that cannot serve must not leave waiters behind, nor let them read zeros.
+                    killOwner()
+                    starting.store(0, ordering: .releasing)
+                }
             }
         }
         threads.append(thread)
@@ -100,13 +104,13 @@ extension PagerCore where Source: ~Copyable {
     func noteStarted() { starting.subtract(1, ordering: .releasing) }
 
     /// Makes every thread end, and closes the descriptors: what was not loaded is poisoned.
-    func stopThreads(_ threads: [HandlerThread]) {
+    func stopThreads(_ threads: [NativeThread]) {
         beginFinishing()
         seal()
         requestStop()
         let boxes = sentinels.withLock(\.self)
         let callers = boxes.compactMap { box in
-            try? HandlerThread("uffd-stop", processor: nil) { box.sentinel.touchAll() }
+            try? NativeThread("uffd-stop") { box.sentinel.touchAll() }
         }
         for thread in threads { thread.join() }
         for box in boxes { box.sentinel.end(in: box.memory) }

@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -87,7 +86,7 @@ extension PagerCore where Source: ~Copyable {
         }
         // A child without a pager would read zeros. Where the kernel refuses, the memory is not the program's to share.
         if hidesFromChildren(region) {
-            _ = cuffd_madvise(UInt64(part.range.start), part.range.count, Advice.dontFork.rawValue)
+            try? AddressSpace.advise(.dontFork, part.range)
         }
     }
 
@@ -119,7 +118,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func showToChildren(_ range: AddressRange) {
-        _ = cuffd_madvise(UInt64(range.start), range.count, Advice.doFork.rawValue)
+        try? AddressSpace.advise(.doFork, range)
     }
 
     /// Forgets a region.

@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -33,7 +32,7 @@ extension PagerCore where Source: ~Copyable {
 
     private func seal(_ memory: ServedMemory) {
         guard !memory.isVacant else { return }
-        let deadline = cuffd_monotonic_nanoseconds() &+ 30_000_000_000
+        let deadline = MonotonicInstant.now.nanoseconds &+ 30_000_000_000
         while true {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
                 readTheRest(&machine, uffd)
@@ -51,7 +50,7 @@ extension PagerCore where Source: ~Copyable {
             }
             if isSealed { return }
             // Its program has stopped within a change of its memory, or does not come to its end.
-            if cuffd_monotonic_nanoseconds() > deadline { return killOwner() }
+            if MonotonicInstant.now.nanoseconds > deadline { return killOwner() }
             pause(microseconds: 50)
         }
     }

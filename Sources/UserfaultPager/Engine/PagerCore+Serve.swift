@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import UserfaultFD
 
 extension PagerCore where Source: ~Copyable {
@@ -71,7 +70,8 @@ extension PagerCore where Source: ~Copyable {
             }
         }
         return put(
-            filling, into: claim, for: pending, of: memory, with: bench, since: start ?? cuffd_monotonic_nanoseconds())
+            filling, into: claim, for: pending, of: memory, with: bench,
+            since: start ?? MonotonicInstant.now.nanoseconds)
     }
 
     /// Fills pages for which nobody waits.
@@ -85,7 +85,7 @@ extension PagerCore where Source: ~Copyable {
             let claim = claiming(machine)
             if let claim {
                 bench.record.begin(
-                    claim.range.start, region: claim.region.bits, since: cuffd_monotonic_nanoseconds())
+                    claim.range.start, region: claim.region.bits, since: MonotonicInstant.now.nanoseconds)
             }
             return claim
         }
@@ -107,7 +107,7 @@ extension PagerCore where Source: ~Copyable {
     /// Asks the source for pages in hand, and gives back those that it did not answer for.
     @inline(__always)
     private func load(_ claim: inout Claim, of memory: ServedMemory, with bench: inout Workbench) -> Loaded {
-        let start = cuffd_monotonic_nanoseconds()
+        let start = MonotonicInstant.now.nanoseconds
         let isLimited = configuration.sourceTimeout != nil
         if isLimited { bench.record.beginLoad(claim, of: memory, at: start) }
         var answer = ask(claim, with: &bench)
@@ -120,7 +120,7 @@ extension PagerCore where Source: ~Copyable {
             answer = ask(claim, with: &bench)
             if isLimited, !bench.record.endLoad() { return .takenAway }
         }
-        let end = cuffd_monotonic_nanoseconds()
+        let end = MonotonicInstant.now.nanoseconds
         bench.record.recordLoad(end &- start)
         guard let answer else { return .failed }
         if case .poison = answer.filling { claim.content = .poison }
@@ -185,7 +185,7 @@ extension PagerCore where Source: ~Copyable {
             if let range = settlement.wake { memory.wake(range) }
             switch settlement.next {
             case .finished:
-                let end = cuffd_monotonic_nanoseconds()
+                let end = MonotonicInstant.now.nanoseconds
                 bench.record.recordFill(end &- start)
                 if pending.since != 0 { bench.record.recordService(end &- pending.since) }
                 return .done

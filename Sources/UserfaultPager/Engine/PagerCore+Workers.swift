@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -11,11 +10,11 @@ extension PagerCore where Source: ~Copyable {
     /// done: the thread that it would wait for may be inside `fork`, which waits for this thread to read of it.
     func readAll(with handler: inout Handler) throws(UserfaultError) {
         while !isStopping.load(ordering: .relaxed) {
-            let count = wait(&handler)
+            _ = try wait(&handler)
             // Before a further fork is read of, which needs a place.
             closeEndedChildren()
-            for index in 0..<max(0, count) where handler.ready.token(index) != Self.stopToken {
-                try readOne(Int(handler.ready.token(index)), &handler)
+            while let ready = handler.ready.next() {
+                if ready.token != Self.stopToken { try readOne(Int(ready.token), &handler) }
             }
         }
     }
@@ -25,7 +24,7 @@ extension PagerCore where Source: ~Copyable {
     /// Does once, on memory of its own, all that reading may come to: what the language's runtime makes when a type is
     /// first used comes from the heap, and must be there before a fork.
     func rehearse(with handler: inout Handler) throws(UserfaultError) {
-        _ = handler.ready.wait(epoll, 0)
+        _ = try pollSet.wait(into: &handler.ready, timeout: .zero)
         let count = try readEvents(memories[0], &handler)
         if count ?? 0 > 0 { handOver(of: 0, &handler) }
         let page = PageSize.base.bytes
@@ -46,16 +45,16 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Waits until a descriptor has messages.
-    private func wait(_ handler: inout Handler) -> Int {
+    private func wait(_ handler: inout Handler) throws(UserfaultError) -> Int {
         let budget = handler.waiter.budget()
         let learns = handler.waiter.learns
-        let start = learns || budget > 0 ? cuffd_monotonic_nanoseconds() : 0
-        defer { if learns { handler.waiter.learn(cuffd_monotonic_nanoseconds() &- start, budget: budget) } }
-        while budget > 0, cuffd_monotonic_nanoseconds() &- start < budget, !isStopping.load(ordering: .relaxed) {
-            let count = handler.ready.wait(epoll, 0)
+        let start = learns || budget > 0 ? MonotonicInstant.now.nanoseconds : 0
+        defer { if learns { handler.waiter.learn(MonotonicInstant.now.nanoseconds &- start, budget: budget) } }
+        while budget > 0, MonotonicInstant.now.nanoseconds &- start < budget, !isStopping.load(ordering: .relaxed) {
+            let count = try pollSet.wait(into: &handler.ready, timeout: .zero)
             if count > 0 { return count }
         }
-        return handler.ready.wait(epoll, -1)
+        return try pollSet.wait(into: &handler.ready)
     }
 
     /// Reads all that one descriptor has: events are behind every fault that was queued before them.
@@ -90,7 +89,7 @@ extension PagerCore where Source: ~Copyable {
     func closeEndedChildren() {
         // By number: an iterator of objects takes memory, unless it is optimised.
         for slot in children.indices where children[slot].hasEnded && !children[slot].isVacant {
-            _ = cuffd_epoll_delete(epoll, children[slot].rawDescriptor)
+            try? pollSet.remove(rawDescriptor: children[slot].rawDescriptor)
             children[slot].close()
         }
     }
@@ -105,7 +104,7 @@ extension PagerCore where Source: ~Copyable {
                 if source.isSlow { readAhead(of: item.pending.fault, memory, with: &bench) }
             case .later(var again):
                 // The event that it waits for is read by the other thread, which needs no help for it.
-                if again.due == 0 { again.due = cuffd_monotonic_nanoseconds() &+ 50_000 }
+                if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ 50_000 }
                 if queue.put(WorkQueue.Item(pending: again, memory: item.memory)) { continue }
                 memory.wake(again.fault.page(size: .base))
             case .gone:

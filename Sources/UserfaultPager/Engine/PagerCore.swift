@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
@@ -13,11 +12,11 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// One for each shard.
     let memories: [ServedMemory]
     /// Readable from the moment on at which threads are to end.
-    let stopEvent: EventDescriptor
+    let stopEvent: EventFD
     /// Where the children of a fork go; empty unless the descriptor reports forks.
     let children: [ServedMemory]
     /// What the reading thread waits on, where there is one.
-    let epoll: CInt
+    let pollSet: PollSet
     /// Only of the thread that stops the pager.
     nonisolated(unsafe) var lastReading = LastReading()
     let queue = WorkQueue(capacity: 4096)
@@ -38,7 +37,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let ownerIsGone = Atomic<Bool>(false)
     let registry = Mutex(Registry())
     /// Shared by the calls that need the descriptors open, and taken alone by the one that closes them.
-    private let openness: OpaquePointer
+    private let openness: ReadWriteLock
     private let isOpen = Atomic<Bool>(true)
     /// The last field: where one lies that follows it depends on its type, and would be looked up for every fault.
     let source: Source
@@ -79,18 +78,14 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         self.configuration = configuration
         self.owner = owner
         self.memories = memories
-        guard let openness = unsafe cuffd_rwlock_create() else { throw .noThread(Errno.noMemory.rawValue) }
-        unsafe self.openness = openness
-        stopEvent = try EventDescriptor()
+        openness = try asPagerError { () throws(UserfaultError) in try ReadWriteLock() }
+        stopEvent = try asPagerError { () throws(UserfaultError) in try EventFD() }
         self.children = children
-        epoll = cuffd_epoll_create()
-        guard epoll >= 0 else { throw .noThread(-epoll) }
+        pollSet = try asPagerError { () throws(UserfaultError) in try PollSet() }
     }
 
     deinit {
         close()
-        unsafe cuffd_rwlock_destroy(openness)
-        _ = cuffd_close(epoll)
         registry.withLock { registry in
             for reference in registry.regions.values.map(\.reference) + registry.retired { unsafe reference.destroy() }
             for record in registry.records { unsafe record.destroy() }
@@ -99,17 +94,15 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
 
     /// Calls with the descriptors open.
     func whileOpen<Result: ~Copyable>(_ body: () throws(PagerError) -> Result) throws(PagerError) -> Result {
-        unsafe cuffd_rwlock_read(openness)
-        defer { unsafe cuffd_rwlock_unlock(openness) }
-        guard isOpen.load(ordering: .relaxed) else { throw .notRunning }
-        return try body()
+        try openness.withReadLock { () throws(PagerError) -> Result in
+            guard isOpen.load(ordering: .relaxed) else { throw .notRunning }
+            return try body()
+        }
     }
 
     /// Calls while no other thread is inside ``whileOpen(_:)``.
     func exclusively(_ body: () -> Void) {
-        unsafe cuffd_rwlock_write(openness)
-        defer { unsafe cuffd_rwlock_unlock(openness) }
-        body()
+        openness.withWriteLock(body)
     }
 
     /// Closes the descriptors, once no thread uses them any more.
@@ -137,7 +130,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
 
     /// Says which thread a record is of, on that thread.
     func enter(_ record: ThreadRecord) {
-        let task = cuffd_gettid()
+        let task = NativeThread.currentID
         record.nameTask(task)
         ownThreads.insert(task)
     }

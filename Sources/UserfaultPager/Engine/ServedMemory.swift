@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
@@ -12,7 +11,7 @@ internal import UserfaultFD
 /// Made empty, and opened without taking memory from the heap: that may happen while another thread is inside `fork`.
 @safe
 final class ServedMemory: @unchecked Sendable {
-    private let order: OpaquePointer
+    private let order: ReadWriteLock
     private let uffd: UnsafeMutablePointer<UserfaultFD>
     private let machine: UnsafeMutablePointer<PagerStateMachine>
     private let state = Atomic<UInt8>(State.vacant.rawValue)
@@ -33,8 +32,7 @@ final class ServedMemory: @unchecked Sendable {
     private(set) var rawDescriptor: CInt = -1
 
     init() throws(PagerError) {
-        guard let order = unsafe cuffd_rwlock_create() else { throw .noThread(Errno.noMemory.rawValue) }
-        unsafe self.order = order
+        order = try asPagerError { () throws(UserfaultError) in try ReadWriteLock() }
         unsafe uffd = .allocate(capacity: 1)
         unsafe machine = .allocate(capacity: 1)
     }
@@ -47,7 +45,6 @@ final class ServedMemory: @unchecked Sendable {
 
     deinit {
         close()
-        unsafe cuffd_rwlock_destroy(order)
         unsafe machine.deallocate()
         unsafe uffd.deallocate()
     }
@@ -114,8 +111,8 @@ final class ServedMemory: @unchecked Sendable {
     func sharingOrder<Result, Failure: Error>(
         _ body: (borrowing UserfaultFD, borrowing PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        unsafe cuffd_rwlock_read(order)
-        defer { unsafe cuffd_rwlock_unlock(order) }
+        order.lockForReading()
+        defer { order.unlock() }
         return try unsafe body(uffd.pointee, machine.pointee)
     }
 
@@ -124,8 +121,8 @@ final class ServedMemory: @unchecked Sendable {
     func excludingOthers<Result, Failure: Error>(
         _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        unsafe cuffd_rwlock_write(order)
-        defer { unsafe cuffd_rwlock_unlock(order) }
+        order.lockForWriting()
+        defer { order.unlock() }
         return try unsafe body(uffd.pointee, &machine.pointee)
     }
 

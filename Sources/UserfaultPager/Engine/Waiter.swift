@@ -1,4 +1,4 @@
-internal import CUserfaultFD
+internal import UserfaultFD
 
 /// Decides for one thread how long it looks for the next fault before it sleeps.
 ///
@@ -36,7 +36,7 @@ struct Waiter {
             limit = .max / 2
             isAdaptive = false
         case .adaptive(let upTo):
-            limit = processors > 1 ? upTo.nanoseconds : 0
+            limit = processors > 1 ? upTo.wholeNanoseconds : 0
             isAdaptive = limit > 0
         }
     }

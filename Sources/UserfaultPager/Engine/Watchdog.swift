@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -9,7 +8,7 @@ struct Watchdog: ~Copyable {
     /// The owner's pidfd, until it has told its end.
     var ownerDescriptor: CInt
     /// When it looked for what is stuck.
-    var looked = cuffd_monotonic_nanoseconds()
+    var looked = MonotonicInstant.now.nanoseconds
     var unreadFaults = 0
     var servedFaults: UInt64 = 0
     /// How often in a row nobody took faults.
@@ -21,17 +20,12 @@ extension PagerCore where Source: ~Copyable {
     func watch(_ record: ThreadRecord) throws(UserfaultError) {
         var watchdog = Watchdog(bench: try Workbench(record), ownerDescriptor: owner.watched)
         noteStarted()
-        let limit = configuration.sourceTimeout.map { $0.nanoseconds / 2 } ?? .max
-        let interval = max(1_000_000, min(configuration.watchdogInterval.nanoseconds, limit))
+        let limit = configuration.sourceTimeout.map { $0.wholeNanoseconds / 2 } ?? .max
+        let interval = max(1_000_000, min(configuration.watchdogInterval.wholeNanoseconds, limit))
         while !isStopping.load(ordering: .relaxed) {
-            var ready = InlineArray<2, CShort>(repeating: 0)
-            var span = ready.mutableSpan
-            _ = unsafe span.withUnsafeMutableBufferPointer { ready in
-                unsafe cuffd_poll2(
-                    stopEvent.rawValue, watchdog.ownerDescriptor, CUFFD_POLLIN, CInt(clamping: interval / 1_000_000),
-                    ready.baseAddress)
-            }
-            if ready[1] != 0 {
+            let deadline = Deadline(after: .nanoseconds(Int64(clamping: interval)))
+            let ready = try poll(stopEvent.descriptor.rawValue, watchdog.ownerDescriptor, until: deadline)
+            if ready.second != 0 {
                 watchdog.ownerDescriptor = -1
                 for memory in memories { noteEnd(of: memory) }
             }
@@ -63,8 +57,8 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// Of the faults that wait for a worker, the oldest.
     private func reportStuck(_ watchdog: inout Watchdog) {
-        let now = cuffd_monotonic_nanoseconds()
-        let limit = max(1, configuration.stuckAfter.nanoseconds)
+        let now = MonotonicInstant.now.nanoseconds
+        let limit = max(1, configuration.stuckAfter.wholeNanoseconds)
         let looked = watchdog.looked
         watchdog.looked = now
         func report(_ address: UInt, since: UInt64) -> Bool {
@@ -102,8 +96,8 @@ extension PagerCore where Source: ~Copyable {
 
     /// Fails pages that the source was asked for and has not brought in time.
     private func expireLoads(with bench: borrowing Workbench) {
-        guard let timeout = configuration.sourceTimeout?.nanoseconds else { return }
-        let now = cuffd_monotonic_nanoseconds()
+        guard let timeout = configuration.sourceTimeout?.wholeNanoseconds else { return }
+        let now = MonotonicInstant.now.nanoseconds
         guard now > timeout else { return }
         while let load = takeLoad(begunBefore: now - timeout, for: bench.record) {
             expire(load.claim, of: load.memory, with: bench)

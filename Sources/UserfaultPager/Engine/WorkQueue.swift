@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 internal import UserfaultFD
 
@@ -21,19 +20,16 @@ final class WorkQueue: @unchecked Sendable {
 
     private let state: Mutex<State>
     /// Counts what is put in: what sleeping workers look at.
-    private let signals: UnsafeMutablePointer<Atomic<UInt32>>
+    private let signals = FutexWord()
     private let isClosed = Atomic<Bool>(false)
 
     init(capacity: Int) {
         let items = UnsafeMutableBufferPointer<Item>.allocate(capacity: capacity)
         state = unsafe Mutex(State(items: items))
-        unsafe signals = .allocate(capacity: 1)
-        unsafe signals.initialize(to: Atomic(0))
     }
 
     deinit {
         state.withLock { unsafe $0.items.deallocate() }
-        unsafe signals.deallocate()
     }
 
     /// How many faults wait.
@@ -60,7 +56,7 @@ final class WorkQueue: @unchecked Sendable {
             state.count += 1
             return true
         }
-        signal(1)
+        signals.signal(waking: 1)
         return hadRoom
     }
 
@@ -69,14 +65,11 @@ final class WorkQueue: @unchecked Sendable {
     /// - Returns: `nil` once the queue is closed.
     func take() -> Item? {
         while !isClosed.load(ordering: .acquiring) {
-            let seen = unsafe signals.pointee.load(ordering: .acquiring)
-            let now = cuffd_monotonic_nanoseconds()
+            let seen = signals.changes
+            let now = MonotonicInstant.now.nanoseconds
             var next = UInt64.max
             if let item = take(where: { $0.pending.due <= now }, elseDue: &next) { return item }
-            let nanoseconds: Int64 = next == .max ? -1 : Int64(clamping: next &- now)
-            unsafe signals.withMemoryRebound(to: UInt32.self, capacity: 1) {
-                _ = unsafe cuffd_futex_wait($0, seen, nanoseconds)
-            }
+            signals.wait(while: seen, until: Deadline(at: MonotonicInstant(nanoseconds: next)))
         }
         return nil
     }
@@ -118,13 +111,6 @@ final class WorkQueue: @unchecked Sendable {
     /// Wakes every worker, for good.
     func close() {
         isClosed.store(true, ordering: .releasing)
-        signal(CInt.max)
-    }
-
-    private func signal(_ workers: CInt) {
-        unsafe signals.pointee.add(1, ordering: .acquiringAndReleasing)
-        unsafe signals.withMemoryRebound(to: UInt32.self, capacity: 1) {
-            _ = unsafe cuffd_futex_wake($0, workers)
-        }
+        signals.signal()
     }
 }

@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import UserfaultFD
 
 /// What a thread needs to serve: all of it allocated before the first fault, none of it ever served itself.

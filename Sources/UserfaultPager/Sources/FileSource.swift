@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 public import SystemPackage
 internal import UserfaultFD
 
@@ -41,16 +40,13 @@ public struct FileSource: ~Copyable, PageSource {
         let wanted = min(pages.freeCapacity, count - offset)
         var failure: Failure?
         unsafe pages.withUnsafeMutableBytes { buffer, initialized in
-            while initialized < wanted, failure == nil {
-                let answer = unsafe cuffd_pread(
-                    file.rawValue, buffer.baseAddress! + initialized, wanted - initialized,
-                    Int64(offset + initialized))
-                switch answer {
-                case -Int(Errno.interrupted.rawValue): continue
-                case ..<0: failure = .read(Errno(rawValue: CInt(-answer)))
-                case 0: failure = .truncated(at: offset + initialized)
-                default: initialized += answer
-                }
+            let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[initialized..<wanted])
+            do throws(UserfaultError) {
+                initialized += unsafe try file.descriptor.read(into: room, at: offset + initialized)
+                if initialized < wanted { failure = .truncated(at: offset + initialized) }
+            } catch {
+                initialized += error.bytesCompleted
+                failure = .read(error.errno)
             }
         }
         // What was read in front of a failure is good: the page that fails is asked for again.

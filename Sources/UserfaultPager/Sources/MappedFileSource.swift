@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 public import SystemPackage
 internal import UserfaultFD
 
@@ -32,7 +31,7 @@ public struct MappedFileSource: ~Copyable, PageSource {
         content = try asPagerError { () throws(UserfaultError) in
             let content = try PaddedMapping(count)
             guard count > 0 else { return content }
-            let mapped = try Mapping(
+            let mapped = unsafe try Mapping(
                 file: file, count: count, sharing: .private, protection: .read,
                 placement: .replacing(content.range.start))
             // The padding, of which the file has become a part, unmaps all of it.
@@ -49,7 +48,7 @@ public struct MappedFileSource: ~Copyable, PageSource {
         guard case .memory(let address, let count) = reply else { return reply }
         let end = min(offset + count, content.count)
         // The disk is waited for here, and not while the pager fills. What it cannot deliver `UFFDIO_COPY` will refuse.
-        if isSlow { _ = cuffd_madvise(UInt64(address), end - offset, Advice.populateRead.rawValue) }
+        if isSlow { try? AddressSpace.advise(.populateRead, AddressRange(start: address, count: end - offset)) }
         // What the kernel has behind a cut in a page are zeros.
         guard let cut = cut(before: end) else { return reply }
         let whole = (cut - offset) & ~(PageSize.base.bytes - 1)
@@ -60,8 +59,8 @@ public struct MappedFileSource: ~Copyable, PageSource {
     /// Where the file ends, if that is in front of `end`.
     private func cut(before end: Int) -> Int? {
         // Of an open file the kernel always knows it.
-        guard let status = try? file.status(), status.is_regular != 0, status.bytes < end else { return nil }
-        return Int(status.bytes)
+        guard let status = try? file.status(), status.isRegular, status.count < end else { return nil }
+        return status.count
     }
 }
 

@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import Synchronization
 public import SystemPackage
 public import UserfaultFD
@@ -22,7 +21,7 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     private let states: Mapping
     private let pageShift: Int
     /// Counts pages that became ready: what waiters look at.
-    private let ready: Mapping
+    private let ready = FutexWord()
 
     private enum State {
         static var absent: UInt8 { 0 }
@@ -51,7 +50,6 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         states = try asPagerError { () throws(UserfaultError) in
             try Mapping(anonymous: pageCount, options: .noReserve)
         }
-        ready = try asPagerError { () throws(UserfaultError) in try Mapping(anonymous: 1) }
         self.alias = alias
         self.base = base
     }
@@ -142,13 +140,11 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     private func write(_ page: Int, from content: UnsafeRawPointer?) throws(Failure) {
         guard let content = unsafe content else { throw .file(.badAddress) }
         let size = 1 << pageShift
-        let start = UInt64(alias.range.start) + UInt64(page << pageShift)
-        var done = 0
-        while done < size {
-            let answer = unsafe cuffd_process_vm_write(
-                cuffd_getpid(), start + UInt64(done), content + done, size - done)
-            guard answer > 0 else { throw .file(answer < 0 ? Errno(rawValue: CInt(-answer)) : .badAddress) }
-            done += answer
+        let start = alias.range.start + UInt(page << pageShift)
+        do throws(UserfaultError) {
+            unsafe try AddressSpace.store(UnsafeRawBufferPointer(start: content, count: size), at: start)
+        } catch {
+            throw .file(error.errno == .noData ? .badAddress : error.errno)
         }
     }
 
@@ -168,28 +164,28 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         let offset = page << pageShift
         if pageShift > PageSize.base.log2 {
             // A file of huge pages has no holes that `lseek` could tell; here its pages are mapped as long as it has them.
-            var residence: UInt8 = 0
-            let here = UInt64(alias.range.start) + UInt64(offset)
-            return unsafe cuffd_mincore(here, PageSize.base.bytes, &residence) < 0 || residence & 1 == 1
+            let here = alias.range.part(at: offset, count: PageSize.base.bytes)
+            return (try? AddressSpace.residency(of: here))?.first ?? true
         }
-        let data = cuffd_seek(file.rawValue, Int64(offset), CUFFD_SEEK_DATA)
-        return data < 0 ? data != -Int64(Errno.noSuchAddressOrDevice.rawValue) : data == offset
+        do throws(UserfaultError) {
+            return try file.descriptor.dataOffset(from: offset) == offset
+        } catch {
+            // Unknown: a page that is not made again is at worst one that reads as the file does.
+            return true
+        }
     }
 
     // MARK: Waiting
 
     private func finish(_ page: Int, _ result: UInt8) {
         unsafe state(page).pointee.store(result, ordering: .releasing)
-        let word = unsafe ready.unsafeBaseAddress.assumingMemoryBound(to: Atomic<UInt32>.self)
-        unsafe word.pointee.add(1, ordering: .acquiringAndReleasing)
-        unsafe word.withMemoryRebound(to: UInt32.self, capacity: 1) { _ = unsafe cuffd_futex_wake($0, .max) }
+        ready.signal()
     }
 
     private func waitForAnother(_ page: Int) {
-        let word = unsafe ready.unsafeBaseAddress.assumingMemoryBound(to: Atomic<UInt32>.self)
-        let seen = unsafe word.pointee.load(ordering: .acquiring)
+        let seen = ready.changes
         guard unsafe state(page).pointee.load(ordering: .acquiring) == State.loading else { return }
-        unsafe word.withMemoryRebound(to: UInt32.self, capacity: 1) { _ = unsafe cuffd_futex_wait($0, seen, -1) }
+        ready.wait(while: seen, until: .never)
     }
 }
 

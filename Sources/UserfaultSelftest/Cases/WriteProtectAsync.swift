@@ -52,14 +52,11 @@ enum WriteProtectAsyncCases: CaseTheme {
             area.fillView()
             try uffd.register(area.range, modes: .writeProtect)
             let scan = try PagemapScan()
-            let query = PagemapScan.Query(all: .written, reported: .written, writeProtectsMatches: true)
-            let result = try scan.scan(area.pages(0..<3), for: query, regionLimit: 0)
-            try expectEqual(result.regions, [], "regions")
-            try expectEqual(result.end, area.address(3), "where the scan ended")
+            try scan.writeProtect(area.pages(0..<3))
             try area.expectProtected([0, 1, 2], "after the scan")
             try expectEqual(Touch.store(area.address(1), 1), .byte(1), "a write")
             try area.expectProtected([0, 2], "after the write")
-            _ = try scan.scan(area.range, for: query, regionLimit: 0)
+            try scan.writeProtect(area.range)
             try area.expectProtected([0, 1, 2, 3], "after the second scan")
             try uffd.expectNoMessage("asynchronous faults make none")
         },
@@ -97,13 +94,13 @@ enum WriteProtectAsyncCases: CaseTheme {
                 [AddressRange(start: middle.start, count: PageSize.base.bytes)], "written after one write")
             // Empty pages beside one that is there, in each way in which protecting may be asked for.
             let exactly = PagemapScan.Query(all: .written, reported: [.written, .present], writeProtectsMatches: true)
-            for (index, (query, limit)) in [(.takeWritten, 8), (.takeWritten, 0), (exactly, 8)].enumerated() {
+            for (index, query) in [.takeWritten, nil, exactly].enumerated() {
                 let part = area.pages(20 * index..<20 * index + 10)
                 _ = Touch.store(part.start, 1)
-                _ = try scan.scan(part, for: query, regionLimit: limit)
+                if let query { _ = try scan.scan(part, for: query) } else { try scan.writeProtect(part) }
                 try expect(
                     PagemapEntry.entries(of: part).allSatisfy(\.isProtected),
-                    "a page and the empty ones beside it are protected by a scan for \(query), \(limit) regions")
+                    "a page and the empty ones beside it are protected by a scan for \(query, default: "nothing")")
             }
             try uffd.expectNoMessage("asynchronous faults make none")
         },
@@ -259,10 +256,10 @@ enum WriteProtectAsyncCases: CaseTheme {
         let scan = try PagemapScan()
         let supported = uffd.supportedFeatures
 
-        let error = try expectThrows(UserfaultError.self, "CHECK_WPASYNC refuses") { () throws(UserfaultError) in
-            try scan.scan(area.range, for: .takeWritten)
+        let failure = try expectThrows(PagemapScan.Failure.self, "CHECK_WPASYNC refuses") {
+            () throws(PagemapScan.Failure) in try scan.scan(area.range, for: .takeWritten)
         }
-        try expectEqual(error.errno, .notPermitted, "errno of CHECK_WPASYNC")
+        try expectEqual(failure.error.errno, .notPermitted, "errno of CHECK_WPASYNC")
         try synchronous.writeProtect(area.pages(4..<6), .unprotect)
         try uffd.writeProtect(area.pages(0..<2), .unprotect)
 

@@ -14,7 +14,7 @@ package enum ProbeReport {
     private static func text(of check: KernelSupport.Check) -> String {
         let answer = check.isAvailable ? "yes" : "no "
         let reasons = [check.reason.map { "because: \($0)" }, check.remedy.map { "remedy:  \($0)" }].compactMap(\.self)
-        return (["\(answer)  \(check.name): \(check.meaning)"] + reasons).joined(separator: "\n         ")
+        return (["\(answer)  \(check.name.rawValue): \(check.meaning)"] + reasons).joined(separator: "\n         ")
     }
 
     private struct Document: Encodable {
@@ -41,7 +41,7 @@ package enum ProbeReport {
         let remedy: String?
 
         init(_ check: KernelSupport.Check) {
-            name = check.name
+            name = check.name.rawValue
             meaning = check.meaning
             available = check.isAvailable
             reason = check.reason

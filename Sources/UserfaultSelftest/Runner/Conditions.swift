@@ -85,13 +85,13 @@ struct Conditions {
         case .missingFaults, .minorFaults, .writeProtectFaults:
             host.lacks(requirement.faultFeatures(for: memory))
         case .kernelFaults:
-            host.lacks("kernel-mode-faults").map { "faults of the kernel cannot be handled: \($0)" }
+            host.lacks(.kernelModeFaults).map { "faults of the kernel cannot be handled: \($0)" }
         case .device:
-            host.lacks("device").map { "no /dev/userfaultfd for this user: \($0)" }
+            host.lacks(.device).map { "no /dev/userfaultfd for this user: \($0)" }
         case .root:
             host.isRoot ? nil : "needs root"
         case .pageFrames:
-            host.lacks("page-frame-numbers")
+            host.lacks(.pageFrameNumbers)
                 ?? (access("/proc/kpageflags", R_OK) == 0 ? nil : "this kernel has no /proc/kpageflags")
         case .hugePages(let count):
             changes.provide(.hugePages(free: count), unless: HugePagePool.free >= count) {

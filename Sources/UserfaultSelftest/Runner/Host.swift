@@ -15,7 +15,7 @@ package struct Host: Sendable {
     package var machine: String { support.machine }
 
     /// Why no userfaultfd can be opened at all, and what to do; nil when one can.
-    package var unusable: String? { lacks("user-mode-faults").map { "no userfaultfd can be opened: \($0)" } }
+    package var unusable: String? { lacks(.userModeFaults).map { "no userfaultfd can be opened: \($0)" } }
 
     /// The kernel's names of its features.
     package var featureNames: [String] {
@@ -23,7 +23,7 @@ package struct Host: Sendable {
     }
 
     /// Why a check of ``KernelSupport`` fails, with the remedy; nil when it does not.
-    func lacks(_ check: String) -> String? {
+    func lacks(_ check: KernelSupport.Name) -> String? {
         support[check].flatMap { check in
             check.isAvailable
                 ? nil : [check.reason, check.remedy].compactMap(\.self).joined(separator: "; ")
@@ -36,6 +36,6 @@ package struct Host: Sendable {
             features.contains(name) && !support.features.contains(name)
         }
         if !lacking.isEmpty { return "this kernel has no \(lacking.map(\.name).joined(separator: ", "))" }
-        return features.contains(.eventFork) ? lacks("fork-events").map { "no EVENT_FORK for this user: \($0)" } : nil
+        return features.contains(.eventFork) ? lacks(.forkEvents).map { "no EVENT_FORK for this user: \($0)" } : nil
     }
 }

@@ -10,14 +10,14 @@ extension Kernel {
     @Suite struct Events {
         @Test func removeComesBeforeThePagesGo() throws {
             let guarded = try Guarded(pages: 2, features: .eventRemove), range = guarded.range
-            try guarded.uffd.copy(pattern(1, pages: 2).span.bytes, to: range.start)
+            try guarded.uffd.copy(pattern(1, pages: 2).span.bytes, to: range.part(at: 0, count: 2 * page))
             let adviser = Worker { cuffd_madvise(UInt64(range.start), range.count, Advice.dontNeed.rawValue) }
             #expect(try guarded.uffd.poll(timeout: .seconds(10)) == true)
 
             // The gate: nothing can be filled while the event is on its way, and nothing was done.
             let fill = pattern(2)
             expectFailure(.copy, .resourceTemporarilyUnavailable, .mappingIsChanging) { () throws(UserfaultError) in
-                try guarded.uffd.copy(fill.span.bytes, to: range.start)
+                try guarded.uffd.copy(fill.span.bytes, to: range.part(at: 0, count: fill.count))
             }
             expectFailure(.zeropage, .resourceTemporarilyUnavailable, .mappingIsChanging) {
                 () throws(UserfaultError) in try guarded.uffd.zeropage(range)
@@ -43,7 +43,7 @@ extension Kernel {
             guard case .remove(let removed) = try guarded.uffd.nextEvent(&batch) else { throw Unexpected() }
             #expect(removed == range)
             #expect(try adviser.value() == 0)
-            try guarded.uffd.copy(fill.span.bytes, to: range.start)
+            try guarded.uffd.copy(fill.span.bytes, to: range.part(at: 0, count: fill.count))
         }
 
         @Test func unmapTellsTheWholeRequest() throws {
@@ -92,7 +92,7 @@ extension Kernel {
             }
             // The child's fault comes through the child's descriptor, and is filled in the child's memory.
             #expect(try childs.nextFault().address == start)
-            try childs.copy(pattern(33).span.bytes, to: start)
+            try childs.copy(pattern(33).span.bytes, to: AddressRange(start: start, count: page))
             #expect(cts_wait(try forker.value()) == 33)
             #expect(try guarded.uffd.status().total == 0)
         }

@@ -17,7 +17,7 @@ extension Kernel {
             #expect(fault.address == address - 5)
             #expect(fault.kind == .missing && fault.isWrite == writes && fault.threadID == 0)
             let contents = pattern(7)
-            #expect(try guarded.uffd.copy(contents.span.bytes, to: fault.page(size: .base).start) == page)
+            #expect(try guarded.uffd.copy(contents.span.bytes, to: fault.page(size: .base)) == page)
             #expect(try toucher.value() == (writes ? 9 : 7))
         }
 
@@ -26,12 +26,14 @@ extension Kernel {
             let contents = pattern(1, pages: 2)
             for (destination, count) in [(guarded.start, 100), (guarded.start, 0), (guarded.start + 1, page)] {
                 expectFailure(.copy, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                    try guarded.uffd.copy(contents.span.bytes.extracting(first: count), to: destination)
+                    try guarded.uffd.copy(
+                        contents.span.bytes.extracting(first: count), to: AddressRange(start: destination, count: count)
+                    )
                 }
             }
             // Wrapping is found before the kernel is asked.
             expectFailure(.copy, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try guarded.uffd.copy(contents.span.bytes, to: .max - 100)
+                try guarded.uffd.copy(contents.span.bytes, to: AddressRange(start: guarded.start, count: page - 1))
             }
         }
 
@@ -39,16 +41,16 @@ extension Kernel {
             let guarded = try Guarded(pages: 1)
             var contents = pattern(1, pages: 2)
             contents[3] = 42
-            try guarded.uffd.copy(contents.span.bytes.extracting(3..<3 + page), to: guarded.start)
+            try guarded.uffd.copy(contents.span.bytes.extracting(3..<3 + page), to: guarded.memory.page(0))
             #expect(load(guarded.start) == 42)
         }
 
         @Test func aPageThatIsThereStays() throws {
             let guarded = try Guarded(pages: 1)
             let first = pattern(1), second = pattern(2)
-            try guarded.uffd.copy(first.span.bytes, to: guarded.start)
+            try guarded.uffd.copy(first.span.bytes, to: guarded.memory.page(0))
             expectFailure(.copy, .fileExists, .alreadyMapped) { () throws(UserfaultError) in
-                try guarded.uffd.copy(second.span.bytes, to: guarded.start)
+                try guarded.uffd.copy(second.span.bytes, to: guarded.range.part(at: 0, count: second.count))
             }
             expectFailure(.zeropage, .fileExists, .alreadyMapped) { () throws(UserfaultError) in
                 try guarded.uffd.zeropage(guarded.range)
@@ -63,11 +65,11 @@ extension Kernel {
             try guarded.uffd.zeropage(guarded.range.part(at: 2 * page, count: page))
             expectFailure(.copy, .resourceTemporarilyUnavailable, .partial, bytes: 2 * page) {
                 () throws(UserfaultError) in
-                try guarded.uffd.copy(contents.span.bytes, to: guarded.start)
+                try guarded.uffd.copy(contents.span.bytes, to: guarded.range.part(at: 0, count: contents.count))
             }
             let rest = guarded.range.dropFirst(2 * page)
             expectFailure(.copy, .fileExists, .alreadyMapped) { () throws(UserfaultError) in
-                try guarded.uffd.copy(contents.span.bytes.extracting(first: rest.count), to: rest.start)
+                try guarded.uffd.copy(contents.span.bytes.extracting(first: rest.count), to: rest)
             }
             #expect(load(guarded.start + UInt(page)) == 3)
             #expect(load(rest.start) == 0)
@@ -92,7 +94,7 @@ extension Kernel {
             let other = try Mapping(anonymous: page)
             let contents = pattern(1)
             expectFailure(.copy, .noSuchFileOrDirectory, .noSuchRange) { () throws(UserfaultError) in
-                try guarded.uffd.copy(contents.span.bytes, to: other.range.start)
+                try guarded.uffd.copy(contents.span.bytes, to: other.range.part(at: 0, count: contents.count))
             }
             expectFailure(.zeropage, .noSuchFileOrDirectory, .noSuchRange) { () throws(UserfaultError) in
                 try guarded.uffd.zeropage(other.range)
@@ -105,7 +107,7 @@ extension Kernel {
             try guarded.memory.protect(.read, guarded.memory.page(1))
             let contents = pattern(1, pages: 2)
             expectFailure(.copy, .noSuchFileOrDirectory, .noSuchRange) { () throws(UserfaultError) in
-                try guarded.uffd.copy(contents.span.bytes, to: guarded.start)
+                try guarded.uffd.copy(contents.span.bytes, to: guarded.range.part(at: 0, count: contents.count))
             }
             expectFailure(.zeropage, .noSuchFileOrDirectory, .noSuchRange) { () throws(UserfaultError) in
                 try guarded.uffd.zeropage(guarded.range)
@@ -130,7 +132,8 @@ extension Kernel {
             let toucher = Worker { load(start) }
             _ = try guarded.uffd.nextFault()
             let contents = pattern(5)
-            try guarded.uffd.copy(contents.span.bytes, to: start, options: .doNotWake)
+            try guarded.uffd.copy(
+                contents.span.bytes, to: AddressRange(start: start, count: contents.count), options: .doNotWake)
             #expect(try guarded.uffd.status().total == 1)
             try guarded.uffd.wake(guarded.range)
             #expect(try toucher.value() == 5)
@@ -141,10 +144,13 @@ extension Kernel {
             let guarded = try Guarded(pages: 1)
             let contents = pattern(1)
             expectFailure(.copy, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try guarded.uffd.copy(contents.span.bytes, to: guarded.start, options: .writeProtect)
+                try guarded.uffd.copy(
+                    contents.span.bytes, to: guarded.range.part(at: 0, count: contents.count), options: .writeProtect)
             }
             expectFailure(.copy, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try guarded.uffd.copy(contents.span.bytes, to: guarded.start, options: .init(rawValue: 1 << 9))
+                try guarded.uffd.copy(
+                    contents.span.bytes, to: guarded.range.part(at: 0, count: contents.count),
+                    options: .init(rawValue: 1 << 9))
             }
             expectFailure(.zeropage, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
                 try guarded.uffd.zeropage(guarded.range, options: .init(rawValue: 1 << 9))
@@ -162,7 +168,7 @@ extension Kernel {
             for fill in [0, 1] {
                 do throws(UserfaultError) {
                     if fill == 0 {
-                        try uffd.copy(contents.span.bytes, to: last.start)
+                        try uffd.copy(contents.span.bytes, to: AddressRange(start: last.start, count: contents.count))
                     } else {
                         try uffd.zeropage(last)
                     }
@@ -189,7 +195,7 @@ extension Kernel {
             }
             // A copy heals it.
             let contents = pattern(8)
-            try guarded.uffd.copy(contents.span.bytes, to: guarded.start)
+            try guarded.uffd.copy(contents.span.bytes, to: guarded.range.part(at: 0, count: contents.count))
             #expect(load(guarded.start) == 8)
         }
 
@@ -228,17 +234,19 @@ extension Kernel {
                 try uffd.zeropage(memory.page(0))
             }
             expectFailure(.copy, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try uffd.copy(contents.span.bytes.extracting(first: page), to: memory.range.start)
+                try uffd.copy(contents.span.bytes.extracting(first: page), to: memory.range.part(at: 0, count: page))
             }
             let address = memory.page(1).start + 12345
             let toucher = Worker { load(address) }
             let fault = try uffd.nextFault()
             #expect(fault.page(size: size) == memory.page(1))
-            #expect(try uffd.copy(contents.span.bytes, to: memory.page(1).start) == size.bytes)
+            #expect(try uffd.copy(contents.span.bytes, to: memory.page(1)) == size.bytes)
             #expect(try toucher.value() == 6)
-            expectFailure(.copy, .fileExists, .alreadyMapped) { () throws(UserfaultError) in
-                try uffd.copy(contents.span.bytes, to: memory.page(1).start)
+            expectFailure(.copy, .fileExists, .alreadyMappedOrPoolEmpty) { () throws(UserfaultError) in
+                try uffd.copy(contents.span.bytes, to: memory.page(1))
             }
+            #expect(try PagemapScan().isPopulated(memory.page(1).start))
+            #expect(try !PagemapScan().isPopulated(memory.page(0).start))
         }
     }
 }

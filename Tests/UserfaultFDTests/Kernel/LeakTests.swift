@@ -57,15 +57,15 @@ extension Kernel {
                     if let memfd = try? Memfd(count: page) {
                         _ = try? Mapping(memfd, offset: 1)
                         _ = try? Mapping(memfd, count: 0)
-                        _ = try? UserfaultFD(adopting: memfd.release())
+                        _ = try? UserfaultFD(adopting: memfd.withUnsafeDescriptor { $0.rawValue })
                     }
                     // No descriptor, a wrong one, and more than were asked for.
                     _ = cts_send(sockets.first.rawValue, "x", 1, sockets.first.rawValue, 0)
-                    _ = try? UserfaultFD.receive(from: sockets.second)
+                    _ = try? Arrived(over: sockets.second)
                     _ = cts_send(sockets.first.rawValue, "x", 1, sockets.first.rawValue, 1)
-                    _ = try? UserfaultFD.receive(from: sockets.second)
+                    _ = try? Arrived(over: sockets.second)
                     _ = cts_send(sockets.first.rawValue, "x", 1, sockets.first.rawValue, 9)
-                    _ = try? UserfaultFD.receive(from: sockets.second)
+                    _ = try? Arrived(over: sockets.second)
                     _ = cts_send(sockets.first.rawValue, "x", 1, sockets.first.rawValue, 9)
                     _ = try? DescriptorPassing.receive(from: sockets.second).takeDescriptors()
                 }

@@ -141,10 +141,10 @@ extension Kernel {
             #expect(first.end >= memory.page(2).end)
             #expect(first.end <= memory.page(5).start)
             expectFailure(.pagemapScan, .notPermitted, .notPermitted) { () throws(UserfaultError) in
-                try scan.scan(memory.range, for: .takeWritten)
+                try scanResult(scan, memory.range, .takeWritten)
             }
             expectFailure(.pagemapScan, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try scan.scan(memory.range, for: .init(all: .init(rawValue: 1 << 40)))
+                try scanResult(scan, memory.range, .init(all: .init(rawValue: 1 << 40)))
             }
             expectFailure(.pagemapScan, .noSuchFileOrDirectory, .other) { () throws(UserfaultError) in
                 try PagemapScan(process: 1 << 30)

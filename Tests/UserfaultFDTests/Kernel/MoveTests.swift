@@ -38,7 +38,7 @@ extension Kernel {
                 try ground.guarded.uffd.move(from: ground.source.range.start, to: ground.guarded.range)
             }
             let rest = ground.guarded.range.dropFirst(page)
-            expectFailure(.move, .noSuchFileOrDirectory, .noSuchRange) { () throws(UserfaultError) in
+            expectFailure(.move, .noSuchFileOrDirectory, .noSourcePage) { () throws(UserfaultError) in
                 try ground.guarded.uffd.move(from: ground.source.page(1).start, to: rest)
             }
             #expect(
@@ -90,8 +90,11 @@ extension Kernel {
             let gone = try Mapping(anonymous: page)
             let range = gone.range
             try gone.unmap()
-            expectFailure(.move, .noSuchFileOrDirectory, .noSuchRange) { () throws(UserfaultError) in
+            expectFailure(.move, .noSuchFileOrDirectory, .noSourcePage) { () throws(UserfaultError) in
                 try ground.guarded.uffd.move(from: range.start, to: ground.guarded.memory.page(0))
+            }
+            expectFailure(.move, .noSuchFileOrDirectory, .noSuchRange) { () throws(UserfaultError) in
+                try ground.guarded.uffd.move(from: ground.source.range.start, to: range)
             }
         }
     }

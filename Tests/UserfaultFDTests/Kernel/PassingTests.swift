@@ -13,7 +13,7 @@ extension Kernel {
             let sockets = SocketPair()
             let uffd = try UserfaultFD(features: .threadID)
             try uffd.send(over: sockets.first, payload: Self.hello.span.bytes)
-            let received = try UserfaultFD.receive(from: sockets.second)
+            let received = try Arrived(over: sockets.second)
             #expect(received.payload == Self.hello)
             let theirs = received.take()
             #expect(theirs.enabledFeatures == .threadID)
@@ -30,7 +30,7 @@ extension Kernel {
             try #require(cts_owner_start(&owner) == 0)
             let socket = FileDescriptor(rawValue: owner.socket)
             #expect(try PeerCredentials(of: socket).user == cuffd_effective_user())
-            let received = try UserfaultFD.receive(from: socket)
+            let received = try Arrived(over: socket)
             let address = UInt(received.payload.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
             let uffd = received.take()
             #expect(try uffd.nextFault().address == address)
@@ -40,14 +40,14 @@ extension Kernel {
                     try uffd.move(from: source.range.start, to: AddressRange(start: address, count: page))
                 }
             }
-            try uffd.copy(pattern(77).span.bytes, to: address)
+            try uffd.copy(pattern(77).span.bytes, to: AddressRange(start: address, count: page))
             #expect(cts_owner_end(&owner, 0) == 77)
         }
 
         @Test func aProcessThatIsGone() throws {
             var owner = cts_owner()
             try #require(cts_owner_start(&owner) == 0)
-            let received = try UserfaultFD.receive(from: FileDescriptor(rawValue: owner.socket))
+            let received = try Arrived(over: FileDescriptor(rawValue: owner.socket))
             let address = UInt(received.payload.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
             let uffd = received.take()
             let range = AddressRange(start: address, count: page)
@@ -55,7 +55,7 @@ extension Kernel {
 
             let contents = pattern(1)
             expectFailure(.copy, .noSuchProcess, .processGone) { () throws(UserfaultError) in
-                try uffd.copy(contents.span.bytes, to: address)
+                try uffd.copy(contents.span.bytes, to: range)
             }
             expectFailure(.zeropage, .noSuchProcess, .processGone) { () throws(UserfaultError) in
                 try uffd.zeropage(range)
@@ -104,7 +104,7 @@ extension Kernel {
             }
             cuffd_close(surplus.number)
             #expect(surplus.isClosed == false)
-            let received = try UserfaultFD.receive(from: sockets.second)
+            let received = try Arrived(over: sockets.second)
             #expect(received.payload == Self.hello)
             #expect(surplus.isClosed == true)
         }
@@ -140,7 +140,7 @@ extension Kernel {
                 cuffd_close(free)
                 let before = cts_limit_descriptors(Int(free) + 3)
                 expectFailure(.receive, .messageTooLong, .descriptorsTruncated) { () throws(UserfaultError) in
-                    try UserfaultFD.receive(from: sockets.second)
+                    try Arrived(over: sockets.second)
                 }
                 _ = cts_limit_descriptors(before)
                 #expect(watched.isClosed == true)
@@ -152,7 +152,7 @@ extension Kernel {
             let sockets = SocketPair()
             try DescriptorPassing.send(Self.hello.span.bytes, descriptors: [], over: sockets.first)
             expectFailure(.receive, .badFileDescriptor, .noDescriptor) { () throws(UserfaultError) in
-                try UserfaultFD.receive(from: sockets.second)
+                try Arrived(over: sockets.second)
             }
         }
 
@@ -161,8 +161,8 @@ extension Kernel {
             let watched = Watched()
             #expect(cts_send(sockets.first.rawValue, "x", 1, watched.number, 1) == 1)
             cuffd_close(watched.number)
-            expectFailure(.status, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try UserfaultFD.receive(from: sockets.second)
+            expectFailure(.adopt, .inappropriateIOCTLForDevice, .notUserfaultFD) { () throws(UserfaultError) in
+                try Arrived(over: sockets.second)
             }
             #expect(watched.isClosed == true)
         }
@@ -171,8 +171,8 @@ extension Kernel {
             await #expect(processExitsWith: .success) {
                 let sockets = SocketPair()
                 cuffd_close(sockets.first.rawValue)
-                expectFailure(.receive, .connectionReset, .peerClosed) { () throws(UserfaultError) in
-                    try UserfaultFD.receive(from: sockets.second)
+                expectFailure(.receive, .badFileDescriptor, .noDescriptor) { () throws(UserfaultError) in
+                    try Arrived(over: sockets.second)
                 }
                 let message = try DescriptorPassing.receive(from: sockets.second)
                 #expect(message.payload.isEmpty)
@@ -193,13 +193,13 @@ extension Kernel {
                 try DescriptorPassing.send(Self.hello.span.bytes, descriptors: many, over: sockets.first)
             }
             let none = FileDescriptor(rawValue: 1 << 20)
-            expectFailure(.send, .badFileDescriptor, .other) { () throws(UserfaultError) in
+            expectFailure(.send, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
                 try DescriptorPassing.send(Self.hello.span.bytes, descriptors: [none], over: sockets.first)
             }
-            expectFailure(.receive, .badFileDescriptor, .other) { () throws(UserfaultError) in
+            expectFailure(.receive, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
                 try DescriptorPassing.receive(from: none)
             }
-            expectFailure(.peerCredentials, .badFileDescriptor, .other) { () throws(UserfaultError) in
+            expectFailure(.peerCredentials, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
                 try PeerCredentials(of: none)
             }
         }
@@ -221,7 +221,7 @@ extension Kernel {
                 cuffd_close(0)
                 try uffd.send(over: sockets.first, payload: Kernel.Passing.hello.span.bytes)
                 do {
-                    let theirs = try UserfaultFD.receive(from: sockets.second).take()
+                    let theirs = try Arrived(over: sockets.second).take()
                     theirs.withUnsafeDescriptor { descriptor in #expect(descriptor.rawValue == 0) }
                 }
                 #expect(!Descriptors.isOpen(0))

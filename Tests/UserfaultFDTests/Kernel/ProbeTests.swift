@@ -22,8 +22,9 @@ extension Kernel {
         @Test(.requiresRoot, .requiresDevice) func rootMayDoEverything() {
             let support = KernelSupport.probe()
             #expect(support.isUsable)
-            for name in ["user-mode-faults", "kernel-mode-faults", "system-call", "device", "fork-events"] {
-                #expect(support[name]?.isAvailable == true, "\(support[name]?.description ?? name)")
+            let names: [KernelSupport.Name] = [.userModeFaults, .kernelModeFaults, .systemCall, .device, .forkEvents]
+            for name in names {
+                #expect(support[name]?.isAvailable == true, "\(support[name]?.description ?? name.rawValue)")
             }
             #expect(support.features.contains(.missingShmem))
             #expect(support.ioctls.contains([.api, .register, .unregister]))
@@ -40,7 +41,8 @@ extension Kernel {
             }
             for feature in UserfaultFD.Features.names {
                 let name = "feature-" + feature.name.lowercased().replacing("_", with: "-")
-                #expect(support[name]?.isAvailable == support.features.contains(feature.feature))
+                #expect(KernelSupport.Name.feature(feature.feature).rawValue == name)
+                #expect(support[.feature(feature.feature)]?.isAvailable == support.features.contains(feature.feature))
             }
         }
 
@@ -50,8 +52,8 @@ extension Kernel {
                 #expect(cts_become_user(65534) == 0)
                 let support = KernelSupport.probe()
                 #expect(support.isUsable)
-                #expect(support["fork-events"]?.isAvailable == false)
-                let faults = support["kernel-mode-faults"]
+                #expect(support[.forkEvents]?.isAvailable == false)
+                let faults = support[.kernelModeFaults]
                 #expect(faults?.isAvailable == false)
                 #expect(faults?.reason == "userfaultfd(2) answered EPERM; /dev/userfaultfd answered EACCES")
                 #expect(faults?.remedy?.contains("vm.unprivileged_userfaultfd=1") == true)
@@ -73,9 +75,9 @@ extension Kernel {
                 #expect(cts_refuse_userfaultfd(number) == 0)
                 let support = KernelSupport.probe()
                 #expect(support.isUsable)
-                #expect(support["system-call"]?.isAvailable == false)
-                #expect(support["system-call"]?.remedy?.contains("seccomp") == true)
-                #expect(support["device"]?.isAvailable == true)
+                #expect(support[.systemCall]?.isAvailable == false)
+                #expect(support[.systemCall]?.remedy?.contains("seccomp") == true)
+                #expect(support[.device]?.isAvailable == true)
                 _ = try UserfaultFD(options: .init(faults: .userAndKernelMode))
                 expectFailure(
                     .open, Errno(rawValue: number),
@@ -91,8 +93,8 @@ extension Kernel {
                 #expect(cts_become_user(65534) == 0)
                 let support = KernelSupport.probe()
                 #expect(!support.isUsable && support.features.isEmpty)
-                #expect(support["user-mode-faults"]?.remedy?.contains("seccomp") == true)
-                #expect(support["feature-move"]?.isAvailable == false)
+                #expect(support[.userModeFaults]?.remedy?.contains("seccomp") == true)
+                #expect(support[.feature(.move)]?.isAvailable == false)
                 expectFailure(.open, .notPermitted, .notPermitted) { () throws(UserfaultError) in try UserfaultFD() }
             }
         }

@@ -51,7 +51,7 @@ extension Kernel {
         @Test func blockingModeWaitsInReadAndRefusesPoll() throws {
             let guarded = try Guarded(pages: 1), start = guarded.start
             try guarded.uffd.setNonBlocking(false)
-            expectFailure(.poll, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+            expectFailure(.poll, .invalidArgument, .blockingMode) { () throws(UserfaultError) in
                 _ = try guarded.uffd.poll(timeout: .seconds(1))
             }
             let toucher = Worker { load(start) }

@@ -8,7 +8,7 @@ extension Kernel {
         /// Anonymous memory that is populated, registered and protected.
         static func protected(pages: Int, features: UserfaultFD.Features = []) throws -> Guarded {
             let guarded = try Guarded(pages: pages, features: features, modes: [.missing, .writeProtect])
-            try guarded.uffd.copy(pattern(1, pages: pages).span.bytes, to: guarded.start)
+            try guarded.uffd.copy(pattern(1, pages: pages).span.bytes, to: guarded.range)
             try guarded.uffd.writeProtect(guarded.range, .protect)
             return guarded
         }
@@ -36,7 +36,8 @@ extension Kernel {
 
         @Test func copiesProtected() throws {
             let guarded = try Guarded(pages: 1, modes: [.missing, .writeProtect]), start = guarded.start
-            try guarded.uffd.copy(pattern(1).span.bytes, to: start, options: .writeProtect)
+            try guarded.uffd.copy(
+                pattern(1).span.bytes, to: AddressRange(start: start, count: page), options: .writeProtect)
             let writer = Worker { store(2, at: start) }
             #expect(try guarded.uffd.nextFault().kind == .writeProtect)
             try guarded.uffd.writeProtect(guarded.range, .unprotect)
@@ -79,7 +80,7 @@ extension Kernel {
             expectFailure(.zeropage, .fileExists, .alreadyMapped) { () throws(UserfaultError) in
                 try guarded.uffd.zeropage(guarded.range)
             }
-            try guarded.uffd.copy(pattern(1).span.bytes, to: guarded.start)
+            try guarded.uffd.copy(pattern(1).span.bytes, to: guarded.memory.page(0))
         }
 
         @Test(.requires(.writeProtectAsync)) func dirtyPagesAreFoundAndProtectedAnew() throws {

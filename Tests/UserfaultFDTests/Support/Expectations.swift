@@ -38,3 +38,28 @@ extension UserfaultFD {
         }
     }
 }
+
+/// A userfaultfd that came over a socket, with its payload.
+struct Arrived: ~Copyable {
+    let payload: [UInt8]
+    let userfaultFD: UserfaultFD
+
+    init(over socket: FileDescriptor, features: UserfaultFD.Features? = nil) throws(UserfaultError) {
+        var message = try DescriptorPassing.receive(from: socket)
+        userfaultFD = try message.descriptors.takeUserfaultFD(features: features)
+        payload = message.payload
+    }
+
+    consuming func take() -> UserfaultFD { userfaultFD }
+}
+
+/// A scan, whose failure is only what the kernel answered.
+func scanResult(
+    _ scan: borrowing PagemapScan, _ range: AddressRange, _ query: PagemapScan.Query
+) throws(UserfaultError) -> PagemapScan.Result {
+    do throws(PagemapScan.Failure) {
+        return try scan.scan(range, for: query)
+    } catch {
+        throw error.error
+    }
+}

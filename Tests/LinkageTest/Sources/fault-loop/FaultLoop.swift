@@ -31,7 +31,7 @@ func serve(_ faults: Int, allocating: Bool) throws(UserfaultError) {
         guard try uffd.poll() else { continue }
         try uffd.read(into: &batch)
         while let fault = batch.nextPageFault() {
-            try uffd.copy(contents.span.bytes, to: fault.page(size: .base).start)
+            try uffd.copy(contents.span.bytes, to: fault.page(size: .base))
             if allocating { kept = [fault.address] }
             served += 1
         }

@@ -32,7 +32,8 @@ enum Opening {
             device = openDevice(flags, options.faults)
             if device.value >= 0 { return opened(device) }
         }
-        throw UserfaultError(opening: call.value, device: device.value)
+        throw UserfaultError(
+            opening: call.value, device: device.value, userModeOnly: options.faults == .userMode)
     }
 
     /// Only a refusal is worth a second way: a full descriptor table is full for the device too.

@@ -1,0 +1,67 @@
+internal import CUserfaultFD
+internal import SystemPackage
+
+/// Says why no userfaultfd could be opened, and what would help: for an error's description and for ``KernelSupport``.
+enum OpeningDiagnosis {
+    /// What each way answered, by the names of the errors.
+    static func reason(for error: UserfaultError) -> String {
+        let answers = [
+            error.systemCallAnswer.map { "userfaultfd(2) answered \(name($0))" },
+            error.deviceAnswer.map { "/dev/userfaultfd answered \(name($0))" },
+        ].compactMap { $0 }
+        return answers.isEmpty
+            ? "\(error.operation) answered \(name(error.errno))" : answers.joined(separator: "; ")
+    }
+
+    /// What would make opening succeed.
+    static func remedy(for error: UserfaultError) -> String {
+        var remedies: [String] = []
+        switch error.systemCallAnswer {
+        case .noFunction:
+            remedies.append("use a kernel with CONFIG_USERFAULTFD, or a seccomp profile that allows userfaultfd")
+        case .notPermitted, .permissionDenied:
+            remedies.append(
+                isFiltered(error)
+                    ? "allow userfaultfd in the seccomp profile or the security module's policy"
+                    : "grant CAP_SYS_PTRACE, or set vm.unprivileged_userfaultfd=1")
+        default: break
+        }
+        switch error.deviceAnswer {
+        case .noSuchFileOrDirectory, .noSuchAddressOrDevice:
+            remedies.append("use Linux 6.1 or later, with /dev/userfaultfd made")
+        case .permissionDenied, .notPermitted: remedies.append("give this user access to /dev/userfaultfd")
+        default: break
+        }
+        return remedies.isEmpty ? "free descriptors or memory, and try again" : remedies.joined(separator: "; or ")
+    }
+
+    /// What to do about a failure: what would make it succeed, or to ask for less if the kernel lets everybody have that.
+    static func advice(for error: UserfaultError) -> String {
+        let asksForMore = error.circumstance != .userModeOnly && error.reason == .notPermitted && !isFiltered(error)
+        return (asksForMore ? "handle user-mode faults only; or " : "") + remedy(for: error)
+    }
+
+    /// Whether not the kernel's own rule refused the system call, but a seccomp filter or a security module.
+    ///
+    /// The rule lets everybody open a descriptor for user-mode faults. If that is refused too, a privilege cannot help.
+    private static func isFiltered(_ error: UserfaultError) -> Bool {
+        if error.circumstance == .userModeOnly { return true }
+        let descriptor = cuffd_userfaultfd(CUFFD_O_CLOEXEC | CInt(CUFFD_USER_MODE_ONLY))
+        if descriptor >= 0 { _ = OwnedDescriptor(adopting: descriptor) }
+        return [.notPermitted, .permissionDenied].contains(Errno(rawValue: -min(0, descriptor)))
+    }
+
+    private static func name(_ errno: Errno) -> String {
+        switch errno {
+        case .notPermitted: "EPERM"
+        case .permissionDenied: "EACCES"
+        case .noFunction: "ENOSYS"
+        case .noSuchFileOrDirectory: "ENOENT"
+        case .invalidArgument: "EINVAL"
+        case .tooManyOpenFiles: "EMFILE"
+        case .tooManyOpenFilesInSystem: "ENFILE"
+        case .noMemory: "ENOMEM"
+        default: "errno \(errno.rawValue)"
+        }
+    }
+}

@@ -1,0 +1,72 @@
+internal import CUserfaultFD
+internal import SystemPackage
+
+/// What `fstat(2)` and `fstatfs(2)` tell of a file.
+package struct FileStatus: Sendable {
+    /// The file's length, in bytes.
+    package let count: Int
+    /// What it takes, in units of 512 bytes.
+    package let blocks: Int
+    /// The size of its pages: the huge page's on hugetlbfs, else the base page's, in bytes.
+    package let pageBytes: Int
+    package let device: UInt64
+    package let inode: UInt64
+    package let isRegular: Bool
+    package let isBlockDevice: Bool
+    /// Whether the file lives in memory: tmpfs and memfd, hugetlbfs, guest_memfd.
+    package let isMemoryFile: Bool
+
+    package init(of rawDescriptor: Int32) throws(UserfaultError) {
+        var status = cuffd_file_status()
+        _ = try answer(to: .fileStatus) { unsafe cuffd_fstat(rawDescriptor, &status) }
+        count = Int(clamping: status.bytes)
+        blocks = Int(clamping: status.blocks)
+        pageBytes = Int(clamping: status.page_size)
+        device = status.device
+        inode = status.inode
+        isRegular = status.is_regular != 0
+        isBlockDevice = status.is_block_device != 0
+        isMemoryFile = status.is_memory_file != 0
+    }
+}
+
+extension OwnedDescriptor {
+    /// What the kernel tells of the file.
+    package func status() throws(UserfaultError) -> FileStatus { try FileStatus(of: rawValue) }
+
+    /// Reads up to the room's length at an offset, repeating the call until that much is read or the file ends.
+    ///
+    /// - Returns: The bytes that were read; less than the room only at the file's end.
+    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got.
+    @unsafe
+    package func read(into room: UnsafeMutableRawBufferPointer, at offset: Int) throws(UserfaultError) -> Int {
+        guard let start = room.baseAddress else { return 0 }
+        var done = 0
+        while done < room.count {
+            let value = unsafe cuffd_pread(rawValue, start + done, room.count - done, Int64(offset + done))
+            if value == 0 { break }
+            if value == -Int(Errno.interrupted.rawValue) { continue }
+            guard value > 0 else {
+                throw UserfaultError(.readFile, errno: Errno(rawValue: CInt(-value)), bytesCompleted: done)
+            }
+            done += value
+        }
+        return done
+    }
+
+    /// The length of a block device, in bytes; the position of the open file stays as it is.
+    package func deviceLength() throws(UserfaultError) -> Int {
+        // The position belongs to everybody who shares the open file.
+        let position = try answer(to: .readFile) { cuffd_seek(rawValue, 0, CUFFD_SEEK_CUR) }
+        let end = try answer(to: .readFile) { cuffd_seek(rawValue, 0, CUFFD_SEEK_END) }
+        _ = try answer(to: .readFile) { cuffd_seek(rawValue, position, CUFFD_SEEK_SET) }
+        return Int(end)
+    }
+
+    /// Where the file has data at or after an offset; `nil` if it has none until its end.
+    package func dataOffset(from offset: Int) throws(UserfaultError) -> Int? {
+        let value = cuffd_seek(rawValue, Int64(offset), CUFFD_SEEK_DATA)
+        if value == -Int64(Errno.noSuchAddressOrDevice.rawValue) { return nil }
+        return Int(try answer(to: .readFile) { value })
+    }
+}
