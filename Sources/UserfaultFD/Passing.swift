@@ -53,8 +53,18 @@ public struct ReceivedMessage: ~Copyable, Sendable {
     /// The descriptors, close-on-exec.
     public var descriptors: ReceivedDescriptors
 
-    /// The process that sent the message, if the socket has the option `SO_PASSPIDFD`; `nil` otherwise.
-    public let sender: ProcessHandle?
+    private var sender: ProcessHandle?
+
+    init(payload: [UInt8], descriptors: consuming ReceivedDescriptors, sender: consuming ProcessHandle?) {
+        self.payload = payload
+        self.descriptors = descriptors
+        self.sender = sender
+    }
+
+    /// Takes the process that sent the message: there is one if the socket has the option `SO_PASSPIDFD`.
+    public mutating func takeSender() -> ProcessHandle? {
+        sender.take()
+    }
 
     /// Splits the message.
     public consuming func takeDescriptors() -> ReceivedDescriptors {

@@ -8,9 +8,11 @@
 #include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -30,6 +32,11 @@ int cts_refuse_userfaultfd(int error) {
     // Every thread, not only the caller's: tests run on any thread of a pool.
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) < 0) return -errno;
     return 0;
+}
+
+int cts_hide_proc(void) {
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) return -errno;
+    return mount("none", "/proc", "tmpfs", 0, NULL) < 0 ? -errno : 0;
 }
 
 int cts_become_user(uid_t user) {

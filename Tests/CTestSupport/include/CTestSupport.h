@@ -12,6 +12,9 @@ int cts_refuse_userfaultfd(int error);
 /// Becomes an ordinary user for good, without any capability; /proc/self stays readable. 0 or -errno.
 int cts_become_user(uid_t user);
 
+/// Mounts something else over /proc, for this process alone. 0 or -errno.
+int cts_hide_proc(void);
+
 /// Sets the soft limit of open descriptors; answers the one before, or -errno.
 long cts_limit_descriptors(long limit);
 

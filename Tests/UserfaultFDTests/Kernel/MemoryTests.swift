@@ -1,3 +1,4 @@
+import CTestSupport
 import CUserfaultFD
 import SystemPackage
 import Testing
@@ -46,6 +47,105 @@ extension Kernel {
                 try memory.remap(count: 0)
             }
             #expect(memory.range == before)
+        }
+
+        @Test func aMoveReplacesNothingUnlessItIsToldTo() throws {
+            var memory = try Mapping(anonymous: page)
+            store(9, at: memory.range.start)
+            let others = try Mapping(anonymous: page)
+            store(5, at: others.range.start)
+            let before = memory.range, taken = others.range
+            expectFailure(.remap, .fileExists, .other) { () throws(UserfaultError) in
+                try memory.remap(to: .at(taken.start))
+            }
+            #expect(memory.range == before && load(taken.start) == 5 && load(before.start) == 9)
+            try others.unmap()
+            try memory.remap(to: .at(taken.start))
+            #expect(memory.range == taken && load(taken.start) == 9)
+            // A failure of the kernel's leaves no reservation behind.
+            let free = try Mapping(anonymous: 4 * page).release()
+            _ = try? AddressSpace.unmap(free)
+            expectFailure(.remap, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.remap(to: .at(free.start + 1))
+            }
+            #expect(throws: UserfaultError.self) { try AddressSpace.residency(of: free.part(at: 0, count: page)) }
+        }
+
+        @Test func pagesMoveAndTheRangeStays() throws {
+            let guarded = try Guarded(pages: 2), start = guarded.start
+            try guarded.uffd.copy(pattern(7, pages: 2).span.bytes, to: guarded.range)
+            let moved = try guarded.memory.movePages()
+            #expect(moved.count == 2 * page && !moved.range.overlaps(guarded.range))
+            #expect(load(moved.page(1).start) == 7)
+            // The range is registered still, and empty.
+            let toucher = Worker { load(start) }
+            #expect(try guarded.uffd.nextFault().address == start)
+            try guarded.uffd.zeropage(guarded.memory.page(0))
+            #expect(try toucher.value() == 0)
+        }
+
+        @Test(arguments: [Int.max, Int.min, 0, -1]) func lengthsThatCannotBeMovedToAreRefused(count: Int) throws {
+            var memory = try Mapping(anonymous: page)
+            let before = memory.range
+            expectFailure(.remap, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.remap(count: count)
+            }
+            #expect(memory.range == before)
+        }
+
+        @Test(arguments: [Int.min, -1, Int.min + 4096]) func offsetsThatCannotBeAreRefused(offset: Int) throws {
+            let memfd = try Memfd(count: page)
+            for count in [nil, page] {
+                expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                    try Mapping(memfd, offset: offset, count: count)
+                }
+            }
+        }
+
+        /// Nothing in Swift can point to it.
+        @Test func nothingIsMappedAtAddressZero() {
+            for placement in [Mapping.Placement.replacing(0), .at(0)] {
+                expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                    try Mapping(anonymous: page, placement: placement)
+                }
+            }
+        }
+
+        @Test func optionsAreTheKernelsBits() throws {
+            let noReserve = Mapping.Options(rawValue: CUFFD_MAP_NORESERVE)
+            #expect(noReserve == .noReserve)
+            let memory = try Mapping(anonymous: page, options: noReserve)
+            let smaps = try ProcFile.read("/proc/self/smaps", limit: 1 << 24, for: .status)
+            let lines = smaps.split(separator: "\n")
+            let start = String(memory.range.start, radix: 16)
+            let entry = lines.drop { !$0.hasPrefix("\(start)-") }
+            let flags = entry.first { $0.hasPrefix("VmFlags:") }
+            #expect(flags?.contains(" nr") == true)
+            for decided in [CUFFD_MAP_FIXED, CUFFD_MAP_SHARED, CUFFD_MAP_ANONYMOUS, CUFFD_MAP_HUGETLB] {
+                expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                    try Mapping(anonymous: page, options: .init(rawValue: decided))
+                }
+            }
+        }
+
+        @Test func residencyIsTold() throws {
+            let memory = try Mapping(anonymous: 3 * page)
+            try memory.advise(.noHugePage)
+            store(1, at: memory.page(1).start)
+            #expect(try memory.residency() == [false, true, false])
+            #expect(try memory.residency(of: memory.page(1)) == [true])
+            expectFailure(.residency, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try memory.residency(of: AddressRange(start: memory.range.start, count: 4 * page))
+            }
+        }
+
+        @Test func childrenFindZeros() throws {
+            let memory = try Mapping(anonymous: page), start = memory.range.start
+            store(1, at: start)
+            try memory.advise(.wipeOnFork)
+            #expect(cts_wait(cts_fork_loader(start)) == 0)
+            try memory.advise(.keepOnFork)
+            #expect(cts_wait(cts_fork_loader(start)) == 1)
         }
 
         @Test func partsMustLieInTheMapping() throws {

@@ -1,0 +1,74 @@
+import CTestSupport
+import CUserfaultFD
+import SystemPackage
+import Testing
+
+@testable import UserfaultFD
+
+extension Kernel {
+    /// Children whose descriptors have a place that was made beforehand.
+    @Suite struct Forks {
+        @Test func aTableIsFilledAndEmptied() throws {
+            var table = DescriptorTable(capacity: 2)
+            #expect(table.count == 0 && table.capacity == 2)
+            var numbers: [Int32] = []
+            for expected in 0..<2 {
+                let uffd = try UserfaultFD()
+                numbers.append(uffd.withUnsafeDescriptor { $0.rawValue })
+                guard case .inserted(let index) = table.insert(uffd) else { throw Unexpected() }
+                #expect(index == expected)
+            }
+            #expect(table.count == 2)
+            let third = try UserfaultFD()
+            let number = third.withUnsafeDescriptor { $0.rawValue }
+            guard case .full(let back) = table.insert(third) else { throw Unexpected() }
+            #expect(back.withUnsafeDescriptor { $0.rawValue } == number)
+            #expect(table.withDescriptor(at: 1) { $0.withUnsafeDescriptor { $0.rawValue } } == numbers[1])
+            guard let taken = table.remove(at: 0) else { throw Unexpected() }
+            #expect(taken.withUnsafeDescriptor { $0.rawValue } == numbers[0])
+            guard case nil = table.remove(at: 0) else { throw Unexpected() }
+            #expect(table.withDescriptor(at: 0) { _ in true } == nil)
+            guard case .inserted(0) = table.insert(back) else { throw Unexpected() }
+        }
+
+        @Test func aTableThatIsDestroyedClosesWhatIsLeft() async {
+            await #expect(processExitsWith: .success) {
+                // What the runtime opens when it is first needed is there already.
+                _ = try UserfaultFD()
+                let before = Descriptors.open().count
+                do {
+                    var table = DescriptorTable(capacity: 8)
+                    for _ in 0..<5 { _ = table.insert(try UserfaultFD()) }
+                    _ = table.remove(at: 2)
+                    let inUse = Descriptors.open().count
+                    #expect(inUse == before + 4)
+                    #expect(table.count == 4)
+                }
+                let after = Descriptors.open().count
+                #expect(after == before)
+            }
+        }
+
+        /// One place for a child after the other: the place of one that has ended is free for the next.
+        @Test(.requiresRoot) func thePlacesOfEndedChildrenAreUsedAgain() throws {
+            let guarded = try Guarded(pages: 1, features: .eventFork), start = guarded.start
+            var table = DescriptorTable(capacity: 1)
+            for _ in 0..<20 {
+                let forker = Worker { cts_fork_loader(start) }
+                var batch = EventBatch(capacity: 4)
+                guard case .fork(let child) = try guarded.uffd.nextEvent(&batch) else { throw Unexpected() }
+                guard case .inserted(let place) = table.insert(child) else { throw Unexpected() }
+                try table.withDescriptor(at: place) { child throws in
+                    #expect(child.isProcessGone == false)
+                    _ = try child.nextFault()
+                    try child.zeropage(AddressRange(start: start, count: page))
+                }
+                let pid = try forker.value()
+                #expect(cts_wait(pid) == 0)
+            }
+            var ended: [Int] = []
+            table.removeEnded { index, _ in ended.append(index) }
+            #expect(ended == [0] && table.count == 0)
+        }
+    }
+}
