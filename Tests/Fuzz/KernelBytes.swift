@@ -1,3 +1,5 @@
+import CUserfaultFD
+
 @testable import UserfaultFD
 
 /// Whatever bytes the kernel, /proc or a peer sends: an answer, and no trap.
@@ -7,6 +9,7 @@
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let bytes = UnsafeBufferPointer(start: start, count: count)
     decodeMessages(bytes)
+    parseControl(bytes)
     if let status = UserfaultFD.Status(fdinfo: String(decoding: bytes, as: UTF8.self)) {
         _ = status.features.description
         _ = status.ioctls.impliedFeatures
@@ -32,9 +35,21 @@ private func decodeMessages(_ bytes: UnsafeBufferPointer<UInt8>) {
         case .unmap(let range): _ = range.dropFirst(range.count / 2).description
         case .fork: fatalError("no descriptor, no fork")
         case .remap: break
-        case .unknown: break
+        case .unknown(let event): _ = event.hashValue
+        default: break
         }
     }
+}
+
+/// Control messages, which no length in them may lead out of their buffer.
+private func parseControl(_ bytes: UnsafeBufferPointer<UInt8>) {
+    // A copy of exactly this size, on the heap, whose end the sanitizer guards.
+    let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 16)
+    defer { copy.deallocate() }
+    copy.copyBytes(from: bytes)
+    var control = cuffd_control()
+    cuffd_parse_control(copy.baseAddress, copy.count, &control)
+    precondition((0...Int32(CUFFD_MAX_DESCRIPTORS)).contains(control.count))
 }
 
 private func use(_ fault: PageFault) {

@@ -81,10 +81,12 @@ public struct PagemapScan: ~Copyable, Sendable {
             } catch {
                 throw Failure(regions: regions, error: error)
             }
+            // A kernel that reports more than 512 regions in a call answers an end that lies before the last of them.
+            let end = max(UInt(argument.walk_end), regions.last?.range.end ?? 0)
             // A huge page that the limit of pages would cut is not protected: the kernel stops before it, for ever.
-            guard found > 0 || argument.walk_end > UInt64(position) else { break }
+            guard end > position else { break }
             pages += found
-            position = UInt(argument.walk_end)
+            position = end
         } while position < range.end
         return Result(regions: regions, end: position)
     }

@@ -59,6 +59,19 @@ extension Kernel {
             #expect(result.regions.count + found.count == written.count)
         }
 
+        /// The kernel answers an end that lies before regions that it has reported, once they are more than 512.
+        @Test(.requires(.writeProtectAsync), arguments: [511, 512, 513, 700, 1024, 1500])
+        func everyRegionIsReportedOnce(count: Int) throws {
+            let tracked = try Tracked(pages: 2 * count, registered: 2 * count)
+            try tracked.write(Array(stride(from: 0, to: 2 * count, by: 2)))
+            let look = PagemapScan.Query(all: .written, reported: .written)
+            let result = try PagemapScan().scan(tracked.memory.range, for: look, regionLimit: nil)
+            #expect(result.regions.map(\.range) == (0..<count).map { tracked.memory.page(2 * $0) })
+            let once = try PagemapScan().scan(tracked.memory.range, for: look, regionLimit: count)
+            #expect(once.regions == result.regions)
+            #expect(once.end > result.regions[count - 1].range.start)
+        }
+
         @Test(.requires(.writeProtectAsync), arguments: [0, 1, 2, 3, 100])
         func aBudgetOfPagesIsKept(limit: Int) throws {
             let tracked = try Tracked(pages: 8, registered: 8)

@@ -1,0 +1,129 @@
+import Foundation
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// Serves a process and the children that it forks.
+///
+/// While a fork waits for its event to be read it holds the allocator's locks. So everything that this thread needs is
+/// made before it starts, and nothing in the loop allocates.
+final class ForkFollower: Sendable {
+    static let stopToken = UInt64.max
+    static let parentToken = UInt64.max - 1
+
+    let parent: UserfaultFD
+    let stop: EventFD
+    let set: PollSet
+
+    init(_ parent: consuming UserfaultFD) throws {
+        set = try PollSet()
+        stop = try EventFD()
+        try set.add(stop, token: Self.stopToken)
+        try set.add(parent, token: Self.parentToken)
+        self.parent = parent
+    }
+
+    /// - Parameters:
+    ///   - places: Room for the children that live at the same time.
+    ///   - started: Signalled once everything is made: nobody may fork before.
+    func run(places: Int, started: DispatchSemaphore) throws {
+        var children = DescriptorTable(capacity: places)
+        var ready = ReadyBatch()
+        var batch = EventBatch()
+        started.signal()
+        while true {
+            try set.wait(into: &ready)
+            while let next = ready.next() {
+                switch next.token {
+                case Self.stopToken:
+                    return
+                case Self.parentToken:
+                    try parent.read(into: &batch)
+                    try serve(&batch, parent, &children)
+                case let place:
+                    // A child may have ended since, and another have its place: then there is nothing to read.
+                    try serve(childAt: Int(place), &batch, children)
+                }
+            }
+            // The kernel does not report the end of a child.
+            children.removeEnded { _, child in try? set.remove(child) }
+        }
+    }
+
+    private func serve(
+        childAt place: Int, _ batch: inout EventBatch, _ children: borrowing DescriptorTable
+    ) throws(UserfaultError) {
+        _ = try children.withDescriptor(at: place) { (child) throws(UserfaultError) in
+            try child.read(into: &batch)
+            while let fault = batch.nextPageFault() { try fill(fault, of: child) }
+        }
+    }
+
+    private func serve(
+        _ batch: inout EventBatch, _ uffd: borrowing UserfaultFD, _ children: inout DescriptorTable
+    ) throws(UserfaultError) {
+        while let event = batch.next() {
+            switch consume event {
+            case .pagefault(let fault): try fill(fault, of: uffd)
+            case .fork(let child): try adopt(child, &children)
+            default: break
+            }
+        }
+    }
+
+    private func adopt(_ child: consuming UserfaultFD, _ children: inout DescriptorTable) throws(UserfaultError) {
+        switch children.insert(child) {
+        case .inserted(let place):
+            _ = try children.withDescriptor(at: place) { (child) throws(UserfaultError) in
+                try set.add(child, token: UInt64(place))
+            }
+        case .full(let child):
+            // Closing it would show the child zeros. What it may not see is poisoned, or it is killed.
+            _ = child.release()
+        }
+    }
+
+    private func fill(_ fault: PageFault, of uffd: borrowing UserfaultFD) throws(UserfaultError) {
+        let page = fault.page(size: .base)
+        do throws(UserfaultError) {
+            try uffd.zeropage(page)
+        } catch {
+            switch error.reason {
+            case .processGone, .noSuchRange: break  // It has ended, or dropped the memory: nobody waits any more.
+            case .alreadyMapped: try uffd.wake(page)
+            default: throw error
+            }
+        }
+    }
+}
+
+func followForks() throws -> Int {
+    let memory = try Mapping(anonymous: PageSize.base.bytes)
+    let userfaultfd = try UserfaultFD(features: .eventFork)
+    try userfaultfd.register(memory.range, modes: .missing)
+    let follower = try ForkFollower(userfaultfd)
+    let started = DispatchSemaphore(value: 0)
+    let done = DispatchSemaphore(value: 0)
+    Thread.detachNewThread {
+        do { try follower.run(places: 4, started: started) } catch { print(error) }
+        done.signal()
+    }
+    started.wait()
+    var ended = 0
+    for _ in 0..<3 {
+        let child = fork()
+        if child == 0 { _exit(CInt(memory.withBytes { $0.unsafeLoad(as: UInt8.self) })) }
+        var status: CInt = -1
+        waitpid(child, &status, 0)
+        if status == 0 { ended += 1 }
+    }
+    follower.stop.signal()
+    done.wait()
+    return ended
+}
+
+if KernelSupport.probe().has(.forkEvents) {
+    print("\(try followForks()) children read their own page")
+} else {
+    print("skipped: fork events need CAP_SYS_PTRACE")
+}
