@@ -15,11 +15,16 @@ work=$(mktemp -d)
 trap 'git worktree remove --force "$work/base" 2>/dev/null || true; rm -rf "$work"' EXIT
 git worktree add --quiet --detach "$work/base" "$base"
 
-build() { swift build --package-path "$1" -c release --product uffd-bench >&2; }
-build "$work/base"
-build .
-before=$(swift build --package-path "$work/base" -c release --show-bin-path)/uffd-bench
-after=$(swift build -c release --show-bin-path)/uffd-bench
+# build TREE: prints where its uffd-bench is. Older commits have it in the package of the libraries.
+build() {
+    local package=$1/Benchmarks
+    [ -d "$package" ] || package=$1
+    package=(--package-path "$package" --scratch-path "$1/.build-bench" -c release)
+    swift build "${package[@]}" --product uffd-bench >&2
+    echo "$(swift build "${package[@]}" --show-bin-path)/uffd-bench"
+}
+before=$(build "$work/base")
+after=$(build .)
 
 # In turns, and the first of each pair changes, so that the machine's drift meets both.
 rounds=6

@@ -6,8 +6,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-swift build -c release --product uffd-bench >&2
-bench=$(swift build -c release --show-bin-path)/uffd-bench
+package=(--package-path Benchmarks --scratch-path .build-bench -c release)
+swift build "${package[@]}" --product uffd-bench >&2
+bench=$(swift build "${package[@]}" --show-bin-path)/uffd-bench
 [ "${1:-}" = --smoke ] || exec "$bench" "$@"
 
 python3 -B -m unittest -q Tests/Bench/test_scripts.py

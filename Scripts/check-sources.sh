@@ -13,7 +13,7 @@ done < <(git ls-files '*.swift' '*.c' '*.h' '*.sh' '*.py' | xargs wc -l)
 
 # The pattern is put together, so that this file does not match it.
 if git grep -nIE '\b(TO''DO|FIX''ME|XX''X)\b' -- . ':!*.xsd'; then failed=1; fi
-for manifest in Package.swift Tests/*/Package.swift; do
+for manifest in Package.swift */Package.swift Tests/*/Package.swift; do
     if grep -nE 'url: *"' "$manifest" | grep -v 'url: *"https://github.com/'; then failed=1; fi
 done
 if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi

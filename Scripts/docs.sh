@@ -10,7 +10,7 @@ rm -rf "$graphs"
 mkdir -p "$graphs"
 # Symbols come with compiling, so the library is compiled anew.
 rm -rf ".build-docs/build/debug/$target.build"
-swift build --scratch-path .build-docs/build --target "$target" --quiet \
+swift build --scratch-path .build-docs/build --enable-all-traits --target "$target" --quiet \
     -Xswiftc -emit-symbol-graph -Xswiftc -emit-symbol-graph-dir -Xswiftc "$PWD/$graphs"
 find "$graphs" -name '*.symbols.json' ! -name "$target.symbols.json" ! -name "$target@*.symbols.json" -delete
 docc=$(dirname "$(readlink -f "$(command -v swift)")")/docc

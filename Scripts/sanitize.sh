@@ -10,9 +10,13 @@ export SWIFT_BACKTRACE=enable=no
 
 for sanitizer in ${1:-thread address}; do
     echo "== $sanitizer sanitizer"
-    options=(--sanitize="$sanitizer" --scratch-path ".build-$sanitizer")
-    swift build --build-tests --quiet "${options[@]}"
-    # The state machine has no threads and takes ten times as long under either.
-    timeout -k 10 600 swift test --skip-build --disable-xctest --no-parallel "${options[@]}" \
-        --skip StateMachineTests --filter "${2:-UserfaultFDTests|UserfaultPager}" </dev/null
+    for package in . Tests/AdapterTests; do
+        scratch=.build-$sanitizer
+        [ "$package" = . ] || scratch+=-adapters
+        options=(--sanitize="$sanitizer" --package-path "$package" --scratch-path "$scratch")
+        swift build --build-tests --quiet "${options[@]}"
+        # The state machine has no threads and takes ten times as long under either.
+        timeout -k 10 600 swift test --skip-build --disable-xctest --no-parallel "${options[@]}" \
+            --skip StateMachineTests --filter "${2:-UserfaultFDTests|UserfaultPager}" </dev/null
+    done
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Test everything: Scripts/test.sh [STEP]...; without a step all of them, the quick ones first:
-#   format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench
+#   format sources build unit consumer canary linkage allocations example examples docs fuzz selftest matrix bench
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
 set -uo pipefail
@@ -60,7 +60,7 @@ reserve_huge_pages() {
     trap 'echo "$pages_before" >$pool' EXIT
 }
 
-step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples/Package.swift Examples/Sources Package.swift; }
+step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples Benchmarks Package.swift; }
 
 step_sources() {
     one sources Scripts/check-sources.sh
@@ -71,13 +71,15 @@ step_sources() {
 # Warnings are errors in every target of the package.
 step_build() { one build swift build --build-tests; }
 
-step_unit() {
-    local results=$logs/unit.xml allowed=() numbers
-    rm -f "$logs"/unit*.xml
+# unit NAME [SWIFT-TEST-OPTIONS...]: the unit tests of one package, each counted.
+unit() {
+    local name=$1 results=$logs/$1.xml allowed=() numbers
+    shift
+    rm -f "$logs/$name"*.xml
     [ "$(id -u)" = 0 ] || allowed+=(--allow "needs root" --allow "needs 1 free" --allow "needs 2 free")
-    check unit timeout -k 10 900 swift test --disable-xctest --no-parallel --xunit-output "$results"
+    check "$name" timeout -k 10 900 swift test --disable-xctest --no-parallel --xunit-output "$results" "$@"
     local status=$?
-    [ -f "$logs/unit-swift-testing.xml" ] && results=$logs/unit-swift-testing.xml
+    [ -f "$logs/$name-swift-testing.xml" ] && results=$logs/$name-swift-testing.xml
     if numbers=$(python3 Scripts/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
         read -ra numbers <<<"$numbers"
         count "${numbers[@]}"
@@ -89,6 +91,13 @@ step_unit() {
     fi
 }
 
+step_unit() {
+    unit unit
+    unit unit-adapters --package-path Tests/AdapterTests --scratch-path .build-adapters
+    unit unit-benchmarks --package-path Benchmarks --scratch-path .build-bench
+}
+
+step_consumer() { one consumer Scripts/check-consumer.sh; }
 step_canary() { one canary Scripts/check-canary.sh; }
 step_linkage() { one linkage Scripts/check-linkage.sh; }
 step_allocations() { one allocations Scripts/check-allocations.sh; }
@@ -145,7 +154,7 @@ step_bench() {
     one bench timeout -k 10 600 Scripts/bench.sh --smoke
 }
 
-steps=(format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench)
+steps=(format sources build unit consumer canary linkage allocations example examples docs fuzz selftest matrix bench)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || { sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" >&2; exit 64; }

@@ -1,3 +1,4 @@
+#if Service
 public import Logging
 public import ServiceLifecycle
 public import UserfaultFD
@@ -72,3 +73,8 @@ public struct PagerService<Source: PageSource & ~Copyable>: Service {
             ])
     }
 }
+#else
+/// Needs the trait `Service` of this package.
+@available(*, unavailable, message: "enable the trait Service of swift-userfaultfd in your package's manifest")
+public struct PagerService<Source> {}
+#endif

@@ -1,5 +1,4 @@
 import CBenchBaseline
-import CUserfaultFD
 import UserfaultFD
 
 /// Memory that is filled and emptied again and again, with what it is filled from.

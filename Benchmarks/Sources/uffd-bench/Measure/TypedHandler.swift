@@ -1,4 +1,5 @@
-import CUserfaultFD
+import CBenchBaseline
+import Glibc
 import Synchronization
 import SystemPackage
 import UserfaultFD
@@ -34,15 +35,17 @@ enum TypedHandler {
         var polls = request.waiting == .poll
         while true {
             if polls {
-                var ready: (Int16, Int16) = (0, 0)
-                let answer = withUnsafeMutableBytes(of: &ready) { ready in
-                    uffd.withUnsafeDescriptor { descriptor in
-                        cuffd_poll2(
-                            descriptor.rawValue, stop, CUFFD_POLLIN, -1,
-                            ready.baseAddress!.assumingMemoryBound(to: Int16.self))
+                let stopping = uffd.withUnsafeDescriptor { descriptor in
+                    var entries = (
+                        pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0),
+                        pollfd(fd: stop, events: Int16(POLLIN), revents: 0)
+                    )
+                    let count = withUnsafeMutableBytes(of: &entries) {
+                        poll($0.baseAddress!.assumingMemoryBound(to: pollfd.self), 2, -1)
                     }
+                    return count > 0 && entries.1.revents != 0
                 }
-                if answer >= 0 && ready.1 != 0 { return }
+                if stopping { return }
                 idleSince = 0
             } else if request.waiting == .spin, stopped.load(ordering: .acquiring) {
                 return
@@ -50,7 +53,7 @@ enum TypedHandler {
             let count = try uffd.read(into: &batch)
             if count == 0 {
                 guard request.waiting == .adaptive else { continue }
-                let now = cuffd_monotonic_nanoseconds()
+                let now = cbb_now()
                 if idleSince == 0 { idleSince = now }
                 polls = now - idleSince > request.spinLimit
                 continue

@@ -1,5 +1,5 @@
 import CBenchBaseline
-import CUserfaultFD
+import Glibc
 import SystemPackage
 import UserfaultFD
 
@@ -41,9 +41,8 @@ final class CachedFile: Sendable {
         let start = cbb_now()
         try file.withUnsafeDescriptor { descriptor in
             for offset in stride(from: 0, to: bytes, by: piece.count) {
-                let count = cuffd_pread(
-                    descriptor.rawValue, UnsafeMutableRawPointer(bitPattern: piece.range.start)!, piece.count,
-                    Int64(offset))
+                let count = pread(
+                    descriptor.rawValue, UnsafeMutableRawPointer(bitPattern: piece.range.start)!, piece.count, offset)
                 guard count > 0 else { throw Mismeasured(description: "read(2) answered \(count)") }
                 sum &+= cbb_scan(UInt64(piece.range.start), count)
             }

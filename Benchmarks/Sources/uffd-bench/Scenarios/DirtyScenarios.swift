@@ -1,5 +1,4 @@
 import CBenchBaseline
-import CUserfaultFD
 import SystemPackage
 import UserfaultFD
 

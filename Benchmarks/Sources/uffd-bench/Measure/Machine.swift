@@ -66,27 +66,3 @@ struct Machine: Codable {
         return warnings
     }
 }
-
-/// Keeping threads on processors.
-enum Processor {
-    private static let allowed = ProcessorSet()
-
-    /// The processors that this process may run on.
-    static let all = allowed.processors
-
-    /// The first, the second and so on, and the first again behind the last.
-    static func inTurn(_ index: Int) -> Int { all[index % all.count] }
-
-    /// Keeps the calling thread on one processor, or lets it go anywhere.
-    static func pin(_ processor: Int?) {
-        (processor.map { ProcessorSet($0) } ?? allowed).keepCallingThread()
-    }
-
-    /// Keeps the calling thread there, and the threads that it starts, as long as the body runs.
-    static func kept<Result>(on processor: Int?, _ body: () throws -> Result) rethrows -> Result {
-        let before = ProcessorSet()
-        defer { before.keepCallingThread() }
-        pin(processor)
-        return try body()
-    }
-}

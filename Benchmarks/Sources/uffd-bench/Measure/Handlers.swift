@@ -1,6 +1,7 @@
 import CBenchBaseline
-import CUserfaultFD
 import Dispatch
+import Foundation
+import Glibc
 import Synchronization
 import SystemPackage
 import UserfaultFD
@@ -27,13 +28,13 @@ final class Handlers: Sendable {
             self.language = language
             self.request = request
             self.ready = ready
-            stop = cuffd_eventfd()
+            stop = cbb_stop_create()
             stoppedWord = .allocate(capacity: 1)
             stoppedWord.initialize(to: 0)
         }
 
         deinit {
-            _ = cuffd_close(stop)
+            close(stop)
             stoppedWord.deallocate()
         }
 
@@ -65,7 +66,7 @@ final class Handlers: Sendable {
     }
 
     private let works: [Work]
-    private let threads: [cuffd_thread_t]
+    private let running = DispatchGroup()
     private let bell: Mapping
 
     /// Registers the range and starts one thread for each request, all on one descriptor; returns when all of them run.
@@ -79,15 +80,14 @@ final class Handlers: Sendable {
         var works: [Work] = []
         for request in requests { works.append(Work(try uffd.duplicate(), language, request, ready)) }
         self.works = works
-        threads = works.map { work in
-            var thread: cuffd_thread_t = 0
-            let answer = cuffd_thread_create(
-                &thread, "handler", 0, { Unmanaged<Work>.fromOpaque($0!).takeRetainedValue().run() },
-                Unmanaged.passRetained(work).toOpaque())
-            precondition(answer == 0, "no thread: errno \(-answer)")
-            return thread
+        for work in works {
+            running.enter()
+            Thread.detachNewThread { [running] in
+                work.run()
+                running.leave()
+            }
         }
-        for _ in threads { ready.wait() }
+        for _ in works { ready.wait() }
     }
 
     /// Write-protects a range.
@@ -98,12 +98,10 @@ final class Handlers: Sendable {
         for (index, work) in works.enumerated() {
             work.stopped.store(true, ordering: .releasing)
             work.stoppedWord.pointee = 1
-            _ = cuffd_eventfd_signal(work.stop)
+            cbb_stop_signal(work.stop)
             if work.request.waiting == .block { cbb_touch(UInt64(bell.page(index).start), 1, 4096, nil, 0, nil) }
         }
-        for thread in threads where cuffd_thread_join(thread, 10_000) != 0 {
-            Watchdog.giveUp("a handler did not stop")
-        }
+        if running.wait(timeout: .now() + 10) != .success { Watchdog.giveUp("a handler did not stop") }
     }
 
     /// Runs work while handlers serve its faults.

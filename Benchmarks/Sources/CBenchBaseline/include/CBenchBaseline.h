@@ -24,6 +24,17 @@ uint64_t cbb_scan(uint64_t base, size_t bytes);
 int cbb_reader_start(uint64_t *thread, uint64_t address);
 void cbb_reader_join(uint64_t thread);
 
+// MARK: Where threads run, and when they end (cbb_threads.c)
+
+/// The processors that the calling thread may run on, a bit for each.
+void cbb_get_affinity(uint64_t *mask, size_t words);
+/// Keeps the calling thread, and the threads that it starts, on these processors.
+void cbb_set_affinity(const uint64_t *mask, size_t words);
+
+/// A descriptor that becomes readable when it is signalled, and stays so.
+int cbb_stop_create(void);
+void cbb_stop_signal(int stop);
+
 // MARK: Threads that touch memory together (cbb_team.c)
 
 struct cbb_team;
