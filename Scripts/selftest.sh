@@ -3,9 +3,11 @@
 # Installs on Debian and Ubuntu what the build needs besides a Swift toolchain. Cases that need huge pages, swap or
 # other changes to the host run as root only: sudo Scripts/selftest.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$REPO"
 
-command -v swift >/dev/null || { echo "no swift on the PATH: install a toolchain from https://swift.org" >&2; exit 1; }
+command -v swift >/dev/null || die "no swift on the PATH: install a toolchain from https://swift.org"
 
 # The linker needs the C and C++ libraries, static ones too, and the package manager needs git.
 missing=()

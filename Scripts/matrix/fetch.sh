@@ -3,8 +3,8 @@
 #   CACHE/SERIES/current -> VERSION/{vmlinuz,release}
 # The mirror is the one that the host's apt uses; the host's own sources and lists stay as they are.
 set -euo pipefail
-# shellcheck source=SCRIPTDIR/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 SUITES=(bullseye bookworm trixie forky sid)
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg

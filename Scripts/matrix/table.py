@@ -70,21 +70,21 @@ def reason_rows(matrix, who):
 def markdown(matrix):
     yield "# The kernel matrix"
     yield ""
-    yield "<!-- Written by `Scripts/kernel-matrix.sh table` from Tests/KernelMatrix/expected; do not edit. -->"
+    yield "<!-- Written by `Scripts/matrix/kernel-matrix.sh table` from Tests/KernelMatrix/expected; do not edit. -->"
     yield ""
     yield "The whole selftest on each kernel series, in a virtual machine with Debian's cloud kernel:"
-    yield "`Scripts/kernel-matrix.sh run` repeats it and fails on any outcome that is not in this table."
+    yield "`Scripts/matrix/kernel-matrix.sh run` repeats it and fails on any outcome that is not in this table."
     yield "✓: passed on every memory type; ✓ n/m: passed on n of m, the others not run; –: not run, with the reason below;"
     yield "✗: failed, because of a bug that this kernel is known to have (`Tests/KernelMatrix/known-bugs.json`)."
     yield "The library's unit tests run there too, a row for each suite."
     yield "[Kernel behaviour by version](kernel-behaviour.md) says in which answers the kernels differ."
     yield ""
-    yield "- One kernel: `Scripts/kernel-matrix.sh run 6.12`; JSON, JUnit and logs are left in `.build-matrix/6.12`."
-    yield "- After a change that should change outcomes: `Scripts/kernel-matrix.sh run --accept`, a look at the difference"
-    yield "  in git, then `Scripts/kernel-matrix.sh table`. Of failures only those are accepted that a known bug explains."
-    yield "- One program on one kernel: `Scripts/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`."
+    yield "- One kernel: `Scripts/matrix/kernel-matrix.sh run 6.12`; JSON, JUnit and logs are left in `.build-matrix/6.12`."
+    yield "- After a change that should change outcomes: `Scripts/matrix/kernel-matrix.sh run --accept`, a look at the difference"
+    yield "  in git, then `Scripts/matrix/kernel-matrix.sh table`. Of failures only those are accepted that a known bug explains."
+    yield "- One program on one kernel: `Scripts/matrix/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`."
     yield "- The kernels come from the Debian mirror that the host's apt uses, into `~/.cache/swift-userfaultfd/kernels`"
-    yield "  (or `UFFD_KERNEL_CACHE`); `Scripts/kernel-matrix.sh fetch` looks for newer ones."
+    yield "  (or `UFFD_KERNEL_CACHE`); `Scripts/matrix/kernel-matrix.sh fetch` looks for newer ones."
     yield ""
     yield "| series | kernel |"
     yield "|---|---|"
@@ -145,7 +145,7 @@ def write(expected: Path, docs: Path, check: bool):
     text = "\n".join(markdown(matrix)) + "\n"
     if check:
         if not page.exists() or page.read_text() != text:
-            print(f"{page} is not what the expected outcomes say: run Scripts/kernel-matrix.sh table")
+            print(f"{page} is not what the expected outcomes say: run Scripts/matrix/kernel-matrix.sh table")
             return 1
         return 0
     docs.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// A package that depends on this one by address, as a user's does: Scripts/check-consumer.sh counts what it resolves.
+// A package that depends on this one by address, as a user's does: Scripts/check/consumer.sh counts what it resolves.
 let traits = Context.environment["USERFAULTFD_TRAITS", default: ""].split(separator: ",").map(String.init)
 let package = Package(
     name: "ConsumerTest",

@@ -1,4 +1,4 @@
-"""Tests of the matrix's reports. Run by Scripts/check-matrix.sh."""
+"""Tests of the matrix's reports. Run by Scripts/check/matrix-reports.sh."""
 
 import contextlib
 import io

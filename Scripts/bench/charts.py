@@ -1,12 +1,6 @@
-#!/usr/bin/env python3
-"""Draws uffd-bench's JSON report: latency distributions, batch sizes, scaling, windows. Needs matplotlib.
+"""Draws a report of uffd-bench: latency distributions, batch sizes, scaling, windows. Needs matplotlib."""
 
-usage: bench-charts.py REPORT.json FOLDER
-"""
-import json
 import math
-import pathlib
-import sys
 
 import matplotlib
 
@@ -128,16 +122,8 @@ def regions(report, folder):
     finish(figure, axis, folder / "regions.svg", "Regions of one pager", "regions", "ns per fault")
 
 
-def main():
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    report = json.loads(pathlib.Path(sys.argv[1]).read_text())
-    folder = pathlib.Path(sys.argv[2])
+def draw(report, folder):
     folder.mkdir(parents=True, exist_ok=True)
     plt.rcParams["svg.hashsalt"] = "uffd-bench"
-    for draw in (latencies, batches, scaling, windows, regions):
-        draw(report, folder)
-
-
-if __name__ == "__main__":
-    main()
+    for one in (latencies, batches, scaling, windows, regions):
+        one(report, folder)

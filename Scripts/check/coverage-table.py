@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Writes the cases into docs/selftest-coverage.md.
 
-usage: uffd-selftest list --format json | Scripts/coverage-table.py
+usage: uffd-selftest list --format json | Scripts/check/coverage-table.py
 """
 import json
 import pathlib
 import sys
 
-PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "selftest-coverage.md"
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "selftest-coverage.md"
 
 
 def main():

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Let libFuzzer look for what breaks: Scripts/fuzz.sh [SECONDS], 60 by default, half of them for each of
+# Let libFuzzer look for what breaks: Scripts/check/fuzz.sh [SECONDS], 60 by default, half of them for each of
 #   KernelBytes   arbitrary bytes for what parses the kernel's data
 #   PagerSteps    arbitrary orders of what a program, a kernel and a pager do
 # What was found to crash is left in .build-fuzz/.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 
 export SWIFT_BACKTRACE=enable=no
 out=.build-fuzz
@@ -13,9 +15,7 @@ swift build --scratch-path "$out/build" --target UserfaultPager --quiet \
     -Xswiftc -sanitize=fuzzer -Xswiftc -enable-testing -Xswiftc -parse-as-library
 bin=$(swift build --scratch-path "$out/build" --show-bin-path)
 flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer -sanitize=address -strict-memory-safety -I "$bin/Modules")
-for map in "$bin"/*.build/module.modulemap "$out"/build/checkouts/*/Sources/*/include/module.modulemap; do
-    [ ! -f "$map" ] || flags+=(-Xcc "-fmodule-map-file=$map")
-done
+mapfile -t -O ${#flags[@]} flags < <(module_maps "$bin" "$out/build")
 mapfile -t objects < <(find "$bin/UserfaultPager.build" "$bin/UserfaultFD.build" "$bin/CUserfaultFD.build" \
     "$bin/SystemPackage.build" "$bin/CSystem.build" -name '*.o')
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # A package that depends on this one by its address resolves what its traits need and nothing else, and builds.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 
 work=$PWD/.build-consumer
 repository=$work/swift-userfaultfd

@@ -1,44 +1,35 @@
 #!/usr/bin/env bash
-# The selftest on the kernels that the library promises to work on:
-#   Scripts/kernel-matrix.sh fetch [SERIES...]             newest Debian cloud kernel of each series, into the cache
-#   Scripts/kernel-matrix.sh run [OPTIONS] [SERIES...]     boots each; runs the whole selftest, as root and as a user,
-#                                                          and the library's unit tests; compares with what is expected
+# Runs the selftest on the kernels that the library promises to work on. In Scripts/matrix:
+#   kernel-matrix.sh fetch [SERIES...]           downloads the newest Debian cloud kernel of each series
+#   kernel-matrix.sh run [OPTIONS] [SERIES...]   boots each; runs the whole selftest, as root and as a user, and the
+#                                                library's unit tests; compares with the expected outcomes
 #       --accept            records the outcomes as the expected ones (review the difference in git)
 #       --selftest FILE     uses this static executable instead of building one
 #       --unit-tests FILE   uses this test bundle instead of building one
 #       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
 #       --limit SECONDS     time limit of one kernel (default: 900)
-#   Scripts/kernel-matrix.sh table [--check]               writes docs/kernel-matrix.md and its picture
-# No SERIES means every series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
+#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md and its picture
+# Without SERIES: all eleven series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
 set -euo pipefail
-# shellcheck source=SCRIPTDIR/matrix/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/matrix/lib.sh"
-# shellcheck source=SCRIPTDIR/matrix/guest.sh
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source=SCRIPTDIR/guest.sh
 source "$MATRIX/guest.sh"
 
 PARTS=(root user unit)
 EXPECTED=$REPO/Tests/KernelMatrix/expected
 
-usage() {
-    sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit "$1"
-}
-
 report() { python3 -B "$MATRIX/report.py" "$@"; }
 
-# table [--check]: only drawing needs a library, which lives in an environment of its own.
+# table [--check]: only drawing needs a library.
 table() {
     if [[ ${1:-} == --check ]]; then
         report table --check "$EXPECTED" "$REPO/docs"
         return
     fi
-    local environment=$CACHE/python
-    if [[ ! -e $environment/bin/python ]]; then
-        mkdir -p "$CACHE"
-        { python3 -m venv "$environment" && "$environment/bin/pip" -q install matplotlib; } ||
-            { rm -rf "$environment" && die "matplotlib cannot be installed (is python3-venv there?)"; }
-    fi
-    "$environment/bin/python" -B "$MATRIX/report.py" table "$EXPECTED" "$REPO/docs"
+    local python
+    python=$(python_with matplotlib)
+    "$python" -B "$MATRIX/report.py" table "$EXPECTED" "$REPO/docs"
 }
 
 # Building is selftest.sh's business; that the selftest lists its cases shows that it runs.
@@ -121,7 +112,7 @@ run() {
             --unit-tests) UNIT_TESTS=${2:?} && shift ;;
             --output) output=${2:?} && shift ;;
             --limit) limit=${2:?} && shift ;;
-            -*) usage 64 >&2 ;;
+            -*) usage 64 ;;
             *) break ;;
         esac
         shift
@@ -151,7 +142,7 @@ run() {
     exit $failed
 }
 
-(($#)) || usage 64 >&2
+(($#)) || usage 64
 command=$1
 shift
 case $command in
@@ -159,5 +150,5 @@ case $command in
     run) run "$@" ;;
     table) table "$@" ;;
     -h | --help) usage 0 ;;
-    *) usage 64 >&2 ;;
+    *) usage 64 ;;
 esac

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Rules of the sources that no compiler checks: short files, no notes to self, no import of a package mirror's host.
+# Rules that no compiler checks: clean scripts, short files, no notes to self, dependencies from GitHub only.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 failed=0
+
+need shellcheck shellcheck
+git ls-files -z 'Scripts/*.sh' | xargs -0 shellcheck -x || failed=1
 
 while read -r lines file; do
     if [ "$file" != total ] && [ "$lines" -gt 400 ]; then

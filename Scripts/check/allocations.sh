@@ -2,7 +2,9 @@
 # Serving a fault allocates nothing and counts no references, in the typed layer and in the engine: the counts of 1,000
 # and of 100,000 faults are equal. Where workers load, the hand-over may count references, and still allocates nothing.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 
 package=(--package-path Tests/LinkageTest --scratch-path .build-linkage -c release)
 swift build "${package[@]}" --quiet
@@ -30,9 +32,9 @@ compare() {
 
 compare fault-loop
 proof=$(count fault-loop 100000 allocate)
-[ "$(count fault-loop 100000)" != "$proof" ] || { echo "the counter does not see allocations: $proof" >&2; exit 1; }
+[ "$(count fault-loop 100000)" != "$proof" ] || die "the counter does not see allocations: $proof"
 for waiting in poll adaptive; do
     for call in copy zeropage continue; do compare pager-faults "$call" "$waiting" inline; done
     compare pager-faults copy "$waiting" workers
 done
-[ $failures = 0 ] || { echo "serving a fault costs allocations or reference counts: $failures" >&2; exit 1; }
+[ $failures = 0 ] || die "serving a fault costs allocations or reference counts: $failures"

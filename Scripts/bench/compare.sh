@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Builds uffd-bench at another commit and here, runs both in turns, and prints how they compare.
-#
-# usage: Scripts/bench-compare.sh BASE [UFFD-BENCH OPTIONS...]
-#
-# Ratios are this tree's time to BASE's, each against its own C twin: below 1 is faster. Without options: --quick, ioctl/* and fault/*/same-core.
+# Builds uffd-bench at another commit and in this tree, runs both in turns, and compares them:
+#   Scripts/bench/compare.sh BASE [UFFD-BENCH OPTIONS...]
+# A ratio is the time in this tree divided by the time at BASE, each relative to its own C twin: below 1 is faster.
+# Default options: --quick --scenario 'ioctl/*' --scenario 'fault/*/same-core'
 set -euo pipefail
-cd "$(dirname "$0")/.."
-[ $# -ge 1 ] || { sed -n '2,6p' "$0" >&2; exit 64; }
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
+[ $# -ge 1 ] || usage 64
 base=$(git rev-parse --verify "$1^{commit}")
 shift
 [ $# -gt 0 ] || set -- --quick --scenario 'ioctl/*' --scenario 'fault/*/same-core'
@@ -23,21 +24,22 @@ build() {
     swift build "${package[@]}" --product uffd-bench >&2
     echo "$(swift build "${package[@]}" --show-bin-path)/uffd-bench"
 }
-before=$(build "$work/base")
-after=$(build .)
+declare -A bench
+bench[before]=$(build "$work/base")
+bench[after]=$(build .)
 
-# In turns, and the first of each pair changes, so that the machine's drift meets both.
+# They take turns, and the first of each pair changes, so that drift of the machine affects both equally.
 rounds=6
 for round in $(seq 1 $rounds); do
     order="before after"
     [ $((round % 2)) -eq 0 ] && order="after before"
     for side in $order; do
-        "${!side}" "$@" --no-gates --format json --output "$work/$side.$round.json" 2>"$work/log" || {
-            echo "bench-compare.sh: ${!side} failed with $?:" >&2
+        "${bench[$side]}" "$@" --no-gates --format json --output "$work/$side.$round.json" 2>"$work/log" || {
+            note "${bench[$side]} failed with $?:"
             cat "$work/log" >&2
             exit 1
         }
     done
     echo "round $round of $rounds" >&2
 done
-python3 Scripts/bench-compare.py "$work" "$rounds"
+python3 -B Scripts/bench/report.py compare "$work" "$rounds"

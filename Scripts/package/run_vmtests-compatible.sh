@@ -2,7 +2,7 @@
 # Stands in for run_vmtests.sh of the kernel's mm selftests where a kselftest harness wants its userfaultfd category:
 #   run_vmtests-compatible.sh [-t userfaultfd] [-n] [-h]
 # The same seven tests under the same names, as TAP version 13, with kselftest's exit codes: 0 pass, 1 fail, 4 skip.
-# UFFD_SELFTEST names the program; otherwise one that lies beside this script is taken, or Scripts/selftest.sh builds it.
+# UFFD_SELFTEST names the program; otherwise the uffd-selftest beside this script, or the one that Scripts/selftest.sh builds.
 set -uo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 
@@ -22,7 +22,7 @@ done
 
 if [[ -z ${UFFD_SELFTEST-} ]]; then
     UFFD_SELFTEST=$here/uffd-selftest
-    [[ -x $UFFD_SELFTEST ]] || UFFD_SELFTEST=$here/selftest.sh
+    [[ -x $UFFD_SELFTEST ]] || UFFD_SELFTEST=$here/../selftest.sh
 fi
 
 number=0 passed=0 failed=0 skipped=0

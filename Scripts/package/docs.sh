@@ -2,7 +2,9 @@
 # Build the documentation of a library, UserfaultFD unless another is named, into .build-docs/TARGET.doccarchive.
 # A warning is an error.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 
 target=${1:-UserfaultFD}
 graphs=.build-docs/symbols-$target

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Run the unit tests under a sanitizer: Scripts/sanitize.sh [thread|address] [FILTER]; without arguments both.
+# Run the unit tests under a sanitizer: Scripts/check/sanitize.sh [thread|address] [FILTER]; without arguments both.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 
 # The tests make SIGBUS and SIGSEGV on purpose, and a backtracer of a sanitized process may hang.
-export TSAN_OPTIONS=handle_sigbus=0:handle_segv=0:halt_on_error=1:suppressions=$PWD/Scripts/sanitize-thread.supp
+export TSAN_OPTIONS=handle_sigbus=0:handle_segv=0:halt_on_error=1:suppressions=$PWD/Scripts/check/sanitize-thread.supp
 export ASAN_OPTIONS=handle_sigbus=0:handle_segv=0:detect_leaks=1
 export SWIFT_BACKTRACE=enable=no
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Gives a host what an ordinary user needs for all of the selftest and for handling kernel-mode faults:
-#   Scripts/setup-host.sh --check         says what is there and what is not; changes nothing; exit 1 if anything lacks
-#   Scripts/setup-host.sh [--yes] [USER]  makes what lacks, for USER (default: who called sudo); asks before each change
-#   Scripts/setup-host.sh --undo [--yes]  takes back every change that this script made
+#   Scripts/package/setup-host.sh --check         says what is there and what is not; changes nothing; exit 1 if anything lacks
+#   Scripts/package/setup-host.sh [--yes] [USER]  makes what lacks, for USER (default: who called sudo); asks before each change
+#   Scripts/package/setup-host.sh --undo [--yes]  takes back every change that this script made
 # Every command is shown before it runs. What undoes it is kept in /var/lib/swift-userfaultfd/undo.
 set -euo pipefail
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Writes the tables of a uffd-bench report between the markers of a Markdown page.
+"""Reads the reports of uffd-bench.
 
-usage: bench-page.py REPORT.json PAGE.md
+usage: report.py page REPORT.json PAGE.md    writes its tables between the markers of a page, and its pictures beside it
+       report.py compare FOLDER ROUNDS       compares FOLDER/{before,after}.ROUND.json
 """
 import json
 import pathlib
+import statistics
 import sys
 
-BEGIN, END = "<!-- measured: Scripts/bench-page.sh writes what follows -->", "<!-- end of what was measured -->"
+BEGIN, END = "<!-- measured: Scripts/bench/run.sh --page writes what follows -->", "<!-- end of what was measured -->"
 TITLES = {
     "ioctl": "One ioctl: nanoseconds per page",
     "fault": "One fault: nanoseconds until the thread goes on",
@@ -110,16 +112,54 @@ def tables(report):
             yield ""
 
 
-def main():
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    report = json.loads(pathlib.Path(sys.argv[1]).read_text())
-    page = pathlib.Path(sys.argv[2])
+def against_c(folder, side, rounds):
+    """Each scenario's variant against C, round by round.
+
+    C is the same on both sides, so that what the machine did to one run falls out.
+    """
+    found = {}
+    for number in range(1, rounds + 1):
+        report = json.loads((folder / f"{side}.{number}.json").read_text())
+        for scenario in report["scenarios"]:
+            medians = {v["name"]: v["nanoseconds"]["median"] for v in scenario["variants"]}
+            for name in ("swift", "pager"):
+                if name in medians and "c" in medians:
+                    found.setdefault((scenario["name"], name), []).append(medians[name] / medians["c"])
+    return found
+
+
+def compared(before, after):
+    """The median over the rounds, and the lowest and the highest of them."""
+    yield f"{'scenario':32} {'variant':8} {'after / before':>15}  {'lowest .. highest':>17}"
+    for key in before:
+        # A scenario that one side does not have, or could not always measure, is not compared.
+        if key not in after or len(after[key]) != len(before[key]):
+            continue
+        ratios = [new / old for new, old in zip(after[key], before[key])]
+        yield f"{key[0]:32} {key[1]:8} {statistics.median(ratios):15.3f}  {min(ratios):7.3f} .. {max(ratios):6.3f}"
+
+
+def write_page(path, page):
+    import charts  # only the page needs the drawing library
+
+    report = json.loads(path.read_text())
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     if not after:
         sys.exit(f"{page}: the markers are not there")
+    charts.draw(report, page.with_suffix(""))
     page.write_text("\n".join([before + BEGIN, "", *tables(report)]) + END + after)
+
+
+def main():
+    match sys.argv[1:]:
+        case ["page", report, page]:
+            write_page(pathlib.Path(report), pathlib.Path(page))
+        case ["compare", folder, rounds]:
+            sides = (against_c(pathlib.Path(folder), side, int(rounds)) for side in ("before", "after"))
+            print("\n".join(compared(*sides)))
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,12 @@
 #!/usr/bin/env bash
 # Runs one program in a virtual machine with the newest kernel of a series, as root or as an ordinary user:
-#   Scripts/kernel-run.sh [--user] [--timeout SECONDS] [--console FILE] SERIES PROGRAM [ARGUMENT...]
+#   Scripts/matrix/kernel-run.sh [--user] [--timeout SECONDS] [--console FILE] SERIES PROGRAM [ARGUMENT...]
 # Prints what the program prints and exits as it does; 124: out of time; 125: the kernel died.
 set -euo pipefail
-# shellcheck source=SCRIPTDIR/matrix/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/matrix/lib.sh"
-# shellcheck source=SCRIPTDIR/matrix/guest.sh
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source=SCRIPTDIR/guest.sh
 source "$MATRIX/guest.sh"
-
-usage() {
-    sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
-    exit "$1"
-}
 
 limit=120 console='' user=root
 while (($#)); do
@@ -20,12 +15,12 @@ while (($#)); do
         --timeout) limit=${2:?} && shift ;;
         --console) console=${2:?} && shift ;;
         -h | --help) usage 0 ;;
-        -*) usage 64 >&2 ;;
+        -*) usage 64 ;;
         *) break ;;
     esac
     shift
 done
-(($# >= 2)) || usage 64 >&2
+(($# >= 2)) || usage 64
 series=$1 program=$2
 command="exec /bin/program$( (($# == 2)) || printf ' %q' "${@:3}")"
 [[ -x $program ]] || die "not an executable file: $program"

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Every example of Examples compiles and runs: Scripts/check-examples.sh [NAME]...
+# Every example of Examples compiles and runs: Scripts/check/examples.sh [NAME]...
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 export SWIFT_BACKTRACE=enable=no
 
 package=(--package-path Examples --scratch-path .build-examples)
 swift build "${package[@]}" --quiet
 programs=$(swift build "${package[@]}" --show-bin-path)
-[ $# -gt 0 ] || set -- $(ls Examples/Sources)
+[ $# -gt 0 ] || set -- Examples/Sources/*
 for example; do
+    example=${example##*/}
     echo "== $example"
     timeout 60 "$programs/$example"
 done

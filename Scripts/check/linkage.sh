@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # A program that uses the libraries is linked with neither Foundation nor Dispatch.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 
-libraries=(Sources/CUserfaultFD Sources/UserfaultFD)
-[ ! -d Sources/UserfaultPager ] || libraries+=(Sources/UserfaultPager)
+libraries=(Sources/CUserfaultFD Sources/UserfaultFD Sources/UserfaultPager)
 if grep -rnE '^\s*((public|internal|package|private) )?(@_?[a-zA-Z]+ )*import (Foundation|FoundationEssentials|Dispatch|Glibc)\b' \
     "${libraries[@]}"; then
-    echo "the libraries import what they must not" >&2
-    exit 1
+    die "the libraries import what they must not"
 fi
 
 package=(--package-path Tests/LinkageTest --scratch-path .build-linkage -c release)
@@ -18,7 +18,6 @@ for program in fault-loop pager-loop; do
     needed=$(readelf -d "$programs/$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\].*/\1/p' | sort)
     echo "$program needs: $(tr '\n' ' ' <<<"$needed")"
     if grep -iE 'foundation|dispatch' <<<"$needed" || ldd "$programs/$program" | grep -i foundation; then
-        echo "the library brings what it must not" >&2
-        exit 1
+        die "the library brings what it must not"
     fi
 done

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # What a user's program sees compiles with the library's name imported alone, and with every upcoming feature on.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
 
 swift build --target UserfaultFD --quiet
 bin=$(swift build --show-bin-path)
@@ -9,7 +11,5 @@ flags=(-swift-version 6 -parse-as-library -c -o /dev/null -warnings-as-errors -s
 for feature in ExistentialAny InternalImportsByDefault MemberImportVisibility NonisolatedNonsendingByDefault; do
     flags+=(-enable-upcoming-feature "$feature")
 done
-for map in "$bin"/*.build/module.modulemap .build/checkouts/*/Sources/*/include/module.modulemap; do
-    [ ! -f "$map" ] || flags+=(-Xcc "-fmodule-map-file=$map")
-done
+mapfile -t -O ${#flags[@]} flags < <(module_maps "$bin" .build)
 swiftc "${flags[@]}" Tests/ImportCanary/Canary.swift

@@ -1,20 +1,14 @@
-"""Tests of the scripts that read uffd-bench's reports. Run by Scripts/bench.sh --smoke."""
+"""Tests of what reads uffd-bench's reports. Run by Scripts/bench/run.sh --smoke."""
 
-import importlib.util
 import json
+import sys
 import tempfile
 import unittest
 from pathlib import Path
 
 
-def load(name):
-    specification = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / f"Scripts/bench-{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-compare, page = load("compare"), load("page")
+sys.path.insert(0, str(Path(__file__).parents[2] / "Scripts/bench"))
+import report  # noqa: E402
 
 
 def variant(name, median, *comparisons):
@@ -24,34 +18,34 @@ def variant(name, median, *comparisons):
 class Compare(unittest.TestCase):
     def test_the_machine_falls_out(self):
         with tempfile.TemporaryDirectory() as folder:
-            # Behind the change the machine was half as fast, and the typed layer a fifth slower.
+            # After the change the machine was half as fast, and the typed layer a fifth slower.
             for side, c, swift in (("before", 100, 110), ("after", 200, 264)):
                 scenario = {"name": "ioctl/copy/1", "variants": [variant("c", c), variant("swift", swift)]}
                 (Path(folder) / f"{side}.1.json").write_text(json.dumps({"scenarios": [scenario]}))
-            before, after = (compare.against_c(Path(folder), side, 1) for side in ("before", "after"))
+            before, after = (report.against_c(Path(folder), side, 1) for side in ("before", "after"))
         self.assertEqual(list(before), [("ioctl/copy/1", "swift")])
-        self.assertIn(" 1.200 ", list(compare.lines(before, after))[1])
+        self.assertIn(" 1.200 ", list(report.compared(before, after))[1])
 
     def test_what_one_side_lacks_is_left_out(self):
-        self.assertEqual(len(list(compare.lines({("a", "swift"): [1, 1]}, {("a", "swift"): [1]}))), 1)
+        self.assertEqual(len(list(report.compared({("a", "swift"): [1, 1]}, {("a", "swift"): [1]}))), 1)
 
 
 class Page(unittest.TestCase):
     time = {"to": "c", "quantity": "time", "median": 1.2, "lower": 1.1, "upper": 1.3, "bound": 1.05, "verdict": "broken"}
 
     def test_a_broken_promise_is_named(self):
-        self.assertEqual(page.comparison(self.time), "x1.20 (1.10 to 1.30) ≤ 1.05, **broken**")
+        self.assertEqual(report.comparison(self.time), "x1.20 (1.10 to 1.30) ≤ 1.05, **broken**")
 
     def test_what_holds_needs_no_word(self):
-        self.assertEqual(page.comparison(self.time | {"verdict": "holds"}), "x1.20 (1.10 to 1.30) ≤ 1.05")
+        self.assertEqual(report.comparison(self.time | {"verdict": "holds"}), "x1.20 (1.10 to 1.30) ≤ 1.05")
 
     def test_rates_are_said_in_words(self):
         rate = {"to": "c, polling", "quantity": "rate", "median": 2, "lower": 1.9, "upper": 2.1}
-        self.assertEqual(page.comparison(rate), "2.00 (1.90 to 2.10) x the faults per second of c, polling")
+        self.assertEqual(report.comparison(rate), "2.00 (1.90 to 2.10) x the faults per second of c, polling")
 
     def test_a_row(self):
         scenario = {"name": "scan/1", "variants": [variant("c", 5), variant("swift", 1234, self.time), variant("(mmap)", 3)]}
-        rows = list(page.table("scan", [scenario]))
+        rows = list(report.table("scan", [scenario]))
         self.assertEqual(rows[2], "| scenario | C | typed layer | for comparison |")
         self.assertEqual(rows[4], "| `1` | 5.0 | 1,234, x1.20 (1.10 to 1.30) ≤ 1.05, **broken** | mmap: 3.0 |")
 
