@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Test everything: Scripts/test.sh [STEP]...; without a step all of them, the quick ones first:
 #   format sources build unit consumer canary linkage allocations example examples docs fuzz selftest matrix bench
+#   commands
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
 set -uo pipefail
@@ -117,6 +118,7 @@ step_example() { one example run_example; }
 step_examples() { one examples timeout -k 10 300 Scripts/check/examples.sh; }
 
 step_docs() {
+    one docs-code Scripts/check/docs-code.sh
     local catalogue
     for catalogue in Sources/*/*.docc; do
         one "docs-$(basename "$catalogue" .docc)" Scripts/package/docs.sh "$(basename "$catalogue" .docc)"
@@ -149,7 +151,9 @@ step_matrix() {
 
 step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
 
-steps=(format sources build unit consumer canary linkage allocations example examples docs fuzz selftest matrix bench)
+step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
+
+steps=(format sources build unit consumer canary linkage allocations example examples docs fuzz selftest matrix bench commands)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || usage 64

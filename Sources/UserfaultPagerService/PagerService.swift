@@ -8,7 +8,7 @@ public import UserfaultPager
 /// [swift-service-lifecycle](https://github.com/swift-server/swift-service-lifecycle), and logs what it has to report.
 ///
 /// ```swift
-/// let service = try PagerService(UserfaultFD(), source: FileSource(adopting: image), logger: logger)
+/// let service = try PagerService(UserfaultFD(), source: FileSource(adopting: descriptor), logger: logger)
 /// try service.pager.add(memory.range)
 /// try await ServiceGroup(services: [service], gracefulShutdownSignals: [.sigterm], logger: logger).run()
 /// ```
@@ -56,7 +56,7 @@ public struct PagerService<Source: PageSource & ~Copyable>: Service {
     ///
     /// Once.
     ///
-    /// - Throws: ``PagerError``.
+    /// - Throws: `PagerError`.
     public func run() async throws {
         try pager.start()
         logger.debug("the pager serves")
