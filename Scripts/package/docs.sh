@@ -7,16 +7,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
 target=${1:-UserfaultFD}
-symbols=.build-docs/symbols
-graphs=$symbols-$target
+graphs=.build-docs/symbols-$target
 rm -rf "$graphs"
-mkdir -p "$graphs" "$symbols"
-# The compiler writes symbols while it compiles, so this library has to be compiled again.
-rm -rf ".build-docs/build/debug/$target.build"
-swift build --scratch-path .build-docs/build --enable-all-traits --target "$target" --quiet \
-    -Xswiftc -emit-symbol-graph -Xswiftc -emit-symbol-graph-dir -Xswiftc "$PWD/$symbols"
-cp "$symbols/$target.symbols.json" "$graphs"
-find "$symbols" -name "$target@*.symbols.json" -exec cp {} "$graphs" \;
-docc=$(dirname "$(readlink -f "$(command -v swift)")")/docc
-"$docc" convert "Sources/$target/$target.docc" --additional-symbol-graph-dir "$graphs" \
+mkdir -p "$graphs"
+# The tests of the adapters enable every trait, so that their build has every library.
+package=(--package-path Tests/AdapterTests --scratch-path .build-adapters)
+swift build "${package[@]}" --build-tests --quiet
+bin=$(swift build "${package[@]}" --show-bin-path)
+mapfile -t flags < <(module_maps "$bin" .build-adapters)
+tools=$(dirname "$(readlink -f "$(command -v swift)")")
+"$tools/swift-symbolgraph-extract" -module-name "$target" -I "$bin/Modules" "${flags[@]}" -minimum-access-level public \
+    -target "$(swift -print-target-info | sed -n 's/.*"unversionedTriple": "\(.*\)".*/\1/p')" -output-dir "$graphs"
+"$tools/docc" convert "Sources/$target/$target.docc" --additional-symbol-graph-dir "$graphs" \
     --output-path ".build-docs/$target.doccarchive" --warnings-as-errors
