@@ -2,6 +2,7 @@
 """Reads the reports of uffd-bench.
 
 usage: report.py page REPORT.json PAGE.md    writes its tables between the markers of a page, and its pictures beside it
+       report.py check PAGE.md               fails if a page says something else than its tables
        report.py compare FOLDER ROUNDS       compares FOLDER/{before,after}.ROUND.json
 """
 import json
@@ -9,14 +10,16 @@ import pathlib
 import statistics
 import sys
 
+import findings
+
 BEGIN, END = "<!-- measured: Scripts/bench/run.sh --page writes what follows -->", "<!-- end of what was measured -->"
 TITLES = {
     "ioctl": "One ioctl: nanoseconds per page",
-    "fault": "One fault: nanoseconds until the thread goes on",
+    "fault": "One fault: nanoseconds until the thread continues",
     "scale": "Many threads and regions: nanoseconds per fault",
     "scan": "Reading in order: nanoseconds per KiB",
-    "random": "Touching at random: nanoseconds per fault",
-    "dirty": "Protecting, writing and finding: nanoseconds per page",
+    "random": "Random access: nanoseconds per fault",
+    "dirty": "Protect, write, find written pages: nanoseconds per page",
     "startup": "Open, negotiate, register, first fault: nanoseconds",
 }
 TWINS = {"c": "C", "swift": "typed layer", "pager": "pager"}
@@ -24,7 +27,7 @@ VERDICTS = {"holds": "", "broken": ", **broken**", "cannot tell": ", cannot tell
 
 
 def comparison(found):
-    """What a variant is of its twin, the interval, and what became of a promise."""
+    """A variant's ratio to its twin, the interval, and the verdict on a promise."""
     text = f"{found['median']:.2f} ({found['lower']:.2f} to {found['upper']:.2f})"
     if found["quantity"] == "rate":
         text += f" x the faults per second of {found['to']}"
@@ -75,7 +78,7 @@ def table(family, scenarios):
 
 def tally(title, counts):
     return (f"{title}: {counts['holds']} hold, {counts['broken']} broken, "
-            f"{counts['cannotTell']} where the rounds lie too far apart to tell.")
+            f"{counts['cannotTell']} undecided, because the rounds differ too much.")
 
 
 def heading(report):
@@ -84,10 +87,10 @@ def heading(report):
     rounds = [len(v["rounds"]) for s in report["scenarios"] for v in s["variants"]]
     yield (f"Linux {machine['kernel']}, {machine['architecture']}, {machine['processors']} processors "
            f"({machine['processorName']}{', a virtual machine' if machine['isVirtual'] else ''}); {machine['pinning']}; "
-           f"clock {machine['clockSource']}; transparent huge pages: {machine['transparentHugePages']}, and off for what "
-           f"is measured{f'; free memory is reported to the host from order {reporting} on' if reporting else ''}. "
-           f"Load {machine.get('loadBefore', '?')} before and {machine.get('loadAfter', '?')} behind the "
-           f"{'quick' if report['quick'] else 'full'} run; {min(rounds)} to {max(rounds)} rounds, each there and back.")
+           f"clock {machine['clockSource']}; transparent huge pages: {machine['transparentHugePages']}, and off for the "
+           f"memory that is measured{f'; free memory is reported to the host from order {reporting} on' if reporting else ''}. "
+           f"Load {machine.get('loadBefore', '?')} before and {machine.get('loadAfter', '?')} after the "
+           f"{'quick' if report['quick'] else 'full'} run; {min(rounds)} to {max(rounds)} rounds, each back and forth.")
     yield ""
     yield tally("Gated promises", report["gated"])
     yield tally("Promises across processors, reported and not gated", report["reported"])
@@ -148,13 +151,22 @@ def write_page(path, page):
     if not after:
         sys.exit(f"{page}: the markers are not there")
     charts.draw(report, page.with_suffix(""))
-    page.write_text("\n".join([before + BEGIN, "", *tables(report)]) + END + after)
+    text = "\n".join([before + BEGIN, "", *tables(report)]) + END + after
+    page.write_text(findings.with_findings(text, TITLES, TWINS))
+
+
+def check_page(page):
+    text = page.read_text()
+    if findings.with_findings(text, TITLES, TWINS) != text:
+        sys.exit(f"{page}: the findings are not those of the tables: run Scripts/bench/run.sh --page REPORT.json")
 
 
 def main():
     match sys.argv[1:]:
         case ["page", report, page]:
             write_page(pathlib.Path(report), pathlib.Path(page))
+        case ["check", page]:
+            check_page(pathlib.Path(page))
         case ["compare", folder, rounds]:
             sides = (against_c(pathlib.Path(folder), side, int(rounds)) for side in ("before", "after"))
             print("\n".join(compared(*sides)))

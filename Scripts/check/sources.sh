@@ -22,4 +22,6 @@ for manifest in Package.swift */Package.swift Tests/*/Package.swift; do
     if grep -nE 'url: *"' "$manifest" | grep -v 'url: *"https://github.com/'; then failed=1; fi
 done
 if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
+# What the text of the page says is what its tables say.
+python3 -B Scripts/bench/report.py check docs/performance.md || failed=1
 exit $failed

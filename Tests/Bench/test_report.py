@@ -8,6 +8,7 @@ from pathlib import Path
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "Scripts/bench"))
+import findings  # noqa: E402
 import report  # noqa: E402
 
 
@@ -48,6 +49,21 @@ class Page(unittest.TestCase):
         rows = list(report.table("scan", [scenario]))
         self.assertEqual(rows[2], "| scenario | C | typed layer | for comparison |")
         self.assertEqual(rows[4], "| `1` | 5.0 | 1,234, x1.20 (1.10 to 1.30) ≤ 1.05, **broken** | mmap: 3.0 |")
+
+
+class Findings(unittest.TestCase):
+    page = (Path(__file__).parents[2] / "docs/performance.md").read_text()
+
+    def test_medians_are_read_from_the_tables(self):
+        scenario = {"name": "scan/1", "variants": [variant("c", 1234.5), variant("(mmap, populated)", 3)]}
+        text = "\n".join(report.table("scan", [scenario]))
+        self.assertEqual(findings.medians(text, report.TITLES, report.TWINS), {"scan/1": {"c": 1234, "mmap, populated": 3}})
+
+    def test_a_figure_that_is_not_that_of_the_tables_is_noticed(self):
+        self.assertEqual(findings.with_findings(self.page, report.TITLES, report.TWINS), self.page)
+        wrong = self.page.replace("`COPY` 1.8", "`COPY` 1.9")
+        self.assertNotEqual(wrong, self.page)
+        self.assertEqual(findings.with_findings(wrong, report.TITLES, report.TWINS), self.page)
 
 
 if __name__ == "__main__":

@@ -5,39 +5,39 @@ import Foundation
 struct UffdBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "uffd-bench",
-        abstract: "Measures the library against hand-written C, in one run.",
+        abstract: "Compares the library with hand-written C, in one run.",
         discussion: """
-            Every variant of a scenario does the same work, and they take turns, so that what changes on the machine meets \
-            them all. Believe the ratios; the times are this machine's.
+            All variants of a scenario do the same work and take turns, so that drift affects every variant equally. \
+            Believe the ratios; the times are those of this machine.
 
-            Exit codes: 0 every gated promise holds, 1 one is broken, 2 something could not be measured that should be, \
-            3 none is broken and the rounds lie too far apart to tell of all, 64 wrong usage.
+            Exit codes: 0 all gated promises hold, 1 a promise is broken, 2 a measurement failed, 3 no promise is \
+            broken, but some are undecided because the rounds differ too much, 64 wrong usage.
             """
     )
 
     enum Format: String, CaseIterable, ExpressibleByArgument { case pretty, json, csv }
 
-    @Option(name: .long, help: "Only scenarios that match the glob. May be given several times.")
+    @Option(name: .long, help: "Run only scenarios that match this glob. Can be repeated.")
     var scenario: [String] = []
 
     @Option(
         name: .long,
-        help: ArgumentHelp("How often each variant runs; else as often as there is time for.", valueName: "n"))
+        help: ArgumentHelp("Number of runs of each variant; by default, as many as time allows.", valueName: "n"))
     var rounds: Int?
 
-    @Option(name: .long, help: "How to report.")
+    @Option(name: .long, help: "Format of the report.")
     var format: Format = .pretty
 
-    @Option(name: .long, help: ArgumentHelp("Write the report to a file.", valueName: "file"))
+    @Option(name: .long, help: ArgumentHelp("Write the report to this file.", valueName: "file"))
     var output: String?
 
-    @Flag(name: .long, help: "Less of everything: a look in under three minutes.")
+    @Flag(name: .long, help: "Measure less of everything: takes less than three minutes.")
     var quick = false
 
-    @Flag(name: .long, help: "Only print the names of the scenarios.")
+    @Flag(name: .long, help: "Print the names of the scenarios and exit.")
     var list = false
 
-    @Flag(name: .long, help: "Do not fail for the promised ratios.")
+    @Flag(name: .long, help: "Do not fail if a promised ratio is broken.")
     var noGates = false
 
     static var scenarios: [Scenario] {
@@ -51,7 +51,7 @@ struct UffdBench: ParsableCommand {
     }
 
     func validate() throws {
-        guard rounds ?? 1 > 0 else { throw ValidationError("--rounds needs a number above 0") }
+        guard rounds ?? 1 > 0 else { throw ValidationError("--rounds must be greater than 0") }
         guard !selected.isEmpty else {
             throw ValidationError("no scenario matches: see uffd-bench --list")
         }

@@ -43,7 +43,7 @@ final class CachedFile: Sendable {
             for offset in stride(from: 0, to: bytes, by: piece.count) {
                 let count = pread(
                     descriptor.rawValue, UnsafeMutableRawPointer(bitPattern: piece.range.start)!, piece.count, offset)
-                guard count > 0 else { throw Mismeasured(description: "read(2) answered \(count)") }
+                guard count > 0 else { throw Mismeasured(description: "pread(2) returned \(count)") }
                 sum &+= cbb_scan(UInt64(piece.range.start), count)
             }
         }
@@ -62,6 +62,6 @@ final class CachedFile: Sendable {
 
     /// Every byte that was read must be the file's.
     func check(_ sum: UInt64) throws {
-        guard sum == checksum else { throw Mismeasured(description: "what was read is not what is in the file") }
+        guard sum == checksum else { throw Mismeasured(description: "the bytes read are not those of the file") }
     }
 }

@@ -16,7 +16,7 @@ struct Machine: Codable {
     /// The order from which on free memory is reported to the host, which takes its backing away; none for never.
     let pageReportingOrder: Int?
     let pinning: String
-    /// The load average of the last minute, before the run and behind it.
+    /// The load average of the last minute, before and after the run.
     let loadBefore: Double?
     var loadAfter: Double?
 
@@ -42,7 +42,7 @@ struct Machine: Codable {
         let order = Self.read("/sys/module/page_reporting/parameters/page_reporting_order").flatMap { Int($0) }
         pageReportingOrder = order.flatMap { isVirtual && $0 >= 0 ? $0 : nil }
         let two = Processor.all.prefix(2).map { "processor \($0)" }.joined(separator: " and ")
-        pinning = "threads are kept on \(two), but for the rows named free"
+        pinning = "threads are kept on \(two), except in the rows named free"
         loadBefore = Self.load
     }
 
@@ -61,7 +61,7 @@ struct Machine: Codable {
             warnings.append("the load was \(loadBefore) before the run: other programs take part of the time")
         }
         if let loadAfter, loadAfter > Double(processors) + 0.5 {
-            warnings.append("the load was \(loadAfter) behind the run: other programs took part of the time")
+            warnings.append("the load was \(loadAfter) after the run: other programs took part of the time")
         }
         return warnings
     }

@@ -55,7 +55,7 @@ struct Measurement {
                 name: variant.name, nanoseconds: Series(own.values),
                 comparisons: try variant.comparisons.map { comparison in
                     guard let twin = variants.firstIndex(where: { $0.name == comparison.twin }) else {
-                        throw Mismeasured(description: "there is no \(comparison.twin) to compare with")
+                        throw Mismeasured(description: "there is no variant \(comparison.twin) to compare with")
                     }
                     return ComparisonResult(comparison, own.values, to: rounds[twin].values)
                 },

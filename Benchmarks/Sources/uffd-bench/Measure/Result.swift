@@ -81,7 +81,7 @@ struct Report: Codable {
             cannotTell = comparisons.count { $0.verdict == .cannotTell }
         }
 
-        var text: String { "\(holds) hold, \(broken) broken, \(cannotTell) cannot be told" }
+        var text: String { "\(holds) hold, \(broken) broken, \(cannotTell) undecided" }
     }
 
     /// The code that the process ends with.
@@ -97,7 +97,7 @@ struct Report: Codable {
         let noisy = gated.filter { ($0.variants.first { $0.name == "c" }?.nanoseconds.spread ?? 0) > 20 }
         guard !noisy.isEmpty else { return [] }
         return [
-            "in \(noisy.count) of \(gated.count) rows with a promise C's own rounds lie more than 20 % apart: "
+            "in \(noisy.count) of \(gated.count) rows with a promise C's own rounds differ by more than 20 %: "
                 + noisy.map(\.name).joined(separator: ", ")
         ]
     }

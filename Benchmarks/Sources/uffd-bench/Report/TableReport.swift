@@ -43,7 +43,7 @@ struct TableReport {
             Linux \(machine.kernel) \(machine.architecture), \(machine.processors) x \(machine.processorName)\
             \(machine.isVirtual ? ", virtual" : "")\(report.quick ? ", quick" : "")
             \(machine.pinning); clock \(machine.clockSource), huge pages \(machine.transparentHugePages)\(reporting)
-            load \(load(machine.loadBefore)) before, \(load(machine.loadAfter)) behind the run
+            load \(load(machine.loadBefore)) before, \(load(machine.loadAfter)) after the run
 
             """
     }

@@ -29,7 +29,7 @@ enum DirtyScenarios {
         let dirty = try collect()
         let time = cbb_now() - start
         guard dirty == memory.pages else {
-            throw Mismeasured(description: "\(dirty) of \(memory.pages) pages were found")
+            throw Mismeasured(description: "\(dirty) of \(memory.pages) pages were found written")
         }
         return Sample(time, units: memory.pages)
     }
@@ -113,7 +113,9 @@ enum DirtyScenarios {
                 var dirty: UInt64 = 0
                 let time = cbb_touch_sigsegv(memory.base, memory.pages, memory.pageSize, &dirty)
                 try memory.view.protect(.readWrite)
-                guard dirty == memory.pages else { throw Mismeasured(description: "\(dirty) pages were noted") }
+                guard dirty == memory.pages else {
+                    throw Mismeasured(description: "\(dirty) pages were noted as written")
+                }
                 return Sample(time, units: memory.pages)
             }
         ]

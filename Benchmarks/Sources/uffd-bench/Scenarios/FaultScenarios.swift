@@ -34,9 +34,12 @@ enum FaultScenarios {
         _ call: HandlerRequest.Call, _ waiting: HandlerRequest.Waiting, _ place: Place
     ) -> Scenario {
         Scenario("fault/\(call.rawValue)/\(waiting.rawValue)/\(place.rawValue)", .fault) { settings in
-            if place == .twoCores && Processor.all.count < 2 { throw Unavailable(reason: "there is one processor") }
+            if place == .twoCores && Processor.all.count < 2 {
+                throw Unavailable(reason: "there is only one processor")
+            }
             if place == .sameCore && waiting == .spin {
-                throw Unavailable(reason: "who never sleeps keeps the thread off their processor that it waits for")
+                throw Unavailable(
+                    reason: "a handler that never sleeps would keep the faulting thread off their processor")
             }
             let pages = settings.count(2000, quick: 500)
             let memory = try Memory(call == .continue ? .shared : .anonymous, pages: pages)
