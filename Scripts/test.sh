@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Test everything: Scripts/test.sh [STEP]...; without a step all of them, the quick ones first:
+# Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
 #   format sources build unit consumer canary linkage allocations example examples docs fuzz selftest matrix bench
 #   commands
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
-# As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
+# As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
 set -uo pipefail
 # shellcheck source=SCRIPTDIR/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,7 +16,7 @@ passed=0 failed=0 skipped=0
 
 count() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); }
 
-# Runs a command as one test, or as those that it counts itself.
+# check NAME COMMAND...: runs a command, shows the end of its output, and keeps the rest as a log.
 check() {
     local name=$1 start=$SECONDS
     shift
@@ -73,7 +73,6 @@ step_sources() {
     one matrix-reports Scripts/check/matrix-reports.sh
 }
 
-# Warnings are errors in every target of the package.
 step_build() { one build swift build --build-tests; }
 
 # unit NAME [SWIFT-TEST-OPTIONS...]: the unit tests of one package, each counted.
@@ -88,7 +87,7 @@ unit() {
     if numbers=$(python3 Scripts/check/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
         read -ra numbers <<<"$numbers"
         count "${numbers[@]}"
-        printf '   %s passed, %s failed or skipped without need, %s skipped\n' "${numbers[@]}"
+        printf '   %s passed, %s failed or skipped without good reason, %s skipped\n' "${numbers[@]}"
         # A test that crashed the run has no result of its own.
         [ $status = 0 ] || [ "${numbers[1]}" != 0 ] || count 0 1 0
     else

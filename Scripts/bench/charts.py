@@ -50,11 +50,11 @@ def finish(figure, axis, path, title, x, y, *, powers=True, logarithmic=False):
 
 
 def latencies(report, folder):
-    """How long single faults take, for each way of waiting; the slower they are, the wider the axis."""
+    """How long single faults take, for each way of waiting; the axis is stretched towards the slow ones."""
     calls = [call for call in ("copy", "continue", "zeropage") if scenarios(report, f"fault/{call}/")]
     if not calls:
         return
-    # Where threads run freely the rounds differ too much for one line.
+    # If threads are not pinned, rounds differ too much for one line.
     ways = list(dict.fromkeys(
         way for call in calls for s in scenarios(report, f"fault/{call}/")
         if not (way := s["name"].split("/", 2)[2]).endswith("/free")))

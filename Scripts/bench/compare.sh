@@ -42,4 +42,4 @@ for round in $(seq 1 $rounds); do
     done
     echo "round $round of $rounds" >&2
 done
-python3 -B Scripts/bench/report.py compare "$work" "$rounds"
+python3 -B Scripts/bench/results.py compare "$work" "$rounds"

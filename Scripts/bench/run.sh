@@ -10,7 +10,7 @@ cd "$REPO"
 
 if [ "${1:-}" = --page ]; then
     [ $# -eq 2 ] || usage 64
-    exec "$(python_with matplotlib)" -B Scripts/bench/report.py page "$2" docs/performance.md
+    exec "$(python_with matplotlib)" -B Scripts/bench/results.py page "$2" docs/performance.md
 fi
 
 package=(--package-path Benchmarks --scratch-path .build-bench -c release)
@@ -18,5 +18,5 @@ swift build "${package[@]}" --product uffd-bench >&2
 bench=$(swift build "${package[@]}" --show-bin-path)/uffd-bench
 [ "${1:-}" = --smoke ] || exec "$bench" "$@"
 
-python3 -B -m unittest -q Tests/Bench/test_report.py
+python3 -B -m unittest -q Tests/Bench/test_results.py
 exec timeout 500 "$bench" --quick --rounds 1 --no-gates

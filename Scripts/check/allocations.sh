@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Serving a fault allocates nothing and counts no references, in the typed layer and in the engine: the counts of 1,000
-# and of 100,000 faults are equal. Where workers load, the hand-over may count references, and still allocates nothing.
+# and of 100,000 faults are equal. With workers, the hand-over may count references, but still allocates nothing.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a user's program sees compiles with the library's name imported alone, and with every upcoming feature on.
+# A program can use the library's API if it imports only this library, even with every upcoming feature enabled.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"

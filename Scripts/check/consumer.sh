@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A package that depends on this one by its address resolves what its traits need and nothing else, and builds.
+# A package that depends on this one by its address builds, and resolves what its traits need and nothing else.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -9,7 +9,7 @@ work=$PWD/.build-consumer
 repository=$work/swift-userfaultfd
 rm -rf "$work"
 mkdir -p "$repository"
-# A repository of what is in the working tree, with a version.
+# A repository with the files of the working tree, and a version.
 git ls-files --cached --others --exclude-standard -z -- Package.swift Sources Tests Snippets |
     while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
     tar --null -cf - -T - | tar -xf - -C "$repository"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the commands of README.md and docs that are marked with "<!-- run -->", in a fresh clone of the last commit.
-# It builds everything anew, which takes some minutes.
+# This builds everything again, which takes some minutes.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every example of Examples compiles and runs: Scripts/check/examples.sh [NAME]...
+# The examples compile and run: Scripts/check/examples.sh [NAME]...
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A program that uses the libraries is linked with neither Foundation nor Dispatch.
+# A program that uses the libraries links neither Foundation nor Dispatch.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -8,7 +8,7 @@ cd "$REPO"
 libraries=(Sources/CUserfaultFD Sources/UserfaultFD Sources/UserfaultPager)
 if grep -rnE '^\s*((public|internal|package|private) )?(@_?[a-zA-Z]+ )*import (Foundation|FoundationEssentials|Dispatch|Glibc)\b' \
     "${libraries[@]}"; then
-    die "the libraries import what they must not"
+    die "the libraries import a module that they must not import"
 fi
 
 package=(--package-path Tests/LinkageTest --scratch-path .build-linkage -c release)
@@ -18,6 +18,6 @@ for program in fault-loop pager-loop; do
     needed=$(readelf -d "$programs/$program" | sed -n 's/.*(NEEDED).*\[\(.*\)\].*/\1/p' | sort)
     echo "$program needs: $(tr '\n' ' ' <<<"$needed")"
     if grep -iE 'foundation|dispatch' <<<"$needed" || ldd "$programs/$program" | grep -i foundation; then
-        die "the library brings what it must not"
+        die "the program links Foundation or Dispatch"
     fi
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the kernel matrix's reports, and that docs/kernel-matrix.md is what the expected outcomes say. Boots nothing.
+# Tests the reports of the kernel matrix, and compares docs/kernel-matrix.md with the expected outcomes. Boots nothing.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"

@@ -16,12 +16,12 @@ while read -r lines file; do
     fi
 done < <(git ls-files '*.swift' '*.c' '*.h' '*.sh' '*.py' | xargs wc -l)
 
-# The pattern is put together, so that this file does not match it.
+# The pattern is split, so that this file does not match it.
 if git grep -nIE '\b(TO''DO|FIX''ME|XX''X)\b' -- . ':!*.xsd'; then failed=1; fi
 for manifest in Package.swift */Package.swift Tests/*/Package.swift; do
     if grep -nE 'url: *"' "$manifest" | grep -v 'url: *"https://github.com/'; then failed=1; fi
 done
 if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
-# What the text of the page says is what its tables say.
-python3 -B Scripts/bench/report.py check docs/performance.md || failed=1
+# The text of the page agrees with its tables.
+python3 -B Scripts/bench/results.py check docs/performance.md || failed=1
 exit $failed

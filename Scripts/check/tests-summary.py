@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Counts a run of the tests, and fails where one was skipped that this machine could have run.
+"""Counts the results of a test run; a skip without a lawful reason counts as a failure.
 
 usage: tests-summary.py xunit FILE [--allow TEXT]... | selftest FILE
 
-Prints "PASSED FAILED SKIPPED". A kernel that lacks a feature, or has one whose absence is tested, is a lawful reason;
-further ones are allowed by a text that they begin with.
+Prints "PASSED FAILED SKIPPED". Lawful reasons: the kernel does not have a feature, or has one whose absence is tested.
+--allow adds reasons that begin with TEXT.
 """
 import json
 import sys

@@ -32,13 +32,13 @@ table() {
     "$python" -B "$MATRIX/report.py" table "$EXPECTED" "$REPO/docs"
 }
 
-# Building is selftest.sh's business; that the selftest lists its cases shows that it runs.
+# selftest.sh builds it. If the selftest lists its cases, it runs.
 build_selftest() {
     "$REPO/Scripts/selftest.sh" list >/dev/null || die "the selftest does not build"
     SELFTEST=$REPO/.build-static/release/uffd-selftest
 }
 
-# The unit tests are linked with shared libraries, which go into the guest with them.
+# The unit tests need shared libraries, which are copied into the guest too.
 build_unit_tests() {
     note "building the unit tests"
     swift build --package-path "$REPO" --build-tests >"$1" 2>&1 ||
@@ -64,13 +64,13 @@ start_part() {
 
 # boot_part PART WORK KERNEL
 boot_part() {
-    # One guest of the three has two processors: more of them cost more than the host's two cores can give.
+    # Only one of the three guests has two processors: more would be too slow on a host with two cores.
     GUEST_CPUS=1
     [[ $1 != root ]] || GUEST_CPUS=2
     guest_start "$3" "$2/initramfs.$1" "$2/$1.console" "$limit" >"$2/$1.tar"
 }
 
-# finish_part PART WORK KERNEL PID: waits for it and leaves in WORK what it said.
+# finish_part PART WORK KERNEL PID: waits for the guest and keeps its output in WORK.
 finish_part() {
     local part=$1 work=$2 pid=$4 code=0 again
     guest_wait "$pid" "$work/$part.console" || code=$?
@@ -83,8 +83,8 @@ finish_part() {
     done
     tar -C "$work" -xf "$work/$part.tar" 2>/dev/null || true
     case $code in
-        124) echo "no end after $limit s" ;;
-        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/$part.console" || echo "the guest died without a word" ;;
+        124) echo "not finished after $limit s" ;;
+        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/$part.console" || echo "the guest died without a message" ;;
     esac >"$work/$part.death"
 }
 

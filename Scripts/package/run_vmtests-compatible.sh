@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Stands in for run_vmtests.sh of the kernel's mm selftests where a kselftest harness wants its userfaultfd category:
+# Replaces run_vmtests.sh of the kernel's mm selftests in a kselftest harness, for the category userfaultfd:
 #   run_vmtests-compatible.sh [-t userfaultfd] [-n] [-h]
 # The same seven tests under the same names, as TAP version 13, with kselftest's exit codes: 0 pass, 1 fail, 4 skip.
-# UFFD_SELFTEST names the program; otherwise the uffd-selftest beside this script, or the one that Scripts/selftest.sh builds.
+# UFFD_SELFTEST names the program; the default is uffd-selftest beside this script, or what Scripts/selftest.sh builds.
 set -uo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 
@@ -11,7 +11,7 @@ usage() { sed -n '2,5s/^# \{0,1\}//p' "$0"; }
 tap=1
 while getopts "t:nhad" option; do
     case $option in
-        t)  # Other categories have no tests here, which is no error in a harness that asks for several.
+        t)  # There are no tests of other categories here. A harness may ask for several, so this is not an error.
             [[ " $OPTARG " == *" userfaultfd "* ]] || { echo "TAP version 13"; echo "1..0 # SKIP no such category"; exit 4; } ;;
         n) tap=0 ;;
         a | d) ;; # Upstream's switches for other categories.
@@ -28,7 +28,7 @@ fi
 number=0 passed=0 failed=0 skipped=0
 say() { ((tap)) && echo "$1"; }
 
-# run NAME ARGUMENT...: one outer test, its output as comments of the outer report.
+# run NAME ARGUMENT...: one outer test; its output becomes comments of the outer report.
 run() {
     local name=$1 code verdict
     shift

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Gives a host what an ordinary user needs for all of the selftest and for handling kernel-mode faults:
-#   Scripts/package/setup-host.sh --check         says what is there and what is not; changes nothing; exit 1 if anything lacks
-#   Scripts/package/setup-host.sh [--yes] [USER]  makes what lacks, for USER (default: who called sudo); asks before each change
-#   Scripts/package/setup-host.sh --undo [--yes]  takes back every change that this script made
-# Every command is shown before it runs. What undoes it is kept in /var/lib/swift-userfaultfd/undo.
+# Prepares a host so that an ordinary user can run all of the selftest and handle kernel-mode faults:
+#   setup-host.sh --check         reports what is ready and what is missing; changes nothing; exit code 1 if anything is missing
+#   setup-host.sh [--yes] [USER]  sets up what is missing, for USER (default: the user who called sudo); asks first
+#   setup-host.sh --undo [--yes]  undoes every change that this script made
+# It shows every command before it runs it, and keeps the command that undoes it in /var/lib/swift-userfaultfd/undo.
 set -euo pipefail
 
 HUGE_PAGES=64
@@ -29,46 +29,46 @@ swap_kib() { awk 'NR > 1 { total += $3 } END { print total + 0 }' /proc/swaps; }
 device_group() { stat -c %G "$DEVICE" 2>/dev/null || true; }
 in_group() { id -nG "$1" 2>/dev/null | tr ' ' '\n' | grep -qx "$GROUP"; }
 
-# The four conditions, each as: is it there, and in which words.
+# The four conditions.
 has_huge_pages() { (($(huge_pages) >= HUGE_PAGES)); }
 has_swap() { (($(swap_kib) >= 64 << 10)); }
 has_device() { [[ $(device_group) == "$GROUP" ]]; }
 has_member() { [[ -z $owner || $owner == root ]] || in_group "$owner"; }
 
 check() {
-    local lacking=0
+    local missing=0
     say() { # CONDITION WORDS...
         local condition=$1 mark=ok
         shift
-        "$condition" || { mark=lacks && lacking=1; }
+        "$condition" || { mark=no && missing=1; }
         printf '%-6s %s\n' "$mark" "$*"
     }
-    say has_huge_pages "huge pages for the hugetlb cases: $(huge_pages) of $HUGE_PAGES"
-    say has_swap "swap for the swap cases: $(($(swap_kib) >> 10)) MiB"
+    say has_huge_pages "huge pages for cases on hugetlbfs: $(huge_pages) of $HUGE_PAGES"
+    say has_swap "swap for cases that swap: $(($(swap_kib) >> 10)) MiB"
     if [[ -e $DEVICE ]]; then
-        say has_device "$DEVICE open to the group $GROUP, for handling kernel-mode faults without privilege"
-        say has_member "${owner:-no user} in the group $GROUP"
+        say has_device "$DEVICE accessible to the group $GROUP, to handle kernel-mode faults without privileges"
+        say has_member "${owner:-no user} is in the group $GROUP"
     else
         echo "       no $DEVICE: this kernel is older than 6.1 or has no userfaultfd"
     fi
-    return $lacking
+    return $missing
 }
 
-# confirm COMMAND...: shows a command; true if it may run.
+# confirm COMMAND...: shows a command, and asks whether to run it.
 confirm() {
     printf '+ %s\n' "$*"
     [[ $yes ]] && return
-    [[ -t 0 ]] || die "nobody to ask: give --yes to make the changes"
+    [[ -t 0 ]] || die "no terminal to ask on: use --yes to make the changes"
     read -r -p '  run it? [y/N] ' answer
     [[ $answer == [yY]* ]]
 }
 
-# change COMMAND UNDO: runs COMMAND, after noting what undoes it.
+# change COMMAND UNDO: runs COMMAND, after recording the command that undoes it.
 change() {
-    confirm "$1" || { echo "  left alone" && return 0; }
+    confirm "$1" || { echo "  skipped" && return 0; }
     mkdir -p "$STATE"
     echo "$2" >>"$STATE/undo"
-    bash -euc "$1" || die "that failed; --undo takes back what was done so far"
+    bash -euc "$1" || die "the command failed; --undo undoes what was done so far"
 }
 
 make() {
@@ -92,7 +92,7 @@ swapoff $file"
     fi
     if ! has_member; then
         change "usermod -aG $GROUP $owner" "gpasswd -d $owner $GROUP"
-        echo "$owner is in the group $GROUP from the next login on"
+        echo "$owner will be in the group $GROUP after the next login"
     fi
 }
 
@@ -100,10 +100,10 @@ undo() {
     [[ -e $STATE/undo ]] || { echo "nothing to undo" && return; }
     local command failed=0
     while read -r command; do
-        confirm "$command" || { echo "  left alone" && continue; }
+        confirm "$command" || { echo "  skipped" && continue; }
         bash -euc "$command" || failed=1
     done <<<"$(tac "$STATE/undo")"
-    ((failed == 0)) || die "not everything could be undone; the commands are in $STATE/undo"
+    ((failed == 0)) || die "some changes could not be undone; the commands are in $STATE/undo"
     rm -r "$STATE"
 }
 

@@ -75,6 +75,6 @@ import Testing
         #expect(lines.count == 4)
         #expect(Set(lines.map { $0.split(separator: ",", omittingEmptySubsequences: false).count }) == [18])
         #expect(try JSONReport(report).text.contains("\"verdict\" : \"broken\""))
-        #expect(TableReport(report).text.contains("gated promises: 0 hold, 1 broken, 0 cannot be told"))
+        #expect(TableReport(report).text.contains("gated promises: 0 hold, 1 broken, 0 undecided"))
     }
 }

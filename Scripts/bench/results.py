@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Reads the reports of uffd-bench.
 
-usage: report.py page REPORT.json PAGE.md    writes its tables between the markers of a page, and its pictures beside it
-       report.py check PAGE.md               fails if a page says something else than its tables
-       report.py compare FOLDER ROUNDS       compares FOLDER/{before,after}.ROUND.json
+usage: results.py page REPORT.json PAGE.md    writes its tables between the markers of a page, and its pictures beside it
+       results.py check PAGE.md               fails if a page says something else than its tables
+       results.py compare FOLDER ROUNDS       compares FOLDER/{before,after}.ROUND.json
 """
 import json
 import pathlib
