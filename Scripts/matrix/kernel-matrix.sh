@@ -8,7 +8,7 @@
 #       --unit-tests FILE   uses this test bundle instead of building one
 #       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
 #       --limit SECONDS     time limit of one kernel (default: 900)
-#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md and its picture
+#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md
 # Without SERIES: all eleven series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
@@ -20,17 +20,6 @@ PARTS=(root user unit)
 EXPECTED=$REPO/Tests/KernelMatrix/expected
 
 report() { python3 -B "$MATRIX/report.py" "$@"; }
-
-# table [--check]: only drawing needs a library.
-table() {
-    if [[ ${1:-} == --check ]]; then
-        report table --check "$EXPECTED" "$REPO/docs"
-        return
-    fi
-    local python
-    python=$(python_with matplotlib)
-    "$python" -B "$MATRIX/report.py" table "$EXPECTED" "$REPO/docs"
-}
 
 # selftest.sh builds it. If the selftest lists its cases, it runs.
 build_selftest() {
@@ -148,7 +137,7 @@ shift
 case $command in
     fetch) exec "$MATRIX/fetch.sh" "$@" ;;
     run) run "$@" ;;
-    table) table "$@" ;;
+    table) report table "$@" "$EXPECTED" "$REPO/docs" ;;
     -h | --help) usage 0 ;;
     *) usage 64 ;;
 esac

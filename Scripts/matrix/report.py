@@ -178,7 +178,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check(arguments.results, arguments.series, arguments.expected, arguments.accept)
-    import table  # only the table needs the drawing library
+    import table  # which imports this module
 
     return table.write(arguments.expected, arguments.docs, arguments.check)
 
