@@ -1,129 +1,134 @@
-"""Draws a report of uffd-bench: latency distributions, batch sizes, scaling, windows. Needs matplotlib."""
-
-import math
-
+"""Draws the pictures of docs/performance.md from its tables. Needs matplotlib."""
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-COLORS = {"c": "#555555", "swift": "#f05138", "pager": "#1f77b4"}
+WIDTH = 8.2
+C, TYPED, PAGER, OTHER = "#6e7781", "#d1442f", "#0969da", "#1a7f37"
 
 
-def scenarios(report, prefix):
-    return [s for s in report["scenarios"] if s["name"].startswith(prefix) and s["variants"]]
+def plain(axis, ticks, labels=None):
+    """Ticks with plain numbers, on an axis that is logarithmic."""
+    axis.set_ticks(ticks, labels or [f"{tick:,g}" for tick in ticks])
+    axis.minorticks_off()
 
 
-def numbered(report, prefix):
-    """The scenarios whose names end with a number, by it."""
-    found = ((s["name"].removeprefix(prefix), s) for s in scenarios(report, prefix))
-    return sorted((int(number), s) for number, s in found if number.isdecimal())
+def line(axes, points, label, color, *, dashed=False, shift=0):
+    """A line with its name at its end, so that no legend is needed."""
+    where, values = zip(*points)
+    axes.plot(where, values, color=color, marker="o", markersize=3.5, linewidth=1.6,
+              linestyle=(0, (4, 2)) if dashed else "solid")
+    axes.annotate(label, (where[-1], values[-1]), xytext=(8, shift), textcoords="offset points", color=color,
+                  va="center", fontsize=9)
 
 
-def variant(scenario, name):
-    return next((v for v in scenario["variants"] if v["name"] == name), None)
+def level(axes, value, label, at, *, color=OTHER, shift=4):
+    axes.axhline(value, color=color, linewidth=1.2, linestyle=(0, (1, 2)))
+    axes.annotate(label, (at, value), xytext=(0, shift), textcoords="offset points", color=color, fontsize=9)
 
 
-def line(axis, points, name, convert=lambda time: time, **style):
-    """A variant's medians over the points, with the rounds' extremes as bars."""
-    measured = [(at, variant(s, name)["nanoseconds"]) for at, s in points if variant(s, name)]
-    if not measured:
-        return
-    middle = [convert(m["median"]) for _, m in measured]
-    ends = [sorted((convert(m["minimum"]), convert(m["maximum"]))) for _, m in measured]
-    bars = [[max(0, m - low) for m, (low, _) in zip(middle, ends)], [max(0, high - m) for m, (_, high) in zip(middle, ends)]]
-    axis.errorbar([at for at, _ in measured], middle, yerr=bars, marker=".", capsize=2, elinewidth=0.6, **style)
+def figure(height, title, x, y):
+    drawn, axes = plt.subplots(figsize=(WIDTH, height))
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn, axes
 
 
-def finish(figure, axis, path, title, x, y, *, powers=True, logarithmic=False):
-    if powers:
-        axis.set_xscale("log", base=2)
-    if logarithmic:
-        axis.set_yscale("log")
-    else:
-        axis.set_ylim(bottom=0)
-    axis.set(title=title, xlabel=x, ylabel=y)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path)
+def save(drawn, path):
+    drawn.tight_layout()
+    drawn.savefig(path, metadata={"Date": None})
+    plt.close(drawn)
 
 
-def latencies(report, folder):
-    """How long single faults take, for each way of waiting; the axis is stretched towards the slow ones."""
-    calls = [call for call in ("copy", "continue", "zeropage") if scenarios(report, f"fault/{call}/")]
-    if not calls:
-        return
-    # If threads are not pinned, rounds differ too much for one line.
-    ways = list(dict.fromkeys(
-        way for call in calls for s in scenarios(report, f"fault/{call}/")
-        if not (way := s["name"].split("/", 2)[2]).endswith("/free")))
-    figure, axes = plt.subplots(
-        len(ways), len(calls), figsize=(3 * len(calls), 2 * len(ways)), sharex=True, sharey=True, squeeze=False)
-    for row, way in zip(axes, ways):
-        row[0].set_ylabel("us per fault")
-        for axis, call in zip(row, calls):
-            for scenario in (s for s in scenarios(report, f"fault/{call}/") if s["name"].endswith("/" + way)):
-                for name in COLORS:
-                    if not (variant(scenario, name) or {}).get("latency"):
-                        continue
-                    quantiles = variant(scenario, name)["latency"]["quantiles"]
-                    axis.plot(
-                        [-math.log10(1 - q["share"]) for q in quantiles], [q["nanoseconds"] / 1000 for q in quantiles],
-                        marker=".", label=name, color=COLORS[name])
-            axis.set_yscale("log")
-            axis.set_title(f"{call}, {way}", fontsize=9)
-            axis.grid(alpha=0.3)
-    for axis in axes[-1]:
-        axis.set_xticks([-math.log10(1 - share) for share in (0, 0.9, 0.99, 0.999, 0.9999)])
-        axis.set_xticklabels(["0", "90", "99", "99.9", "99.99"], fontsize=7)
-        axis.set_xlabel("% of faults")
-    axes[0][0].legend(fontsize=7)
-    figure.suptitle("How long single faults take")
-    figure.tight_layout(rect=(0, 0, 1, 0.99))
-    figure.savefig(folder / "latency.svg")
+def batches(found, folder):
+    sizes = (1, 16, 256, 512)
+    drawn, axes = figure(4.2, "A page costs less in a batch, and the typed layer costs what C costs",
+                         "pages in one call", "nanoseconds per page")
+    axes.set(xscale="log", yscale="log")
+    for call, shift in (("copy", 0), ("continue", 0), ("zeropage", 4), ("move", -4)):
+        rows = [(size, found[f"ioctl/{call}/{size}"]) for size in sizes]
+        line(axes, [(size, row["c"]) for size, row in rows], "", C, dashed=True)
+        line(axes, [(size, row["swift"]) for size, row in rows], call.upper(), TYPED, shift=shift)
+    level(axes, found["ioctl/zeropage/1"]["first touch"], "first touch of ordinary memory, for comparison",
+          18, shift=-12)
+    axes.annotate("dashed: C", (16, found["ioctl/continue/16"]["c"]), xytext=(6, 8), textcoords="offset points",
+                  color=C, fontsize=9)
+    plain(axes.xaxis, sizes)
+    plain(axes.yaxis, (50, 100, 200, 500, 1000, 2000))
+    axes.set_xlim(0.9, 1100)
+    save(drawn, folder / "batch-size.svg")
 
 
-def batches(report, folder):
-    """How the cost of a page falls with the pages of one call."""
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for color, call in enumerate(("copy", "zeropage", "continue", "move")):
-        for name, style in (("c", "--"), ("swift", "-")):
-            line(axis, numbered(report, f"ioctl/{call}/"), name, label=f"{call}, {name}", linestyle=style, color=f"C{color}")
-    finish(figure, axis, folder / "batch-size.svg", "Batch size", "pages in one ioctl", "ns per page", logarithmic=True)
+def latencies(tails, folder):
+    """Median, 99th and 99.9th percentile of the cases that matter."""
+    cases = (("copy/poll/same-core", "handler sleeps,\nsame processor"),
+             ("copy/adaptive/same-core", "handler looks first,\nsame processor"),
+             ("copy/poll/two-cores", "handler sleeps,\nanother processor"),
+             ("copy/adaptive/two-cores", "handler looks first,\nanother processor"))
+    drawn, axes = figure(3.8, "How long a thread waits for a page (COPY): median, 99 %, 99.9 %", "microseconds", "")
+    axes.set_xscale("log")
+    for row, (scenario, _) in enumerate(cases):
+        for shift, color, values in zip((-0.22, 0, 0.22), (C, TYPED, PAGER), tails[f"fault/{scenario}"]):
+            axes.plot(values, [row + shift] * 3, color=color, linewidth=1.6)
+            for value, marker in zip(values, "o|D"):
+                axes.plot(value, row + shift, color=color, marker=marker, markersize=5, markeredgewidth=1.6)
+    for shift, color, name in zip((-0.22, 0, 0.22), (C, TYPED, PAGER), ("C", "typed layer", "pager")):
+        end = tails[f"fault/{cases[0][0]}"][(C, TYPED, PAGER).index(color)][-1]
+        axes.annotate(name, (end, shift), xytext=(8, 0), textcoords="offset points", color=color, va="center", fontsize=9)
+    axes.set_yticks(range(len(cases)), [name for _, name in cases], fontsize=9)
+    axes.invert_yaxis()
+    plain(axes.xaxis, (5, 10, 20, 50, 100, 200, 500))
+    save(drawn, folder / "latency.svg")
 
 
-def scaling(report, folder):
-    """How many faults are served for how many threads."""
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for handlers, style in ((1, "-"), (2, "--")):
-        shown = [s for s in scenarios(report, "scale/") if s["name"].endswith(f"x{handlers}")]
-        points = [(int(s["name"].split("/")[1].split("x")[0]), s) for s in shown]
-        for name, color in COLORS.items():
-            line(axis, points, name, lambda time: 1e9 / time, linestyle=style, color=color,
-                 label=f"{name}, {handlers} handler" + ("s" if handlers > 1 else ""))
-    finish(figure, axis, folder / "scaling.svg", "Scaling", "faulting threads", "faults per second")
+def scaling(found, folder):
+    threads = (1, 2, 4, 8)
+    drawn, axes = figure(3.8, "More faulting threads keep a handler busy", "faulting threads", "thousand faults per second")
+    axes.set_xscale("log")
+    for handlers, shift in ((1, -4), (2, 4)):
+        rows = [(count, found[f"scale/{count}x{handlers}"]) for count in threads]
+        many = "s" if handlers > 1 else ""
+        line(axes, [(count, 1e6 / row["c"]) for count, row in rows], "", C, dashed=True)
+        line(axes, [(count, 1e6 / row["pager"]) for count, row in rows], f"pager, {handlers} handler{many}", PAGER,
+             shift=shift)
+    axes.annotate("dashed: C", (2, 1e6 / found["scale/2x1"]["c"]), xytext=(6, -12), textcoords="offset points", color=C,
+                  fontsize=9)
+    plain(axes.xaxis, threads)
+    axes.set_xlim(0.95, 13)
+    axes.set_ylim(bottom=0)
+    save(drawn, folder / "scaling.svg")
 
 
-def windows(report, folder):
-    """How fast memory is read for how many pages filled at one fault, in order."""
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for name, color in COLORS.items():
-        points = numbered(report, "scan/")
-        line(axis, points, name, lambda time: 1e9 / time / 2**20, color=color, label=name)
-    finish(figure, axis, folder / "scan.svg", "Reading in order", "pages filled for one fault", "GiB per second")
+def windows(found, folder):
+    sizes = (1, 16, 64, 256, 512)
+
+    def speed(nanoseconds):
+        return 1e9 / nanoseconds / 2**20
+
+    drawn, axes = figure(4.2, "Read-ahead decides how fast memory is read in order", "pages filled for one fault",
+                         "GiB per second")
+    axes.set_xscale("log")
+    for name, label, color, shift in (("c", "C", C, 5), ("pager", "pager, fixed window", PAGER, -5)):
+        line(axes, [(size, speed(found[f"scan/{size}"][name])) for size in sizes], label, color, dashed=name == "c",
+             shift=shift)
+    adaptive = found["scan/adaptive"]
+    level(axes, speed(adaptive["pager"]), "pager, its own window", 1, color=PAGER)
+    level(axes, speed(adaptive["mmap"]), "mmap of a cached file", 1)
+    level(axes, speed(adaptive["read"]), "pread of a cached file", 1)
+    plain(axes.xaxis, sizes)
+    axes.set_xlim(0.9, 1800)
+    axes.set_ylim(0, 1.1 * speed(adaptive["mmap"]))
+    save(drawn, folder / "scan.svg")
 
 
-def regions(report, folder):
-    """What regions cost the pager."""
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for name in ("c", "pager"):
-        line(axis, numbered(report, "scale/regions/"), name, label=name, color=COLORS[name])
-    finish(figure, axis, folder / "regions.svg", "Regions of one pager", "regions", "ns per fault")
-
-
-def draw(report, folder):
+def draw(found, tails, folder):
     folder.mkdir(parents=True, exist_ok=True)
     plt.rcParams["svg.hashsalt"] = "uffd-bench"
-    for one in (latencies, batches, scaling, windows, regions):
-        one(report, folder)
+    batches(found, folder)
+    latencies(tails, folder)
+    scaling(found, folder)
+    windows(found, folder)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Reads the reports of uffd-bench.
 
-usage: results.py page REPORT.json PAGE.md    writes its tables between the markers of a page, and its pictures beside it
-       results.py check PAGE.md               fails if a page says something else than its tables
-       results.py compare FOLDER ROUNDS       compares FOLDER/{before,after}.ROUND.json
+usage: results.py page PAGE.md [REPORT.json]   writes the tables of a report into a page, then what follows from tables
+       results.py check PAGE.md                fails if a page says something else than its tables
+       results.py compare FOLDER ROUNDS        compares FOLDER/{before,after}.ROUND.json
 """
 import json
 import pathlib
@@ -142,29 +142,35 @@ def compared(before, after):
         yield f"{key[0]:32} {key[1]:8} {statistics.median(ratios):15.3f}  {min(ratios):7.3f} .. {max(ratios):6.3f}"
 
 
-def write_page(path, page):
+def with_tables(text, report):
+    before, _, rest = text.partition(BEGIN)
+    return "\n".join([before + BEGIN, "", *tables(report)]) + END + rest.partition(END)[2]
+
+
+def write_page(page, report):
     import charts  # only the page needs the drawing library
 
-    report = json.loads(path.read_text())
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    if not after:
-        sys.exit(f"{page}: the markers are not there")
-    charts.draw(report, page.with_suffix(""))
-    text = "\n".join([before + BEGIN, "", *tables(report)]) + END + after
-    page.write_text(findings.with_findings(text, TITLES, TWINS))
+    text = page.read_text()
+    if report:
+        text = with_tables(text, json.loads(report.read_text()))
+    try:
+        text = findings.with_findings(text, TITLES, TWINS)
+        charts.draw(findings.medians(text, TITLES, TWINS), findings.tails(text), page.with_suffix(""))
+    except KeyError as missing:
+        sys.exit(f"{report}: the page needs a report of all scenarios, and this one does not have {missing}")
+    page.write_text(text)
 
 
 def check_page(page):
     text = page.read_text()
     if findings.with_findings(text, TITLES, TWINS) != text:
-        sys.exit(f"{page}: the findings are not those of the tables: run Scripts/bench/run.sh --page REPORT.json")
+        sys.exit(f"{page}: the findings are not those of the tables: run Scripts/bench/run.sh --page")
 
 
 def main():
     match sys.argv[1:]:
-        case ["page", report, page]:
-            write_page(pathlib.Path(report), pathlib.Path(page))
+        case ["page", page, *report] if len(report) < 2:
+            write_page(pathlib.Path(page), pathlib.Path(report[0]) if report else None)
         case ["check", page]:
             check_page(pathlib.Path(page))
         case ["compare", folder, rounds]:

@@ -2,15 +2,16 @@
 # Builds uffd-bench and runs it with the options given:
 #   Scripts/bench/run.sh [UFFD-BENCH OPTIONS...]
 #   Scripts/bench/run.sh --smoke              every scenario once, whatever its times: an error is exit code 2
-#   Scripts/bench/run.sh --page REPORT.json   writes the tables and pictures of docs/performance.md from a report
+#   Scripts/bench/run.sh --page [REPORT.json] writes docs/performance.md: the tables of a full report, and the findings
+#                                             and pictures that follow from the tables
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
 if [ "${1:-}" = --page ]; then
-    [ $# -eq 2 ] || usage 64
-    exec "$(python_with matplotlib)" -B Scripts/bench/results.py page "$2" docs/performance.md
+    shift
+    exec "$(python_with matplotlib)" -B Scripts/bench/results.py page docs/performance.md "$@"
 fi
 
 package=(--package-path Benchmarks --scratch-path .build-bench -c release)

@@ -59,6 +59,12 @@ class Findings(unittest.TestCase):
         text = "\n".join(results.table("scan", [scenario]))
         self.assertEqual(findings.medians(text, results.TITLES, results.TWINS), {"scan/1": {"c": 1234, "mmap, populated": 3}})
 
+    def test_percentiles_are_read_from_the_tables(self):
+        latency = {"p50": 1000, "p99": 2000, "p999": 3500}
+        scenario = {"name": "fault/copy/poll", "variants": [variant("c", 5) | {"latency": latency}, variant("pager", 6)]}
+        text = "\n".join(results.table("fault", [scenario]))
+        self.assertEqual(findings.tails(text), {"fault/copy/poll": [(1.0, 2.0, 3.5)]})
+
     def test_a_figure_that_is_not_that_of_the_tables_is_noticed(self):
         self.assertEqual(findings.with_findings(self.page, results.TITLES, results.TWINS), self.page)
         wrong = self.page.replace("`COPY` 1.8", "`COPY` 1.9")
