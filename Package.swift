@@ -9,16 +9,19 @@ let package = Package(
         .library(name: "UserfaultPagerMetrics", targets: ["UserfaultPagerMetrics"]),
         .library(name: "UserfaultPagerService", targets: ["UserfaultPagerService"]),
         .executable(name: "uffd-selftest", targets: ["uffd-selftest"]),
-        .executable(name: "uffd-bench", targets: ["uffd-bench"]),
+    ],
+    traits: [
+        .trait(
+            name: "Metrics", description: "UserfaultPagerMetrics: a pager's statistics as metrics of swift-metrics."),
+        .trait(name: "Service", description: "UserfaultPagerService: a pager as a service of swift-service-lifecycle."),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        // Resolved only for packages that enable a trait which needs them.
         .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
-        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
-        .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
     ],
     targets: [
         .target(name: "CUserfaultFD", cSettings: strictC),
@@ -39,24 +42,19 @@ let package = Package(
         ),
         .target(
             name: "UserfaultPagerMetrics",
-            dependencies: ["UserfaultPager", .product(name: "CoreMetrics", package: "swift-metrics")]
+            dependencies: [
+                "UserfaultPager",
+                .product(name: "CoreMetrics", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
+            ]
         ),
         .target(
             name: "UserfaultPagerService",
             dependencies: [
                 "UserfaultFD", "UserfaultPager",
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-            ]
-        ),
-        .testTarget(
-            name: "UserfaultPagerAdapterTests",
-            dependencies: [
-                "UserfaultFD", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService",
-                .product(name: "InMemoryLogging", package: "swift-log"),
-                .product(name: "MetricsTestKit", package: "swift-metrics"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
+                .product(name: "Logging", package: "swift-log", condition: .when(traits: ["Service"])),
+                .product(
+                    name: "ServiceLifecycle", package: "swift-service-lifecycle",
+                    condition: .when(traits: ["Service"])),
             ]
         ),
         .target(name: "CSelftestSupport", cSettings: strictC),
@@ -85,17 +83,6 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
-        .target(name: "CBenchBaseline", dependencies: ["CUserfaultFD"], cSettings: strictC),
-        .executableTarget(
-            name: "uffd-bench",
-            dependencies: [
-                "CBenchBaseline", "CUserfaultFD", "UserfaultFD", "UserfaultPager", "TextTable",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
-                .product(name: "SystemPackage", package: "swift-system"),
-            ]
-        ),
-        .testTarget(name: "UserfaultBenchTests", dependencies: ["uffd-bench"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Build uffd-selftest (release, static Swift runtime) and run it with the arguments given to this script.
+# Builds uffd-selftest as one static executable, and runs it with the arguments of this script.
 # Installs on Debian and Ubuntu what the build needs besides a Swift toolchain. Cases that need huge pages, swap or
-# other changes to the host run as root only: sudo Scripts/selftest.sh
+# other changes of the host run only as root: sudo Scripts/selftest.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=SCRIPTDIR/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$REPO"
 
-command -v swift >/dev/null || { echo "no swift on the PATH: install a toolchain from https://swift.org" >&2; exit 1; }
+command -v swift >/dev/null || die "no swift on the PATH: install a toolchain from https://swift.org"
 
 # The linker needs the C and C++ libraries, static ones too, and the package manager needs git.
 missing=()
@@ -22,7 +24,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     } >&2
 fi
 
-# A directory of its own, because every build with other flags would compile everything again.
+# It has its own directory: in a shared one, a build with other flags would compile everything again.
 build=(swift build -c release --scratch-path .build-static --product uffd-selftest
     -Xswiftc -static-executable -Xlinker -s)
 echo "building uffd-selftest; the first time takes a minute or two" >&2

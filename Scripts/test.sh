@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Test everything: Scripts/test.sh [STEP]...; without a step all of them, the quick ones first:
-#   format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench
+# Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
+#   format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest matrix bench
+#   commands
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
-# As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
+# As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
 set -uo pipefail
-cd "$(dirname "$0")/.." || exit
+# shellcheck source=SCRIPTDIR/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$REPO" || exit
 
 export SWIFT_BACKTRACE=enable=no
 logs=.build-test
@@ -13,7 +16,7 @@ passed=0 failed=0 skipped=0
 
 count() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); }
 
-# Runs a command as one test, or as those that it counts itself.
+# check NAME COMMAND...: runs a command, shows the end of its output, and keeps the rest as a log.
 check() {
     local name=$1 start=$SECONDS
     shift
@@ -40,8 +43,10 @@ install_tools() {
     command -v clang >/dev/null || missing+=(clang)
     command -v readelf >/dev/null || missing+=(binutils)
     command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     command -v git >/dev/null || missing+=(git ca-certificates)
     command -v xmllint >/dev/null || missing+=(libxml2-utils)
+    command -v shellcheck >/dev/null || missing+=(shellcheck)
     command -v prove >/dev/null || missing+=(perl)
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86 busybox-static cpio zstd)
     [ ${#missing[@]} -gt 0 ] || return 0
@@ -60,28 +65,29 @@ reserve_huge_pages() {
     trap 'echo "$pages_before" >$pool' EXIT
 }
 
-step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples/Package.swift Examples/Sources Package.swift; }
+step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples Benchmarks Package.swift; }
 
 step_sources() {
-    one sources Scripts/check-sources.sh
-    [ ! -x Scripts/check-workflows.sh ] || one workflows Scripts/check-workflows.sh
-    one matrix-reports Scripts/check-matrix.sh
+    one sources Scripts/check/sources.sh
+    one workflows Scripts/check/workflows.sh
+    one matrix-reports Scripts/check/matrix-reports.sh
 }
 
-# Warnings are errors in every target of the package.
 step_build() { one build swift build --build-tests; }
 
-step_unit() {
-    local results=$logs/unit.xml allowed=() numbers
-    rm -f "$logs"/unit*.xml
+# unit NAME [SWIFT-TEST-OPTIONS...]: the unit tests of one package, each counted.
+unit() {
+    local name=$1 results=$logs/$1.xml allowed=() numbers
+    shift
+    rm -f "$logs/$name"*.xml
     [ "$(id -u)" = 0 ] || allowed+=(--allow "needs root" --allow "needs 1 free" --allow "needs 2 free")
-    check unit timeout -k 10 900 swift test --disable-xctest --no-parallel --xunit-output "$results"
+    check "$name" timeout -k 10 900 swift test --disable-xctest --no-parallel --xunit-output "$results" "$@"
     local status=$?
-    [ -f "$logs/unit-swift-testing.xml" ] && results=$logs/unit-swift-testing.xml
-    if numbers=$(python3 Scripts/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
+    [ -f "$logs/$name-swift-testing.xml" ] && results=$logs/$name-swift-testing.xml
+    if numbers=$(python3 Scripts/check/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
         read -ra numbers <<<"$numbers"
         count "${numbers[@]}"
-        printf '   %s passed, %s failed or skipped without need, %s skipped\n' "${numbers[@]}"
+        printf '   %s passed, %s failed or skipped without good reason, %s skipped\n' "${numbers[@]}"
         # A test that crashed the run has no result of its own.
         [ $status = 0 ] || [ "${numbers[1]}" != 0 ] || count 0 1 0
     else
@@ -89,35 +95,36 @@ step_unit() {
     fi
 }
 
-step_canary() { one canary Scripts/check-canary.sh; }
-step_linkage() { one linkage Scripts/check-linkage.sh; }
-step_allocations() { one allocations Scripts/check-allocations.sh; }
-
-run_example() {
-    local output
-    output=$(timeout 60 "$(swift build --show-bin-path)/Example") && echo "$output" &&
-        grep -qx "the page holds 42" <<<"$output"
+step_unit() {
+    unit unit
+    unit unit-adapters --package-path Tests/AdapterTests --scratch-path .build-adapters
+    unit unit-benchmarks --package-path Benchmarks --scratch-path .build-bench
 }
 
-step_example() { one example run_example; }
+step_consumer() { one consumer Scripts/check/consumer.sh; }
+step_canary() { one canary Scripts/check/canary.sh; }
+step_linkage() { one linkage Scripts/check/linkage.sh; }
+step_allocations() { one allocations Scripts/check/allocations.sh; }
 
-step_examples() { one examples timeout -k 10 300 Scripts/check-examples.sh; }
+step_snippets() { one snippets timeout -k 10 600 Scripts/check/snippets.sh; }
+
+step_examples() { one examples timeout -k 10 300 Scripts/check/examples.sh; }
 
 step_docs() {
+    one docs-code Scripts/check/docs-code.sh
     local catalogue
     for catalogue in Sources/*/*.docc; do
-        one "docs-$(basename "$catalogue" .docc)" Scripts/docs.sh "$(basename "$catalogue" .docc)"
+        one "docs-$(basename "$catalogue" .docc)" Scripts/package/docs.sh "$(basename "$catalogue" .docc)"
     done
 }
 
-step_fuzz() { one fuzz Scripts/fuzz.sh 10; }
+step_fuzz() { one fuzz Scripts/check/fuzz.sh 10; }
 
 step_selftest() {
-    [ -x Scripts/selftest.sh ] || return 0
     local numbers
     check selftest timeout -k 10 1200 Scripts/selftest.sh --format json --output "$logs/selftest.json"
     local status=$?
-    if numbers=$(python3 Scripts/tests-summary.py selftest "$logs/selftest.json"); then
+    if numbers=$(python3 Scripts/check/tests-summary.py selftest "$logs/selftest.json"); then
         read -ra numbers <<<"$numbers"
         count "${numbers[@]}"
         printf '   %s passed, %s failed, %s skipped\n' "${numbers[@]}"
@@ -128,27 +135,21 @@ step_selftest() {
 }
 
 step_matrix() {
-    [ -x Scripts/kernel-matrix.sh ] || return 0
     if ! command -v qemu-system-x86_64 >/dev/null; then
         skip matrix "no qemu-system-x86_64"
         return
     fi
-    if [ ! -e Tests/KernelMatrix/expected/7.3.json ]; then
-        skip matrix "no outcomes are recorded yet to compare with: Scripts/kernel-matrix.sh run --accept"
-        return
-    fi
-    one matrix timeout -k 10 2700 Scripts/kernel-matrix.sh run --output "$logs/matrix" 5.10 6.1 6.12 7.3
+    one matrix timeout -k 10 2700 Scripts/matrix/kernel-matrix.sh run --output "$logs/matrix" 5.10 6.1 6.12 7.3
 }
 
-step_bench() {
-    [ -x Scripts/bench.sh ] || return 0
-    one bench timeout -k 10 600 Scripts/bench.sh --smoke
-}
+step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
 
-steps=(format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench)
+step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
+
+steps=(format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest matrix bench commands)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
-    declare -F "step_$step" >/dev/null || { sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+    declare -F "step_$step" >/dev/null || usage 64
 done
 
 check tools install_tools || exit 1

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Finds the newest Debian cloud kernel of each series and unpacks it into the cache folder:
 #   CACHE/SERIES/current -> VERSION/{vmlinuz,release}
-# The mirror is the one that the host's apt uses; the host's own sources and lists stay as they are.
+# It uses the mirror of the host's apt, and does not change the host's sources and lists.
 set -euo pipefail
-# shellcheck source=SCRIPTDIR/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
 SUITES=(bullseye bookworm trixie forky sid)
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -15,7 +15,7 @@ APT_OPTIONS=(
     -o Dir::Etc::preferencesparts=/dev/null -o APT::Sandbox::User=root
 )
 
-# mirror LABEL: the address that the host's apt has for the archive of that label.
+# mirror LABEL: prints the address that the host's apt uses for the archive with this label.
 mirror() {
     # shellcheck disable=SC2016 # apt expands it
     apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Label: $1" | sed -n 1p
@@ -25,7 +25,7 @@ write_sources() {
     local main security suite signed=
     main=$(mirror Debian)
     security=$(mirror Debian-Security)
-    [[ $main ]] || die "apt knows no Debian mirror here (no Debian sources, or 'apt-get update' never ran)"
+    [[ $main ]] || die "apt has no Debian mirror (no Debian sources, or 'apt-get update' never ran)"
     [[ -e $KEYRING ]] && signed="[signed-by=$KEYRING]"
     for suite in "${SUITES[@]}"; do
         echo "deb $signed $main $suite main"
@@ -36,7 +36,7 @@ write_sources() {
     done
 }
 
-# Reads the package lists of all suites; a suite that the mirror lacks is only reported.
+# Reads the package lists of all suites; a suite that the mirror does not have is only reported.
 update_lists() {
     mkdir -p "$APT/lists/partial" "$APT/cache/archives/partial"
     write_sources >"$APT/sources.list"
@@ -44,7 +44,7 @@ update_lists() {
     LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" update >"$log" 2>&1 || true
     sed -nE "s/^E: The repository '[^ ]* ([^ ]+) Release' .*/\1: no such suite on the mirror/p" "$log" |
         while read -r line; do note "$line"; done
-    # -updates and the like may fail alone; with no list at all nothing can be found.
+    # Some suites may fail; without any list, nothing can be found.
     compgen -G "$APT/lists/*_Packages*" >/dev/null ||
         die "no package list could be read: $(grep -m1 -E '^(E|W|Err)' "$log" || echo "see $log")"
 }
@@ -65,7 +65,7 @@ fetch_series() {
     read -r version package < <(grep -E " linux-image-${series//./\\.}[.+-][^ ]*-cloud-" "$2" | tail -n1) ||
         { note "$series: no suite of the mirror has a cloud kernel of this series"; return 1; }
     release=${package#linux-image-}
-    # From 6.19 on the image package only names the one that holds the kernel.
+    # Since 6.19, the image package only depends on the one that contains the kernel.
     if grep -qFx "$version linux-binary-$release" "$2"; then package=linux-binary-$release; fi
     if [[ -e $CACHE/$series/$version/vmlinuz ]]; then
         echo "$series: $release ($version), cached"

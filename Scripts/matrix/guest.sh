@@ -3,7 +3,7 @@
 
 GUESTS=()
 
-# guest_tree DIR: lays the folder that becomes the guest's root, all but /job.
+# guest_tree DIR: makes the folder that becomes the guest's root, without /job.
 guest_tree() {
     need busybox busybox-static
     need cpio cpio
@@ -42,8 +42,8 @@ guest_start() {
     guest_qemu "$(cat "$CACHE/accelerator.$BOOT_ID")" "$@"
 }
 
-# guest_wait PID CONSOLE-LOG: answers the job's exit code, 124 when the time ran out, 125 when the guest died
-# (panic, no last word).
+# guest_wait PID CONSOLE-LOG: returns the job's exit code; 124 if the time ran out; 125 if the guest died before it
+# reported one.
 guest_wait() {
     local code=0
     wait "$1" || code=$?
@@ -52,14 +52,14 @@ guest_wait() {
     return "${code:-125}"
 }
 
-# guest_came_up CONSOLE-LOG: whether the guest got so far that its end means something. An emulated machine on a busy
-# host may panic over its own timers before that.
+# guest_came_up CONSOLE-LOG: whether the guest finished booting, so that its end means something. On a busy host, an
+# emulated machine may panic before that, because of its own timers.
 guest_came_up() { grep -q '^guest: up' "$1"; }
 
 # guest_qemu ACCELERATOR KERNEL INITRAMFS CONSOLE-LOG SECONDS
-# Its root is a ramfs, because a program on a tmpfs would be memory of the kind under test.
-# The machine dies with this shell: whatever ends us leaves none behind. On a busy host an emulated machine is slow,
-# which must not look like a broken timer or a kernel that hangs.
+# The root is a ramfs: a program on a tmpfs would itself be memory of a tested type. The machine ends with this shell,
+# however the shell ends. On a busy host an emulated machine is slow; the options keep the kernel from mistaking that
+# for a broken timer or a hang.
 guest_qemu() {
     truncate -s 256M "$3.swap"
     setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$5" \
@@ -86,7 +86,7 @@ guest_choose_accelerator() {
         chmod +x "$work/root/job"
         guest_pack "$work/root" "$work/initramfs"
         guest_qemu kvm "$1" "$work/initramfs" "$work/console" 15 >"$work/output" 2>&1
-        # bash reports a qemu that aborts.
+        # Without the redirection, bash reports a qemu that aborts.
         { if guest_wait "${GUESTS[-1]}" "$work/console"; then choice=kvm; fi; } 2>/dev/null
         rm -rf "$work"
     fi

@@ -13,12 +13,12 @@ from collections import Counter
 from pathlib import Path
 
 WHO = ("root", "user", "unit")
-# How the reason of a skip begins that another run of the same kernel need not have: it counts as what it may be, a pass.
+# The beginning of the reason of a skip that depends on chance: another run on the same kernel may pass. Counts as a pass.
 CHANCE = "this time "
 
 
 class Outcome:
-    """What one result came to: "pass", "skip" or "fail", and why; "bug" is a failure that the kernel is known for."""
+    """What one result came to: "pass", "skip" or "fail", and why; "bug" is a failure that is known of this kernel."""
 
     def __init__(self, outcome, reason=""):
         self.outcome = outcome
@@ -39,7 +39,7 @@ def printed(case, memory):
 
 
 def unit_results(path):
-    """What the unit tests reported, in the form of the selftest's results: a test stands where the memory type does."""
+    """The results of the unit tests, in the form of the selftest's: a test takes the place of the memory type."""
     results = []
     for test in xml.parse(path).iter("testcase"):
         skipped, failure = test.find("skipped"), test.find("failure")
@@ -90,7 +90,7 @@ def load_results(directory, who):
 
 
 def known_bugs(path, series):
-    """{case: what is wrong with it} for the bugs that the newest kernel of a series has."""
+    """{case: what is wrong} for the known bugs of the newest kernel of a series."""
     if not path.exists():
         return {}
     bugs = json.loads(path.read_text())
@@ -128,7 +128,7 @@ def check(directory, series, expected_path, accept):
     bugs = known_bugs(expected_path.parent.parent / "known-bugs.json", series)
     expected, document = load_expected(expected_path)
     if not document and not accept:
-        problems.append("nothing is expected yet: review the outcomes, then --accept")
+        problems.append("no outcomes are recorded yet: review them, then use --accept")
     for who, (results, missing) in parts.items():
         if results is None:
             problems.append(f"{who}: no results: {missing}")
@@ -178,7 +178,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check(arguments.results, arguments.series, arguments.expected, arguments.accept)
-    import table  # only the table needs the drawing library
+    import table  # which imports this module
 
     return table.write(arguments.expected, arguments.docs, arguments.check)
 

@@ -1,13 +1,27 @@
-"""The matrix for people: a Markdown page and a picture, made from the expected outcomes."""
+"""The matrix for people: a Markdown page made from the expected outcomes."""
 
 from pathlib import Path
 
 from report import WHO, load_expected
 
-MEMORIES = ("anon", "shmem", "shmem-private", "tmpfs", "tmpfs-private", "hugetlb", "hugetlb-private")
-COLOURS = {"pass": (0.30, 0.66, 0.40), "skip": (0.87, 0.87, 0.87), "bug": (0.80, 0.20, 0.20)}
-ABSENT = (1.0, 1.0, 1.0)
 TITLES = {"root": "As root", "user": "As an ordinary user", "unit": "Unit tests of the library"}
+# Groups of cases, by the first word of the case's name.
+GROUPS = {
+    "opening and negotiation": ("UFFDIO_API", "api", "open", "order", "close", "context"),
+    "registration": ("register", "unregister"),
+    "faults, reading and waking": ("fault", "address", "thread", "read", "poll", "wake", "signal", "sigbus"),
+    "faults of the kernel": ("kernel", "populate", "mlock", "collapse"),
+    "COPY, ZEROPAGE, POISON": ("copy", "fill", "zeropage", "poison"),
+    "minor faults and CONTINUE": ("minor", "continue"),
+    "MOVE": ("move",),
+    "write protection and PAGEMAP_SCAN": ("wp", "scan"),
+    "read-write protection": ("rwp", "set"),
+    "fork, remap, remove, unmap": ("event", "events", "mmap"),
+    "other processes": ("process",),
+    "stress": ("stress",),
+}
+OTHER = "other"
+GROUP_OF = {word: group for group, words in GROUPS.items() for word in words}
 
 
 def series_key(name):
@@ -28,29 +42,59 @@ def cases_of(matrix, who):
     return list(cases)
 
 
-def cell(expected, case):
-    outcomes = [o.outcome for (name, _), o in expected.items() if name == case]
+def groups_of(cases):
+    """{group: its cases}, in the order of GROUPS."""
+    found = {group: [] for group in [*GROUPS, OTHER]}
+    for case in cases:
+        found[GROUP_OF.get(case.replace(" ", "-").split("-")[0], OTHER)].append(case)
+    return {group: members for group, members in found.items() if members}
+
+
+def cell(expected, cases):
+    """What the results of some cases came to on one kernel."""
+    outcomes = [outcome.outcome for (case, _), outcome in expected.items() if case in cases]
     if not outcomes:
         return ""
-    if "bug" in outcomes:
-        return "✗"
-    passed = outcomes.count("pass")
+    passed, bugs = outcomes.count("pass"), outcomes.count("bug")
     if passed == len(outcomes):
         return "✓"
-    return f"✓ {passed}/{len(outcomes)}" if passed else "–"
+    if bugs:
+        return f"✗ {bugs}/{len(outcomes)}"
+    return f"{passed}/{len(outcomes)}" if passed else "–"
 
 
-def table_rows(matrix, who):
-    yield "| case | " + " | ".join(matrix) + " |"
+def header(first, matrix):
+    yield f"| {first} | " + " | ".join(matrix) + " |"
     yield "|---|" + ":-:|" * len(matrix)
-    for case in cases_of(matrix, who):
-        yield f"| `{case}` | " + " | ".join(cell(expected[who], case) for expected, _ in matrix.values()) + " |"
-    totals = []
-    for expected, _ in matrix.values():
-        outcomes = [o.outcome for o in expected[who].values()]
-        bugs = f", {outcomes.count('bug')} ✗" if "bug" in outcomes else ""
-        totals.append(f"{outcomes.count('pass')} ✓, {outcomes.count('skip')} –{bugs}")
-    yield "| **results** | " + " | ".join(totals) + " |"
+
+
+def row(name, matrix, who, cases):
+    members = set(cases)
+    return f"| {name} | " + " | ".join(cell(expected[who], members) for expected, _ in matrix.values()) + " |"
+
+
+def summary(matrix, who):
+    yield from header("group", matrix)
+    cases = cases_of(matrix, who)
+    for group, members in groups_of(cases).items():
+        yield row(f"{group} ({len(members)})", matrix, who, members)
+    yield row(f"**all** ({len(cases)})", matrix, who, cases)
+
+
+def details(matrix, who):
+    """A table for each group; cases with the same outcomes share a row."""
+    for group, members in groups_of(cases_of(matrix, who)).items():
+        rows = {}
+        for case in members:
+            rows.setdefault(row("", matrix, who, [case]), []).append(f"`{case}`")
+        yield f"<details><summary>{group}</summary>"
+        yield ""
+        yield from header("cases", matrix)
+        for cells, names in rows.items():
+            yield f"| {', '.join(names)} {cells.removeprefix('|  ')}"
+        yield ""
+        yield "</details>"
+        yield ""
 
 
 def reason_rows(matrix, who):
@@ -59,7 +103,7 @@ def reason_rows(matrix, who):
         for (case, _), outcome in expected[who].items():
             if outcome.outcome != "pass":
                 reasons.setdefault(outcome.text, {}).setdefault(case, {})[series] = None
-    yield "| not run (–), or failed (✗), because | cases | on |"
+    yield "| reason | cases | on |"
     yield "|---|---|---|"
     for reason, cases in sorted(reasons.items()):
         series = sorted({s for per_case in cases.values() for s in per_case}, key=series_key)
@@ -67,88 +111,65 @@ def reason_rows(matrix, who):
         yield f"| {reason.partition(': ')[2]} | {', '.join(f'`{case}`' for case in cases)} | {every} |"
 
 
+HEAD = """# The kernel matrix
+
+<!-- Written by `Scripts/matrix/kernel-matrix.sh table` from Tests/KernelMatrix/expected; do not edit. -->
+
+The whole selftest on eleven kernel series, in virtual machines with Debian's cloud kernels on x86_64, as root and as an
+ordinary user; and the library's unit tests. `Scripts/matrix/kernel-matrix.sh run` repeats it, and fails on any outcome that
+is not on this page. [Kernel behaviour by version](kernel-behaviour.md) says in which answers the kernels differ.
+
+Each cell sums up the results of a group: ✓: all passed; n/m: n of m passed, the others were not run; –: none was run;
+✗ n/m: n of m failed because of a known bug of this kernel (`Tests/KernelMatrix/known-bugs.json`). The details say why.
+"""
+
+FOOT = """## Using it
+
+- One kernel: `Scripts/matrix/kernel-matrix.sh run 6.12`. JSON, JUnit and logs are in `.build-matrix/6.12` afterwards.
+- After a change that should change outcomes: `Scripts/matrix/kernel-matrix.sh run --accept`, a look at the difference in
+  git, then `Scripts/matrix/kernel-matrix.sh table`. Failures are accepted only if a known bug explains them.
+- One program on one kernel: `Scripts/matrix/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`.
+- The kernels come from the Debian mirror of the host's apt, into `~/.cache/swift-userfaultfd/kernels` (or
+  `UFFD_KERNEL_CACHE`). `Scripts/matrix/kernel-matrix.sh fetch` looks for newer ones.
+"""
+
+
 def markdown(matrix):
-    yield "# The kernel matrix"
-    yield ""
-    yield "<!-- Written by `Scripts/kernel-matrix.sh table` from Tests/KernelMatrix/expected; do not edit. -->"
-    yield ""
-    yield "The whole selftest on each kernel series, in a virtual machine with Debian's cloud kernel:"
-    yield "`Scripts/kernel-matrix.sh run` repeats it and fails on any outcome that is not in this table."
-    yield "✓: passed on every memory type; ✓ n/m: passed on n of m, the others not run; –: not run, with the reason below;"
-    yield "✗: failed, because of a bug that this kernel is known to have (`Tests/KernelMatrix/known-bugs.json`)."
-    yield "The library's unit tests run there too, a row for each suite."
-    yield "[Kernel behaviour by version](kernel-behaviour.md) says in which answers the kernels differ."
-    yield ""
-    yield "- One kernel: `Scripts/kernel-matrix.sh run 6.12`; JSON, JUnit and logs are left in `.build-matrix/6.12`."
-    yield "- After a change that should change outcomes: `Scripts/kernel-matrix.sh run --accept`, a look at the difference"
-    yield "  in git, then `Scripts/kernel-matrix.sh table`. Of failures only those are accepted that a known bug explains."
-    yield "- One program on one kernel: `Scripts/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`."
-    yield "- The kernels come from the Debian mirror that the host's apt uses, into `~/.cache/swift-userfaultfd/kernels`"
-    yield "  (or `UFFD_KERNEL_CACHE`); `Scripts/kernel-matrix.sh fetch` looks for newer ones."
-    yield ""
+    yield HEAD
     yield "| series | kernel |"
     yield "|---|---|"
     for series, (_, document) in matrix.items():
         yield f"| {series} | `{document['kernel']}` |"
-    yield ""
-    yield "![One square per case, kernel and memory type](kernel-matrix.png)"
     for who in WHO:
         yield ""
         yield f"## {TITLES[who]}"
         yield ""
-        yield from table_rows(matrix, who)
+        if who != "unit":
+            yield from summary(matrix, who)
+            yield ""
+            yield from details(matrix, who)
+        else:
+            yield from header("suite", matrix)
+            for suite in cases_of(matrix, who):
+                yield row(f"`{suite}`", matrix, who, [suite])
+            yield ""
+        yield "<details><summary>why results were not run, or failed</summary>"
         yield ""
         yield from reason_rows(matrix, who)
-
-
-def draw(matrix, path):
-    """One row per case, one column group per series, one square per memory type."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.patches import Patch
-
-    cases = cases_of(matrix, "root")
-    width = len(MEMORIES)
-    figure, axes = pyplot.subplots(figsize=(4 + 0.9 * len(matrix), 1.6 + 0.17 * len(cases)))
-    pixels = []
-    for case in cases:
-        row = []
-        for expected, _ in matrix.values():
-            outcomes = [expected["root"].get((case, memory)) for memory in MEMORIES]
-            alone = next((o for (name, memory), o in expected["root"].items()
-                          if name == case and memory not in MEMORIES), None)
-            # A case that is about no memory type fills its whole cell.
-            row += [COLOURS[o.outcome] if o else ABSENT for o in ([alone] * width if alone else outcomes)]
-        pixels.append(row)
-    axes.imshow(pixels, aspect="auto", interpolation="nearest", extent=(0, width * len(matrix), len(cases), 0))
-    axes.set_xticks([width * (i + 0.5) for i in range(len(matrix))], matrix)
-    axes.set_yticks([i + 0.5 for i in range(len(cases))], cases, fontsize=7, family="monospace")
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.hlines(range(len(cases)), 0, width * len(matrix), colors="white", linewidth=1)
-    axes.vlines(range(width * len(matrix)), 0, len(cases), colors="white", linewidth=0.3)
-    axes.vlines([width * i for i in range(1, len(matrix))], 0, len(cases), colors="black", linewidth=0.8)
-    legend = [Patch(color=colour, label={"pass": "passed", "skip": "not run", "bug": "a known bug of the kernel"}[name])
-              for name, colour in COLOURS.items()]
-    figure.legend(handles=legend, loc="lower left", ncols=3, frameon=False, fontsize=8)
-    figure.text(0.99, 0.008, "squares, left to right: " + ", ".join(MEMORIES), ha="right", fontsize=7)
-    axes.set_title("The selftest as root, by kernel series", fontsize=10, pad=8)
-    figure.tight_layout(rect=(0, 0.02, 1, 1))
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+        yield ""
+        yield "</details>"
+    yield ""
+    yield FOOT.rstrip("\n")
 
 
 def write(expected: Path, docs: Path, check: bool):
-    matrix = load_all(expected)
     page = docs / "kernel-matrix.md"
-    text = "\n".join(markdown(matrix)) + "\n"
+    text = "\n".join(markdown(load_all(expected))) + "\n"
     if check:
         if not page.exists() or page.read_text() != text:
-            print(f"{page} is not what the expected outcomes say: run Scripts/kernel-matrix.sh table")
+            print(f"{page} differs from the expected outcomes: run Scripts/matrix/kernel-matrix.sh table")
             return 1
         return 0
     docs.mkdir(exist_ok=True)
     page.write_text(text)
-    draw(matrix, docs / "kernel-matrix.png")
     return 0

@@ -95,9 +95,9 @@ extension AddressRange {
     /// Whether the range could be one of hugetlbfs: whole pages of the smallest huge page that there is.
     fileprivate var mayBeHuge: Bool {
         #if arch(x86_64)
-            let smallest = PageSize.twoMiB
+        let smallest = PageSize.twoMiB
         #else
-            let smallest = PageSize.base.bytes >= 65536 ? PageSize.twoMiB : PageSize.sixtyFourKiB
+        let smallest = PageSize.base.bytes >= 65536 ? PageSize.twoMiB : PageSize.sixtyFourKiB
         #endif
         return isAligned(to: smallest)
     }

@@ -1,3 +1,4 @@
+#if Metrics
 public import CoreMetrics
 internal import Synchronization
 public import UserfaultPager
@@ -109,3 +110,8 @@ public final class PagerMetrics: Sendable {
         }
     }
 }
+#else
+/// Needs the trait `Metrics` of this package.
+@available(*, unavailable, message: "enable the trait Metrics of swift-userfaultfd in your package's manifest")
+public final class PagerMetrics {}
+#endif

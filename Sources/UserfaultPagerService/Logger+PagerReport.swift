@@ -1,3 +1,4 @@
+#if Service
 public import Logging
 public import UserfaultPager
 
@@ -30,3 +31,4 @@ extension Logger {
 extension Logger.MetadataValue {
     fileprivate static func address(_ address: UInt) -> Self { "0x\(String(address, radix: 16))" }
 }
+#endif

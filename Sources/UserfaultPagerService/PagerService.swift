@@ -1,3 +1,4 @@
+#if Service
 public import Logging
 public import ServiceLifecycle
 public import UserfaultFD
@@ -7,7 +8,7 @@ public import UserfaultPager
 /// [swift-service-lifecycle](https://github.com/swift-server/swift-service-lifecycle), and logs what it has to report.
 ///
 /// ```swift
-/// let service = try PagerService(UserfaultFD(), source: FileSource(adopting: image), logger: logger)
+/// let service = try PagerService(UserfaultFD(), source: FileSource(adopting: descriptor), logger: logger)
 /// try service.pager.add(memory.range)
 /// try await ServiceGroup(services: [service], gracefulShutdownSignals: [.sigterm], logger: logger).run()
 /// ```
@@ -55,7 +56,7 @@ public struct PagerService<Source: PageSource & ~Copyable>: Service {
     ///
     /// Once.
     ///
-    /// - Throws: ``PagerError``.
+    /// - Throws: `PagerError`.
     public func run() async throws {
         try pager.start()
         logger.debug("the pager serves")
@@ -72,3 +73,8 @@ public struct PagerService<Source: PageSource & ~Copyable>: Service {
             ])
     }
 }
+#else
+/// Needs the trait `Service` of this package.
+@available(*, unavailable, message: "enable the trait Service of swift-userfaultfd in your package's manifest")
+public struct PagerService<Source> {}
+#endif

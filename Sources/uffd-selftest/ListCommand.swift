@@ -10,7 +10,7 @@ struct ListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list", abstract: "List the cases, their memory types and what they check.")
 
-    @Option(name: .long, help: "How to write the list.")
+    @Option(name: .long, help: "Format of the list.")
     var format: TextFormat = .pretty
 
     func run() {

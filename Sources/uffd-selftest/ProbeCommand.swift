@@ -6,11 +6,11 @@ import UserfaultSelftest
 struct ProbeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "probe",
-        abstract: "Tell what this kernel, this host and this user can do with userfaultfd.",
-        discussion: "Exit codes: 0 if userfaultfd can be used at all, 1 if not."
+        abstract: "Show what this kernel, this host and this user can do with userfaultfd.",
+        discussion: "Exit codes: 0 if userfaultfd is usable at all, 1 if not."
     )
 
-    @Option(name: .long, help: "How to write the answers.")
+    @Option(name: .long, help: "Format of the answers.")
     var format: TextFormat = .pretty
 
     func run() throws {

@@ -16,28 +16,28 @@ struct RunCommand: ParsableCommand {
             """
     )
 
-    @Option(name: .long, help: "Only results that match the glob. May be given several times.")
+    @Option(name: .long, help: "Run only results that match this glob. Can be repeated.")
     var filter: [String] = []
 
-    @Option(name: .long, help: "Only results on this memory type. May be given several times.")
+    @Option(name: .long, help: "Run only results on this memory type. Can be repeated.")
     var memory: [MemoryType] = []
 
-    @Option(name: .long, help: "How to report; by default pretty on a terminal and tap elsewhere.")
+    @Option(name: .long, help: "Format of the report; by default pretty on a terminal, else tap.")
     var format: ReportFormat?
 
-    @Option(name: .long, help: ArgumentHelp("Write the report to a file.", valueName: "file"))
+    @Option(name: .long, help: ArgumentHelp("Write the report to this file.", valueName: "file"))
     var output: String?
 
     @Option(name: .long, help: ArgumentHelp("The limit of each result, instead of its own.", valueName: "seconds"))
     var timeout: Double?
 
-    @Option(name: .customLong("repeat"), help: ArgumentHelp("Run everything so often.", valueName: "n"))
+    @Option(name: .customLong("repeat"), help: ArgumentHelp("Number of repetitions.", valueName: "n"))
     var repetitions = 1
 
-    @Flag(name: .long, help: "Take any skip for a failure.")
+    @Flag(name: .long, help: "Treat every skip as a failure.")
     var requireNoSkips = false
 
-    @Flag(name: .long, help: "Leave huge pages, swap and other settings of the host alone.")
+    @Flag(name: .long, help: "Do not change huge pages, swap or other settings of the host.")
     var noSystemChanges = false
 
     func validate() throws {

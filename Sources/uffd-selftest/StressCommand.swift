@@ -6,7 +6,7 @@ extension StressMode: ExpressibleByArgument {}
 struct StressCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "stress",
-        abstract: "Work on memory from many threads at once, and compare every byte.",
+        abstract: "Use memory from many threads at once, and compare every byte.",
         discussion: """
             The areas change places BOUNCES times; each bounce has a mode of its own, and 16 have them all. Then minor \
             faults, events and truncation are put under stress for some seconds each, where TYPE has them.
@@ -15,25 +15,25 @@ struct StressCommand: ParsableCommand {
             """
     )
 
-    @Argument(help: "The memory: \(MemoryType.allCases.map(\.rawValue).joined(separator: ", ")).")
+    @Argument(help: "Memory type: \(MemoryType.allCases.map(\.rawValue).joined(separator: ", ")).")
     var type: MemoryType
 
-    @Argument(help: ArgumentHelp("The size of an area, in MiB.", valueName: "mib"))
+    @Argument(help: ArgumentHelp("Size of an area, in MiB.", valueName: "mib"))
     var mebibytes: Int
 
-    @Argument(help: "How often the areas change places.")
+    @Argument(help: "Number of times the areas change places.")
     var bounces: Int
 
     @Option(name: .long, help: ArgumentHelp("How long each of the other modes runs.", valueName: "n"))
     var seconds: Double = 2
 
-    @Option(name: .long, help: ArgumentHelp("Threads of each kind; by default one for each processor.", valueName: "n"))
+    @Option(name: .long, help: ArgumentHelp("Threads of each kind; by default one per processor.", valueName: "n"))
     var threads: Int?
 
-    @Option(name: .long, help: "Only this mode: bounce, minor, events, truncate. May be given several times.")
+    @Option(name: .long, help: "Run only this mode: bounce, minor, events, truncate. Can be repeated.")
     var mode: [StressMode] = []
 
-    @Flag(name: .long, help: "Leave the pool of huge pages alone.")
+    @Flag(name: .long, help: "Do not change the pool of huge pages.")
     var noSystemChanges = false
 
     func validate() throws {

@@ -4,7 +4,7 @@ import ArgumentParser
 struct UffdSelftest: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "uffd-selftest",
-        abstract: "Tests whether userfaultfd works on this host as the kernel promises.",
+        abstract: "Tests whether userfaultfd works on this host as it should.",
         discussion: """
             Exit codes: 0 all passed or was lawfully skipped, 1 something failed, 4 everything was skipped, \
             64 wrong usage.

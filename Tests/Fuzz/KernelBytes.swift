@@ -4,7 +4,7 @@ import CUserfaultFD
 
 /// Whatever bytes the kernel, /proc or a peer sends: an answer, and no trap.
 ///
-/// Compiled with libFuzzer by Scripts/fuzz.sh, together with a copy of the library that is instrumented.
+/// Compiled with libFuzzer by Scripts/check/fuzz.sh, together with a copy of the library that is instrumented.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let bytes = UnsafeBufferPointer(start: start, count: count)

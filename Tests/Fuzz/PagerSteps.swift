@@ -1,6 +1,6 @@
 /// A program, a kernel and a pager, whose steps the bytes choose: every page read is right, and nobody waits for ever.
 ///
-/// Compiled with libFuzzer by Scripts/fuzz.sh, together with the models of the pager's tests.
+/// Compiled with libFuzzer by Scripts/check/fuzz.sh, together with the models of the pager's tests.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let run = RandomRun(Bytes(left: UnsafeBufferPointer(start: start, count: count)[...]))

@@ -32,6 +32,11 @@ private struct Arguments {
     }
 }
 
+/// What the fuzzer cannot do without.
+private func must<Value: ~Copyable>(_ body: () throws -> Value) -> Value {
+    do { return try body() } catch { fatalError("\(error)") }
+}
+
 /// Sixteen pages that are tracked, sixteen that are not, and what is known of them.
 private final class Ground: @unchecked Sendable {
     static let shared = Ground()
@@ -43,16 +48,16 @@ private final class Ground: @unchecked Sendable {
     private var written: Set<Int> = []
 
     init() {
-        memory = try! Mapping(anonymous: 2 * Self.tracked * PageSize.base.bytes)
-        try! memory.advise(.noHugePage)
-        uffd = try! UserfaultFD(features: .writeProtectAsync)
-        scan = try! PagemapScan()
-        try! uffd.register(trackedRange, modes: .writeProtect)
+        memory = must { try Mapping(anonymous: 2 * Self.tracked * PageSize.base.bytes) }
+        must { try memory.advise(.noHugePage) }
+        uffd = must { try UserfaultFD(features: .writeProtectAsync) }
+        scan = must { try PagemapScan() }
+        must { try uffd.register(trackedRange, modes: .writeProtect) }
         for page in 0..<memory.pageCount { store(page) }
     }
 
     func reset() {
-        try! scan.writeProtect(trackedRange)
+        must { try scan.writeProtect(trackedRange) }
         written = []
     }
 

@@ -1,4 +1,4 @@
-"""Tests of the matrix's reports. Run by Scripts/check-matrix.sh."""
+"""Tests of the matrix's reports. Run by Scripts/check/matrix-reports.sh."""
 
 import contextlib
 import io
@@ -93,7 +93,7 @@ class Report(unittest.TestCase):
         self.assertEqual(json.loads(self.expected.read_text())["root"]["bug: a lost byte"], {"copy": "anon"})
         self.assertEqual(self.check()[0], 0)
         page = "\n".join(table.markdown(table.load_all(self.expected.parent)))
-        self.assertIn("| `copy` | ✗ |", page)
+        self.assertIn("| `copy` | ✗ 1/1 |", page)
         self.guest("root", ("copy", "anon", "pass", None), ("api", None, "pass", None))
         self.assertIn("root: copy on anon: bug: a lost byte -> pass", self.check()[1])
         bugs.write_text(json.dumps([{"what": "a lost byte", "cases": ["copy"], "series": ["6.2"]}]))
@@ -119,6 +119,8 @@ class Report(unittest.TestCase):
     def test_the_page_follows_the_expected_outcomes(self):
         self.check(accept=True)
         page = "\n".join(table.markdown(table.load_all(self.expected.parent)))
+        self.assertIn("| COPY, ZEROPAGE, POISON (1) | ✓ |", page)
+        self.assertIn("| opening and negotiation (1) | ✓ |", page)
         self.assertIn("| `copy` | ✓ |", page)
         self.assertIn("| this kernel has no x | `copy` | every series |", page)
         self.assertEqual(table.series_key("6.12") > table.series_key("6.9"), True)

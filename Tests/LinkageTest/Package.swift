@@ -1,8 +1,8 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// A program as a user of the library would write it: Scripts/check-linkage.sh looks at what it is linked with, and
-// Scripts/check-allocations.sh at what it allocates.
+// A program as a user of the library would write it: Scripts/check/linkage.sh looks at what it is linked with, and
+// Scripts/check/allocations.sh at what it allocates.
 let package = Package(
     name: "LinkageTest",
     dependencies: [.package(name: "swift-userfaultfd", path: "../..")],

@@ -18,7 +18,7 @@ struct StormTests {
         var threads = 8
     }
 
-    /// How many faults each test of this suite serves: a thousandth of what `Scripts/pager-storm.sh` asks for.
+    /// How many faults each test of this suite serves: a thousandth of what `Scripts/check/pager-storm.sh` asks for.
     static let faults = UInt64(getenv("PAGER_STORM_FAULTS").flatMap { String(cString: $0) } ?? "") ?? 10_000
 
     // Each in a process of its own, so that what it holds at its end is its own.

@@ -34,7 +34,7 @@ import Testing
                 names.append(one.name)
             }
             #expect(!names.isEmpty, "no case covers \(row.entry): \(row.behaviour)")
-            #expect(row.cases == names, "\(row.entry): run Scripts/coverage-table.py")
+            #expect(row.cases == names, "\(row.entry): run Scripts/check/coverage-table.py")
         }
     }
 

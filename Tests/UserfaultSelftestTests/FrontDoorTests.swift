@@ -11,7 +11,7 @@ struct FrontDoorTests {
         try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: program.path)
         defer { try? FileManager.default.removeItem(at: program) }
         let script = URL(fileURLWithPath: #filePath)
-            .appendingPathComponent("../../../Scripts/run_vmtests-compatible.sh").standardized.path
+            .appendingPathComponent("../../../Scripts/package/run_vmtests-compatible.sh").standardized.path
         return try SelftestProgram.start("env", ["UFFD_SELFTEST=\(program.path)", script] + arguments)
     }
 

@@ -1,18 +1,22 @@
-// Lazily loads a big file: the memory is there at once, its pages come from the file when they are touched.
+// Loads a big file lazily: the memory is usable at once, and its pages come from the file when they are touched.
 import Glibc
 import UserfaultFD
 import UserfaultPager
 
-func run() throws {
-    // A sparse file of 1 GiB, with a number in the middle.
-    let path = "/tmp/lazy-file-\(getpid())"
-    let file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0o600)
+/// A sparse file of this size with a number in the middle, already unlinked.
+func sparseFile(size: Int, number: Int) -> CInt {
+    var path = Array("/tmp/lazy-file-XXXXXX".utf8CString)
+    let file = mkstemp(&path)
+    guard file >= 0 else { fatalError("the file cannot be made: errno \(errno)") }
     unlink(path)
-    let size = 1 << 30
-    ftruncate(file, off_t(size))
-    var number = 42
-    pwrite(file, &number, MemoryLayout<Int>.size, off_t(size / 2))
+    let isWritten = withUnsafeBytes(of: number) { pwrite(file, $0.baseAddress!, $0.count, size / 2) == $0.count }
+    guard ftruncate(file, size) == 0, isWritten else { fatalError("the file cannot be written: errno \(errno)") }
+    return file
+}
 
+func run() throws {
+    let size = 1 << 30
+    let file = sparseFile(size: size, number: 42)
     let memory = try Mapping(anonymous: size, options: .noReserve)
     let pager = try Pager(UserfaultFD(), source: FileSource(adopting: file))
     try pager.add(memory.range)
@@ -22,7 +26,7 @@ func run() throws {
     try pager.stop(.poison)
     let statistics = pager.statistics
     print("read the number \(found) from the middle of a file of \(size >> 20) MiB")
-    print("\(statistics.bytesFilled >> 10) KiB of it were loaded, for \(statistics.faults) page fault(s)")
+    print("loaded \(statistics.bytesFilled >> 10) KiB of it, for \(statistics.faults) page fault(s)")
     precondition(found == 42 && statistics.bytesFilled < size / 100)
 }
 

@@ -3,18 +3,31 @@ import Glibc
 import UserfaultFD
 import UserfaultPager
 
-/// A snapshot whose every page begins with its number.
+let pageCount = 1024
+let pageSize = PageSize.base.bytes
+
+/// A snapshot in which every page is filled with its own number.
 func snapshot(offset: Int, pages: inout OutputRawSpan) -> PageReply {
-    pages.append(repeating: UInt64(offset / 4096), count: 512, as: UInt64.self)
+    let words = pageSize / MemoryLayout<UInt64>.size
+    pages.append(repeating: UInt64(offset / pageSize), count: words, as: UInt64.self)
     return .data
 }
 
+/// A clone: changes its own first page, and reads the snapshot everywhere else.
+func cloneIsRight(_ number: Int, _ clone: AddressRange) -> Bool {
+    func word(_ page: Int) -> UnsafeMutablePointer<UInt64> {
+        UnsafeMutablePointer(bitPattern: clone.start + UInt(page * pageSize))!
+    }
+    word(0).pointee = UInt64(number) * 1000
+    for page in 1..<pageCount where word(page).pointee != UInt64(page) { return false }
+    return word(0).pointee == UInt64(number) * 1000
+}
+
 func run() throws {
-    let pageCount = 1024
-    let file = try Memfd(count: pageCount * 4096)
+    let file = try Memfd(count: pageCount * pageSize)
     let pages = try SharedPages(file, from: ClosureSource<Never> { snapshot(offset: $0, pages: &$1) })
 
-    // The children's faults come by the fork events of this process' descriptor, which needs CAP_SYS_PTRACE.
+    // This process's descriptor reports forks, so that the pager serves the children too. This needs CAP_SYS_PTRACE.
     let clone = try Mapping(file, sharing: .private)
     guard let uffd = try? UserfaultFD(features: .eventFork) else {
         print("skipped: fork events need CAP_SYS_PTRACE")
@@ -26,22 +39,19 @@ func run() throws {
 
     let children = (1...3).map { number -> pid_t in
         let child = fork()
-        if child == 0 {
-            let first = UnsafeMutablePointer<UInt64>(bitPattern: clone.range.start)!
-            // Its own copy of the first page, and the snapshot's everywhere else.
-            first[0] = UInt64(number) * 1000
-            for page in 1..<pageCount where first[page * 512] != UInt64(page) { _exit(1) }
-            _exit(first[0] == UInt64(number) * 1000 ? 0 : 2)
-        }
+        guard child >= 0 else { fatalError("fork failed: errno \(errno)") }
+        if child == 0 { _exit(cloneIsRight(number, clone.range) ? 0 : 1) }
         return child
     }
     for child in children {
         var status: CInt = 0
-        waitpid(child, &status, 0)
+        guard waitpid(child, &status, 0) == child else { fatalError("waitpid failed: errno \(errno)") }
         precondition(status == 0, "a clone read something else: \(status)")
     }
     let kept = try file.status().blocks * 512
-    print("3 processes wrote to their own clone of a snapshot of \(pageCount * 4) KiB, and saw only their own writes")
+    print(
+        "3 processes wrote to their clones of a snapshot of \(pageCount * pageSize >> 10) KiB, and saw only their own writes"
+    )
     let mapped = pager.statistics.pagesContinued
     print("the pages that they only read are kept once, in \(kept >> 10) KiB, and were mapped \(mapped) times")
     try pager.stop(.poison)

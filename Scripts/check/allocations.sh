@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Serving a fault allocates nothing and counts no references, in the typed layer and in the engine: the counts of 1,000
+# and of 100,000 faults are equal. With workers, the hand-over may count references, but still allocates nothing.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
+
+package=(--package-path Tests/LinkageTest --scratch-path .build-linkage -c release)
+swift build "${package[@]}" --quiet
+programs=$(swift build "${package[@]}" --show-bin-path)
+counter=.build-linkage/counter.so
+"${CC:-clang}" -shared -fPIC -O1 -o "$counter" Tests/LinkageTest/counter.c -ldl
+
+count() {
+    local program=$1
+    shift
+    LD_PRELOAD=$PWD/$counter timeout 120 "$programs/$program" "$@" 2>"$counter.txt" >/dev/null
+    cat "$counter.txt"
+}
+
+failures=0
+compare() {
+    local program=$1 few many
+    shift
+    few=$(count "$program" 1000 "$@")
+    many=$(count "$program" 100000 "$@")
+    echo "$program $*: $few, then $many"
+    case $* in *workers) few=${few%% retains*} many=${many%% retains*} ;; esac
+    [ "$few" = "$many" ] || failures=$((failures + 1))
+}
+
+compare fault-loop
+proof=$(count fault-loop 100000 allocate)
+[ "$(count fault-loop 100000)" != "$proof" ] || die "the counter does not see allocations: $proof"
+for waiting in poll adaptive; do
+    for call in copy zeropage continue; do compare pager-faults "$call" "$waiting" inline; done
+    compare pager-faults copy "$waiting" workers
+done
+[ $failures = 0 ] || die "serving a fault costs allocations or reference counts: $failures"

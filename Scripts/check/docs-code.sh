@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Compiles all Swift code of README.md, docs, the DocC pages and the documentation comments; docs-code.py says how.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
+
+out=.build-docs/code
+rm -rf "$out"
+mkdir -p "$out"/{manifests,parts,programs}
+mapfile -t pages < <(git ls-files -co --exclude-standard '*.md' 'Sources/*.swift')
+failed=0
+python3 -B Scripts/check/docs-code.py "$out" "${pages[@]}" || failed=1
+
+# The tests of the adapters need every module that a page may use.
+package=(--package-path Tests/AdapterTests --scratch-path .build-adapters)
+swift build "${package[@]}" --build-tests --quiet
+bin=$(swift build "${package[@]}" --show-bin-path)
+mapfile -t flags < <(module_maps "$bin" .build-adapters)
+flags+=(-swift-version 6 -c -o /dev/null -I "$bin/Modules")
+
+echo "$(find $out/parts -name '*.swift' | wc -l) parts of programs"
+swiftc "${flags[@]}" -parse-as-library -module-name Parts -wmo Tests/Documents/Prelude.swift "$out"/parts/*.swift || failed=1
+for program in "$out"/programs/*.swift; do
+    echo "$program"
+    cp "$program" "$out/main.swift"
+    swiftc "${flags[@]}" -warnings-as-errors "$out/main.swift" || failed=1
+done
+for manifest in "$out"/manifests/*; do
+    echo "$manifest"
+    swift package --package-path "$manifest" --scratch-path "$out/scratch" dump-package >/dev/null || failed=1
+done
+exit $failed

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Let libFuzzer look for what breaks: Scripts/check/fuzz.sh [SECONDS], 60 by default, a third of them for each of
+#   KernelBytes     arbitrary bytes for what parses the kernel's data
+#   ScanArguments   arbitrary arguments of PAGEMAP_SCAN, on the kernel
+#   PagerSteps      arbitrary orders of what a program, a kernel and a pager do
+# What was found to crash is left in .build-fuzz/.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
+
+export SWIFT_BACKTRACE=enable=no
+out=.build-fuzz
+seconds=$((${1:-60} / 3 + 1))
+swift build --scratch-path "$out/build" --target UserfaultPager --quiet \
+    -Xcc -fsanitize=address -Xswiftc -sanitize=fuzzer -Xswiftc -enable-testing -Xswiftc -parse-as-library
+bin=$(swift build --scratch-path "$out/build" --show-bin-path)
+flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer -sanitize=address -strict-memory-safety -I "$bin/Modules")
+mapfile -t -O ${#flags[@]} flags < <(module_maps "$bin" "$out/build")
+mapfile -t objects < <(find "$bin/UserfaultPager.build" "$bin/UserfaultFD.build" "$bin/CUserfaultFD.build" \
+    "$bin/SystemPackage.build" "$bin/CSystem.build" -name '*.o')
+
+fuzz() {
+    local name=$1
+    shift
+    mkdir -p "$out/corpus/$name"
+    swiftc "${flags[@]}" "Tests/Fuzz/$name.swift" "$@" "${objects[@]}" -o "$out/$name" \
+        2> >(grep -v "warning: Cannot export local symbol" >&2)
+    echo "$name:"
+    timeout -k 10 $((seconds + 60)) "$out/$name" -max_total_time="$seconds" -rss_limit_mb=2048 -max_len=2048 \
+        -artifact_prefix="$out/$name-" -print_final_stats=1 "$out/corpus/$name" >"$out/$name.log" 2>&1 || {
+        tail -n 60 "$out/$name.log"
+        return 1
+    }
+    tail -n 6 "$out/$name.log"
+}
+
+fuzz KernelBytes
+fuzz ScanArguments
+fuzz PagerSteps Tests/UserfaultPagerTests/{RandomRun,Model,ModelHandler,ModelKernel}.swift

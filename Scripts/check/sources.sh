@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Rules that no compiler checks: clean scripts, short files, no notes to self, dependencies from GitHub only.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+cd "$REPO"
+failed=0
+
+need shellcheck shellcheck
+git ls-files -z 'Scripts/*.sh' | xargs -0 shellcheck -x || failed=1
+
+while read -r lines file; do
+    if [ "$file" != total ] && [ "$lines" -gt 400 ]; then
+        echo "$file has $lines lines: split it" >&2
+        failed=1
+    fi
+done < <(git ls-files '*.swift' '*.c' '*.h' '*.sh' '*.py' | xargs wc -l)
+
+# The pattern is split, so that this file does not match it.
+if git grep -nIE '\b(TO''DO|FIX''ME|XX''X)\b' -- . ':!*.xsd'; then failed=1; fi
+for manifest in Package.swift */Package.swift Tests/*/Package.swift; do
+    if grep -nE 'url: *"' "$manifest" | grep -v 'url: *"https://github.com/'; then failed=1; fi
+done
+if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
+# The text of the page agrees with its tables.
+python3 -B Scripts/bench/results.py check docs/performance.md || failed=1
+exit $failed

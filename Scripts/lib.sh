@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# What the scripts share: messages, tools, Python, and the cached kernels. Sourced first.
+
+# shellcheck disable=SC2034 # read by the scripts that source this one
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+USER_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/swift-userfaultfd
+
+die() {
+    echo "${0##*/}: $*" >&2
+    exit 1
+}
+
+note() { echo "${0##*/}: $*" >&2; }
+
+# usage CODE: prints the comment at the head of the script and exits with this code.
+usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&$((1 + ($1 != 0)))
+    exit "$1"
+}
+
+# need COMMAND PACKAGE: makes sure that COMMAND exists; root installs PACKAGE for it.
+need() {
+    command -v "$1" >/dev/null && return
+    [[ $(id -u) == 0 ]] || die "$1 is missing: install the package $2"
+    note "installing $2 for $1"
+    apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1 ||
+        { apt-get update && apt-get install -y --no-install-recommends "$2"; } >/dev/null 2>&1 ||
+        die "$1 is missing, and the package $2 cannot be installed"
+}
+
+# python_with PACKAGE...: prints the path of a python that has these packages, in the only environment of this project.
+python_with() {
+    local environment=$USER_CACHE/python
+    if [[ ! -x $environment/bin/pip ]]; then
+        python3 -m venv "$environment" >&2 || die "a Python environment cannot be made: is python3-venv installed?"
+    fi
+    "$environment/bin/pip" -q show "$@" >/dev/null 2>&1 || "$environment/bin/pip" -q install "$@" >&2 ||
+        die "these Python packages cannot be installed: $*"
+    echo "$environment/bin/python"
+}
+
+# module_maps PRODUCTS SCRATCH: prints the compiler flags for the C modules that a build with this scratch path made.
+module_maps() {
+    local map
+    for map in "$1"/*.build/module.modulemap "$2"/checkouts/*/Sources/*/include/module.modulemap; do
+        [[ ! -f $map ]] || printf '%s\n' -Xcc "-fmodule-map-file=$map"
+    done
+}
+
+# MARK: Kernels
+
+# The series that the library is tested on, oldest first.
+ALL_SERIES=(5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3)
+MATRIX=$REPO/Scripts/matrix
+ARCH=$(dpkg --print-architecture 2>/dev/null || uname -m)
+CACHE=${UFFD_KERNEL_CACHE:-$USER_CACHE/kernels}/$ARCH
+
+check_series() {
+    [[ $1 =~ ^[0-9]+\.[0-9]+$ ]] || die "not a kernel series: '$1' (expected a name such as 6.12)"
+}
+
+# kernel_dir SERIES: prints the folder of the cached kernel, fetching it first if there is none.
+kernel_dir() {
+    check_series "$1"
+    [[ -e $CACHE/$1/current/vmlinuz ]] || "$MATRIX/fetch.sh" "$1" >&2 || exit 1
+    readlink -f "$CACHE/$1/current"
+}

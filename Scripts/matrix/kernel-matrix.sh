@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Runs the selftest on the kernels that the library promises to work on. In Scripts/matrix:
+#   kernel-matrix.sh fetch [SERIES...]           downloads the newest Debian cloud kernel of each series
+#   kernel-matrix.sh run [OPTIONS] [SERIES...]   boots each; runs the whole selftest, as root and as a user, and the
+#                                                library's unit tests; compares with the expected outcomes
+#       --accept            records the outcomes as the expected ones (review the difference in git)
+#       --selftest FILE     uses this static executable instead of building one
+#       --unit-tests FILE   uses this test bundle instead of building one
+#       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
+#       --limit SECONDS     time limit of one kernel (default: 900)
+#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md
+# Without SERIES: all eleven series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/../lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source=SCRIPTDIR/guest.sh
+source "$MATRIX/guest.sh"
+
+PARTS=(root user unit)
+EXPECTED=$REPO/Tests/KernelMatrix/expected
+
+report() { python3 -B "$MATRIX/report.py" "$@"; }
+
+# selftest.sh builds it. If the selftest lists its cases, it runs.
+build_selftest() {
+    "$REPO/Scripts/selftest.sh" list >/dev/null || die "the selftest does not build"
+    SELFTEST=$REPO/.build-static/release/uffd-selftest
+}
+
+# The unit tests need shared libraries, which are copied into the guest too.
+build_unit_tests() {
+    note "building the unit tests"
+    swift build --package-path "$REPO" --build-tests >"$1" 2>&1 ||
+        { tail -n 40 "$1" >&2; die "the unit tests do not build"; }
+    UNIT_TESTS=$(swift build --package-path "$REPO" --show-bin-path)/swift-userfaultfdPackageTests.xctest
+}
+
+# start_part PART TREE WORK KERNEL: boots a guest that runs one part: the selftest as root or user, or the unit tests.
+start_part() {
+    local part=$1 work=$3 job=selftest
+    [[ $part != unit ]] || job=unit
+    cp -al "$2" "$work/tree"
+    if [[ $part == unit ]]; then
+        rm "$work/tree/bin/uffd-selftest"
+        guest_program "$work/tree" "$UNIT_TESTS" unit-tests
+    fi
+    sed "s/@WHO@/$part/g; s/@LIMIT@/$((limit - limit / 4))/" "$MATRIX/$job-job" >"$work/tree/job"
+    chmod +x "$work/tree/job"
+    guest_pack "$work/tree" "$work/initramfs.$part"
+    rm -rf "$work/tree"
+    boot_part "$part" "$work" "$4"
+}
+
+# boot_part PART WORK KERNEL
+boot_part() {
+    # Only one of the three guests has two processors: more would be too slow on a host with two cores.
+    GUEST_CPUS=1
+    [[ $1 != root ]] || GUEST_CPUS=2
+    guest_start "$3" "$2/initramfs.$1" "$2/$1.console" "$limit" >"$2/$1.tar"
+}
+
+# finish_part PART WORK KERNEL PID: waits for the guest and keeps its output in WORK.
+finish_part() {
+    local part=$1 work=$2 pid=$4 code=0 again
+    guest_wait "$pid" "$work/$part.console" || code=$?
+    for again in 1 2; do
+        if ((code != 125)) || guest_came_up "$work/$part.console"; then break; fi
+        note "the guest for $part did not come up: boot $((again + 1))"
+        code=0
+        boot_part "$part" "$work" "$3"
+        guest_wait "${GUESTS[-1]}" "$work/$part.console" || code=$?
+    done
+    tar -C "$work" -xf "$work/$part.tar" 2>/dev/null || true
+    case $code in
+        124) echo "not finished after $limit s" ;;
+        125) grep -m1 -E 'Kernel panic|BUG:|Oops' "$work/$part.console" || echo "the guest died without a message" ;;
+    esac >"$work/$part.death"
+}
+
+# run_series SERIES TREE WORK KERNEL: all parts at once, each in a guest of its own.
+run_series() {
+    local work=$3 part
+    mkdir -p "$work"
+    cp "$4/release" "$work/release"
+    SECONDS=0
+    GUESTS=()
+    for part in "${PARTS[@]}"; do start_part "$part" "$2" "$work" "$4"; done
+    local pids=("${GUESTS[@]: -${#PARTS[@]}}")
+    for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "$4" "${pids[part]}"; done
+    echo "$SECONDS" >"$work/seconds"
+    rm -f "$work"/initramfs* "$work"/*.tar
+}
+
+run() {
+    local accept='' output=$REPO/.build-matrix limit=900 failed=0 series kernel
+    SELFTEST='' UNIT_TESTS=''
+    while (($#)); do
+        case $1 in
+            --accept) accept=--accept ;;
+            --selftest) SELFTEST=${2:?} && shift ;;
+            --unit-tests) UNIT_TESTS=${2:?} && shift ;;
+            --output) output=${2:?} && shift ;;
+            --limit) limit=${2:?} && shift ;;
+            -*) usage 64 ;;
+            *) break ;;
+        esac
+        shift
+    done
+    (($#)) || set -- "${ALL_SERIES[@]}"
+    for series; do check_series "$series"; done
+
+    scratch=$(mktemp -d)
+    trap 'guest_stop; rm -rf "$scratch"' EXIT
+    trap 'exit 130' INT TERM
+    [[ $SELFTEST ]] || build_selftest
+    [[ $UNIT_TESTS ]] || build_unit_tests "$scratch/build.log"
+    [[ -x $SELFTEST ]] || die "not an executable file: $SELFTEST"
+    [[ -x $UNIT_TESTS ]] || die "not an executable file: $UNIT_TESTS"
+    guest_tree "$scratch/tree"
+    guest_program "$scratch/tree" "$SELFTEST" uffd-selftest
+
+    mkdir -p "$output"
+    for series; do
+        kernel=$(kernel_dir "$series") || { failed=1 && continue; }
+        run_series "$series" "$scratch/tree" "$scratch/$series" "$kernel"
+        # shellcheck disable=SC2086 # empty or one word
+        report check $accept "$scratch/$series" "$series" "$EXPECTED/$series.json" || failed=1
+        rm -rf "${output:?}/$series"
+        mv -T "$scratch/$series" "$output/$series"
+    done
+    exit $failed
+}
+
+(($#)) || usage 64
+command=$1
+shift
+case $command in
+    fetch) exec "$MATRIX/fetch.sh" "$@" ;;
+    run) run "$@" ;;
+    table) report table "$@" "$EXPECTED" "$REPO/docs" ;;
+    -h | --help) usage 0 ;;
+    *) usage 64 ;;
+esac
