@@ -1,7 +1,7 @@
 /// A message of the kernel: a page fault, or a change of the address space.
 ///
 /// Noncopyable, because a fork event owns the child's descriptor: an event that you do not take closes it. Events may be
-/// added: include a `default` case when you switch over them.
+/// added: a `switch` that names all of them includes an `@unknown default` case.
 @nonexhaustive
 public enum Event: ~Copyable, Sendable {
     /// A thread waits for a page.

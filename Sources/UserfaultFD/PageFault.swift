@@ -50,7 +50,7 @@ public struct PageFault: Hashable, Sendable {
 
     /// What a fault wants.
     ///
-    /// Kinds may be added: include a `default` case when you switch over them.
+    /// Kinds may be added: a `switch` that names all of them includes an `@unknown default` case.
     @nonexhaustive
     public enum Kind: Hashable, Sendable {
         /// A page: ``UserfaultFD/copy(_:to:options:)`` or another call that fills.

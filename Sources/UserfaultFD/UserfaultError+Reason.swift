@@ -3,7 +3,7 @@ internal import SystemPackage
 extension UserfaultError {
     /// What the kernel's answer means for the operation that got it, and so what to do.
     ///
-    /// Reasons may be added: include a `default` case when you switch over them.
+    /// Reasons may be added: a `switch` that names all of them includes an `@unknown default` case.
     @nonexhaustive
     public enum Reason: Hashable, Sendable {
         /// `EEXIST`: the page at the start of the range is there already. Nobody was woken: call

@@ -10,17 +10,18 @@ func canary() throws(UserfaultError) {
     let ioctls: UserfaultFD.Ioctls = try uffd.register(memory.range, modes: [.missing, .writeProtect])
     var batch = EventBatch(capacity: 8)
     try uffd.read(into: &batch)
-    switch batch.next() {
-    case .pagefault(let fault):
-        try uffd.zeropage(fault.page(size: .base), options: .doNotWake)
-        try uffd.wake(fault.page(size: memory.pageSize))
-    case .fork(let child): try child.close()
-    case .remap(let from, let to, let count): _ = (from, to, count)
-    case .remove(let range): _ = range.count
-    case .unmap(let range): _ = range.end
-    case .unknown(let event): _ = event.number
-    case nil: break
-    default: break
+    while let event = batch.next() {
+        switch consume event {
+        case .pagefault(let fault):
+            try uffd.zeropage(fault.page(size: .base), options: .doNotWake)
+            try uffd.wake(fault.page(size: memory.pageSize))
+        case .fork(let child): try child.close()
+        case .remap(let from, let to, let count): _ = (from, to, count)
+        case .remove(let range): _ = range.count
+        case .unmap(let range): _ = range.end
+        case .unknown(let event): _ = event.number
+        @unknown default: break
+        }
     }
     try uffd.writeProtect(memory.range, .protect)
     if ioctls.contains(.continue) { try uffd.continue(memory.page(0), options: [.writeProtect]) }
