@@ -21,7 +21,7 @@ declare -A arguments=([LazyFile]=/proc/self/exe)
 for snippet in Snippets/*.swift; do
     name=$(basename "$snippet" .swift)
     swift build --quiet --product "$name"
-    last=$(timeout 60 "$(swift build --show-bin-path)/$name" ${arguments[$name]:-} | tail -n 1)
+    last=$(timeout 60 "$(swift build --show-bin-path)/$name" ${arguments[$name]:+"${arguments[$name]}"} | tail -n 1)
     echo "$name: $last"
     case $last in
         "skipped: "*) [ -z "${CI:-}" ] || { echo "$name must not be skipped here" >&2; exit 1; } ;;

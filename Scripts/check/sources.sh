@@ -22,6 +22,8 @@ for manifest in Package.swift */Package.swift Tests/*/Package.swift; do
     if grep -nE 'url: *"' "$manifest" | grep -v 'url: *"https://github.com/'; then failed=1; fi
 done
 if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
+# What comments say of kernel versions was measured.
+python3 -B Scripts/check/kernel-versions.py || failed=1
 # The text of the page agrees with its tables.
 python3 -B Scripts/bench/results.py check docs/performance.md || failed=1
 exit $failed

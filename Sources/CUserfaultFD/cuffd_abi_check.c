@@ -2,6 +2,7 @@
 // own <linux/userfaultfd.h> knows, that both say the same.
 #include "cuffd_abi.h"
 
+#include <linux/fs.h>
 #include <linux/ioctl.h>
 #include <linux/userfaultfd.h>
 #include <stddef.h>
@@ -175,4 +176,31 @@ SAME(CUFFD_FEATURE_RWP_ASYNC, UFFD_FEATURE_RWP_ASYNC);
 #endif
 #ifdef UFFDIO_SET_MODE
 SAME(CUFFD_IOC_SET_MODE, UFFDIO_SET_MODE);
+#endif
+#ifdef PAGEMAP_SCAN
+SAME(CUFFD_IOC_PAGEMAP_SCAN, PAGEMAP_SCAN);
+SAME(CUFFD_PM_SCAN_WP_MATCHING, PM_SCAN_WP_MATCHING);
+SAME(CUFFD_PM_SCAN_CHECK_WPASYNC, PM_SCAN_CHECK_WPASYNC);
+SAME(CUFFD_PAGE_IS_WPALLOWED, PAGE_IS_WPALLOWED);
+SAME(CUFFD_PAGE_IS_WRITTEN, PAGE_IS_WRITTEN);
+SAME(CUFFD_PAGE_IS_FILE, PAGE_IS_FILE);
+SAME(CUFFD_PAGE_IS_PRESENT, PAGE_IS_PRESENT);
+SAME(CUFFD_PAGE_IS_SWAPPED, PAGE_IS_SWAPPED);
+SAME(CUFFD_PAGE_IS_PFNZERO, PAGE_IS_PFNZERO);
+SAME(CUFFD_PAGE_IS_HUGE, PAGE_IS_HUGE);
+SIZE(pm_scan_arg, sizeof(struct cuffd_pm_scan_arg));
+SAME(offsetof(struct cuffd_pm_scan_arg, walk_end), offsetof(struct pm_scan_arg, walk_end));
+SAME(offsetof(struct cuffd_pm_scan_arg, vec), offsetof(struct pm_scan_arg, vec));
+SAME(offsetof(struct cuffd_pm_scan_arg, max_pages), offsetof(struct pm_scan_arg, max_pages));
+SAME(offsetof(struct cuffd_pm_scan_arg, return_mask), offsetof(struct pm_scan_arg, return_mask));
+SIZE(page_region, sizeof(struct cuffd_page_region));
+#endif
+#ifdef PAGE_IS_SOFT_DIRTY
+SAME(CUFFD_PAGE_IS_SOFT_DIRTY, PAGE_IS_SOFT_DIRTY);
+#endif
+#ifdef PAGE_IS_GUARD
+SAME(CUFFD_PAGE_IS_GUARD, PAGE_IS_GUARD);
+#endif
+#ifdef PAGE_IS_ACCESSED
+SAME(CUFFD_PAGE_IS_ACCESSED, PAGE_IS_ACCESSED);
 #endif

@@ -21,8 +21,8 @@ extension Mapping {
 
     /// Moves the pages of the memory elsewhere and keeps its own range mapped, but empty.
     ///
-    /// If the range is registered it stays so, and a touch of it is a missing fault again. Private anonymous memory only
-    /// up to Linux 5.12. The corresponding system call is `mremap(2)` with `MREMAP_DONTUNMAP`. Available since Linux 5.7.
+    /// If the range is registered it stays so, and a touch of it is a missing fault again. Before Linux 5.13 this
+    /// works for private anonymous memory only. The corresponding system call is `mremap(2)` with `MREMAP_DONTUNMAP`. Available since Linux 5.7.
     ///
     /// - Parameter placement: Where to move the pages.
     /// - Returns: The pages, at their new addresses.
