@@ -1,5 +1,4 @@
 import CTestSupport
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import Testing
@@ -54,8 +53,8 @@ extension Kernel {
                 }
                 var message = try DescriptorPassing.receive(from: sockets.second)
                 #expect(cts_hide_proc() == 0)
-                let free = cuffd_dup(0)
-                cuffd_close(free)
+                let free = dup(0)
+                close(free)
                 let before = cts_limit_descriptors(Int(free))
                 expectFailure(.status, .tooManyOpenFiles, .tooManyDescriptors) { () throws(UserfaultError) in
                     try message.descriptors.takeUserfaultFD()

@@ -1,5 +1,5 @@
 import CTestSupport
-import CUserfaultFD
+import Glibc
 import SystemPackage
 import Testing
 
@@ -11,7 +11,9 @@ extension Kernel {
         @Test func removeComesBeforeThePagesGo() throws {
             let guarded = try Guarded(pages: 2, features: .eventRemove), range = guarded.range
             try guarded.uffd.copy(pattern(1, pages: 2).span.bytes, to: range.part(at: 0, count: 2 * page))
-            let adviser = Worker { cuffd_madvise(UInt64(range.start), range.count, Advice.dontNeed.rawValue) }
+            let adviser = Worker {
+                madvise(UnsafeMutableRawPointer(bitPattern: range.start), range.count, Advice.dontNeed.rawValue)
+            }
             #expect(try guarded.uffd.poll(timeout: .seconds(10)) == true)
 
             // The gate: nothing can be filled while the event is on its way, and nothing was done.
@@ -50,7 +52,7 @@ extension Kernel {
             let memory = try Mapping(anonymous: 3 * page), range = memory.range
             let uffd = try UserfaultFD(features: .eventUnmap)
             try uffd.register(memory.page(1), modes: .missing)
-            let unmapper = Worker { cuffd_munmap(UInt64(range.start), range.count) }
+            let unmapper = Worker { munmap(UnsafeMutableRawPointer(bitPattern: range.start), range.count) }
             var batch = EventBatch(capacity: 4)
             guard case .unmap(let unmapped) = try uffd.nextEvent(&batch) else { throw Unexpected() }
             #expect(unmapped == range)
@@ -59,24 +61,22 @@ extension Kernel {
         }
 
         @Test func remapTellsWhereTheMemoryWent() throws {
-            var memory = try Mapping(anonymous: 2 * page)
-            let old = memory.range
+            let old = try Mapping(anonymous: 2 * page).release()
             let uffd = try UserfaultFD(features: .eventRemap)
             try uffd.register(old, modes: .missing)
             let target = try Mapping(anonymous: 2 * page, protection: .none).release()
-            let mover = Worker { () -> CInt in
-                var address = UInt64(target.start)
-                let flags = CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED
-                return cuffd_mremap(UInt64(old.start), old.count, old.count, flags, &address)
+            let mover = Worker { () -> AddressRange? in
+                var memory = Mapping(adopting: old)
+                try? memory.remap(to: .replacing(target.start))
+                return memory.release()
             }
             var batch = EventBatch(capacity: 4)
             guard case .remap(let from, let to, let count) = try uffd.nextEvent(&batch) else { throw Unexpected() }
             #expect(from == old.start && to == target.start && count == old.count)
-            #expect(try mover.value() == 0)
+            #expect(try mover.value() == target)
             // The memory is registered where it went.
             try uffd.zeropage(target)
-            _ = memory.release()
-            memory = Mapping(adopting: target)
+            try Mapping(adopting: target).unmap()
         }
 
         @Test(.requiresRoot) func forkBringsTheChildsDescriptor() throws {

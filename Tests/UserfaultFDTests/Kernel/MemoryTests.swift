@@ -1,5 +1,5 @@
 import CTestSupport
-import CUserfaultFD
+import Glibc
 import SystemPackage
 import Testing
 
@@ -112,7 +112,7 @@ extension Kernel {
         }
 
         @Test func optionsAreTheKernelsBits() throws {
-            let noReserve = Mapping.Options(rawValue: CUFFD_MAP_NORESERVE)
+            let noReserve = Mapping.Options(rawValue: MAP_NORESERVE)
             #expect(noReserve == .noReserve)
             let memory = try Mapping(anonymous: page, options: noReserve)
             let smaps = try ProcFile.read("/proc/self/smaps", limit: 1 << 24, for: .status)
@@ -121,7 +121,7 @@ extension Kernel {
             let entry = lines.drop { !$0.hasPrefix("\(start)-") }
             let flags = entry.first { $0.hasPrefix("VmFlags:") }
             #expect(flags?.contains(" nr") == true)
-            for decided in [CUFFD_MAP_FIXED, CUFFD_MAP_SHARED, CUFFD_MAP_ANONYMOUS, CUFFD_MAP_HUGETLB] {
+            for decided in [MAP_FIXED, MAP_SHARED, MAP_ANONYMOUS, MAP_HUGETLB] {
                 expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
                     try Mapping(anonymous: page, options: .init(rawValue: decided))
                 }

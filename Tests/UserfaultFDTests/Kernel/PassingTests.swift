@@ -1,5 +1,5 @@
 import CTestSupport
-import CUserfaultFD
+import Glibc
 import SystemPackage
 import Testing
 
@@ -29,7 +29,7 @@ extension Kernel {
             var owner = cts_owner()
             try #require(cts_owner_start(&owner) == 0)
             let socket = FileDescriptor(rawValue: owner.socket)
-            #expect(try PeerCredentials(of: socket).user == cuffd_effective_user())
+            #expect(try PeerCredentials(of: socket).user == geteuid())
             let received = try Arrived(over: socket)
             let address = UInt(received.payload.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
             let uffd = received.take()
@@ -102,7 +102,7 @@ extension Kernel {
                     descriptors: [descriptor] + Array(repeating: FileDescriptor(rawValue: surplus.number), count: 20),
                     over: sockets.first)
             }
-            cuffd_close(surplus.number)
+            close(surplus.number)
             #expect(surplus.isClosed == false)
             let received = try Arrived(over: sockets.second)
             #expect(received.payload == Self.hello)
@@ -116,7 +116,7 @@ extension Kernel {
             try DescriptorPassing.send(
                 Self.hello.span.bytes, descriptors: Array(repeating: descriptor, count: DescriptorPassing.limit),
                 over: sockets.first)
-            cuffd_close(watched.number)
+            close(watched.number)
             do {
                 let message = try DescriptorPassing.receive(from: sockets.second)
                 #expect(message.payload == Self.hello)
@@ -124,7 +124,7 @@ extension Kernel {
                 #expect(descriptors.count == DescriptorPassing.limit)
                 let first = descriptors.takeFirst()
                 #expect(descriptors.count == DescriptorPassing.limit - 1)
-                if let first { cuffd_close(first) }
+                if let first { close(first) }
             }
             #expect(watched.isClosed == true)
         }
@@ -134,17 +134,17 @@ extension Kernel {
                 let sockets = SocketPair()
                 let watched = Watched()
                 #expect(cts_send(sockets.first.rawValue, "x", 1, watched.number, 8) == 1)
-                cuffd_close(watched.number)
+                close(watched.number)
                 // Room for some of the eight, not for all.
-                let free = cuffd_dup(0)
-                cuffd_close(free)
+                let free = dup(0)
+                close(free)
                 let before = cts_limit_descriptors(Int(free) + 3)
                 expectFailure(.receive, .messageTooLong, .descriptorsTruncated) { () throws(UserfaultError) in
                     try Arrived(over: sockets.second)
                 }
                 _ = cts_limit_descriptors(before)
                 #expect(watched.isClosed == true)
-                #expect(cuffd_dup(0) == free)
+                #expect(dup(0) == free)
             }
         }
 
@@ -160,7 +160,7 @@ extension Kernel {
             let sockets = SocketPair()
             let watched = Watched()
             #expect(cts_send(sockets.first.rawValue, "x", 1, watched.number, 1) == 1)
-            cuffd_close(watched.number)
+            close(watched.number)
             expectFailure(.adopt, .inappropriateIOCTLForDevice, .notUserfaultFD) { () throws(UserfaultError) in
                 try Arrived(over: sockets.second)
             }
@@ -170,7 +170,7 @@ extension Kernel {
         @Test func aPeerThatIsGone() async {
             await #expect(processExitsWith: .success) {
                 let sockets = SocketPair()
-                cuffd_close(sockets.first.rawValue)
+                close(sockets.first.rawValue)
                 expectFailure(.receive, .badFileDescriptor, .noDescriptor) { () throws(UserfaultError) in
                     try Arrived(over: sockets.second)
                 }
@@ -206,8 +206,8 @@ extension Kernel {
 
         @Test func anEmptySocketWouldBlock() throws {
             let sockets = SocketPair()
-            let flags = cuffd_status_flags(sockets.second.rawValue)
-            #expect(cuffd_set_status_flags(sockets.second.rawValue, flags | CUFFD_O_NONBLOCK) == 0)
+            let flags = fcntl(sockets.second.rawValue, F_GETFL)
+            #expect(fcntl(sockets.second.rawValue, F_SETFL, flags | O_NONBLOCK) == 0)
             expectFailure(.receive, .resourceTemporarilyUnavailable, .wouldBlock) { () throws(UserfaultError) in
                 try DescriptorPassing.receive(from: sockets.second)
             }
@@ -218,7 +218,7 @@ extension Kernel {
             await #expect(processExitsWith: .success) {
                 let sockets = SocketPair()
                 let uffd = try UserfaultFD()
-                cuffd_close(0)
+                close(0)
                 try uffd.send(over: sockets.first, payload: Kernel.Passing.hello.span.bytes)
                 do {
                     let theirs = try Arrived(over: sockets.second).take()

@@ -1,4 +1,4 @@
-import CUserfaultFD
+import Glibc
 import SystemPackage
 import Testing
 
@@ -39,7 +39,7 @@ extension Kernel {
             let address = guarded.start + 123
             let toucher = Worker { () -> Int32 in
                 _ = load(address)
-                return cuffd_gettid()
+                return NativeThread.currentID
             }
             let fault = try guarded.uffd.nextFault()
             #expect(fault.address == address)

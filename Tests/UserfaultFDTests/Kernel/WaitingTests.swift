@@ -1,5 +1,5 @@
 import CTestSupport
-import CUserfaultFD
+import Glibc
 import SystemPackage
 import Testing
 
@@ -33,7 +33,7 @@ extension Kernel {
         @Test func aClosedDescriptorIsAnError() async {
             await #expect(processExitsWith: .success) {
                 let uffd = try UserfaultFD()
-                cuffd_close(uffd.withUnsafeDescriptor { $0.rawValue })
+                close(uffd.withUnsafeDescriptor { $0.rawValue })
                 expectFailure(.poll, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
                     _ = try uffd.poll(timeout: .seconds(1))
                 }
@@ -134,7 +134,7 @@ extension Kernel {
             let arrived = try Arrived(over: socket)
             let number = try process.duplicateDescriptor(0)
             #expect(Descriptors.isCloseOnExec(number))
-            cuffd_close(number)
+            close(number)
             expectFailure(.takeDescriptor, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
                 try process.duplicateDescriptor(9999)
             }

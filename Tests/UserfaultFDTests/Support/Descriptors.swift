@@ -1,4 +1,4 @@
-import CUserfaultFD
+import Glibc
 import SystemPackage
 
 @testable import UserfaultFD
@@ -6,7 +6,7 @@ import SystemPackage
 /// What this process has open and mapped.
 enum Descriptors {
     static func isOpen(_ number: Int32) -> Bool {
-        cuffd_status_flags(number) >= 0
+        fcntl(number, F_GETFL) >= 0
     }
 
     /// Whether `execve` would close it: from `/proc`, which shows the flag.
@@ -14,7 +14,7 @@ enum Descriptors {
         guard let text = ProcFile.text("/proc/self/fdinfo/\(number)"),
             let flags = ProcFile.value(of: "flags:", in: text).flatMap({ Int32($0, radix: 8) })
         else { return false }
-        return flags & CUFFD_O_CLOEXEC != 0
+        return flags & O_CLOEXEC != 0
     }
 
     /// The open descriptors of this process.
@@ -36,13 +36,9 @@ struct SocketPair: ~Copyable {
     let second: FileDescriptor
 
     init() {
-        var sockets: (Int32, Int32) = (-1, -1)
-        let answer = withUnsafeMutableBytes(of: &sockets) {
-            cuffd_socketpair($0.assumingMemoryBound(to: Int32.self).baseAddress)
-        }
-        precondition(answer == 0)
-        first = FileDescriptor(rawValue: sockets.0)
-        second = FileDescriptor(rawValue: sockets.1)
+        let pair = newPair()
+        first = FileDescriptor(rawValue: pair.first)
+        second = FileDescriptor(rawValue: pair.second)
     }
 
     deinit {
@@ -57,17 +53,20 @@ struct Watched: ~Copyable {
     private let other: OwnedDescriptor
 
     init() {
-        var sockets: (Int32, Int32) = (-1, -1)
-        let answer = withUnsafeMutableBytes(of: &sockets) {
-            cuffd_socketpair($0.assumingMemoryBound(to: Int32.self).baseAddress)
-        }
-        precondition(answer == 0)
-        number = sockets.0
-        other = OwnedDescriptor(adopting: sockets.1)
+        let pair = newPair()
+        number = pair.first
+        other = OwnedDescriptor(adopting: pair.second)
     }
 
     /// Not asked of the number, which another test's descriptor may have by now.
     var isClosed: Bool {
-        CShort(cuffd_poll(other.rawValue, CUFFD_POLLIN, 0)) & CUFFD_POLLHUP != 0
+        let ready = (try? poll(other.rawValue, until: Deadline(after: .zero))) ?? 0
+        return ready & Int16(POLLHUP) != 0
     }
+}
+
+private func newPair() -> (first: Int32, second: Int32) {
+    var sockets: [Int32] = [-1, -1]
+    precondition(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
+    return (sockets[0], sockets[1])
 }

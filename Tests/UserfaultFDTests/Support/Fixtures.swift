@@ -1,5 +1,3 @@
-import CUserfaultFD
-
 @testable import UserfaultFD
 
 /// A base page, in bytes.
@@ -48,6 +46,5 @@ struct Guarded: ~Copyable {
 
 /// Whether a page of anonymous memory is there, without touching it.
 func isPresent(_ address: UInt) -> Bool {
-    var state: UInt8 = 0
-    return cuffd_mincore(UInt64(address), page, &state) == 0 && state & 1 == 1
+    (try? AddressSpace.residency(of: AddressRange(start: address, count: page))) == [true]
 }

@@ -1,4 +1,4 @@
-import CUserfaultFD
+import Glibc
 import SystemPackage
 import Testing
 
@@ -6,7 +6,7 @@ import Testing
 
 /// What this machine offers the tests; asked once.
 enum Host {
-    static let isRoot = cuffd_effective_user() == 0
+    static let isRoot = geteuid() == 0
     static let support = KernelSupport.probe()
     static let hasDevice = (try? FileDescriptor.open("/sys/class/misc/userfaultfd/dev", .readOnly).close()) != nil
 
