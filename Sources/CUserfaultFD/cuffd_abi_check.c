@@ -84,7 +84,7 @@ SAME(CUFFD_IOC_PAGEMAP_SCAN, _IOWR('f', 16, struct cuffd_pm_scan_arg));
 
 // MARK: Against the machine's header
 //
-// Names that came after Linux 5.10 stand behind #ifdef: the header may be older than this file.
+// Names that came after Linux 5.10 are in #ifdef: the header may be older than this file.
 
 SIZE(uffd_msg, sizeof(struct cuffd_msg));
 SAME(offsetof(struct cuffd_msg, arg.pagefault.address), offsetof(struct uffd_msg, arg.pagefault.address));

@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-/// A system call's result, or -errno where it is negative.
+/// A system call's result, or -errno if it is negative.
 #define CUFFD_ANSWER(call)                     \
     ({                                         \
         __typeof__(call) answer_ = (call);     \

@@ -1,8 +1,8 @@
 extension UserfaultFD {
-    /// What a userfaultfd can do beyond the first version of the call, as `UFFDIO_API` negotiates it.
+    /// What a userfaultfd can do beyond the first version, as `UFFDIO_API` negotiates it.
     ///
-    /// Some features must be *enabled* to have an effect; the others only *tell* that the kernel has something. Bits
-    /// that this library does not know are kept. The value a kernel answers is everything it has
+    /// Some features must be *enabled* to have an effect; the others only *report* that the kernel has something. Bits
+    /// that this library does not know are kept. The value that a kernel returns is everything it has
     /// (``UserfaultFD/supportedFeatures``), not what was enabled (``UserfaultFD/enabledFeatures``).
     public struct Features: OptionSet, Hashable, Sendable {
         /// The kernel's bits, those that this library does not know included.
@@ -16,7 +16,7 @@ extension UserfaultFD {
 
         /// Write protection exists on this architecture: ``RegisterModes/writeProtect`` and `UFFDIO_WRITEPROTECT`.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_PAGEFAULT_FLAG_WP`. Available since Linux 5.7.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_PAGEFAULT_FLAG_WP`. Available since Linux 5.7.
         public static var writeProtect: Features { Features(rawValue: 1 << 0) }
 
         /// A fork duplicates the registrations, and the monitor gets ``Event/fork(_:)`` with the child's descriptor.
@@ -40,12 +40,12 @@ extension UserfaultFD {
 
         /// Missing faults work on hugetlbfs.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_MISSING_HUGETLBFS`. Available since Linux 4.11.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_MISSING_HUGETLBFS`. Available since Linux 4.11.
         public static var missingHugetlbfs: Features { Features(rawValue: 1 << 4) }
 
         /// Missing faults work on shared memory: tmpfs, memfd and shared anonymous mappings.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_MISSING_SHMEM`. Available since Linux 4.11.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_MISSING_SHMEM`. Available since Linux 4.11.
         public static var missingShmem: Features { Features(rawValue: 1 << 5) }
 
         /// The monitor gets ``Event/unmap(_:)`` when registered memory is unmapped.
@@ -65,12 +65,12 @@ extension UserfaultFD {
 
         /// Minor faults and `UFFDIO_CONTINUE` work on hugetlbfs.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_MINOR_HUGETLBFS`. Available since Linux 5.13.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_MINOR_HUGETLBFS`. Available since Linux 5.13.
         public static var minorHugetlbfs: Features { Features(rawValue: 1 << 9) }
 
         /// Minor faults and `UFFDIO_CONTINUE` work on shared memory.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_MINOR_SHMEM`. Available since Linux 5.14.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_MINOR_SHMEM`. Available since Linux 5.14.
         public static var minorShmem: Features { Features(rawValue: 1 << 10) }
 
         /// Page faults carry the exact address, not that of the page.
@@ -81,10 +81,10 @@ extension UserfaultFD {
 
         /// Write protection works on hugetlbfs and shared memory.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_WP_HUGETLBFS_SHMEM`. Available since Linux 5.19.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_WP_HUGETLBFS_SHMEM`. Available since Linux 5.19.
         public static var writeProtectHugetlbfsShmem: Features { Features(rawValue: 1 << 12) }
 
-        /// Write protection also covers anonymous pages that are not there yet.
+        /// Write protection also covers anonymous pages that do not exist yet.
         ///
         /// Must be enabled; shared memory and hugetlbfs behave so always. The corresponding C constant is
         /// `UFFD_FEATURE_WP_UNPOPULATED`. Available since Linux 6.4.
@@ -92,7 +92,7 @@ extension UserfaultFD {
 
         /// `UFFDIO_POISON` exists.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_POISON`. Available since Linux 6.6.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_POISON`. Available since Linux 6.6.
         public static var poison: Features { Features(rawValue: 1 << 14) }
 
         /// Write-protect faults resolve themselves, without a message: dirty pages are found by ``PagemapScan``.
@@ -104,7 +104,7 @@ extension UserfaultFD {
 
         /// `UFFDIO_MOVE` exists.
         ///
-        /// Tells. The corresponding C constant is `UFFD_FEATURE_MOVE`. Available since Linux 6.8.
+        /// Reported, needs no enabling. The corresponding C constant is `UFFD_FEATURE_MOVE`. Available since Linux 6.8.
         public static var move: Features { Features(rawValue: 1 << 16) }
 
         /// Read-write protection: ``RegisterModes/readWriteProtect`` and `UFFDIO_RWPROTECT`.

@@ -1,8 +1,8 @@
 extension UserfaultFD {
-    /// The ioctls that a kernel answers to know, for the descriptor (`UFFDIO_API`) or for a range (`UFFDIO_REGISTER`).
+    /// The ioctls that a kernel reports, for the descriptor (`UFFDIO_API`) or for a range (`UFFDIO_REGISTER`).
     ///
     /// The kernel computes a range's set from the request and not from the memory: a bit is necessary for the call to
-    /// work, not sufficient. `UFFDIO_MOVE` is told for shared memory too, where it always fails.
+    /// work, not sufficient. `UFFDIO_MOVE` is reported for shared memory too, where it always fails.
     public struct Ioctls: OptionSet, Hashable, Sendable {
         /// The kernel's bits, those that this library does not know included.
         public let rawValue: UInt64

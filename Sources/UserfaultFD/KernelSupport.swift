@@ -46,7 +46,7 @@ public struct KernelSupport: Hashable, Sendable {
         public static let swap = Name(rawValue: "swap")
         /// `PAGEMAP_SCAN` finds written pages.
         public static let pagemapScan = Name(rawValue: "pagemap-scan")
-        /// `/proc/self/pagemap` tells page frame numbers.
+        /// `/proc/self/pagemap` shows page frame numbers.
         public static let pageFrameNumbers = Name(rawValue: "page-frame-numbers")
         /// The `SIGBUS` of a poisoned page has the code `BUS_MCEERR_AR`.
         public static let memoryFailureHandling = Name(rawValue: "memory-failure-handling")

@@ -5,7 +5,7 @@ public struct PageSize: Hashable, Comparable, Sendable {
     /// Bytes in a page of this size.
     public let bytes: Int
 
-    /// A page size of a number of bytes, or `nil` where that is not a power of two.
+    /// A page size of a number of bytes, or `nil` if that is not a power of two.
     public init?(bytes: Int) {
         guard bytes > 0, bytes & (bytes - 1) == 0 else { return nil }
         self.bytes = bytes
@@ -27,7 +27,7 @@ public struct PageSize: Hashable, Comparable, Sendable {
     /// 1 GiB: the large huge page of x86-64 and arm64.
     public static let oneGiB = PageSize(powerOfTwo: 1 << 30)
 
-    /// The size of the machine's default huge page, or `nil` where the kernel has none.
+    /// The size of the machine's default huge page, or `nil` if the kernel has none.
     public static var defaultHuge: PageSize? {
         guard let text = ProcFile.text("/proc/meminfo"),
             let value = ProcFile.value(of: "Hugepagesize:", in: text),

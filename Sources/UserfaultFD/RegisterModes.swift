@@ -10,7 +10,7 @@ extension UserfaultFD {
             self.rawValue = rawValue
         }
 
-        /// Touches of pages that are not there at all.
+        /// Accesses to pages that do not exist.
         ///
         /// The corresponding C constant is `UFFDIO_REGISTER_MODE_MISSING`. Available since Linux 4.3.
         public static var missing: RegisterModes { RegisterModes(rawValue: 1 << 0) }

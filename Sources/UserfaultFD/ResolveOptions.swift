@@ -12,7 +12,7 @@ extension UserfaultFD {
             self.rawValue = rawValue
         }
 
-        /// Leaves the waiters asleep: ``UserfaultFD/wake(_:)`` must follow.
+        /// Does not wake the threads that wait: call ``UserfaultFD/wake(_:)`` afterwards.
         ///
         /// The corresponding C constant is `UFFDIO_COPY_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: CopyOptions { CopyOptions(rawValue: 1 << 0) }
@@ -36,7 +36,7 @@ extension UserfaultFD {
             self.rawValue = rawValue
         }
 
-        /// Leaves the waiters asleep: ``UserfaultFD/wake(_:)`` must follow.
+        /// Does not wake the threads that wait: call ``UserfaultFD/wake(_:)`` afterwards.
         ///
         /// The corresponding C constant is `UFFDIO_ZEROPAGE_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: ZeropageOptions { ZeropageOptions(rawValue: 1 << 0) }
@@ -53,7 +53,7 @@ extension UserfaultFD {
             self.rawValue = rawValue
         }
 
-        /// Leaves the waiters asleep: ``UserfaultFD/wake(_:)`` must follow.
+        /// Does not wake the threads that wait: call ``UserfaultFD/wake(_:)`` afterwards.
         ///
         /// The corresponding C constant is `UFFDIO_CONTINUE_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: ContinueOptions { ContinueOptions(rawValue: 1 << 0) }
@@ -77,12 +77,12 @@ extension UserfaultFD {
             self.rawValue = rawValue
         }
 
-        /// Leaves the waiters asleep: ``UserfaultFD/wake(_:)`` must follow.
+        /// Does not wake the threads that wait: call ``UserfaultFD/wake(_:)`` afterwards.
         ///
         /// The corresponding C constant is `UFFDIO_MOVE_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: MoveOptions { MoveOptions(rawValue: 1 << 0) }
 
-        /// Steps over source pages that are not there.
+        /// Skips source pages that are missing.
         ///
         /// Their destination stays empty, and faults again when touched.
         ///
@@ -101,7 +101,7 @@ extension UserfaultFD {
             self.rawValue = rawValue
         }
 
-        /// Leaves the waiters asleep: ``UserfaultFD/wake(_:)`` must follow.
+        /// Does not wake the threads that wait: call ``UserfaultFD/wake(_:)`` afterwards.
         ///
         /// The corresponding C constant is `UFFDIO_POISON_MODE_DONTWAKE`.
         @inlinable public static var doNotWake: PoisonOptions { PoisonOptions(rawValue: 1 << 0) }
@@ -125,13 +125,13 @@ extension UserfaultFD {
         /// The corresponding C constants are `UFFDIO_WRITEPROTECT_MODE_WP` and `UFFDIO_RWPROTECT_MODE_RWP`.
         @inlinable public static var protect: Protection { Protection(rawValue: 1 << 0) }
 
-        /// Removes the protection, and wakes those who wait for that.
+        /// Removes the protection, and wakes the threads that wait for that.
         @inlinable public static var unprotect: Protection { [] }
 
-        /// Removes the protection and leaves the waiters asleep: ``UserfaultFD/wake(_:)`` must follow.
+        /// Removes the protection without waking the threads that wait: call ``UserfaultFD/wake(_:)`` afterwards.
         ///
         /// The corresponding C constants are `UFFDIO_WRITEPROTECT_MODE_DONTWAKE` and
-        /// `UFFDIO_RWPROTECT_MODE_DONTWAKE`; together with ``protect`` the kernel answers `EINVAL`.
+        /// `UFFDIO_RWPROTECT_MODE_DONTWAKE`; together with ``protect`` the kernel returns `EINVAL`.
         @inlinable public static var unprotectWithoutWaking: Protection { Protection(rawValue: 1 << 1) }
     }
 }

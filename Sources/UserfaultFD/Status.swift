@@ -2,11 +2,11 @@ internal import CUserfaultFD
 internal import SystemPackage
 
 extension UserfaultFD {
-    /// What the kernel shows of a descriptor in `/proc/self/fdinfo`.
+    /// What the kernel shows about a descriptor in `/proc/self/fdinfo`.
     public struct Status: Hashable, Sendable {
-        /// The page faults that nobody has read yet.
+        /// The page faults that were not read yet.
         public let pending: Int
-        /// All threads that wait for this descriptor: those that are pending, and those whose fault was read.
+        /// All threads that wait for this descriptor: the pending ones, and those whose fault was read.
         public let total: Int
         /// The features in force.
         public let features: Features
@@ -16,12 +16,12 @@ extension UserfaultFD {
         public let isNegotiated: Bool
     }
 
-    /// What the kernel shows of this descriptor: who waits, and what is in force.
+    /// What the kernel shows about this descriptor: who waits, and what is in force.
     ///
     /// A thread is counted from the moment its fault is queued until it goes on. Reads `/proc/self/fdinfo`, which
     /// allocates: not for the fault path.
     ///
-    /// - Throws: ``UserfaultError`` with `ENOENT` where `/proc` is not mounted; `EMFILE`.
+    /// - Throws: ``UserfaultError`` with `ENOENT` if `/proc` is not mounted; `EMFILE`.
     public func status() throws(UserfaultError) -> Status {
         try Status(of: descriptor.rawValue)
     }
@@ -37,7 +37,7 @@ extension UserfaultFD.Status {
         self = status
     }
 
-    /// Parses the text of `/proc/PID/fdinfo/FD`; `nil` where it is not that of a userfaultfd.
+    /// Parses the text of `/proc/PID/fdinfo/FD`; `nil` if it is not that of a userfaultfd.
     ///
     /// - Parameter text: The whole file.
     public init?(fdinfo text: String) {

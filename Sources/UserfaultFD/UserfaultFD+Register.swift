@@ -51,7 +51,7 @@ extension UserfaultFD {
     /// not there faults again. The corresponding ioctl is `UFFDIO_WAKE`. Available since Linux 4.3.
     ///
     /// - Parameter range: Page-aligned, not empty. On hugetlbfs it must hold the start of the huge page.
-    /// - Throws: ``UserfaultError``: `EINVAL` for a bad range. It is no error if nobody waits.
+    /// - Throws: ``UserfaultError``: `EINVAL` for a bad range. It is no error if no thread waits.
     public func wake(_ range: AddressRange) throws(UserfaultError) {
         _ = try answer(to: .wake, circumstance: { explain($0, of: .wake, range) }) {
             cuffd_wake(descriptor.rawValue, UInt64(range.start), UInt64(range.count))

@@ -108,7 +108,7 @@ extension UserfaultFD {
         }
     }
 
-    /// Marks missing pages as broken, and wakes the threads that wait: whoever touches them gets `SIGBUS`.
+    /// Marks missing pages as broken, and wakes the threads that wait: a thread that touches them gets `SIGBUS`.
     ///
     /// What to do with a page whose contents cannot be had. Only this mapping is affected; the signal's code is
     /// `BUS_MCEERR_AR`, or `BUS_ADRERR` on kernels without memory failure handling. `MADV_DONTNEED` heals the page, and

@@ -99,7 +99,7 @@ public struct UserfaultFD: ~Copyable, Sendable {
             enabled = status.features
             known = status.features.union(status.ioctls.impliedFeatures)
         }
-        // The last failure is behind: from here on the descriptor is this value's.
+        // Nothing fails from here on: the descriptor is this value's.
         let isNegotiated = condition == nil
         self.init(
             descriptor: OwnedDescriptor(adopting: rawDescriptor), enabled: isNegotiated ? enabled : [],

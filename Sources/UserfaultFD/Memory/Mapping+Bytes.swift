@@ -9,7 +9,7 @@ extension Mapping {
 
     /// Lends the bytes for reading.
     ///
-    /// A page that is not there is brought in, or waited for where it is registered. The memory must be readable.
+    /// A missing page is brought in, or, in registered memory, waited for. The memory must be readable.
     public func withBytes<Result: ~Copyable, Failure: Error>(
         _ body: (RawSpan) throws(Failure) -> Result
     ) throws(Failure) -> Result {
@@ -19,7 +19,7 @@ extension Mapping {
 
     /// Lends the bytes for writing.
     ///
-    /// A page that is not there is brought in, or waited for where it is registered. The memory must be writable.
+    /// A missing page is brought in, or, in registered memory, waited for. The memory must be writable.
     public mutating func withMutableBytes<Result: ~Copyable, Failure: Error>(
         _ body: (inout MutableRawSpan) throws(Failure) -> Result
     ) throws(Failure) -> Result {

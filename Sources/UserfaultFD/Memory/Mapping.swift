@@ -165,7 +165,7 @@ public struct Mapping: ~Copyable, Sendable {
     ///
     /// The corresponding system call is `munmap(2)`.
     ///
-    /// - Throws: ``UserfaultError``: `ENOMEM` if the process has too many mappings; the memory then stays mapped for ever.
+    /// - Throws: ``UserfaultError``: `ENOMEM` if the process has too many mappings; the memory then stays mapped.
     public consuming func unmap() throws(UserfaultError) {
         let unmapped = range
         range = AddressRange(start: 0, count: 0)

@@ -64,7 +64,7 @@ public struct Memfd: ~Copyable, Sendable {
     ///
     /// Pages after the end are dropped, and touching them ends in `SIGBUS`.
     ///
-    /// No event tells a userfaultfd of it. The corresponding system call is `ftruncate(2)`.
+    /// No event reports it to a userfaultfd. The corresponding system call is `ftruncate(2)`.
     ///
     /// - Parameter count: The new length, in bytes.
     /// - Throws: ``UserfaultError``: `EPERM` if a seal forbids it, `EINVAL`.
@@ -74,7 +74,7 @@ public struct Memfd: ~Copyable, Sendable {
 
     /// Drops the pages of a part of the file, which becomes a hole.
     ///
-    /// No event tells a userfaultfd of it, and no waiter is woken. The corresponding system call is `fallocate(2)` with
+    /// No event reports it to a userfaultfd, and no thread is woken. The corresponding system call is `fallocate(2)` with
     /// `FALLOC_FL_PUNCH_HOLE`.
     ///
     /// - Parameters:

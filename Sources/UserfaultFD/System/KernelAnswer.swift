@@ -7,7 +7,7 @@ internal import SystemPackage
 /// - Parameters:
 ///   - operation: What the error says was asked.
 ///   - retryOnInterrupt: Whether `EINTR` repeats the call. Only for calls that a signal interrupts before they did
-///     anything: `close(2)` must not be repeated, and calls with a time limit must compute the remaining time anew.
+///     anything: `close(2)` must not be repeated, and calls with a time limit must compute the remaining time again.
 ///   - circumstance: What else is known of a failure; only asked on failure.
 @inline(__always)
 func answer<Value: SignedInteger & FixedWidthInteger>(

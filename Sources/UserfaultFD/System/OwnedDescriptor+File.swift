@@ -1,7 +1,7 @@
 internal import CUserfaultFD
 internal import SystemPackage
 
-/// What `fstat(2)` and `fstatfs(2)` tell of a file.
+/// What `fstat(2)` and `fstatfs(2)` report about a file.
 package struct FileStatus: Sendable {
     /// The file's length, in bytes.
     package let count: Int
@@ -31,7 +31,7 @@ package struct FileStatus: Sendable {
 }
 
 extension OwnedDescriptor {
-    /// What the kernel tells of the file.
+    /// What the kernel reports about the file.
     package func status() throws(UserfaultError) -> FileStatus { try FileStatus(of: rawValue) }
 
     /// Reads up to the room's length at an offset, repeating the call until that much is read or the file ends.

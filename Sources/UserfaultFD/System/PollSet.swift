@@ -34,7 +34,7 @@ public struct PollSet: ~Copyable, Sendable {
         try add(rawDescriptor: event.descriptor.rawValue, token: token)
     }
 
-    /// Adds a process: ready, for ever, once it has exited.
+    /// Adds a process: ready from its exit on.
     public func add(_ process: borrowing ProcessHandle, token: UInt64) throws(UserfaultError) {
         try add(rawDescriptor: process.descriptor.rawValue, token: token)
     }

@@ -1,5 +1,4 @@
 import CTestSupport
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import Testing

@@ -1,5 +1,4 @@
 import CTestSupport
-import CUserfaultFD
 import SystemPackage
 import Testing
 
