@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Test everything: Scripts/test.sh [STEP]...; without a step all of them, the quick ones first:
-#   format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench
+#   format sources build unit canary linkage allocations example examples docs fuzz selftest hosts matrix bench
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages for the tests while it runs. Installs on Debian and Ubuntu what it needs.
 set -uo pipefail
@@ -127,6 +127,16 @@ step_selftest() {
     fi
 }
 
+# The selftest on hosts that lack something.
+step_hosts() {
+    local numbers
+    check hosts timeout -k 10 3600 Scripts/selftest-hosts.py
+    numbers=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$logs/hosts.log")
+    read -ra numbers <<<"${numbers:-0 1 0}"
+    count "${numbers[@]}"
+    printf '   %s passed, %s failed, %s skipped\n' "${numbers[@]}"
+}
+
 step_matrix() {
     [ -x Scripts/kernel-matrix.sh ] || return 0
     if ! command -v qemu-system-x86_64 >/dev/null; then
@@ -145,7 +155,7 @@ step_bench() {
     one bench timeout -k 10 600 Scripts/bench.sh --smoke
 }
 
-steps=(format sources build unit canary linkage allocations example examples docs fuzz selftest matrix bench)
+steps=(format sources build unit canary linkage allocations example examples docs fuzz selftest hosts matrix bench)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || { sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" >&2; exit 64; }
