@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
-#   format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest matrix bench
+#   format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest hosts matrix bench
 #   commands
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
@@ -134,6 +134,16 @@ step_selftest() {
     fi
 }
 
+# The selftest on hosts that lack something.
+step_hosts() {
+    local numbers
+    check hosts timeout -k 10 3600 Scripts/check/selftest-hosts.py
+    numbers=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$logs/hosts.log")
+    read -ra numbers <<<"${numbers:-0 1 0}"
+    count "${numbers[@]}"
+    printf '   %s passed, %s failed, %s skipped\n' "${numbers[@]}"
+}
+
 step_matrix() {
     if ! command -v qemu-system-x86_64 >/dev/null; then
         skip matrix "no qemu-system-x86_64"
@@ -146,7 +156,7 @@ step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
 
 step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 
-steps=(format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest matrix bench commands)
+steps=(format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest hosts matrix bench commands)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || usage 64

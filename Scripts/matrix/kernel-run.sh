@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs one program in a virtual machine with the newest kernel of a series, as root or as an ordinary user:
-#   Scripts/matrix/kernel-run.sh [--user] [--timeout SECONDS] [--console FILE] SERIES PROGRAM [ARGUMENT...]
+#   Scripts/matrix/kernel-run.sh [--user] [--one-thread] [--timeout SECONDS] [--console FILE] SERIES PROGRAM [ARGUMENT...]
+# --one-thread: the guest's two processors share one thread of this host, as on a host that has no second one to give.
 # Prints what the program prints and exits as it does; 124: out of time; 125: the kernel died.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
@@ -12,6 +13,7 @@ limit=120 console='' user=root
 while (($#)); do
     case $1 in
         --user) user=user ;;
+        --one-thread) GUEST_ONE_THREAD=1 ;;
         --timeout) limit=${2:?} && shift ;;
         --console) console=${2:?} && shift ;;
         -h | --help) usage 0 ;;

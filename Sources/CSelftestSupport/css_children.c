@@ -19,6 +19,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+// Headers before Linux 6.1 do not know the device.
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
 struct css_step *css_steps_create(size_t count)
 {
     void *steps = mmap(NULL, count * sizeof(struct css_step), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -70,6 +75,18 @@ static int64_t pause_here(int reports, int orders)
     return read(orders, &byte, 1) == 1 ? 0 : -EPIPE;
 }
 
+static int open_by_device(int flags)
+{
+    int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    if (device < 0)
+        return -1;
+    int descriptor = ioctl(device, USERFAULTFD_IOC_NEW, flags);
+    int error = errno;
+    close(device);
+    errno = error;
+    return descriptor;
+}
+
 static int64_t guard_memory(const struct css_step *step)
 {
     const uint64_t kernel_faults = UINT64_C(1) << 63;
@@ -79,6 +96,9 @@ static int64_t guard_memory(const struct css_step *step)
     // Linux 5.10 does not know the flag.
     if (descriptor < 0 && errno == EINVAL)
         descriptor = (int)syscall(SYS_userfaultfd, flags);
+    // Whoever may open the device needs no privilege for the kernel's faults.
+    if (descriptor < 0 && errno == EPERM && step->argument & kernel_faults)
+        descriptor = open_by_device(flags);
     struct uffdio_api api = {.api = UFFD_API, .features = step->argument & ~kernel_faults};
     struct uffdio_register memory = {
         .range = {.start = step->address, .len = step->length},

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -39,6 +40,31 @@ int css_spawn_self(char *const arguments[], char *const environment[], int outpu
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&files);
     return error ? -error : pid;
+}
+
+static int argument_count;
+static char **argument_list;
+
+// The C library calls constructors with what main gets; Swift looks into /proc for it, which may not be there.
+__attribute__((constructor)) static void keep_arguments(int count, char **list)
+{
+    argument_count = count;
+    argument_list = list;
+}
+
+int css_argument_count(void)
+{
+    return argument_count;
+}
+
+const char *css_argument(int index)
+{
+    return argument_list[index];
+}
+
+void css_use_one_arena(void)
+{
+    mallopt(M_ARENA_MAX, 1);
 }
 
 int css_die_with(pid_t parent)
@@ -133,6 +159,11 @@ int css_unshare_mounts(void)
 int css_mount_tmpfs(const char *directory, const char *options)
 {
     return mount("uffd-selftest", directory, "tmpfs", MS_NOSUID | MS_NODEV, options) ? -errno : 0;
+}
+
+int css_mount_hugetlbfs(const char *directory, const char *options)
+{
+    return mount("uffd-selftest", directory, "hugetlbfs", MS_NOSUID | MS_NODEV, options) ? -errno : 0;
 }
 
 int css_mount_ramfs(const char *directory)

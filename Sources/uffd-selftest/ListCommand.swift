@@ -13,7 +13,9 @@ struct ListCommand: ParsableCommand {
     @Option(name: .long, help: "Format of the list.")
     var format: TextFormat = .pretty
 
-    func run() {
-        CaseList.write(AllCases.cases, asJSON: format == .json, to: ReportOutput(.standardOutput))
+    func run() throws {
+        let output = ReportOutput(.standardOutput)
+        CaseList.write(AllCases.cases, asJSON: format == .json, to: output)
+        try Standard.finish(output)
     }
 }

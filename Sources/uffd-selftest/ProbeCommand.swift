@@ -15,7 +15,9 @@ struct ProbeCommand: ParsableCommand {
 
     func run() throws {
         let support = KernelSupport.probe()
-        ProbeReport.write(support, asJSON: format == .json, to: ReportOutput(.standardOutput))
+        let output = ReportOutput(.standardOutput)
+        ProbeReport.write(support, asJSON: format == .json, to: output)
+        try Standard.finish(output)
         throw support.isUsable ? ExitCode.success : ExitCode.failure
     }
 }

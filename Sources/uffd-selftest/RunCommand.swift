@@ -13,6 +13,9 @@ struct RunCommand: ParsableCommand {
         abstract: "Run the cases.",
         discussion: """
             A result is a case on a memory type, CASE/TYPE. Filters are globs on that whole name: 'minor/*', '*/shmem'.
+
+            Exit codes: 0 all passed or was lawfully skipped, 1 something failed or the host could not be put back as it \
+            was, 4 everything was skipped, 64 wrong usage, 74 the report could not be written.
             """
     )
 
@@ -29,7 +32,7 @@ struct RunCommand: ParsableCommand {
     var output: String?
 
     @Option(name: .long, help: ArgumentHelp("The limit of each result, instead of its own.", valueName: "seconds"))
-    var timeout: Double?
+    var timeout: Seconds?
 
     @Option(name: .customLong("repeat"), help: ArgumentHelp("Number of repetitions.", valueName: "n"))
     var repetitions = 1
@@ -41,8 +44,7 @@ struct RunCommand: ParsableCommand {
     var noSystemChanges = false
 
     func validate() throws {
-        guard repetitions > 0 else { throw ValidationError("--repeat needs a number above 0") }
-        guard timeout ?? 1 > 0 else { throw ValidationError("--timeout needs a number above 0") }
+        try require(repetitions, in: 1...1_000_000, "--repeat")
         let selection = Selection(filters: filter, memory: memory)
         for useless in selection.uselessFilters() {
             let wider = useless + "/*"
@@ -59,13 +61,18 @@ struct RunCommand: ParsableCommand {
     func run() throws {
         var options = Runner.Options()
         options.selection = Selection(filters: filter, memory: memory)
-        options.timeout = timeout.map { .milliseconds(Int64($0 * 1000)) }
+        options.timeout = timeout?.duration
         options.repetitions = repetitions
         options.systemChanges = !noSystemChanges
         options.requireNoSkips = requireNoSkips
         let descriptor = try output.map(Self.create) ?? .standardOutput
         let format = self.format ?? (isatty(descriptor.rawValue) == 1 ? .pretty : .tap)
-        let ending = try Runner(options: options).run(reporter: format.reporter(to: ReportOutput(descriptor)))
+        let report = ReportOutput(descriptor)
+        let ending = try Runner(options: options).run(reporter: format.reporter(to: report))
+        let totals = ending.totals
+        try Standard.finish(
+            report, named: output ?? "standard output",
+            verdict: "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped")
         // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
         if let signal = ending.signal { css_die_of(signal) }
         throw ExitCode(ending.exitCode)

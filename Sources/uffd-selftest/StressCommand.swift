@@ -1,4 +1,5 @@
 import ArgumentParser
+import SystemPackage
 import UserfaultSelftest
 
 extension StressMode: ExpressibleByArgument {}
@@ -11,7 +12,8 @@ struct StressCommand: ParsableCommand {
             The areas change places BOUNCES times; each bounce has a mode of its own, and 16 have them all. Then minor \
             faults, events and truncation are put under stress for some seconds each, where TYPE has them.
 
-            Exit codes: 0 all was right, 1 something was wrong, 4 it cannot be had here, 64 wrong usage.
+            Exit codes: 0 all was right, 1 something was wrong, 4 it cannot be had here, 64 wrong usage, 74 the \
+            report could not be written.
             """
     )
 
@@ -25,7 +27,7 @@ struct StressCommand: ParsableCommand {
     var bounces: Int
 
     @Option(name: .long, help: ArgumentHelp("How long each of the other modes runs.", valueName: "n"))
-    var seconds: Double = 2
+    var seconds = Seconds(argument: "2")!
 
     @Option(name: .long, help: ArgumentHelp("Threads of each kind; by default one per processor.", valueName: "n"))
     var threads: Int?
@@ -37,10 +39,9 @@ struct StressCommand: ParsableCommand {
     var noSystemChanges = false
 
     func validate() throws {
-        guard mebibytes > 0 else { throw ValidationError("MIB needs a number above 0") }
-        guard bounces > 0 else { throw ValidationError("BOUNCES needs a number above 0") }
-        guard seconds > 0 else { throw ValidationError("--seconds needs a number above 0") }
-        guard threads ?? 1 > 0 else { throw ValidationError("--threads needs a number above 0") }
+        try require(mebibytes, in: 1...1 << 20, "MIB")
+        try require(bounces, in: 1...1_000_000, "BOUNCES")
+        try require(threads, in: 1...4096, "--threads")
         let modes = mode.isEmpty ? StressMode.allCases : mode
         guard modes.contains(where: { $0.suits(type) }) else {
             throw ValidationError("\(type.rawValue) has none of these modes")
@@ -49,8 +50,11 @@ struct StressCommand: ParsableCommand {
 
     func run() throws {
         let options = StressOptions(
-            memory: type, mebibytes: mebibytes, bounces: bounces, duration: .milliseconds(Int64(seconds * 1000)),
+            memory: type, mebibytes: mebibytes, bounces: bounces, duration: seconds.duration,
             threads: threads, modes: mode.isEmpty ? StressMode.allCases : mode)
-        throw ExitCode(StressReport(options, changesSystem: !noSystemChanges).run())
+        let output = ReportOutput(.standardOutput)
+        let code = StressReport(options, changesSystem: !noSystemChanges, output: output).run()
+        try Standard.finish(output)
+        throw ExitCode(code)
     }
 }

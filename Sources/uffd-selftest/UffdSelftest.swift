@@ -1,4 +1,5 @@
 import ArgumentParser
+import CSelftestSupport
 
 @main
 struct UffdSelftest: ParsableCommand {
@@ -7,7 +8,7 @@ struct UffdSelftest: ParsableCommand {
         abstract: "Tests whether userfaultfd works on this host as it should.",
         discussion: """
             Exit codes: 0 all passed or was lawfully skipped, 1 something failed, 4 everything was skipped, \
-            64 wrong usage.
+            64 wrong usage, 74 the report could not be written.
             """,
         subcommands: [
             RunCommand.self, ListCommand.self, ProbeCommand.self, StressCommand.self, RunCaseCommand.self,
@@ -17,11 +18,13 @@ struct UffdSelftest: ParsableCommand {
     )
 
     static func main() {
+        let arguments = (0..<css_argument_count()).map { String(cString: css_argument($0)) }
         do {
-            try RunCaseCommand.runIfAskedByRunner(CommandLine.arguments)
+            try RunCaseCommand.runIfAskedByRunner(arguments)
         } catch {
             exit(withError: error)
         }
-        main(nil)
+        Standard.prepare()
+        main(Array(arguments.dropFirst()))
     }
 }

@@ -61,7 +61,7 @@ struct HostChangesTests {
 
     @Test func aRunThatWaitsForAnotherCanBeStopped() throws {
         let script = """
-            (exec 8>>/run/uffd-selftest.lock; flock 8; exec sleep 60) & holder=$!
+            (exec 8</proc/sys/vm; flock 8; exec sleep 60) & holder=$!
             \(SelftestProgram.path) run --filter selfcheck-host-provided > waiting & run=$!
             for _ in $(seq 100); do grep -q "waiting for another" waiting && break; sleep 0.1; done
             kill -INT $run; wait $run; echo "run: $?"; cat waiting; kill -KILL $holder

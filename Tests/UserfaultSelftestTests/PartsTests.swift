@@ -13,6 +13,10 @@ import Testing
     @Test(arguments: [
         "BUG: Bad page map in process exe", "BUG: Bad rss-counter state mm:0 type:MM_SHMEMPAGES val:1",
         "Oops: 0000 [#1] SMP", "BUG: KASAN: use-after-free", "possible recursive locking detected",
+        "mm/pgtable-generic.c:50: bad pmd 00000000deadbeef(8000000012345678)", "mm/pgtable-generic.c:29: bad pgd 1",
+        "get_swap_device: Bad swap file entry 3ffffffffffff", "get_swap_device: Bad swap offset entry 1f",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
     ])
     func complaintsAreNoticed(line: String) {
         #expect(!KernelWatch.suspicious(in: [Substring(line)]).isEmpty)
@@ -21,6 +25,11 @@ import Testing
     @Test func onlyTheKernelsOwnRecordsCount() {
         #expect(KernelWatch.message(of: "4,7,8,-;WARNING: bad\n SUBSYSTEM=x") == "WARNING: bad")
         #expect(KernelWatch.message(of: "12,7,8,-;WARNING: a program says so") == nil)
+    }
+
+    @Test func anEarlierTaintIsTold() {
+        #expect(KernelWatch.note(ofTaint: 0) == nil)
+        #expect(KernelWatch.note(ofTaint: 1 << 9 | 1 << 12)?.contains("warning, module from outside the tree") == true)
     }
 
     @Test func whatPoisonLawfullyDoesIsNoComplaint() {
@@ -51,14 +60,45 @@ import Testing
     }
 
     @Test func onlyHugePagesNeedAPool() {
+        let pools = { (selftestCase: SelftestCase) in
+            selftestCase.results.map { $0.requirements.filter { if case .hugePages = $0 { true } else { false } } }
+        }
         let selftestCase = SelftestCase("x", on: [.anon, .hugetlb], "", requires: [.root, .hugePages(4)]) { _ in }
-        #expect(selftestCase.results.map(\.requirements) == [[.root], [.root, .hugePages(4)]])
+        #expect(pools(selftestCase) == [[], [.hugePages(4)]])
         let silent = SelftestCase("y", on: [.hugetlb], "") { _ in }
-        #expect(silent.results.map(\.requirements) == [[.hugePages(32)]])
+        #expect(pools(silent) == [[.hugePages(32)]])
+        let without = SelftestCase("z", "", requires: [.hugePages(2)]) { _ in }
+        #expect(pools(without) == [[.hugePages(2)]])
+    }
+
+    @Test func whatACaseDeclaresReplacesTheUsual() {
+        let selftestCase = SelftestCase("x", on: [.anon, .tmpfs], "", requires: [.threads(28)]) { _ in }
+        let requirements = selftestCase.results.map(\.requirements)
+        #expect(requirements[0] == [.threads(28), .descriptors(16), .addressSpace(256)])
+        #expect(requirements[1] == requirements[0] + [.tmpfsRoom(2048)])
     }
 
     @Test func titlesAreUpstreams() {
         #expect(cases.flatMap(\.results).map(\.title).first == "minor on shmem")
+    }
+}
+
+@Suite struct MeansTests {
+    @Test func aShortageNamesTheNumbersAndTheRemedy() {
+        var means = Means.assumed
+        #expect(means.shortage(of: .threads(28), for: nil) == nil)
+        means.threads = 27
+        means.tmpfsRoom = nil
+        let threads = means.shortage(of: .threads(28), for: nil)
+        #expect(threads?.hasPrefix("needs 28 more threads, 27 can be had: raise the limits") == true)
+        #expect(means.shortage(of: .tmpfsRoom(1), for: .tmpfs)?.contains("mount one on /dev/shm") == true)
+    }
+
+    @Test func lockedPagesAreOfTheResultsMemory() {
+        var means = Means.assumed
+        means.lockedMemory = 64
+        #expect(means.shortage(of: .lockedPages(4), for: .anon) == nil)
+        #expect(means.shortage(of: .lockedPages(1), for: .hugetlb) != nil)
     }
 }
 

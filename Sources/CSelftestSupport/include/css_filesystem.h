@@ -12,5 +12,7 @@ struct css_statfs_answer {
 
 // What fstatfs(2) says; 0 or -errno.
 int css_fstatfs(int fd, struct css_statfs_answer *answer);
+// What statfs(2) says; 0 or -errno.
+int css_statfs(const char *path, struct css_statfs_answer *answer);
 
 #endif

@@ -10,6 +10,13 @@
 // standard output and error in `output`, `channel` as descriptor 3, and no other descriptor. Answers its pid.
 int css_spawn_self(char *const arguments[], char *const environment[], int output, int channel);
 
+// What this program was started with, its name first.
+int css_argument_count(void);
+const char *css_argument(int index);
+
+// Has all threads allocate from one place, instead of reserving 64 MiB of addresses for each.
+void css_use_one_arena(void);
+
 // In the process started: have it killed when `parent`, which started it, dies. -ESRCH when that has happened.
 int css_die_with(pid_t parent);
 
@@ -41,6 +48,7 @@ int css_swapon(const char *path);
 int css_swapoff(const char *path);
 int css_unshare_mounts(void);
 int css_mount_tmpfs(const char *directory, const char *options);
+int css_mount_hugetlbfs(const char *directory, const char *options);
 int css_mount_ramfs(const char *directory);
 bool css_is_tmpfs(const char *directory);
 

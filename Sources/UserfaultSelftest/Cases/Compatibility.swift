@@ -48,7 +48,7 @@ enum CompatibilityCases: CaseTheme {
             requires: [.missingFaults], covers: ["part5.55"], body: growingStack),
         SelftestCase(
             "register-locked", "locked memory that is dropped all the same faults as missing again",
-            requires: [.missingFaults], covers: ["part5.55"]
+            requires: [.lockedPages(3), .missingFaults], covers: ["part5.55"]
         ) { context in
             let page = PageSize.base.bytes
             let memory = try Mapping(anonymous: 3 * page)

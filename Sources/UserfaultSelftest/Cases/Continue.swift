@@ -96,7 +96,7 @@ enum ContinueCases: CaseTheme {
         }
         try expectEqual(area.fileSystem()!.freeBlocks, free, "free blocks of the file system")
         // The other half is still there to be filled.
-        let rest = try Memfd(tmpfsFileIn: directory, count: Int(free) * PageSize.base.bytes)
+        let rest = try Memfd(fileIn: directory, count: Int(free) * PageSize.base.bytes)
         try rest.allocate(at: 0, count: Int(free) * PageSize.base.bytes)
         try expectEqual(area.fileSystem()!.freeBlocks, 0, "free blocks of the full file system")
         // And a full file system does not stop CONTINUE, which needs no block.

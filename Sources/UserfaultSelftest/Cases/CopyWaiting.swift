@@ -149,7 +149,7 @@ enum CopyWaitingCases: CaseTheme {
             try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
         }
         try remover.waitEvent(of: scene.uffd)
-        if remover.isFinished, area.memory.isHugetlb { try context.skip("the kernel does not drop pages of hugetlbfs") }
+        try area.skipIfRefused(remover, context)
         try scene.resolveSource()
         try expectEqual(copy.finish(), .failed(.resourceTemporarilyUnavailable), "COPY while an event is outstanding")
         try area.expectUnmapped(0..<3, "COPY was refused")

@@ -37,7 +37,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-locked", on: [.anon, .shmem],
             "MADV_DONTNEED of locked memory is EINVAL and no event; DONTNEED_LOCKED reports its range and waits",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33", "part5.55"]
+            requires: [.lockedPages(4), .missingFaults, .features(.eventRemove)], covers: ["part5.33", "part5.55"]
         ) { context in
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: .eventRemove)

@@ -89,7 +89,7 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "fault-many", on: .eachKind,
             "many threads at one page are all reported or served, and one fill lets all of them go on",
-            requires: [.missingFaults], covers: ["part5.53"]
+            requires: [.threads(28), .missingFaults], covers: ["part5.53"]
         ) { context in
             let count = 24
             let area = try Area(context, pages: 2)

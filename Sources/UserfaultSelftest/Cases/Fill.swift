@@ -8,11 +8,11 @@ enum FillCases: CaseTheme {
         SelftestCase(
             "fill-range", on: .all,
             "a fill fills every page of its range and none beside it, and says how many bytes",
-            requires: [.missingFaults], covers: ["3.4.A"], body: range),
+            requires: [.descriptors(40), .missingFaults], covers: ["3.4.A"], body: range),
         SelftestCase(
             "fill-wakes", on: .all,
             "a fill wakes every waiter of its range, of all its pages, and no waiter beside it",
-            requires: [.missingFaults], covers: ["part5.20", "part5.53"], body: wakes),
+            requires: [.threads(10), .missingFaults], covers: ["part5.20", "part5.53"], body: wakes),
         SelftestCase(
             "fill-dontwake", on: .all,
             "a fill with DONTWAKE wakes nobody, nor does one refused with EEXIST; UFFDIO_WAKE of the page does",
@@ -20,11 +20,11 @@ enum FillCases: CaseTheme {
         SelftestCase(
             "fill-partial", on: .all,
             "a fill that meets a page on its way says how far it came, and wakes the waiters of that part alone",
-            requires: [.missingFaults], covers: ["part5.8"], body: partial),
+            requires: [.descriptors(40), .missingFaults], covers: ["part5.8"], body: partial),
         SelftestCase(
             "fill-any-mode", on: .all,
             "a fill asks for registered memory, whatever the modes it is registered with",
-            requires: [.missingFaults], covers: ["part5.27"], body: anyMode),
+            requires: [.descriptors(40), .missingFaults], covers: ["part5.27"], body: anyMode),
         SelftestCase(
             "fill-write-protected", on: .all,
             "COPY and CONTINUE with MODE_WP protect every page that they fill; the first write is a fault",

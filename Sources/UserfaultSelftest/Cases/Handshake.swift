@@ -169,7 +169,7 @@ enum HandshakeCases: CaseTheme {
         wanted.removeAll { $0 == .readWriteProtectAsync }
         if known.contains(.readWriteProtectAsync) { wanted.append([.readWriteProtect, .readWriteProtectAsync]) }
         wanted.append(known)
-        if cuffd_has_capability(CUFFD_CAP_SYS_PTRACE) != 1 {
+        if !Privilege.hasTracing {
             wanted = wanted.map { $0.subtracting(.eventFork) }
             context.record("without EVENT_FORK, which needs CAP_SYS_PTRACE")
         }

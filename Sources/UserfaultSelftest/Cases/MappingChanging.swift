@@ -32,9 +32,7 @@ enum MappingChangingCases: CaseTheme {
                 try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
             }
             try call.waitEvent(of: uffd)
-            if call.isFinished, area.memory.isHugetlb {
-                try context.skip("the kernel does not drop pages of hugetlbfs")
-            }
+            try area.skipIfRefused(call, context)
             for protection in [UserfaultFD.Protection.protect, .unprotect] {
                 let error = try expectThrows(UserfaultError.self, "WRITEPROTECT is refused") {
                     () throws(UserfaultError) in
@@ -158,7 +156,7 @@ enum MappingChangingCases: CaseTheme {
             try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
         }
         try call.waitEvent(of: uffd)
-        if call.isFinished, area.memory.isHugetlb { try context.skip("the kernel does not drop pages of hugetlbfs") }
+        try area.skipIfRefused(call, context)
         var words: Set<Int64> = []
         for fill in calls {
             let answers = [

@@ -21,7 +21,8 @@ enum MoveErrorCases: CaseTheme {
         SelftestCase(
             "move-wrong-mapping", on: [.anon],
             "MOVE refuses mappings that differ, cannot be written, are not registered here or are left by the range",
-            requires: [.features(.move)], covers: ["part5.22", "part5.27", "part5.41"], body: mappingRules),
+            requires: [.lockedPages(16), .features(.move)], covers: ["part5.22", "part5.27", "part5.41"],
+            body: mappingRules),
         SelftestCase(
             "move-wrong-memory", on: .pageCache,
             "MOVE takes neither from nor to memory that a file is behind",

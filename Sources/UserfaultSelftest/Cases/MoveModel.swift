@@ -211,19 +211,19 @@ enum MoveModelCases: CaseTheme {
         source.fillView()
         try source.swapOut(1..<4)
         try uffd.register(destination.range, modes: .missing)
-        let readIn = vmstat("pswpin")
         // Two swapped pages between pages in memory.
         let part = destination.pages(1..<6)
         try expectEqual(uffd.raw(.move, part, source: source.address(0)), .done(part.count), "MOVE")
-        let entries = try PagemapEntry.entries(of: destination.range)
-        try expectEqual(
-            entries.map(\.isSwapped), [false, false, true, true, true, false], "swapped in the destination")
-        try expectEqual(vmstat("pswpin"), readIn, "pages read from swap")
+        // A host that swaps may take the others too; of these nobody but MOVE could have read one.
+        let swapped = try PagemapEntry.entries(of: destination.range).map(\.isSwapped)
+        try expectEqual(swapped[2..<5], [true, true, true], "swapped in the destination")
         try expect(
             try PagemapEntry.entries(of: source.pages(0..<5)).allSatisfy { !$0.isPresent && !$0.isSwapped },
             "nothing left in the source")
         let account = try MappingAccount(holding: destination.range.start)
-        try expectEqual(account["Swap"], 3 * PageSize.base.bytes >> 10, "Swap of the destination, KiB")
+        try expect(
+            account["Swap"] >= 3 * PageSize.base.bytes >> 10, "Swap of the destination, KiB: that of three pages",
+            seen: "\(account["Swap"])")
         try expectEqual(try MappingAccount(holding: source.range.start)["Swap"], 0, "Swap of the source, KiB")
         try expectPatterns(0..<5, at: destination.address(1), "moved pages, swapped in")
         try source.expectZeroView(2)

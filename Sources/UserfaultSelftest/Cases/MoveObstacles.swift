@@ -50,7 +50,7 @@ enum MoveObstacleCases: CaseTheme {
         SelftestCase(
             "move-wakes", on: [.anon],
             "MOVE wakes those who wait for the pages moved, and nobody else; with DONTWAKE nobody until WAKE",
-            requires: [.features(.move)], covers: ["part5.20"], body: wakes),
+            requires: [.threads(10), .features(.move)], covers: ["part5.20"], body: wakes),
     ]
 
     private static func holes(_ context: CaseContext) throws {
@@ -226,7 +226,7 @@ enum MoveObstacleCases: CaseTheme {
         let part = try BackgroundCall("mover") {
             descriptor.uffd.raw(.move, destination.page(3), source: source.address(3))
         }
-        try? part.thread.join(within: .seconds(1))
+        try? part.thread.join(within: Slowness.stretched(.seconds(1)))
         let answersAtOnce = part.isFinished
         try pin.release()
         let answer = try part.finish()

@@ -143,7 +143,7 @@ enum OpeningCases: CaseTheme {
         let unknown: Int32 = 1 << 30
         let way = RawOpening.systemCall
         let knowsUserMode = userModeIsKnown
-        if cuffd_has_capability(CUFFD_CAP_SYS_PTRACE) == 1 {
+        if Privilege.hasTracing {
             try way.expect(0, nil, "with the capability")
             try way.expect(unknown, .invalidArgument, "with the capability and an unknown flag")
         }

@@ -112,12 +112,16 @@ enum OtherProcessCases: CaseTheme {
                 .setting(SystemSetting(path: "/proc/sys/kernel/core_pattern"), "/tmp/core"),
             ], covers: ["part5.52"]
         ) { context in
-            _ = try context.mountPrivateTmpfs(options: "size=256m")
+            let directory = try context.mountPrivateTmpfs(options: "size=256m")
             let target = try TargetProcess(kernelFaults: true, then: [.abort])
             try target.child.resume()
             let status = try waitKilled(target.child, by: SIGABRT)
-            context.record(status & 0x80 != 0 ? "a core was dumped" : "no core was dumped")
             try target.uffd.expectNoMessage("a core dump makes no message")
+            // The file may carry the process' number, where a setting asks for it.
+            let cores = ProcFile.entries(directory).filter { $0.hasPrefix("core") }
+            guard status & 0x80 != 0, !cores.isEmpty else {
+                try context.skip("this kernel writes no core dump: build it with CONFIG_COREDUMP and CONFIG_ELF_CORE")
+            }
         },
     ]
 

@@ -17,7 +17,7 @@ enum ProcessGoneCases: CaseTheme {
         },
         SelftestCase(
             "process-exited-after-calls", "no call, done or refused, holds on to the memory of a process that exits",
-            covers: ["part5.36"], body: exitedAfterCalls),
+            requires: [.descriptors(200)], covers: ["part5.36"], body: exitedAfterCalls),
         SelftestCase(
             "process-replaced", "when the process has become another program, each call says so",
             requires: [.file("/bin/sleep")], covers: ["part5.36"]

@@ -151,6 +151,9 @@ enum ProtectErrorCases: CaseTheme {
         let uffd = try descriptor(call)
         area.fillView()
         try uffd.register(area.range, modes: modes(call))
+        // Threads that start before there is a gap have their stacks elsewhere.
+        let gate = Touch.Gate()
+        let touches = try [1, 5].map { try Touch.write(area.address($0), 0xEE, after: gate) }
         // Pages 0-1 | 2 read-only | 3 | gap 4 | 5-6
         try area.view.protect(.read, area.page(2))
         try area.view.unmap(area.page(4))
@@ -166,11 +169,17 @@ enum ProtectErrorCases: CaseTheme {
         try expectErrno(uffd.raw(call, area.page(4), mode: 1), .noSuchFileOrDirectory, "protecting the gap alone")
 
         // One call lets waiters of several mappings go.
-        let touches = try [1, 5].map { page in
-            let touch = try Touch.write(area.address(page), 0xEE)
-            try uffd.expectFault(
-                at: area.address(page), [.write, call == .writeProtect ? .writeProtect : .readWriteProtect])
-            return touch
+        gate.open()
+        let faults = try (0..<2).map { _ in
+            guard case .pagefault(let fault) = try uffd.expectMessage("a write to a protected page") else {
+                throw CaseFailure(expected: "a page fault", seen: "another event")
+            }
+            return fault
+        }
+        try expectEqual(Set(faults.map(\.address)), [area.address(1), area.address(5)], "pages of the messages")
+        for fault in faults {
+            let kind: PageFault.Flags = call == .writeProtect ? .writeProtect : .readWriteProtect
+            try expectEqual(fault.flags, [.write, kind], "flags of the fault")
         }
         try expectErrno(uffd.raw(call, area.range, mode: 0), nil, "unprotecting all")
         for touch in touches { try touch.finish(with: 0xEE) }

@@ -127,7 +127,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-waiters", on: .all,
             "lifting the protection lets go of all who wait in its range and of nobody beside it; protecting wakes nobody",
-            requires: requires, covers: ["part5.20", "part5.43"]
+            requires: requires + [.threads(10)], covers: ["part5.20", "part5.43"]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)

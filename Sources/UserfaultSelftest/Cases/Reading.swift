@@ -10,7 +10,7 @@ enum ReadingCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "read-size", "a buffer holds as many whole messages as fit; none is EINVAL and loses nothing",
-            covers: ["part5.30"]
+            requires: [.threads(10)], covers: ["part5.30"]
         ) { _ in
             let guarded = try GuardedMemory(pages: 5)
             let touches = try guarded.touch(0..<5)
@@ -74,7 +74,7 @@ enum ReadingCases: CaseTheme {
         },
         SelftestCase(
             "read-vectors", "readv fills one buffer after another, and RWF_NOWAIT never waits",
-            covers: ["part5.30"], body: vectors),
+            requires: [.threads(10)], covers: ["part5.30"], body: vectors),
         SelftestCase(
             "read-blocking", "a blocking read waits for the first message, and takes all that there are then",
             covers: ["part5.30"]
@@ -98,7 +98,8 @@ enum ReadingCases: CaseTheme {
             "a message that cannot be stored is EFAULT and lost, its thread waits on, and a wake-up brings it again",
             covers: ["part5.30"], body: badBuffer),
         SelftestCase(
-            "read-shared", "each message goes to one of several readers, and to one only", covers: ["part5.30"],
+            "read-shared", "each message goes to one of several readers, and to one only", requires: [.threads(28)],
+            covers: ["part5.30"],
             body: severalReaders),
         SelftestCase(
             "read-faults-first", "page faults are read before other events, though these came earlier",

@@ -35,7 +35,7 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "close-unread", on: [.anon],
             "closing releases waiters whose messages nobody has read, many on one page too",
-            requires: [.missingFaults], covers: ["part5.12"]
+            requires: [.threads(10), .missingFaults], covers: ["part5.12"]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()

@@ -6,21 +6,25 @@ enum StressCases: CaseTheme {
         SelftestCase(
             "stress-bounce", on: .all,
             "pages that many threads lock, copy and write-protect at once keep their contents and counts",
-            requires: [.missingFaults, .hugePages(16)], limit: .seconds(60), covers: ["part5.11", "part5.53"]
+            requires: [.threads(10), .missingFaults, .hugePages(16)], limit: .seconds(60),
+            covers: ["part5.11", "part5.53"]
         ) { context in
             try run(.bounce, context)
         },
         SelftestCase(
             "stress-minor", on: .pageCache,
             "pages that are continued twice, touched, written and dropped at once stay as the file has them",
-            requires: [.minorFaults, .hugePages(16)], limit: .seconds(60), covers: ["3.4.B", "part5.2", "part5.3"]
+            requires: [.threads(10), .minorFaults, .hugePages(16)], limit: .seconds(60),
+            covers: ["3.4.B", "part5.2", "part5.3"]
         ) { context in
             try run(.minor, context)
         },
         SelftestCase(
             "stress-events", on: .smallPages,
             "memory that is dropped, moved and forked while it is filled holds its pattern in parent and child",
-            requires: [.missingFaults, .features([.eventRemap, .eventRemove, .eventUnmap])], limit: .seconds(60),
+            requires: [
+                .threads(10), .descriptors(64), .missingFaults, .features([.eventRemap, .eventRemove, .eventUnmap]),
+            ], limit: .seconds(60),
             covers: ["part5.33", "part5.34", "part5.35"]
         ) { context in
             try run(.events, context)
@@ -28,7 +32,7 @@ enum StressCases: CaseTheme {
         SelftestCase(
             "stress-truncate", on: .allShmem,
             "fills that race with truncation and holes leave nothing mapped or charged behind the file's end",
-            requires: [.missingFaults], limit: .seconds(60), covers: ["3.4.J", "part5.10"]
+            requires: [.threads(10), .missingFaults], limit: .seconds(60), covers: ["3.4.J", "part5.10"]
         ) { context in
             try run(.truncate, context)
         },

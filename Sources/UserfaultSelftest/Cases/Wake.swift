@@ -8,7 +8,7 @@ enum WakeCases: CaseTheme {
         SelftestCase(
             "wake-range", on: .eachKind,
             "UFFDIO_WAKE wakes the waiters of exactly its range, for every kind of fault",
-            covers: ["part5.20"]
+            requires: [.threads(10)], covers: ["part5.20"]
         ) { context in
             for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
                 try wakesItsRange(kind, context)
@@ -59,7 +59,7 @@ enum WakeCases: CaseTheme {
         },
         SelftestCase(
             "wake-many", "UFFDIO_WAKE wakes all waiters of a page, not just one",
-            covers: ["part5.20", "part5.53"], body: wakesAll),
+            requires: [.threads(20)], covers: ["part5.20", "part5.53"], body: wakesAll),
         SelftestCase(
             "wake-refuses", on: [.anon, .hugetlb],
             "UFFDIO_WAKE of a range that cannot be is EINVAL, a bad argument EFAULT, and nobody is woken",

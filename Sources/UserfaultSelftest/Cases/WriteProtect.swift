@@ -27,7 +27,7 @@ enum WriteProtectCases: CaseTheme {
         SelftestCase(
             "wp-waiters", on: .all,
             "lifting the protection lets go of all who wait in its range and of nobody beside it; protecting wakes nobody",
-            requires: [.writeProtectFaults], covers: ["part5.13", "part5.20"], body: waiters),
+            requires: [.threads(10), .writeProtectFaults], covers: ["part5.13", "part5.20"], body: waiters),
         SelftestCase(
             "wp-one-mapping", on: .pageCache.filter { !$0.isPrivate },
             "protection belongs to one mapping: stores through another go on, and are seen through the protected one",

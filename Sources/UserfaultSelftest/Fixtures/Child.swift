@@ -166,5 +166,5 @@ package final class Child: @unchecked Sendable {
         return status
     }
 
-    private static let patience = CInt(Waiting.patience.components.seconds) * 1000
+    private static let patience = Waiting.milliseconds
 }

@@ -9,7 +9,7 @@ extension Child {
         defer { reader.deallocate() }
         reader.initialize(to: css_fork_reader())
         reader.pointee.userfaultfd = descriptor.uffd.withUnsafeDescriptor { $0.rawValue }
-        reader.pointee.milliseconds = CInt(Waiting.patience.components.seconds) * 1000
+        reader.pointee.milliseconds = Waiting.milliseconds
         try expectEqual(css_fork_reader_start(reader), 0, "answer of starting the reader of the fork event")
         let child = Result { try Child(steps) }
         css_fork_reader_join(reader)

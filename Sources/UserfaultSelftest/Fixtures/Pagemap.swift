@@ -1,5 +1,6 @@
 import CUserfaultFD
 import SystemPackage
+import UserfaultFD
 
 /// A page's entry in `/proc/PID/pagemap`: what the page tables say.
 package struct PagemapEntry: Equatable, Sendable, CustomStringConvertible {
@@ -67,6 +68,14 @@ package struct PageFrame: Equatable, Sendable {
         package static let merged = Flags(rawValue: 1 << 21)
         package static let transparentHuge = Flags(rawValue: 1 << 22)
         package static let zeroPage = Flags(rawValue: 1 << 24)
+    }
+
+    /// Whether the kernel shows frames to this process: it hides their numbers without an error.
+    static var areVisible: Bool {
+        guard let memory = try? Mapping(anonymous: PageSize.base.bytes) else { return false }
+        Touch.store(memory.range.start, 1)
+        guard let frame = try? PageFrame(of: memory.range.start) else { return false }
+        return frame.number != 0 && frame.mapCount == 1
     }
 
     /// The frame of the page that holds an address, which must be present.

@@ -6,6 +6,14 @@ import SystemPackage
 ///
 /// Each result is a process of its own, so nothing is taken back.
 package enum Privilege {
+    /// Whether this process has CAP_SYS_PTRACE where it counts: in the user namespace that the kernel booted with.
+    package static var hasTracing: Bool {
+        // The kernel gives this namespace a fixed inode number; one without user namespaces has no such file.
+        let initial = "user:[4026531837]"
+        return cuffd_has_capability(CUFFD_CAP_SYS_PTRACE) == 1
+            && ProcFile.link("/proc/self/ns/user") ?? initial == initial
+    }
+
     /// Does without CAP_SYS_PTRACE from now on.
     package static func dropTracing() throws {
         try checked(css_drop_capability(CUFFD_CAP_SYS_PTRACE))

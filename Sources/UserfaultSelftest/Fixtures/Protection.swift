@@ -98,7 +98,7 @@ extension Area {
         _ what: String, isProven: Bool, _ attempt: () throws -> Bool
     ) throws {
         do {
-            try Waiting.until(what, within: isProven ? Waiting.patience : .seconds(5), attempt)
+            try Waiting.until(what, within: isProven ? Waiting.patience : Waiting.ordinary, attempt)
         } catch let failure as CaseFailure {
             if isProven { throw failure }
             throw CaseSkip("this time MADV_PAGEOUT did not swap the pages out")

@@ -51,6 +51,27 @@ package final class Touch: Sendable {
         try Touch { store(address, byte) }
     }
 
+    /// What a thread can be made to wait for before its access.
+    package final class Gate: Sendable {
+        private let isOpen = Atomic<Bool>(false)
+
+        package init() {}
+
+        package func open() { isOpen.store(true, ordering: .releasing) }
+
+        fileprivate func pass() {
+            while !isOpen.load(ordering: .acquiring) { Threads.pause() }
+        }
+    }
+
+    /// Writes a byte once a gate is open.
+    package static func write(_ address: UInt, _ byte: UInt8, after gate: Gate) throws -> Touch {
+        try Touch {
+            gate.pass()
+            return store(address, byte)
+        }
+    }
+
     /// Waits for the access to end, and answers what came of it.
     @discardableResult
     package func finish(

@@ -4,15 +4,20 @@ import Glibc
 /// Waits until a condition holds, giving way to other threads between looks.
 ///
 /// The kernel's own words (fdinfo, thread states) are looked at, so nothing depends on how long anything takes. The
-/// limit is generous because emulated machines are slow; a case that needs it has failed.
+/// limit is generous and grows with how slow the host is; a case that needs it has failed.
 package enum Waiting {
     /// How long anything may take that should happen at once: half of `--timeout`, where the run has one.
     package static let patience: Duration =
-        getenv(variable).flatMap { Int(String(cString: $0)) }.map { .seconds(max(1, $0 / 2)) }
-        ?? .seconds(5)
+        getenv(variable).flatMap { Int(String(cString: $0)) }.map { .seconds(max(1, $0 / 2)) } ?? ordinary
+
+    /// The patience where no option says otherwise.
+    package static let ordinary = Slowness.stretched(.seconds(5))
 
     /// The environment variable by which the runner tells a result's process of `--timeout`, in seconds.
     static let variable = "UFFD_SELFTEST_TIMEOUT"
+
+    /// The patience as calls such as `poll` take it.
+    static var milliseconds: CInt { CInt(clamping: Int(patience.inSeconds * 1000)) }
 
     /// Waits for a condition.
     ///
@@ -25,12 +30,21 @@ package enum Waiting {
         _ condition: () throws -> Bool
     ) throws {
         let deadline = ContinuousClock.now + limit
+        var looks = 0
         while try !condition() {
             guard ContinuousClock.now < deadline else {
                 throw CaseFailure(
                     expected: what(), seen: "still not so after \(limit)", file: file, line: line)
             }
-            _ = cuffd_sched_yield()
+            looks += 1
+            giveWay(afterLooks: looks)
         }
+    }
+
+    /// Lets other threads run: soon again at first, and then with a pause.
+    ///
+    /// A virtual processor that never pauses may keep the host's thread which the other one needs.
+    package static func giveWay(afterLooks looks: Int) {
+        if looks < 256 { _ = cuffd_sched_yield() } else { Threads.pause() }
     }
 }

@@ -3,15 +3,37 @@ import SystemPackage
 
 /// One JSON document for the whole run, written when it is over.
 final class JSONReporter: Reporter {
-    private let output: ReportOutput
+    let output: ReportOutput
     private var document: Document?
 
     private struct Document: Encodable {
+        enum CodingKeys: CodingKey {
+            case kernel, machine, features, planned, interrupted, notes, results, totals
+        }
+
         let kernel: String
         let machine: String
         let features: [String]
+        /// How many results the run was to have.
+        let planned: Int
+        /// The signal that stopped the run before it had them.
+        var interrupted: String?
+        var notes: [String] = []
         var results: [Result] = []
         var totals = Totals()
+
+        func encode(to encoder: any Encoder) throws {
+            // Every key is always there; what does not apply is null.
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(kernel, forKey: .kernel)
+            try container.encode(machine, forKey: .machine)
+            try container.encode(features, forKey: .features)
+            try container.encode(planned, forKey: .planned)
+            try container.encode(interrupted, forKey: .interrupted)
+            try container.encode(notes, forKey: .notes)
+            try container.encode(results, forKey: .results)
+            try container.encode(totals, forKey: .totals)
+        }
     }
 
     private struct Result: Encodable {
@@ -38,12 +60,14 @@ final class JSONReporter: Reporter {
         self.output = output
     }
 
-    func begin(_ planned: [SelectedResult], on host: Host) {
-        document = Document(kernel: host.kernel, machine: host.machine, features: host.featureNames)
+    func begin(_ plan: Plan, on host: Host) {
+        document = Document(
+            kernel: host.kernel, machine: host.machine, features: host.featureNames, planned: plan.count)
         if let unusable = host.unusable { note(unusable) }
     }
 
     func note(_ line: String) {
+        document?.notes.append(line)
         ReportOutput(.standardError).line("uffd-selftest: \(line)")
     }
 
@@ -55,7 +79,8 @@ final class JSONReporter: Reporter {
 
     func end(_ totals: Totals, seconds: Double, signal: Int32?) {
         document?.totals = totals
-        if let signal { note("stopped by \(SignalName.of(signal))") }
+        document?.interrupted = signal.map(SignalName.of)
+        if let signal { note("stopped by \(SignalName.of(signal)) before all was done") }
         if let document { output.json(document) }
     }
 }

@@ -2,17 +2,19 @@
 ///
 /// Written by hand: the XML packages for Swift bring all of Foundation, four times this program's size.
 final class JUnitReporter: Reporter {
-    private let output: ReportOutput
+    let output: ReportOutput
     private var host: Host?
     private var results: [CaseResult] = []
     private var notes: [String] = []
+    private var planned = 0
 
     init(output: ReportOutput) {
         self.output = output
     }
 
-    func begin(_ planned: [SelectedResult], on host: Host) {
+    func begin(_ plan: Plan, on host: Host) {
         self.host = host
+        planned = plan.count
         if let unusable = host.unusable { note(unusable) }
     }
 
@@ -34,7 +36,8 @@ final class JUnitReporter: Reporter {
         ]
         let properties = KeyValuePairs(
             dictionaryLiteral: ("kernel", host?.kernel ?? ""), ("machine", host?.machine ?? ""),
-            ("features", host?.featureNames.joined(separator: " ") ?? ""))
+            ("features", host?.featureNames.joined(separator: " ") ?? ""), ("planned", "\(planned)"),
+            ("interrupted", signal.map(SignalName.of) ?? ""))
         let suite = XMLElement("testsuite", counts) {
             [
                 XMLElement("properties") {

@@ -1,7 +1,7 @@
 /// For people: one line for each case with the memory types it ran on, what happens now on a terminal, and a summary
 /// that lists the failures and groups the skips by reason.
 final class PrettyReporter: Reporter {
-    private let output: ReportOutput
+    let output: ReportOutput
     private let hasColour: Bool
     private var planned = 0
     private var nameWidth = 0
@@ -16,10 +16,10 @@ final class PrettyReporter: Reporter {
         hasColour = Terminal.showsColour(on: output)
     }
 
-    func begin(_ planned: [SelectedResult], on host: Host) {
-        self.planned = planned.count
-        nameWidth = planned.map(\.selftestCase.name.count).max() ?? 0
-        output.line(styled(.bold, "uffd-selftest: \(planned.count) results on Linux \(host.kernel) \(host.machine)"))
+    func begin(_ plan: Plan, on host: Host) {
+        planned = plan.count
+        nameWidth = plan.results.map(\.selftestCase.name.count).max() ?? 0
+        output.line(styled(.bold, "uffd-selftest: \(plan.count) results on Linux \(host.kernel) \(host.machine)"))
         if let unusable = host.unusable {
             output.line(styled(.red, unusable))
         } else {

@@ -1,15 +1,15 @@
 /// TAP version 13, as the kernel's own kselftest prints it.
 final class TAPReporter: Reporter {
-    private let output: ReportOutput
+    let output: ReportOutput
     private var number = 0
 
     init(output: ReportOutput) {
         self.output = output
     }
 
-    func begin(_ planned: [SelectedResult], on host: Host) {
+    func begin(_ plan: Plan, on host: Host) {
         output.line("TAP version 13")
-        output.line("1..\(planned.count)")
+        output.line("1..\(plan.count)")
         note("Linux \(host.kernel) \(host.machine), userfaultfd: \(host.featureNames.joined(separator: " "))")
         if let unusable = host.unusable { note(unusable) }
     }

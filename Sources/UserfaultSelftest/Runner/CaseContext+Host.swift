@@ -1,6 +1,7 @@
 import CSelftestSupport
 import Glibc
 package import SystemPackage
+import UserfaultFD
 
 extension CaseContext {
     /// Moves this process into the memory control group that `.memoryGroup` provides, and limits it.
@@ -27,11 +28,22 @@ extension CaseContext {
         return directory
     }
 
+    /// Mounts a hugetlbfs that only this process sees and that gives out so many pages at most.
+    ///
+    /// To run out of them takes no page from anybody else. The case requires `.privateHugetlbfs`.
+    ///
+    /// - Returns: The directory.
+    package func mountPrivateHugetlbfs(pages: Int) throws(Errno) -> String {
+        try checked(css_unshare_mounts())
+        let size = Area.pageSize(of: .hugetlb).bytes
+        let directory = "/tmp"
+        try checked(css_mount_hugetlbfs(directory, "pagesize=\(size),size=\(pages * size)"))
+        return directory
+    }
+
     /// A directory on a tmpfs in which this user can make files.
     package func tmpfsDirectory() throws(CaseSkip) -> String {
-        for directory in ["/dev/shm", "/run/user/\(getuid())", "/tmp", "/run"] {
-            if css_is_tmpfs(directory), access(directory, W_OK) == 0 { return directory }
-        }
-        throw CaseSkip("no tmpfs is mounted where this user can write")
+        guard let room = TmpfsRoom.best else { throw CaseSkip("no tmpfs is mounted where this user can write") }
+        return room.directory
     }
 }

@@ -10,17 +10,31 @@ enum CaseMessage: Codable {
     case skipped(String)
     /// The reason is one line; the detail is all that is known.
     case failed(reason: String, detail: [String])
+    /// What the process that measures has found.
+    case means(Means)
+
+    /// The exit code of a case that is run by hand, in the manner of a whole run.
+    var exitCode: Int32 {
+        switch self {
+        case .failed: 1
+        case .skipped: 4
+        case .passed, .note, .means: 0
+        }
+    }
 }
 
 /// Lines of JSON through a descriptor.
 struct MessageChannel: Sendable {
     let descriptor: FileDescriptor
 
-    func send(_ message: some Encodable) {
-        // A message that cannot be sent has no reader; the process ends on its own then.
-        guard var line = try? JSONEncoder().encode(message) else { return }
+    /// Sends a message; answers whether somebody can have read it.
+    ///
+    /// A message that cannot be sent has no reader; the process ends on its own then.
+    @discardableResult
+    func send(_ message: some Encodable) -> Bool {
+        guard var line = try? JSONEncoder().encode(message) else { return false }
         line.append(UInt8(ascii: "\n"))
-        _ = try? descriptor.writeAll(line)
+        return (try? descriptor.writeAll(line)) != nil
     }
 }
 

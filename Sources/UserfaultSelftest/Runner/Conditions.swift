@@ -11,36 +11,49 @@ struct Conditions {
     }
 
     private let host: Host
+    private let means: Means
     private var changes: SystemChanges
+    /// Held while a result uses huge pages that the guardian does not keep for this run.
+    private var poolLock: RunLock?
     /// The settings that are not as they were, with what they were.
     private var originals: [SystemSetting: String] = [:]
     /// The memory control group of the result that runs.
     private var memoryGroup: String?
 
-    init(host: Host, changes: SystemChanges) {
+    /// Why no result can run here at all.
+    private let impossible: String?
+
+    init(host: Host, means: Means, impossible: String?, changes: SystemChanges) {
         self.host = host
+        self.means = means
+        self.impossible = impossible
         self.changes = changes
     }
 
     mutating func prepare(_ result: SelectedResult) -> Readiness {
-        if let unusable = host.unusable { return .missing(reason: unusable) }
+        if let impossible { return .missing(reason: impossible) }
         // What only needs a look comes first, so that nothing is changed for a result that is skipped anyway.
         let requirements = result.requirements
         for requirement in requirements.filter({ !$0.changesHost }) + requirements.filter(\.changesHost) {
             if let reason = missing(requirement, for: result.memory) { return .missing(reason: reason) }
         }
         if let reason = hold(settings(for: requirements)) { return .missing(reason: reason) }
-        return .ready(environment: memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? [])
+        let group = memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? []
+        return .ready(environment: group + ["\(Slowness.variable)=\(means.slowness)"])
     }
+
+    /// A time that is enough on an ordinary host, made enough for this one.
+    func stretched(_ time: Duration) -> Duration { time * means.slowness }
 
     /// Takes back what belongs to one result alone.
     mutating func release() {
         if memoryGroup != nil { _ = changes.ask(.removeMemoryGroup) }
         memoryGroup = nil
+        poolLock = nil
     }
 
-    /// Has every change undone.
-    mutating func finish() {
+    /// Has every change undone; answers what could not be.
+    mutating func finish() -> [String] {
         changes.finish()
     }
 
@@ -90,19 +103,21 @@ struct Conditions {
             host.lacks(.device).map { "no /dev/userfaultfd for this user: \($0)" }
         case .root:
             host.isRoot ? nil : "needs root"
+        case .descriptors, .threads, .addressSpace, .lockedPages, .tmpfsRoom:
+            means.shortage(of: requirement, for: memory)
         case .pageFrames:
-            host.lacks(.pageFrameNumbers)
-                ?? (access("/proc/kpageflags", R_OK) == 0 ? nil : "this kernel has no /proc/kpageflags")
+            means.pageFrames
+                ? nil : "needs page frame numbers, which are hidden: run as root of the initial user namespace"
         case .hugePages(let count):
-            changes.provide(.hugePages(free: count), unless: HugePagePool.free >= count) {
-                "needs \(count) free huge pages, there are \(HugePagePool.free)"
-            }
+            missingHugePages(count)
         case .swap:
             changes.provide(.swap, unless: ProcFile.number("SwapFree", in: "/proc/meminfo") ?? 0 >= 32 << 10) {
                 "needs 32 MiB of free swap space"
             }
         case .privateMounts:
-            !host.isRoot ? "needs root, for mounts" : changes.areAllowed ? nil : "system changes are not allowed"
+            mountsMissing(means.tmpfsMounts, "a tmpfs")
+        case .privateHugetlbfs:
+            mountsMissing(means.hugetlbfsMounts, "a hugetlbfs")
         case .gupTest:
             access("/sys/kernel/debug/gup_test", R_OK | W_OK) == 0
                 ? nil : "no /sys/kernel/debug/gup_test: needs root, a mounted debugfs and CONFIG_GUP_TEST"
@@ -113,6 +128,33 @@ struct Conditions {
         case .setting, .transparentHugePages, .shmemHugePages:
             nil  // A setting is held when all else is there.
         }
+    }
+
+    /// Where the guardian cannot make sure of huge pages, those that are there are shared with every other program: no
+    /// other run may use them at the same time, and the last of them is left to others.
+    private mutating func missingHugePages(_ count: Int) -> String? {
+        guard case .failure(let refusal) = changes.ask(.hugePages(free: count)) else { return nil }
+        let need = { (free: Int) in
+            "needs \(count) free huge pages and one to spare, there are \(free): \(refusal.reason)"
+        }
+        guard HugePagePool.total > count else { return need(HugePagePool.free) }
+        if let reason = lockPool() { return reason }
+        let free = HugePagePool.free
+        return free > count ? nil : need(free)
+    }
+
+    private func mountsMissing(_ canMount: Bool, _ what: String) -> String? {
+        guard host.isRoot else { return "needs root, for mounts" }
+        guard changes.areAllowed else { return "system changes are not allowed" }
+        return canMount ? nil : "needs to mount \(what) for itself: run as root of the initial user namespace"
+    }
+
+    private mutating func lockPool() -> String? {
+        guard poolLock == nil else { return nil }
+        let lock = RunLock()
+        guard changes.wait(for: lock) else { return RunLock.refusal }
+        poolLock = lock
+        return nil
     }
 
     private mutating func makeMemoryGroup() -> String? {

@@ -20,6 +20,10 @@ enum GuardianReply: Codable {
     /// The answer is a path where there is one to tell.
     case done(String)
     case refused(String)
+    /// What there will be to undo from now on; sent before the change is made.
+    case journal([HostChanges.Undoing])
+    /// Everything is undone, except for what is named.
+    case undone(failures: [String])
 }
 
 /// The process that changes the host's settings for a run, and puts them back when the run ends, however it ends.
@@ -32,6 +36,10 @@ final class Guardian {
     private let signals: FileDescriptor?
     private var buffer = MessageBuffer()
     private var replies: [GuardianReply] = []
+    /// What the guardian would have to undo now.
+    private var journal: [HostChanges.Undoing] = []
+    /// Whether it has ended without being asked to.
+    private(set) var isDead = false
 
     /// Starts the guardian.
     ///
@@ -56,6 +64,8 @@ final class Guardian {
             case .waiting(let process): waiting(process)
             case .done(let answer): return .success(answer)
             case .refused(let reason): return .failure(Refusal(reason: reason))
+            case .journal(let undoings): journal = undoings
+            case .undone: break
             }
         }
         return .failure(Refusal(reason: "the process that makes system changes did not answer"))
@@ -66,9 +76,30 @@ final class Guardian {
     }
 
     /// Has everything undone and returns when it is.
-    func finish() {
+    ///
+    /// - Returns: What could not be undone; nil if the guardian has died before it told.
+    func finish() -> [String]? {
         _ = shutdown(channel.rawValue, Int32(SHUT_WR))
-        while receive(interruptibly: false) != nil {}
+        var answer: [String]?
+        while let reply = receive(interruptibly: false) {
+            switch reply {
+            case .journal(let undoings): journal = undoings
+            case .undone(let failures): answer = failures
+            case .waiting, .done, .refused: break
+            }
+        }
+        if answer != nil { end() }
+        return answer
+    }
+
+    /// Undoes in this process what a guardian has left that is dead; answers what could not be undone.
+    func undoRemains() -> [String] {
+        end()
+        var changes = HostChanges(undoings: journal) { _ in }
+        return changes.undoAll()
+    }
+
+    private func end() {
         try? channel.close()
         var status: Int32 = 0
         waitpid(pid, &status, 0)
@@ -86,6 +117,7 @@ final class Guardian {
             guard poll(&waits, interruptibly ? 2 : 1, -1) > 0 else { continue }
             if interruptibly, waits[1].revents != 0 { return nil }
             guard let count = try? bytes.withUnsafeMutableBytes({ try channel.read(into: $0) }), count > 0 else {
+                isDead = true
                 return nil
             }
             buffer.append(bytes[..<count])
@@ -97,58 +129,30 @@ final class Guardian {
 package enum GuardianBody {
     /// Serves requests from `channel` until it closes, undoes everything, and ends the process.
     package static func runAndExit(channel: FileDescriptor) -> Never {
+        // The runner may go away at any moment; then there is still much to undo.
+        signal(SIGPIPE, SIG_IGN)
         let replies = MessageChannel(descriptor: channel)
         var buffer = MessageBuffer()
-        var changes = HostChanges()
+        var changes = HostChanges { replies.send(GuardianReply.journal($0)) }
         let lock = RunLock()
         var bytes = [UInt8](repeating: 0, count: 4096)
         while let count = try? bytes.withUnsafeMutableBytes({ try channel.read(into: $0) }), count > 0 {
             buffer.append(bytes[..<count])
             for request in buffer.take(GuardianRequest.self) {
-                guard lock.take(waitingIn: channel, waiting: { replies.send(GuardianReply.waiting(forProcess: $0)) })
+                // The runner asks for nothing more while it waits, so that there is nothing to read but its end.
+                guard lock.take(unless: channel, waiting: { replies.send(GuardianReply.waiting(forProcess: $0)) })
                 else {
-                    replies.send(GuardianReply.refused("another uffd-selftest run does not let go of \(RunLock.path)"))
+                    replies.send(GuardianReply.refused(RunLock.refusal))
                     continue
                 }
                 replies.send(changes.make(request))
             }
         }
-        changes.undoAll()
-        _exit(0)
-    }
-}
-
-/// Keeps two runs from changing the host's settings at the same time.
-///
-/// The kernel lets go of it when the process ends.
-struct RunLock {
-    static let path = "/run/uffd-selftest.lock"
-    private static let patience = Duration.seconds(300)
-
-    private let file: FileDescriptor?
-
-    init() {
-        file = try? FileDescriptor.open(
-            Self.path, .readWrite, options: [.create, .closeOnExec, .noFollow], permissions: .ownerReadWrite)
-    }
-
-    /// Takes the lock, and waits for it until the runner has gone or the patience has.
-    func take(waitingIn channel: FileDescriptor, waiting: (String) -> Void) -> Bool {
-        guard let file else { return false }
-        let deadline = ContinuousClock.now + Self.patience
-        var told = false
-        while flock(file.rawValue, LOCK_EX | LOCK_NB) != 0 {
-            if !told {
-                waiting(ProcFile.line(Self.path) ?? "unknown")
-                told = true
-            }
-            // Locks cannot be polled, so look ten times a second, and at once when the runner goes away: it asks for
-            // nothing more while it waits, so that there is nothing to read but its end.
-            var gone = pollfd(fd: channel.rawValue, events: Int16(POLLIN), revents: 0)
-            guard poll(&gone, 1, 100) == 0, ContinuousClock.now < deadline else { return false }
+        let failures = changes.undoAll()
+        // Where the runner is gone, standard error is all that is left to tell.
+        if !replies.send(GuardianReply.undone(failures: failures)) {
+            for failure in failures { ReportOutput(.standardError).line("uffd-selftest: not put back: \(failure)") }
         }
-        try? file.resize(to: 0)
-        _ = try? file.writeAll(toAbsoluteOffset: 0, "\(getpid())\n".utf8)
-        return true
+        _exit(0)
     }
 }

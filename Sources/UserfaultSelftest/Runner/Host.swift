@@ -15,7 +15,11 @@ package struct Host: Sendable {
     package var machine: String { support.machine }
 
     /// Why no userfaultfd can be opened at all, and what to do; nil when one can.
-    package var unusable: String? { lacks(.userModeFaults).map { "no userfaultfd can be opened: \($0)" } }
+    package var unusable: String? {
+        // The results' processes are started from it, and nearly every look at the kernel goes through it.
+        if access("/proc/self/exe", R_OK) != 0 { return "no /proc is there: mount it (mount -t proc proc /proc)" }
+        return lacks(.userModeFaults).map { "no userfaultfd can be opened: \($0)" }
+    }
 
     /// The kernel's names of its features.
     package var featureNames: [String] {

@@ -4,7 +4,7 @@ import SystemPackage
 
 /// The changes that the guardian has made to the host, each kept with what undoes it.
 struct HostChanges {
-    private enum Undoing {
+    enum Undoing: Codable, Equatable {
         case write(String, to: String)
         case removeZram(String)
         case swapOff(String)
@@ -12,9 +12,22 @@ struct HostChanges {
         case removeGroup(String)
     }
 
-    private var undoings: [Undoing] = []
+    private var undoings: [Undoing] {
+        didSet { journal(undoings) }
+    }
+    private let journal: ([Undoing]) -> Void
     private var memoryGroup: String?
     private var hasSwap = false
+    /// Why there can be no swap space; tried once, because each try makes a device.
+    private var noSwap: String?
+
+    /// - Parameters:
+    ///   - undoings: What somebody else has left to undo.
+    ///   - journal: Takes what there is to undo, before each change.
+    init(undoings: [Undoing] = [], journal: @escaping ([Undoing]) -> Void) {
+        self.undoings = undoings
+        self.journal = journal
+    }
 
     mutating func make(_ request: GuardianRequest) -> GuardianReply {
         switch request {
@@ -27,19 +40,36 @@ struct HostChanges {
         }
     }
 
-    mutating func undoAll() {
-        while let last = undoings.popLast() { Self.undo(last) }
+    /// Undoes everything, the latest first; answers what could not be undone.
+    mutating func undoAll() -> [String] {
+        var failures: [String] = []
+        while let last = undoings.last {
+            if let failure = Self.undo(last) { failures.append(failure) }
+            undoings.removeLast()
+        }
+        return failures
     }
 
-    private static func undo(_ undoing: Undoing) {
+    /// Undoes a change, unless it is undone already; answers why it cannot be.
+    private static func undo(_ undoing: Undoing) -> String? {
         switch undoing {
-        case .write(let value, let path): _ = ProcFile.write(value, to: path)
-        case .swapOff(let path): css_swapoff(path)
-        case .unlink(let path): Glibc.unlink(path)
-        case .removeGroup(let path): MemoryGroups.remove(path)
+        case .write(let value, let path):
+            return ProcFile.write(value, to: path).map { "\(path) should be \(value) again: \($0)" }
+        case .swapOff(let path):
+            guard SwapSpace.paths.contains(path[...]) else { return nil }
+            let answer = css_swapoff(path)
+            return answer == 0 ? nil : "\(path) is still used as swap space: \(Errno(rawValue: -answer))"
+        case .unlink(let path):
+            guard Glibc.unlink(path) != 0, errno != ENOENT else { return nil }
+            return "\(path) is still there: \(Errno(rawValue: errno))"
+        case .removeGroup(let path):
+            MemoryGroups.remove(path)
+            return access(path, F_OK) == 0 ? "the memory control group \(path) is still there" : nil
         case .removeZram(let number):
+            guard access("/sys/block/zram\(number)", F_OK) == 0 else { return nil }
             _ = ProcFile.write("1", to: "/sys/block/zram\(number)/reset")
-            _ = ProcFile.write(number, to: "/sys/class/zram-control/hot_remove")
+            return ProcFile.write(number, to: "/sys/class/zram-control/hot_remove")
+                .map { "/dev/zram\(number) is still there: \($0)" }
         }
     }
 
@@ -58,7 +88,7 @@ struct HostChanges {
     private mutating func restore(_ path: String) -> GuardianReply {
         for (index, undoing) in undoings.enumerated().reversed() {
             if case .write(_, path) = undoing {
-                Self.undo(undoing)
+                if let failure = Self.undo(undoing) { return .refused(failure) }
                 undoings.remove(at: index)
             }
         }
@@ -88,18 +118,35 @@ struct HostChanges {
     private static let fileSize = 64 << 20
 
     private mutating func addSwap() -> GuardianReply {
+        if let noSwap { return .refused(noSwap) }
         do {
-            try addZram()
+            try addOrUndo { try $0.addZram() }
         } catch {
             // No zram, or none left: a file does as well where the file system can swap.
             do {
-                try addSwapFile()
+                try addOrUndo { try $0.addSwapFile() }
             } catch let fileError {
-                return .refused("no swap space could be added: zram: \(error), file: \(fileError)")
+                let refusal = "no swap space could be added: zram: \(error), file: \(fileError)"
+                noSwap = refusal
+                return .refused(refusal)
             }
         }
         hasSwap = true
         return .done("")
+    }
+
+    /// Makes changes that belong together: where one fails, those before it are undone.
+    private mutating func addOrUndo(_ add: (inout HostChanges) throws -> Void) throws {
+        let before = undoings.count
+        do {
+            try add(&self)
+        } catch {
+            while undoings.count > before {
+                _ = Self.undo(undoings[undoings.count - 1])
+                undoings.removeLast()
+            }
+            throw error
+        }
     }
 
     private mutating func addZram() throws {
@@ -148,7 +195,11 @@ struct HostChanges {
     }
 
     private mutating func removeMemoryGroup() -> GuardianReply {
-        if let memoryGroup { MemoryGroups.remove(memoryGroup) }
+        if let memoryGroup {
+            let removal = Undoing.removeGroup(memoryGroup)
+            if let failure = Self.undo(removal) { return .refused(failure) }
+            undoings.removeAll { $0 == removal }
+        }
         memoryGroup = nil
         return .done("")
     }

@@ -12,10 +12,21 @@ extension SystemSetting {
 
 /// The pool of huge pages of the default size.
 enum HugePagePool {
+    static var total: Int { ProcFile.number("HugePages_Total", in: "/proc/meminfo") ?? 0 }
+
     /// Pages that nobody uses and nobody has reserved.
     static var free: Int {
         let count = { ProcFile.number($0, in: "/proc/meminfo") ?? 0 }
         return max(0, count("HugePages_Free") - count("HugePages_Rsvd"))
+    }
+}
+
+/// The swap areas in use.
+enum SwapSpace {
+    static var paths: [Substring] {
+        (ProcFile.text("/proc/swaps") ?? "").split(separator: "\n").dropFirst().compactMap {
+            $0.split { $0 == " " || $0 == "\t" }.first
+        }
     }
 }
 

@@ -13,9 +13,15 @@ struct KernelWatch {
         taint = Self.taintWord()
     }
 
-    /// Why the kernel log is not watched, or nil when it is.
-    var blindness: String? {
-        log == nil ? "the kernel log is not watched: /dev/kmsg cannot be read by this user" : nil
+    /// What a reader should know of this watch: that it sees little, or that it comes late.
+    var notes: [String] {
+        var notes: [String] = []
+        if log == nil { notes.append("the kernel log is not watched: /dev/kmsg cannot be read by this user") }
+        if taint != 0 {
+            notes.append(
+                "the kernel is tainted already: \(Self.taintNames(taint)); what it does may be the fault of that")
+        }
+        return notes
     }
 
     /// What the kernel has complained about since the last call; empty when all is well.
@@ -35,7 +41,13 @@ struct KernelWatch {
     }
 
     private static func taintNames(_ word: UInt64) -> String {
-        let names = [5: "bad page", 7: "died", 9: "warning", 14: "soft lockup"]
+        let names = [
+            0: "proprietary module", 1: "module forced in", 2: "unsafe for this processor", 3: "module forced out",
+            4: "machine check", 5: "bad page", 6: "tainted by a program", 7: "died", 8: "ACPI table overridden",
+            9: "warning", 10: "staging driver", 11: "firmware bug worked around", 12: "module from outside the tree",
+            13: "unsigned module", 14: "soft lockup", 15: "live patch", 16: "tainted by a distribution",
+            17: "randomized structures", 18: "in-kernel test",
+        ]
         return (0..<64).filter { word >> $0 & 1 == 1 }.map { names[$0] ?? "bit \($0)" }.joined(separator: ", ")
     }
 
@@ -81,7 +93,9 @@ struct KernelWatch {
         "general protection fault", "Unable to handle kernel", "KASAN", "KCSAN", "KFENCE", "UBSAN", "refcount_t:",
         "list_add corruption", "list_del corruption", "possible circular locking", "possible recursive locking",
         "inconsistent lock state", "suspicious RCU usage", "lock held when returning", "page dumped because",
-        "blocked for more than", "soft lockup", "Kernel panic",
+        "blocked for more than", "soft lockup", "Kernel panic", "bad pmd", "bad pud", "bad p4d", "bad pgd",
+        "Bad swap file entry", "Bad swap offset entry", "Bad swap entry", "rcu: INFO:", "self-detected stall",
+        "new suspected memory leaks", "vmalloc-out-of-bounds", "stack-out-of-bounds",
     ]
 
     private static func isSuspicious(_ message: Substring) -> Bool {

@@ -16,6 +16,16 @@ package enum Requirement: Hashable, Sendable {
     case device
     /// User id 0 with all capabilities.
     case root
+    /// So many descriptors besides those that a process starts with; see ``SelectedResult/usual``.
+    case descriptors(Int)
+    /// So many threads and children at once besides the first thread.
+    case threads(Int)
+    /// So many MiB of address space besides what the program itself takes.
+    case addressSpace(Int)
+    /// So many pages of the result's memory that this user may lock.
+    case lockedPages(Int)
+    /// So many KiB on the tmpfs, where the result's file lies on one.
+    case tmpfsRoom(Int)
     /// Page frame numbers in `/proc/self/pagemap`, `/proc/kpageflags` and `/proc/kpagecount`.
     case pageFrames
     /// So many free huge pages of the default size, where the result's memory is of huge pages; those ask for 32 by
@@ -33,6 +43,8 @@ package enum Requirement: Hashable, Sendable {
     case memoryGroup
     /// A mount namespace of the result's own, for mounts that nobody else sees.
     case privateMounts
+    /// A hugetlbfs mounted there, which has its own limit.
+    case privateHugetlbfs
     /// `/sys/kernel/debug/gup_test`.
     case gupTest
     /// A file that only some kernels have.
@@ -54,13 +66,22 @@ package struct SystemSetting: Hashable, Sendable {
 }
 
 extension SelectedResult {
-    /// What the case requires on this memory type: huge pages on theirs, 32 where it does not say how many.
+    /// What every case may use without saying so, and what it says instead where it uses more or less.
+    static let usual: [Requirement] = [
+        .descriptors(16), .threads(6), .addressSpace(256), .tmpfsRoom(2048), .hugePages(32),
+    ]
+
+    /// What the case requires on this memory type, the usual included; what the memory type has no use for is not.
     var requirements: [Requirement] {
-        let isPool = { (requirement: Requirement) in if case .hugePages = requirement { true } else { false } }
-        let pool = selftestCase.requires.filter(isPool)
-        guard let memory else { return selftestCase.requires }
-        let others = selftestCase.requires.filter { !isPool($0) }
-        return memory.isHugetlb ? others + (pool.isEmpty ? [.hugePages(32)] : pool) : others
+        let declared = selftestCase.requires
+        let usual = Self.usual.filter { usual in !declared.contains { $0.isSameKind(as: usual) } }
+        return (declared + usual).filter { requirement in
+            switch requirement {
+            case .hugePages: memory.map(\.isHugetlb) ?? declared.contains(requirement)
+            case .tmpfsRoom: memory?.isTmpfs == true
+            default: true
+            }
+        }
     }
 }
 
@@ -83,6 +104,16 @@ extension Requirement {
         case .transparentHugePages: (.transparentHugePages, ["madvise", "always"])
         case .shmemHugePages: (.shmemHugePages, ["advise", "within_size", "always", "force"])
         default: nil
+        }
+    }
+
+    /// Whether both ask for some of the same thing.
+    func isSameKind(as other: Requirement) -> Bool {
+        switch (self, other) {
+        case (.descriptors, .descriptors), (.threads, .threads), (.addressSpace, .addressSpace),
+            (.tmpfsRoom, .tmpfsRoom), (.hugePages, .hugePages):
+            true
+        default: false
         }
     }
 

@@ -21,10 +21,13 @@ package struct Runner {
         package var totals = Totals()
         /// The signal that ended the run before its time.
         package var signal: Int32?
+        /// What the run could not put back on the host.
+        package var troubles: [String] = []
 
-        /// 0 when all passed or was lawfully skipped, 1 when something failed, 4 when all was skipped.
+        /// 0 when all passed or was lawfully skipped, 4 when all was skipped, 1 when something failed or the host is
+        /// not as it was.
         package var exitCode: Int32 {
-            totals.fail > 0 ? 1 : totals.pass > 0 ? 0 : 4
+            totals.fail > 0 || !troubles.isEmpty ? 1 : totals.pass > 0 ? 0 : 4
         }
     }
 
@@ -37,27 +40,26 @@ package struct Runner {
     }
 
     package func run(reporter: any Reporter) throws -> Ending {
-        let results = options.selection.results()
-        let planned = (0..<options.repetitions).flatMap { _ in results }
+        let plan = Plan(results: options.selection.results(), repetitions: options.repetitions)
         closeInheritedDescriptorsOnExec()
         // Whatever a case leaves behind becomes a child of the runner, and can be found and killed.
         try checked(css_become_subreaper())
         let signals = FileDescriptor(rawValue: try checked(css_signal_descriptor()))
         defer { try? signals.close() }
         var watch = KernelWatch()
-        var conditions = Conditions(
-            host: host,
-            changes: SystemChanges(
-                areAllowed: options.systemChanges, isRoot: host.isRoot, signals: signals, tell: reporter.note))
         let start = ContinuousClock.now
         var ending = Ending()
 
-        reporter.begin(planned, on: host)
-        if let blindness = watch.blindness { reporter.note(blindness) }
-        for (index, selected) in planned.enumerated() {
+        reporter.begin(plan, on: host)
+        for note in watch.notes { reporter.note(note) }
+        var conditions = conditions(signals, reporter, &ending)
+        var number = 0
+        while number < plan.count, ending.signal == nil, reporter.isHeard {
+            let selected = plan[number]
+            number += 1
             reporter.starting(selected)
             guard var result = one(selected, &conditions, signals, &ending) else { break }
-            if index == planned.indices.last { conditions.finish() }
+            if number == plan.count { ending.troubles = conditions.finish() }
             let complaints = watch.complaints()
             if options.requireNoSkips, result.outcome == .skip {
                 result.fail("skipped: \(result.reason ?? "")", detail: [])
@@ -66,9 +68,34 @@ package struct Runner {
             ending.totals.count(result.outcome)
             reporter.finished(result)
         }
-        conditions.finish()
+        ending.troubles += conditions.finish()
+        for trouble in ending.troubles { reporter.note("not put back: \(trouble)") }
         reporter.end(ending.totals, seconds: (ContinuousClock.now - start).inSeconds, signal: ending.signal)
         return ending
+    }
+
+    /// Measures what the processes of the cases will have.
+    private func conditions(
+        _ signals: FileDescriptor, _ reporter: any Reporter, _ ending: inout Ending
+    ) -> Conditions {
+        let changes = SystemChanges(
+            areAllowed: options.systemChanges, isRoot: host.isRoot, signals: signals, tell: reporter.note)
+        var means = Means.assumed
+        var impossible = host.unusable
+        if impossible == nil {
+            switch Measurement.make(signals: signals) {
+            case .done(let measured): means = measured
+            case .failed(let why): reporter.note(why)
+            case .impossible(let why):
+                impossible = why
+                reporter.note(why)
+            case .interrupted(let signal): ending.signal = signal
+            }
+        }
+        if means.slowness > 1.5 {
+            reporter.note("this host is slow: every limit is \(Int(means.slowness.rounded())) times as long")
+        }
+        return Conditions(host: host, means: means, impossible: impossible, changes: changes)
     }
 
     /// Runs one result; nil when the run is to stop.
@@ -85,8 +112,9 @@ package struct Runner {
         case .missing(let reason):
             return CaseResult(selected: selected, outcome: .skip, reason: reason, seconds: 0, detail: [])
         case .ready(let environment):
-            let limit = options.timeout ?? selected.selftestCase.limit
+            let limit = options.timeout ?? conditions.stretched(selected.selftestCase.limit)
             let patience = options.timeout.map { ["\(Waiting.variable)=\(Int($0.inSeconds))"] } ?? []
+            let activity = HostActivity()
             do {
                 let process = try CaseProcess(identity: selected.identity, environment: environment + patience)
                 let end = process.wait(limit: limit, signals: signals, sparing: conditions.ownProcesses)
@@ -94,11 +122,14 @@ package struct Runner {
                     ending.signal = signal
                     return nil
                 }
-                return end.result(of: selected, limit: limit)
+                var result = end.result(of: selected, limit: limit)
+                activity.explain(&result, ofProcessKilled: end.wasKilled)
+                return result
             } catch {
+                // That processes can be started was seen when the run began.
                 return CaseResult(
-                    selected: selected, outcome: .fail, reason: "its process cannot be started: \(error)", seconds: 0,
-                    detail: [])
+                    selected: selected, outcome: .skip, reason: "this time its process could not be started: \(error)",
+                    seconds: 0, detail: [])
             }
         }
     }
@@ -112,6 +143,11 @@ extension String {
 }
 
 extension CaseProcess.Ending {
+    /// Whether somebody else has killed the process, as the kernel does when memory runs out.
+    fileprivate var wasKilled: Bool {
+        if case .signaled(SIGKILL) = cause { true } else { false }
+    }
+
     /// What the end of the process and its messages say together.
     fileprivate func result(of selected: SelectedResult, limit: Duration) -> CaseResult {
         var result = CaseResult(selected: selected, outcome: .pass, reason: nil, seconds: seconds, detail: [])

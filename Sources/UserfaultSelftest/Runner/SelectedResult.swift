@@ -16,6 +16,16 @@ package struct SelectedResult: Sendable {
     }
 }
 
+/// The results of a run in their order, each as often as the run is repeated.
+package struct Plan {
+    package let results: [SelectedResult]
+    package let repetitions: Int
+
+    package var count: Int { results.count * repetitions }
+
+    package subscript(number: Int) -> SelectedResult { results[number % results.count] }
+}
+
 /// Which results a run is made of.
 package struct Selection {
     /// Globs on the whole identity; a result is selected when any of them matches, or when there are none.

@@ -59,6 +59,8 @@ package enum MemoryType: String, CaseIterable, Sendable, Codable {
 
     package var isHugetlb: Bool { self == .hugetlb || self == .hugetlbPrivate }
 
+    var isTmpfs: Bool { self == .tmpfs || self == .tmpfsPrivate }
+
     /// Whether the pages live in the page cache of a tmpfs, which is what a memfd is too.
     package var isShmem: Bool {
         switch self {

@@ -10,6 +10,9 @@ struct SystemChanges {
     private let signals: FileDescriptor?
     private let tell: (String) -> Void
     private var guardian: Guardian?
+    private var hasLostGuardian = false
+    /// What could not be undone.
+    private var troubles: [String] = []
 
     /// - Parameters:
     ///   - areAllowed: False with `--no-system-changes`.
@@ -27,15 +30,26 @@ struct SystemChanges {
     mutating func ask(_ request: GuardianRequest) -> Result<String, Guardian.Refusal> {
         guard areAllowed else { return .failure(.init(reason: "system changes are not allowed")) }
         guard isRoot else { return .failure(.init(reason: "needs root, to change the system")) }
+        guard !hasLostGuardian else { return .failure(.init(reason: Self.loss)) }
         do {
             let guardian = try self.guardian ?? Guardian(signals: signals)
             self.guardian = guardian
-            return guardian.ask(request) { [tell] process in
-                tell("waiting for another uffd-selftest run, process \(process), which uses this host's settings")
-            }
+            let answer = guardian.ask(request, waiting: tellOfWait)
+            if guardian.isDead { losesGuardian() }
+            return answer
         } catch {
             return .failure(.init(reason: "the process that makes system changes cannot be started: \(error)"))
         }
+    }
+
+    private static let loss = "the process that makes system changes has died"
+
+    /// Undoes what a guardian has left that was killed; nothing is changed any more.
+    private mutating func losesGuardian() {
+        tell("\(Self.loss), killed by somebody else; what it had changed is undone")
+        hasLostGuardian = true
+        troubles += guardian?.undoRemains() ?? []
+        guardian = nil
     }
 
     /// Asks for something that may be there already.
@@ -51,8 +65,22 @@ struct SystemChanges {
         }
     }
 
-    mutating func finish() {
-        guardian?.finish()
+    /// Waits for the lock that keeps runs apart, until a signal comes; answers whether it is held.
+    func wait(for lock: RunLock) -> Bool {
+        lock.take(unless: signals, waiting: tellOfWait)
+    }
+
+    private func tellOfWait(_ holder: String) {
+        tell("waiting for another uffd-selftest run, \(holder), which uses this host's settings")
+    }
+
+    /// Has everything undone; answers what could not be.
+    mutating func finish() -> [String] {
+        if let guardian {
+            if let failures = guardian.finish() { troubles += failures } else { losesGuardian() }
+        }
         guardian = nil
+        defer { troubles = [] }
+        return troubles
     }
 }

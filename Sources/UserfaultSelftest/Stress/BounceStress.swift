@@ -81,6 +81,7 @@ final class BounceStress: Sendable {
             lockers.stop()
             try lockers.join("the locking threads stop")
             let statistics = try server.stop()
+            try expect(statistics.missing >= stress.pages, "each page is copied in", seen: "\(statistics)")
             if mode.contains(.verify) { try verify() }
             return statistics
         }

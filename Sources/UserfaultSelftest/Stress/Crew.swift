@@ -28,15 +28,25 @@ final class Crew: Sendable {
         isStopped.store(true, ordering: .releasing)
     }
 
-    /// Waits until the time is over, or a member has failed.
-    func work(for duration: Duration) {
-        let end = ContinuousClock.now + duration
-        while !shouldStop && ContinuousClock.now < end { Threads.pause() }
+    /// Waits until the time is over and enough is done, or a member has failed.
+    ///
+    /// - Parameters:
+    ///   - work: What counts as enough, for the failure; without it a stress that does nothing would pass.
+    ///   - isEnough: Whether so much is done.
+    func work(for duration: Duration, _ work: String, until isEnough: () -> Bool) throws {
+        let start = ContinuousClock.now
+        while !shouldStop && (ContinuousClock.now < start + duration || !isEnough()) {
+            guard ContinuousClock.now < start + duration + Waiting.patience else {
+                stop()
+                throw CaseFailure(expected: "at least \(work)", seen: "less after \(duration + Waiting.patience)")
+            }
+            Threads.pause()
+        }
         stop()
     }
 
     /// Waits until every member has ended; throws what the first of them threw.
-    func join(within limit: Duration = .seconds(60), _ what: String) throws {
+    func join(within limit: Duration = Waiting.patience * 12, _ what: String) throws {
         for thread in members.withLock({ $0 }) {
             // Where one has failed, the others may be stuck because of it: that failure is the one to tell.
             do { try thread.join(within: limit, what) } catch {
@@ -50,6 +60,23 @@ final class Crew: Sendable {
 
 /// Small things about threads.
 enum Threads {
+    /// Starts a thread that nobody joins; answers 0, or minus the errno.
+    static func start(_ name: String, _ body: @escaping @Sendable () -> Void) -> CInt {
+        final class Start {
+            let body: @Sendable () -> Void
+            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+        }
+        var thread: cuffd_thread_t = 0
+        let start = Unmanaged.passRetained(Start(body))
+        let answer = cuffd_thread_create(
+            &thread, name, 0, { Unmanaged<Start>.fromOpaque($0!).takeRetainedValue().body() }, start.toOpaque())
+        guard answer == 0 else {
+            start.release()
+            return answer
+        }
+        return cuffd_thread_detach(thread)
+    }
+
     /// Gives the processor away for a moment.
     ///
     /// Only for loops that wait for a time to be over.

@@ -15,21 +15,24 @@ final class EventStress: Sendable {
     init(_ stress: StressRun) throws {
         self.stress = stress
         // FORK is the one event that needs a capability.
-        forks = cuffd_has_capability(CUFFD_CAP_SYS_PTRACE) == 1
+        forks = Privilege.hasTracing
     }
 
     func run() throws {
         let workers = try (0..<stress.options.threadCount).map { try Worker(stress, seed: $0, forks: forks) }
         for worker in workers {
             try crew.add("worker") { [self] in
-                let done = try worker.work(until: crew)
-                counts.withLock { $0.merge(done) { $0 + $1 } }
+                try worker.work(until: crew) { kind in counts.withLock { $0[kind, default: 0] += 1 } }
             }
         }
-        crew.work(for: stress.options.duration)
+        let kinds = ["touches", "madvises", "mremaps"] + (forks ? ["forks"] : [])
+        try crew.work(for: stress.options.duration, "one of each: \(kinds.joined(separator: ", "))") { [self] in
+            counts.withLock { counts in kinds.allSatisfy { counts[$0] != nil } }
+        }
         try crew.join("the workers stop")
         // Not before: a fork waits until every monitor of the process has read of it.
         let served = try workers.reduce(0) { try $0 + $1.stop() }
+        try expect(served > 0, "pages are filled while they are dropped and moved", seen: "none")
         counts.withLock { $0["faults"] = served }
         let text = counts.withLock { $0 }.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }
         stress.progress("events: " + text.joined(separator: ", ") + (forks ? "" : " (no forks without CAP_SYS_PTRACE)"))
@@ -55,9 +58,9 @@ final class EventStress: Sendable {
         /// Ends the serving; answers how many pages were filled.
         func stop() throws -> Int { try monitor.stop() }
 
-        func work(until crew: Crew) throws -> [String: Int] {
+        /// - Parameter count: Takes the name of each thing done.
+        func work(until crew: Crew, count: (String) -> Void) throws {
             var generator = SeededGenerator(seed: seed)
-            var done: [String: Int] = [:]
             var (here, there) = (area.range, other)
             while !crew.shouldStop {
                 let page = Int.random(in: 0..<16, using: &generator)
@@ -65,26 +68,25 @@ final class EventStress: Sendable {
                 switch Int.random(in: 0..<20, using: &generator) {
                 case 0..<13:
                     try Pattern.expect(seed: 0, page: page, at: address, count: area.pageSize.bytes, "a touched page")
-                    done["touches", default: 0] += 1
+                    count("touches")
                 case 13..<17:
-                    let count = min(4, 16 - page) * area.pageSize.bytes
-                    let answer = cuffd_madvise(UInt64(address), count, Advice.dontNeed.rawValue)
+                    let length = min(4, 16 - page) * area.pageSize.bytes
+                    let answer = cuffd_madvise(UInt64(address), length, Advice.dontNeed.rawValue)
                     try expectEqual(answer, 0, "answer of madvise")
-                    done["madvises", default: 0] += 1
+                    count("madvises")
                 case 17..<19:
                     _ = try Remapping.move(here, to: there)
                     // The place that was left may be somebody else's by now.
                     (here, there) = (there, try reserve(here.count))
-                    done["mremaps", default: 0] += 1
+                    count("mremaps")
                 default:
                     guard forks else { continue }
                     let seen = try Child([.load(address), .load(here.start)]).finish()
                     let right = [page, 0].map { Int64(Pattern.word(seed: 0, page: $0, index: 0) & 0xFF) }
                     try expectEqual(seen, right, "bytes that a child read")
-                    done["forks", default: 0] += 1
+                    count("forks")
                 }
             }
-            return done
         }
     }
 }

@@ -32,7 +32,9 @@ final class MinorStress: Sendable {
             try crew.add("toucher") { [self] in try touch(SeededGenerator(seed: thread)) }
         }
         try crew.add("zapper") { [self] in try zap(SeededGenerator(seed: -1)) }
-        crew.work(for: stress.options.duration)
+        try crew.work(for: stress.options.duration, "one touch and one CONTINUE for each page") { [self] in
+            min(touched.load(ordering: .relaxed), continued.load(ordering: .relaxed)) >= area.pageCount
+        }
         try crew.join("the touching threads stop")
         servers.stop()
         try servers.join("the handlers stop")

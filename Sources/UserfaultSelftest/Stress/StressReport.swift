@@ -6,12 +6,15 @@ import UserfaultFD
 package struct StressReport {
     private let options: StressOptions
     private let changesSystem: Bool
-    private let output = ReportOutput(.standardOutput)
+    private let output: ReportOutput
 
-    /// - Parameter changesSystem: Whether the pool of huge pages may be made larger for the run.
-    package init(_ options: StressOptions, changesSystem: Bool = true) {
+    /// - Parameters:
+    ///   - changesSystem: Whether the pool of huge pages may be made larger for the run.
+    ///   - output: Where the report goes.
+    package init(_ options: StressOptions, changesSystem: Bool, output: ReportOutput) {
         self.options = options
         self.changesSystem = changesSystem
+        self.output = output
     }
 
     /// Runs and prints.
@@ -25,7 +28,7 @@ package struct StressReport {
             var changes = SystemChanges(areAllowed: changesSystem, isRoot: geteuid() == 0) { [output] in
                 output.line("# \($0)")
             }
-            defer { changes.finish() }
+            defer { for trouble in changes.finish() { output.line("# not put back: \(trouble)") } }
             try provideHugePages(&changes)
             try StressRun(options) { [output] in output.line("# \($0)") }.run()
             output.line("ok 1 \(name)\n# Totals: pass:1 fail:0 xfail:0 xpass:0 skip:0 error:0")

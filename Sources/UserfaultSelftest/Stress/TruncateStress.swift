@@ -17,6 +17,9 @@ final class TruncateStress: Sendable {
     private let crew = Crew()
     private let servers = Crew()
     private let fills = Atomic<Int>(0)
+    /// Of the fills those that were done.
+    private let filled = Atomic<Int>(0)
+    private static let leastFills = 64
     private let truncations = Atomic<Int>(0)
     private let bytes: Int
 
@@ -39,7 +42,9 @@ final class TruncateStress: Sendable {
         try crew.add("truncator") { [self] in try truncate(SeededGenerator(seed: 1 << 20)) }
         try crew.add("puncher") { [self] in try punch(SeededGenerator(seed: 1 << 21)) }
         try servers.add("handler") { [self] in try serve() }
-        crew.work(for: stress.options.duration)
+        try crew.work(for: stress.options.duration, "\(Self.leastFills) pages filled and 4 truncations") { [self] in
+            filled.load(ordering: .relaxed) >= Self.leastFills && truncations.load(ordering: .relaxed) >= 4
+        }
         try crew.join("the racing threads stop")
         servers.stop()
         try servers.join("the handler stops")
@@ -48,7 +53,8 @@ final class TruncateStress: Sendable {
         try expectEqual(try MappingAccount(holding: area.range.start)["Rss"], 0, "KiB still mapped of an empty file")
         try expectEqual(try area.blocks(), 0, "st_blocks of an empty file")
         stress.progress(
-            "truncate: \(fills.load(ordering: .relaxed)) fills, \(truncations.load(ordering: .relaxed)) truncations")
+            "truncate: \(fills.load(ordering: .relaxed)) fills, \(filled.load(ordering: .relaxed)) of them done, \(truncations.load(ordering: .relaxed)) truncations"
+        )
     }
 
     private func fill(_ seeded: SeededGenerator) throws {
@@ -72,6 +78,7 @@ final class TruncateStress: Sendable {
                 : errnos.contains { answer == .failed($0) }
         try expect(isLawful, "a lawful answer of \(call) in a race with truncation", seen: "\(answer)")
         fills.add(1, ordering: .relaxed)
+        if answer.errno == 0 { filled.add(1, ordering: .relaxed) }
         // A waiter whose page could not be filled tries again, and finds the end of the file.
         if answer.errno != 0 { try uffd.wake(range) }
     }

@@ -1,0 +1,50 @@
+import ArgumentParser
+import CSelftestSupport
+import Glibc
+import SystemPackage
+import UserfaultSelftest
+
+/// What every command does with the descriptors that it is started with.
+enum Standard {
+    /// The exit code when the report could not be written: what `sysexits.h` calls EX_IOERR.
+    static let unwritable = ExitCode(74)
+
+    /// Makes a reader that goes away an error of the write, and keeps other files off the standard descriptors.
+    static func prepare() {
+        signal(SIGPIPE, SIG_IGN)
+        // A descriptor that cannot be written keeps the place of a standard output that is closed.
+        for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
+            _ = open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY)
+        }
+    }
+
+    /// Fails with a message unless all of the report was written.
+    static func finish(_ output: ReportOutput, named name: String = "standard output", verdict: String? = nil) throws {
+        output.finish()
+        guard let failure = output.failure else { return }
+        let rest = verdict.map { "; \($0)" } ?? ""
+        ReportOutput(.standardError).line("uffd-selftest: \(name) cannot be written: \(failure)\(rest)")
+        throw unwritable
+    }
+}
+
+/// A number of seconds of which a time can be made.
+struct Seconds: ExpressibleByArgument {
+    let duration: Duration
+
+    init?(argument: String) {
+        // More than a year is a slip.
+        guard let seconds = Double(argument), seconds > 0, seconds <= 366 * 86400 else { return nil }
+        duration = .microseconds(Int64(max(1, seconds * 1_000_000)))
+    }
+
+    var defaultValueDescription: String { "\(duration)" }
+}
+
+extension ParsableArguments {
+    /// Fails unless a number lies in what an option can work with.
+    func require(_ number: Int?, in range: ClosedRange<Int>, _ option: String) throws {
+        guard let number, !range.contains(number) else { return }
+        throw ValidationError("\(option) needs a number from \(range.lowerBound) to \(range.upperBound)")
+    }
+}
