@@ -82,6 +82,8 @@ def markdown(matrix):
     yield "- One kernel: `Scripts/kernel-matrix.sh run 6.12`; JSON, JUnit and logs are left in `.build-matrix/6.12`."
     yield "- After a change that should change outcomes: `Scripts/kernel-matrix.sh run --accept`, a look at the difference"
     yield "  in git, then `Scripts/kernel-matrix.sh table`. Of failures only those are accepted that a known bug explains."
+    yield "- The same where the processors of a guest take turns on one thread of the host: `Scripts/kernel-matrix.sh run"
+    yield "  --one-thread 6.12`. It must make no difference."
     yield "- One program on one kernel: `Scripts/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`."
     yield "- The kernels come from the Debian mirror that the host's apt uses, into `~/.cache/swift-userfaultfd/kernels`"
     yield "  (or `UFFD_KERNEL_CACHE`); `Scripts/kernel-matrix.sh fetch` looks for newer ones."
