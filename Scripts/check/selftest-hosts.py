@@ -9,17 +9,21 @@ built by Scripts/selftest.sh.
 """
 import argparse
 import json
+import mmap
 import os
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
+# The huge pages of the checks are of 2 MiB.
+MAP_HUGETLB = 0x40000
 POOL = Path("/proc/sys/vm/nr_hugepages")
 USER = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
 CHECKS = {}
@@ -186,6 +190,8 @@ def no_proc():
 
 @contextmanager
 def huge_pages(count):
+    if "Hugepagesize:       2048 kB" not in Path("/proc/meminfo").read_text():
+        raise Skip("the default huge page has not 2 MiB")
     before = int(POOL.read_text())
     POOL.write_text(str(before + count))
     try:
@@ -237,6 +243,35 @@ def two_runs_with_one_pool():
                 code = process.wait(LIMIT)
                 file.seek(0)
                 expect(subprocess.CompletedProcess(command, code, file.read(), ""), passes=100)
+
+
+@check
+def pool_that_is_taken_meanwhile():
+    """Another program takes every free page for a while, again and again, also while a case uses some."""
+    stop = threading.Event()
+
+    def hog():
+        while not stop.wait(0.4):
+            size = free_huge_pages() << 21
+            try:
+                with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB) as memory:
+                    for offset in range(0, size, 1 << 21):
+                        memory[offset] = 1
+                    stop.wait(0.4)
+            except (OSError, ValueError):
+                continue
+
+    with huge_pages(40):
+        thread = threading.Thread(target=hog)
+        thread.start()
+        try:
+            document = expect(run([*whole("*/hugetlb*"), "--no-system-changes"]), codes=(0, 4))
+        finally:
+            stop.set()
+            thread.join()
+    reasons = {r["reason"] for r in document["results"] if (r["reason"] or "").startswith("this time")}
+    for reason in sorted(reasons):
+        require(f"process {os.getpid()}" in reason, f"'{reason}' does not name this program")
 
 
 # Verdicts.

@@ -8,6 +8,7 @@
 #       --unit-tests FILE   uses this test bundle instead of building one
 #       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
 #       --limit SECONDS     time limit of one kernel (default: 900)
+#       --one-thread        the processors of each guest take turns on one thread of the host
 #   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md
 # Without SERIES: all eleven series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
 set -euo pipefail
@@ -101,6 +102,7 @@ run() {
             --unit-tests) UNIT_TESTS=${2:?} && shift ;;
             --output) output=${2:?} && shift ;;
             --limit) limit=${2:?} && shift ;;
+            --one-thread) GUEST_ONE_THREAD=1 ;;
             -*) usage 64 ;;
             *) break ;;
         esac

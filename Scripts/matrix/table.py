@@ -128,6 +128,8 @@ FOOT = """## Using it
 - One kernel: `Scripts/matrix/kernel-matrix.sh run 6.12`. JSON, JUnit and logs are in `.build-matrix/6.12` afterwards.
 - After a change that should change outcomes: `Scripts/matrix/kernel-matrix.sh run --accept`, a look at the difference in
   git, then `Scripts/matrix/kernel-matrix.sh table`. Failures are accepted only if a known bug explains them.
+- With guests whose processors take turns on one thread of the host: `Scripts/matrix/kernel-matrix.sh run --one-thread
+  6.12`. It must make no difference.
 - One program on one kernel: `Scripts/matrix/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`.
 - The kernels come from the Debian mirror of the host's apt, into `~/.cache/swift-userfaultfd/kernels` (or
   `UFFD_KERNEL_CACHE`). `Scripts/matrix/kernel-matrix.sh fetch` looks for newer ones.

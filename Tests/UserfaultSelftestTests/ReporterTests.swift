@@ -65,14 +65,16 @@ struct ReporterTests {
             print(*sorted(report))
             print({tuple(sorted(result)) for result in report["results"]})
             print([(result["case"], result["memory"], result["outcome"]) for result in report["results"]][1:3])
+            print(report["planned"], report["interrupted"])
             print(report["totals"] == {"pass": 2, "fail": 1, "skip": 1}, "EVENT_FORK" in report["features"])
             """
         let answer = try SelftestProgram.python(script, input: try run("json").output)
         #expect(
             answer == """
-                features kernel machine results totals
+                features interrupted kernel machine notes planned results totals
                 {('case', 'detail', 'memory', 'outcome', 'reason', 'seconds')}
                 [('selfcheck-pass', 'shmem', 'pass'), ('selfcheck-fail', None, 'fail')]
+                4 None
                 True True
                 """)
     }

@@ -120,7 +120,8 @@ enum OtherProcessCases: CaseTheme {
             // The file may carry the process' number, where a setting asks for it.
             let cores = ProcFile.entries(directory).filter { $0.hasPrefix("core") }
             guard status & 0x80 != 0, !cores.isEmpty else {
-                try context.skip("this kernel writes no core dump: build it with CONFIG_COREDUMP and CONFIG_ELF_CORE")
+                try context.skip(
+                    "no core was written: raise its hard limit (ulimit -Hc), or use a kernel with CONFIG_COREDUMP")
             }
         },
     ]

@@ -14,7 +14,7 @@ struct Conditions {
     private let means: Means
     private var changes: SystemChanges
     /// Held while a result uses huge pages that the guardian does not keep for this run.
-    private var poolLock: RunLock?
+    private let poolLock = RunLock()
     /// The settings that are not as they were, with what they were.
     private var originals: [SystemSetting: String] = [:]
     /// The memory control group of the result that runs.
@@ -49,7 +49,7 @@ struct Conditions {
     mutating func release() {
         if memoryGroup != nil { _ = changes.ask(.removeMemoryGroup) }
         memoryGroup = nil
-        poolLock = nil
+        poolLock.release()
     }
 
     /// Has every change undone; answers what could not be.
@@ -107,7 +107,9 @@ struct Conditions {
             means.shortage(of: requirement, for: memory)
         case .pageFrames:
             means.pageFrames
-                ? nil : "needs page frame numbers, which are hidden: run as root of the initial user namespace"
+                ? nil
+                : host.lacks(.pageFrameNumbers)
+                    ?? "page frame numbers are hidden; run as root of the initial user namespace"
         case .hugePages(let count):
             missingHugePages(count)
         case .swap:
@@ -134,27 +136,18 @@ struct Conditions {
     /// other run may use them at the same time, and the last of them is left to others.
     private mutating func missingHugePages(_ count: Int) -> String? {
         guard case .failure(let refusal) = changes.ask(.hugePages(free: count)) else { return nil }
-        let need = { (free: Int) in
-            "needs \(count) free huge pages and one to spare, there are \(free): \(refusal.reason)"
-        }
-        guard HugePagePool.total > count else { return need(HugePagePool.free) }
-        if let reason = lockPool() { return reason }
+        if refusal.reason == RunLock.refusal { return refusal.reason }
+        if HugePagePool.total > count, !changes.hold(poolLock) { return RunLock.refusal }
         let free = HugePagePool.free
-        return free > count ? nil : need(free)
+        guard free <= count else { return nil }
+        return "needs \(count) free huge pages\(free == count ? " and one to spare" : ""), there are \(free): "
+            + refusal.reason
     }
 
     private func mountsMissing(_ canMount: Bool, _ what: String) -> String? {
         guard host.isRoot else { return "needs root, for mounts" }
         guard changes.areAllowed else { return "system changes are not allowed" }
         return canMount ? nil : "needs to mount \(what) for itself: run as root of the initial user namespace"
-    }
-
-    private mutating func lockPool() -> String? {
-        guard poolLock == nil else { return nil }
-        let lock = RunLock()
-        guard changes.wait(for: lock) else { return RunLock.refusal }
-        poolLock = lock
-        return nil
     }
 
     private mutating func makeMemoryGroup() -> String? {

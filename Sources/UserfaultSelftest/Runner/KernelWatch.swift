@@ -17,10 +17,7 @@ struct KernelWatch {
     var notes: [String] {
         var notes: [String] = []
         if log == nil { notes.append("the kernel log is not watched: /dev/kmsg cannot be read by this user") }
-        if taint != 0 {
-            notes.append(
-                "the kernel is tainted already: \(Self.taintNames(taint)); what it does may be the fault of that")
-        }
+        if let note = Self.note(ofTaint: taint) { notes.append(note) }
         return notes
     }
 
@@ -34,6 +31,12 @@ struct KernelWatch {
             lines.append("the kernel is tainted now: \(Self.taintNames(new))")
         }
         return lines
+    }
+
+    /// What a taint word from before the run means for it; nil for none.
+    static func note(ofTaint word: UInt64) -> String? {
+        guard word != 0 else { return nil }
+        return "the kernel is tainted already: \(taintNames(word)); what it does may be the fault of that"
     }
 
     private static func taintWord() -> UInt64 {

@@ -12,6 +12,8 @@ final class RunLock {
     private static let patience = Duration.seconds(300)
 
     private let directory: FileDescriptor?
+    /// Waited for in vain: there is no use in waiting again.
+    private var isHopeless = false
 
     init() {
         directory = try? FileDescriptor.open(Self.path, .readOnly, options: [.directory, .closeOnExec])
@@ -23,7 +25,7 @@ final class RunLock {
     ///
     /// - Parameter waiting: Called once with who holds it, if this has to wait.
     func take(unless interrupting: FileDescriptor?, waiting: (String) -> Void) -> Bool {
-        guard let directory else { return false }
+        guard let directory, !isHopeless else { return false }
         let deadline = ContinuousClock.now + Self.patience
         var told = false
         while flock(directory.rawValue, LOCK_EX | LOCK_NB) != 0 {
@@ -33,9 +35,16 @@ final class RunLock {
             }
             // Locks cannot be polled, so look ten times a second, and at once when there is a reason to stop.
             var reason = pollfd(fd: interrupting?.rawValue ?? -1, events: Int16(POLLIN), revents: 0)
-            guard poll(&reason, 1, 100) == 0, ContinuousClock.now < deadline else { return false }
+            guard poll(&reason, 1, 100) == 0 else { return false }
+            isHopeless = ContinuousClock.now >= deadline
+            if isHopeless { return false }
         }
         return true
+    }
+
+    /// Lets the next run have it.
+    func release() {
+        if let directory { flock(directory.rawValue, LOCK_UN) }
     }
 
     /// The process that the kernel names as the holder.

@@ -65,9 +65,10 @@ struct SystemChanges {
         }
     }
 
-    /// Waits for the lock that keeps runs apart, until a signal comes; answers whether it is held.
-    func wait(for lock: RunLock) -> Bool {
-        lock.take(unless: signals, waiting: tellOfWait)
+    /// Waits for the lock that keeps runs apart, until a signal comes; answers whether this run holds it.
+    func hold(_ lock: RunLock) -> Bool {
+        // The guardian has taken it for the whole run.
+        guardian != nil || lock.take(unless: signals, waiting: tellOfWait)
     }
 
     private func tellOfWait(_ holder: String) {

@@ -29,6 +29,7 @@ package struct StressReport {
                 output.line("# \($0)")
             }
             defer { for trouble in changes.finish() { output.line("# not put back: \(trouble)") } }
+            try expectRoom()
             try provideHugePages(&changes)
             try StressRun(options) { [output] in output.line("# \($0)") }.run()
             output.line("ok 1 \(name)\n# Totals: pass:1 fail:0 xfail:0 xpass:0 skip:0 error:0")
@@ -49,6 +50,19 @@ package struct StressReport {
             }
             output.line("# Totals: pass:0 fail:1 xfail:0 xpass:0 skip:0 error:0")
             return 1
+        }
+    }
+
+    /// Two areas that change places, and what the threads and the kernel take for them.
+    private func expectRoom() throws {
+        let needed = 3 * options.mebibytes
+        let available = (ProcFile.number("MemAvailable", in: "/proc/meminfo") ?? .max) >> 10
+        guard options.memory.isHugetlb || needed <= available else {
+            throw StressSkip(reason: "needs \(needed) MiB of memory, \(available) are available")
+        }
+        guard options.memory.isTmpfs, let room = TmpfsRoom.best?.kibibytes else { return }
+        guard needed <= room >> 10 else {
+            throw StressSkip(reason: "needs \(needed) MiB free on a tmpfs, \(room >> 10) are: enlarge it")
         }
     }
 
