@@ -8,6 +8,7 @@ failed=0
 
 need shellcheck shellcheck
 git ls-files -z 'Scripts/*.sh' | xargs -0 shellcheck -x || failed=1
+git ls-files -z '*.md' | xargs -0 python3 -B Scripts/check/links.py || failed=1
 
 while read -r lines file; do
     if [ "$file" != total ] && [ "$lines" -gt 400 ]; then
@@ -22,7 +23,6 @@ for manifest in Package.swift */Package.swift Tests/*/Package.swift; do
     if grep -nE 'url: *"' "$manifest" | grep -v 'url: *"https://github.com/'; then failed=1; fi
 done
 if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
-git ls-files -z '*.md' | xargs -0 python3 -B Scripts/check/links.py || failed=1
 # The text of the page agrees with its tables.
 python3 -B Scripts/bench/results.py check docs/performance.md || failed=1
 exit $failed
