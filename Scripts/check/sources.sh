@@ -8,6 +8,7 @@ failed=0
 
 need shellcheck shellcheck
 git ls-files -z 'Scripts/*.sh' | xargs -0 shellcheck -x || failed=1
+git ls-files -z '*.md' | xargs -0 python3 -B Scripts/check/links.py || failed=1
 
 while read -r lines file; do
     if [ "$file" != total ] && [ "$lines" -gt 400 ]; then

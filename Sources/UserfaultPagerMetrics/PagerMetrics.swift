@@ -10,7 +10,7 @@ public import UserfaultPager
 /// try await metrics.follow(pager, every: .seconds(10))
 /// ```
 ///
-/// Names begin with a label, `userfaultfd_pager` unless another is given:
+/// Names begin with a label, by default `userfaultfd_pager`:
 ///
 /// | name | kind | dimensions |
 /// |---|---|---|
@@ -21,8 +21,8 @@ public import UserfaultPager
 /// | `…_outstanding`, `…_queued` | meter | |
 /// | `…_latency_nanoseconds` | meter | `stage`: `load`, `fill`, `service`; `quantile`: `0.5`, `0.99`, `0.999`, `1` |
 ///
-/// Latencies are those since the snapshot before. They are meters and not timers, because the pager counts its times in
-/// histograms of its own: a timer would have to be told each of millions again.
+/// Latencies cover the time since the previous snapshot. They are meters, not timers, because the pager has histograms of
+/// its own: a timer would need every one of millions of values again.
 public final class PagerMetrics: Sendable {
     private let counters: [(counter: Counter, value: @Sendable (PagerStatistics) -> UInt64)]
     private let outstanding: Meter
@@ -35,11 +35,11 @@ public final class PagerMetrics: Sendable {
         let quantiles: [(percent: Double, meter: Meter)]
     }
 
-    /// Metrics that nothing was recorded to yet.
+    /// Creates the metrics.
     ///
     /// - Parameters:
-    ///   - label: What the names begin with.
-    ///   - dimensions: What all have in common, such as the pager's name.
+    ///   - label: The beginning of all names.
+    ///   - dimensions: Dimensions of all metrics, such as the pager's name.
     ///   - factory: Where the metrics go.
     public init(
         label: String = "userfaultfd_pager", dimensions: [(String, String)] = [],
@@ -83,7 +83,9 @@ public final class PagerMetrics: Sendable {
         stages = [stage("load") { $0.load }, stage("fill") { $0.fill }, stage("service") { $0.service }]
     }
 
-    /// Records what was done since the snapshot before: the snapshots of one pager, in their order.
+    /// Records what happened since the previous snapshot.
+    ///
+    /// Pass the snapshots of one pager, in order.
     public func record(_ statistics: PagerStatistics) {
         last.withLock { last in
             for (counter, value) in counters where value(statistics) > value(last) {
@@ -99,7 +101,7 @@ public final class PagerMetrics: Sendable {
         queued.set(statistics.queued)
     }
 
-    /// Records a pager's statistics again and again, until the task is cancelled, and then a last time.
+    /// Records a pager's statistics at regular intervals until the task is cancelled, and then one last time.
     ///
     /// - Throws: `CancellationError`.
     public func follow<Source: PageSource & ~Copyable>(_ pager: Pager<Source>, every interval: Duration) async throws {

@@ -3,15 +3,15 @@ public import Logging
 public import UserfaultPager
 
 extension Logger {
-    /// Logs what a pager has to report: for the `report` of a `PagerConfiguration`.
+    /// Logs a report of a pager; use it as the `report` of a `PagerConfiguration`.
     public func log(_ report: PagerReport) {
         switch report {
         case .stuck(let address, let nanoseconds):
             warning(
-                "a fault is outstanding for long",
+                "a page fault is still unresolved",
                 metadata: ["address": .address(address), "milliseconds": "\(nanoseconds / 1_000_000)"])
         case .unread(let count):
-            warning("no thread of the pager takes faults", metadata: ["faults": "\(count)"])
+            warning("no thread of the pager reads faults", metadata: ["faults": "\(count)"])
         case .selfDeadlock(let thread, let address):
             critical(
                 "the page source touched memory that its own pager serves",
@@ -21,9 +21,9 @@ extension Logger {
         case .failed(let address):
             error("a page could not be loaded", metadata: ["address": .address(address)])
         case .ownerGone:
-            notice("the process whose memory it is has ended")
+            notice("the process that owns the memory has ended")
         case .forkLost:
-            error("a fork was not followed: what its child has not loaded is poisoned")
+            error("a fork was not followed: the unloaded pages of its child are poisoned")
         }
     }
 }

@@ -4,8 +4,8 @@ public import ServiceLifecycle
 public import UserfaultFD
 public import UserfaultPager
 
-/// A pager that is run by a `ServiceGroup` of
-/// [swift-service-lifecycle](https://github.com/swift-server/swift-service-lifecycle), and logs what it has to report.
+/// A pager that runs in a `ServiceGroup` of
+/// [swift-service-lifecycle](https://github.com/swift-server/swift-service-lifecycle), and logs its reports.
 ///
 /// ```swift
 /// let service = try PagerService(UserfaultFD(), source: FileSource(adopting: descriptor), logger: logger)
@@ -13,25 +13,25 @@ public import UserfaultPager
 /// try await ServiceGroup(services: [service], gracefulShutdownSignals: [.sigterm], logger: logger).run()
 /// ```
 ///
-/// The pager's threads are its own: no page fault is served by a task. Memory that it serves must not be touched by tasks
-/// whose cooperative threads the source needs.
+/// The pager uses threads of its own: no task serves a page fault. Tasks must not touch the memory if the source needs the
+/// cooperative pool to return.
 public struct PagerService<Source: PageSource & ~Copyable>: Service {
-    /// The pager: add memory to it before or while the service runs.
+    /// The pager, to which memory can be added before and while the service runs.
     public let pager: Pager<Source>
 
     private let ending: Ending
     private let logger: Logger
     private let ownerGone: AsyncStream<Void>
 
-    /// A service whose pager is to be started by ``run()``.
+    /// Creates a service; ``run()`` starts its pager.
     ///
     /// - Parameters:
-    ///   - uffd: The userfaultfd: this process' own, or one that another process sent.
+    ///   - uffd: The userfaultfd of this process, or one that another process sent.
     ///   - source: Where pages come from.
-    ///   - owner: The process whose memory it is.
-    ///   - configuration: How to work. Its `report` is called after what it is given was logged.
-    ///   - ending: What happens at the end to pages that were not loaded.
-    ///   - logger: Gets the reports, on a thread of the pager that serves no faults.
+    ///   - owner: The process that owns the memory.
+    ///   - configuration: How the pager works. Its `report` is called after each report was logged.
+    ///   - ending: What happens, when the service ends, to pages that were not loaded.
+    ///   - logger: Receives the reports, on a thread of the pager that serves no faults.
     /// - Throws: As the pager's initializer.
     public init(
         _ uffd: consuming UserfaultFD, source: consuming Source, owner: Owner = .currentProcess,
@@ -51,17 +51,17 @@ public struct PagerService<Source: PageSource & ~Copyable>: Service {
         self.ownerGone = ownerGone
     }
 
-    /// Starts the pager, and stops it when the service is to shut down, its task is cancelled, or the process has ended
-    /// whose memory it is.
+    /// Starts the pager, and stops it when the service shuts down, its task is cancelled, or the process that owns the memory
+    /// ends.
     ///
-    /// Once.
+    /// Call it once.
     ///
     /// - Throws: `PagerError`.
     public func run() async throws {
         try pager.start()
-        logger.debug("the pager serves")
+        logger.debug("the pager has started")
         for await _ in ownerGone.cancelOnGracefulShutdown() {}
-        logger.debug("the pager stops")
+        logger.debug("the pager is stopping")
         try await pager.stop(ending)
         let statistics = pager.statistics
         logger.info(
