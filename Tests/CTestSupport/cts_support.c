@@ -39,6 +39,8 @@ int cts_hide_proc(void) {
     return mount("none", "/proc", "tmpfs", 0, NULL) < 0 ? -errno : 0;
 }
 
+int cts_show_proc(void) { return umount2("/proc", MNT_DETACH) < 0 ? -errno : 0; }
+
 int cts_become_user(uid_t user) {
     if (setgroups(0, NULL) < 0 || setresgid(user, user, user) < 0 || setresuid(user, user, user) < 0) return -errno;
     return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? -errno : 0;

@@ -14,6 +14,8 @@ int cts_become_user(uid_t user);
 
 /// Mounts something else over /proc, for this process alone. 0 or -errno.
 int cts_hide_proc(void);
+/// Undoes it. 0 or -errno.
+int cts_show_proc(void);
 
 /// Sets the soft limit of open descriptors; answers the one before, or -errno.
 long cts_limit_descriptors(long limit);

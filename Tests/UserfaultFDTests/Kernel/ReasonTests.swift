@@ -61,9 +61,12 @@ extension Kernel {
                 let uffd = try UserfaultFD()
                 try uffd.register(memory.range, modes: .missing)
                 let contents = [UInt8](repeating: 1, count: size.bytes)
-                // Everything that is free.
-                let hoard = try Mapping(anonymous: Host.freeHugePages * size.bytes, hugePages: size)
-                for index in 0..<hoard.pageCount { store(1, at: hoard.page(index).start) }
+                // Everything that is free, one after the other: other programs may take pages too.
+                var hoard: [AddressRange] = []
+                while let taken = try? Mapping(anonymous: size.bytes, hugePages: size) {
+                    store(1, at: taken.range.start)
+                    hoard.append(taken.release())
+                }
                 do throws(UserfaultError) {
                     try uffd.copy(contents.span.bytes, to: memory.range)
                     Issue.record("the pool was not empty")
@@ -73,7 +76,7 @@ extension Kernel {
                     #expect(!error.description.contains("wake the threads that wait for it and go on"))
                 }
                 #expect(try PagemapScan().isPopulated(memory.range.start) == false)
-                try hoard.unmap()
+                for taken in hoard { try AddressSpace.unmap(taken) }
                 try uffd.copy(contents.span.bytes, to: memory.range)
                 #expect(try PagemapScan().isPopulated(memory.range.start) == true)
             }
