@@ -82,7 +82,7 @@ enum HostProbe {
     private static func frameNumbers() -> KernelSupport.Check {
         let name = KernelSupport.Name.pageFrameNumbers
         let meaning = "/proc/self/pagemap shows page frame numbers"
-        guard cuffd_has_capability(CUFFD_CAP_SYS_ADMIN) == 1 else {
+        guard Capability.sysAdmin.isEffective else {
             return .no(name, meaning, reason: "they are hidden without CAP_SYS_ADMIN", remedy: "run as root")
         }
         return .yes(name, meaning)

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -21,14 +20,10 @@ enum CompatibilityCases: CaseTheme {
         SelftestCase(
             "register-droppable", "droppable memory is refused since Linux 6.17", covers: ["part5.55"]
         ) { context in
-            var address: UInt64 = 0
             let mapDroppable: Int32 = 8
-            guard
-                cuffd_mmap(
-                    &address, PageSize.base.bytes, CUFFD_PROT_READ | CUFFD_PROT_WRITE,
-                    mapDroppable | CUFFD_MAP_ANONYMOUS, -1, 0) == 0
-            else { try context.skip("this kernel has no MAP_DROPPABLE") }
-            let page = AddressRange(start: UInt(address), count: PageSize.base.bytes)
+            guard let page = try? RawMemory.mapAnonymous(count: PageSize.base.bytes, flags: mapDroppable) else {
+                try context.skip("this kernel has no MAP_DROPPABLE")
+            }
             let uffd = try UserfaultFD()
             let answer = uffd.rawRegister(page, .missing)
             let mask = RangeIoctls.registered(.missing, isHugetlb: false, uffd.supportedFeatures)
@@ -52,7 +47,7 @@ enum CompatibilityCases: CaseTheme {
         ) { context in
             let page = PageSize.base.bytes
             let memory = try Mapping(anonymous: 3 * page)
-            try checked(cuffd_mlock(UInt64(memory.range.start), memory.count))
+            try checked(RawMemory.lock(memory.range))
             let uffd = try UserfaultFD()
             try uffd.register(memory.range, modes: .missing)
             for index in 0..<3 { try expectEqual(Touch.store(memory.page(index).start, 5), .byte(5), "locked memory") }
@@ -155,12 +150,8 @@ enum CompatibilityCases: CaseTheme {
         let place = try reserve(4 * page)
         try unmapReserved(place.part(at: 2 * page, count: page))
         let mapGrowsDown: Int32 = 0x100
-        var address = UInt64(place.end) - UInt64(page)
-        try checked(
-            cuffd_mmap(
-                &address, page, CUFFD_PROT_READ | CUFFD_PROT_WRITE,
-                mapGrowsDown | CUFFD_MAP_PRIVATE | CUFFD_MAP_ANONYMOUS | CUFFD_MAP_FIXED, -1, 0))
-        let stack = AddressRange(start: UInt(address), count: page)
+        let stack = try RawMemory.mapAnonymous(
+            at: place.end - UInt(page), count: page, flags: mapGrowsDown | MAP_PRIVATE | MAP_FIXED)
         let uffd = try UserfaultFD()
         try uffd.register(stack, modes: .missing)
         let below = AddressRange(start: stack.start - UInt(page), count: page)

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import UserfaultFD
 
@@ -28,7 +27,7 @@ enum ContextLeakCases: CaseTheme {
             isFirst in
             let guarded = try Guarded(features: .eventRemove)
             let range = guarded.range
-            let call = try BackgroundCall { cuffd_madvise(UInt64(range.start), range.count, Advice.dontNeed.rawValue) }
+            let call = try BackgroundCall { RawMemory.advise(range, .dontNeed) }
             try call.waitBlocked(on: guarded.uffd)
             if isFirst {
                 try guarded.uffd.expectRemove(range)

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -148,14 +147,16 @@ enum ContinueMemoryCases: CaseTheme {
         let file = try Memfd(count: PageSize.base.bytes).release()
 
         let first = area.address(1)
-        let write = try BackgroundCall { cuffd_pwrite(file, UnsafeRawPointer(bitPattern: first), 8, 0) }
+        let write = try BackgroundCall { RawMemory.write(file, from: UnsafeRawPointer(bitPattern: first), 8, at: 0) }
         try uffd.expectFault(at: first, .minor)
         try write.waitBlocked()
         try uffd.raw(.continue, area.page(1)).expectDone(area.pageSize.bytes)
         try expectEqual(write.finish(), 8, "bytes written from page 1 of the view")
 
         let second = area.address(2)
-        let read = try BackgroundCall { cuffd_pread(file, UnsafeMutableRawPointer(bitPattern: second), 8, 0) }
+        let read = try BackgroundCall {
+            RawMemory.read(file, into: UnsafeMutableRawPointer(bitPattern: second), 8, at: 0)
+        }
         try uffd.expectFault(at: second, [.minor, .write])
         try read.waitBlocked()
         try uffd.raw(.continue, area.page(2)).expectDone(area.pageSize.bytes)
@@ -202,7 +203,7 @@ extension Area {
         // Only what is mapped is looked at.
         for page in 0..<pageCount { _ = Touch.load(try aliasAddress(page)) }
         try Self.waitSwappedOut("the file's pages are swapped out", isProven: isProven) {
-            _ = cuffd_madvise(UInt64(alias.start), alias.count, Advice.pageOut.rawValue)
+            _ = RawMemory.advise(alias, .pageOut)
             return try swappedBytes() >= range.count
         }
     }

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -147,7 +146,7 @@ enum CopyModelCases: CaseTheme {
                 while true {
                     let bytes = try area.readFile(page)
                     if bytes[bytes.count - 8..<bytes.count].allSatisfy({ $0 == 0 }) {
-                        _ = cuffd_sched_yield()
+                        NativeThread.yield()
                         continue
                     }
                     try area.expectStored(page)
@@ -159,7 +158,7 @@ enum CopyModelCases: CaseTheme {
             let start = source.range.start + UInt(page * area.pageSize.bytes)
             try uffd.raw(.copy, area.page(page), source: start).expectDone(area.pageSize.bytes)
             // The readers are at the next page when it comes.
-            for _ in 0..<4 { _ = cuffd_sched_yield() }
+            for _ in 0..<4 { NativeThread.yield() }
         }
         for reader in readers { try reader.finish("the readers have seen every page") }
         try watcher.finish("the file has every page")

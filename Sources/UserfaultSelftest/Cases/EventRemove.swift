@@ -1,5 +1,4 @@
 import Glibc
-import CUserfaultFD
 import SystemPackage
 import UserfaultFD
 
@@ -42,7 +41,7 @@ enum EventRemoveCases: CaseTheme {
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: .eventRemove)
             try area.registerFilled(uffd)
-            try expectEqual(cuffd_mlock(UInt64(area.range.start), area.range.count), 0, "answer of mlock")
+            try expectEqual(RawMemory.lock(area.range), 0, "answer of mlock")
             let refused = try expectThrows(UserfaultError.self, "MADV_DONTNEED of locked memory is refused") {
                 () throws(UserfaultError) in try area.view.advise(.dontNeed, area.page(1))
             }
@@ -142,7 +141,7 @@ enum EventRemoveCases: CaseTheme {
                 try area.registerFilled(uffd)
                 let range = area.pages(1..<4)
                 let call = try BackgroundCall {
-                    cuffd_madvise(UInt64(range.start), range.count, Advice.dontNeed.rawValue)
+                    RawMemory.advise(range, .dontNeed)
                 }
                 try call.waitBlocked(on: uffd)
                 try area.view.unmap(area.pages(unmapped))

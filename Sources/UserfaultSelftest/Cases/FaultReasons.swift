@@ -1,5 +1,4 @@
 import CSelftestSupport
-import CUserfaultFD
 import Glibc
 import Synchronization
 import SystemPackage

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -204,6 +203,6 @@ extension Memfd {
     ///
     /// False when there is none left.
     fileprivate func take(_ index: Int, _ bytes: Int) -> Bool {
-        withUnsafeDescriptor { cuffd_fallocate($0.rawValue, 0, Int64(index * bytes), Int64(bytes)) == 0 }
+        (try? allocate(at: index * bytes, count: bytes)) != nil
     }
 }

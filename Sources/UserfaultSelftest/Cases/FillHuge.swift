@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -140,7 +139,7 @@ enum FillHugeCases: CaseTheme {
         try uffd.raw(.copy, area.pages(hole + 1..<count), source: start + UInt(rest))
             .expectDone(area.range.count - rest)
 
-        let answer = cuffd_madvise(UInt64(area.range.start), area.range.count, Advice.collapse.rawValue)
+        let answer = RawMemory.advise(area.range, .collapse)
         context.record("MADV_COLLAPSE with a page missing: \(answer == 0 ? "0" : "\(Errno(rawValue: -answer))")")
         try expect(answer < 0, "MADV_COLLAPSE refuses what would fill a missing page", seen: "0")
         try area.expectUnmapped(hole..<hole + 1, "nobody filled it")

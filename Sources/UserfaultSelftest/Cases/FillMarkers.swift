@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -80,7 +79,7 @@ enum FillMarkerCases: CaseTheme {
             let area = trial.area
             let blocks = try area.blocks()
             let guarded = area.page(2)
-            let answer = cuffd_madvise(UInt64(guarded.start), guarded.count, Advice.guardInstall.rawValue)
+            let answer = RawMemory.advise(guarded, .guardInstall)
             guard answer == 0 else { try context.skip("this kernel cannot guard such memory") }
             try expectEqual(Touch.load(area.address(2)).signal, SIGSEGV, "signal from the guard page")
             try trial.uffd.expectNoMessage("a guard page is no missing page")

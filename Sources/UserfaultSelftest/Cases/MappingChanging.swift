@@ -1,4 +1,3 @@
-import CUserfaultFD
 import SystemPackage
 import UserfaultFD
 

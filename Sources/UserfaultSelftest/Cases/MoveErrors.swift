@@ -180,9 +180,9 @@ enum MoveErrorCases: CaseTheme {
             try expectRefused("to memory that is \(protection)", .invalidArgument)
             try destination.view.protect(.readWrite)
         }
-        try expectErrno(-cuffd_mlock(UInt64(source.range.start), source.range.count), nil, "mlock")
+        try expectErrno(-RawMemory.lock(source.range), nil, "mlock")
         try expectRefused("from locked memory", .invalidArgument)
-        try expectErrno(-cuffd_munlock(UInt64(source.range.start), source.range.count), nil, "munlock")
+        try expectErrno(-RawMemory.unlock(source.range), nil, "munlock")
 
         // Across two mappings of the source that differ in nothing that matters.
         try source.view.advise(.dontFork, source.pages(2..<4))

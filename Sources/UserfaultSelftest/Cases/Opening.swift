@@ -105,7 +105,7 @@ enum OpeningCases: CaseTheme {
     /// Whether the kernel has UFFD_USER_MODE_ONLY, which came with Linux 5.11; to be asked before giving up privilege.
     private static var userModeIsKnown: Bool {
         let answer = cuffd_userfaultfd(Int32(CUFFD_USER_MODE_ONLY))
-        if answer >= 0 { _ = cuffd_close(answer) }
+        if answer >= 0 { _ = close(answer) }
         return answer != -Errno.invalidArgument.rawValue
     }
 
@@ -114,7 +114,7 @@ enum OpeningCases: CaseTheme {
         let known = try UserfaultFD().supportedFeatures
         for flags in [0, CUFFD_O_CLOEXEC, CUFFD_O_NONBLOCK, CUFFD_O_CLOEXEC | CUFFD_O_NONBLOCK] {
             let descriptor = try checked(way.open(flags | userMode))
-            defer { _ = cuffd_close(descriptor) }
+            defer { _ = close(descriptor) }
             let name = "opened with 0o\(String(flags, radix: 8))"
             try expectEqual(
                 fcntl(descriptor, F_GETFD) & FD_CLOEXEC != 0, flags & CUFFD_O_CLOEXEC != 0, "close-on-exec, \(name)")

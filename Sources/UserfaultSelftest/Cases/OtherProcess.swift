@@ -1,5 +1,4 @@
 import CSelftestSupport
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -45,7 +44,7 @@ enum OtherProcessCases: CaseTheme {
             covers: ["part5.37"]
         ) { _ in
             let memory = try reserve(PageSize.base.bytes)
-            try checked(cuffd_mprotect(UInt64(memory.start), memory.count, MemoryProtection.readWrite.rawValue))
+            try checked(RawMemory.protect(memory, .readWrite))
             let uffd = try UserfaultFD()
             try uffd.register(memory, modes: .missing)
             let child = try Child([.pause])

@@ -1,5 +1,4 @@
 import CSelftestSupport
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -106,11 +105,14 @@ enum PoisonCases: CaseTheme {
         let address = UnsafeMutableRawPointer(bitPattern: trial.area.address(1))!
         let file = try Memfd(count: PageSize.base.bytes)
         let answers = file.withUnsafeDescriptor {
-            [cuffd_pwrite($0.rawValue, address, 8, 0), cuffd_pread($0.rawValue, address, 8, 0)]
+            [
+                RawMemory.write($0.rawValue, from: address, 8, at: 0),
+                RawMemory.read($0.rawValue, into: address, 8, at: 0),
+            ]
         }
         try expectEqual(answers, [-Int(EFAULT), -Int(EFAULT)], "answers of pwrite from and pread into the page")
         var bytes = [UInt8](repeating: 0, count: 8)
-        let remote = cuffd_process_vm_read(cuffd_getpid(), UInt64(trial.area.address(1)), &bytes, 8)
+        let remote = ProcessMemory.read(trial.area.address(1), into: &bytes)
         try expectOne(of: [-Int(EFAULT), -133], remote, "answer of process_vm_readv")  // 133: EHWPOISON
         try trial.uffd.expectNoMessage("a poisoned page is no missing page")
         try trial.expectFilled(1..<2)

@@ -1,3 +1,4 @@
+import Glibc
 import CUserfaultFD
 import SystemPackage
 import UserfaultFD
@@ -96,7 +97,7 @@ enum PollingCases: CaseTheme {
             }
         }
 
-        deinit { _ = cuffd_close(descriptor) }
+        deinit { _ = close(descriptor) }
 
         /// The events of the userfaultfd, 0 for none.
         func wait(milliseconds: Int32 = 0) throws -> UInt32 {

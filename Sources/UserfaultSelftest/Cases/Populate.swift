@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -12,7 +11,7 @@ enum PopulateCases: CaseTheme {
             requires: [.missingFaults, .kernelFaults], covers: ["part5.47"]
         ) { context in
             for (advice, flags) in [(Advice.populateRead, PageFault.Flags()), (.populateWrite, .write)] {
-                try waits(context, flags) { cuffd_madvise(UInt64($0.start), $0.count, advice.rawValue) }
+                try waits(context, flags) { RawMemory.advise($0, advice) }
             }
         },
         SelftestCase(
@@ -21,7 +20,7 @@ enum PopulateCases: CaseTheme {
             requires: [.lockedPages(2), .missingFaults, .kernelFaults], covers: ["part5.47"]
         ) { context in
             // What is private and writable is brought in as for a write, so that no copy is due later.
-            try waits(context, context.memory.isPrivate ? .write : []) { cuffd_mlock(UInt64($0.start), $0.count) }
+            try waits(context, context.memory.isPrivate ? .write : []) { RawMemory.lock($0) }
         },
         SelftestCase(
             "populate-user-mode-only", on: .eachKind,
@@ -34,7 +33,7 @@ enum PopulateCases: CaseTheme {
             try uffd.register(area.range, modes: .missing)
             for advice in [Advice.populateRead, .populateWrite] {
                 let call = try BackgroundCall {
-                    cuffd_madvise(UInt64(area.range.start), area.range.count, advice.rawValue)
+                    RawMemory.advise(area.range, advice)
                 }
                 let answer = try call.finish("populating does not wait")
                 if answer == -Errno.invalidArgument.rawValue { try context.skip("no MADV_POPULATE before Linux 5.14") }
@@ -77,7 +76,7 @@ enum PopulateCases: CaseTheme {
 extension Area {
     /// Gives locked or other pages of the view back, for what comes next in the process.
     fileprivate func giveBack() throws {
-        _ = cuffd_munlock(UInt64(range.start), range.count)
+        _ = RawMemory.unlock(range)
         try file?.resize(to: 0)
     }
 }

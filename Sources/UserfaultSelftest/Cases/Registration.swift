@@ -1,4 +1,3 @@
-import CUserfaultFD
 import SystemPackage
 import UserfaultFD
 
@@ -193,7 +192,7 @@ enum RegistrationCases: CaseTheme {
         let front = AddressRange(start: huge - UInt(base), count: base)
         let behind = AddressRange(start: view.end, count: base)
         for page in [front, behind] {
-            try checked(cuffd_mprotect(UInt64(page.start), base, MemoryProtection.readWrite.rawValue))
+            try checked(RawMemory.protect(page, .readWrite))
         }
         let uffd = try UserfaultFD()
         let range = AddressRange(start: front.start, end: behind.end)

@@ -227,5 +227,5 @@ enum RegistrationErrorCases: CaseTheme {
 
 /// Takes a reservation back, so that nothing is mapped there.
 func unmapReserved(_ range: AddressRange) throws {
-    try checked(cuffd_munmap(UInt64(range.start), range.count))
+    try checked(RawMemory.unmap(range))
 }

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import Synchronization
@@ -52,7 +51,7 @@ enum SigbusCases: CaseTheme {
             let file = try Memfd(count: PageSize.base.bytes)
             let page = UnsafeMutableRawPointer(bitPattern: area.address(1))!
             let answers = file.withUnsafeDescriptor {
-                [cuffd_pwrite($0.rawValue, page, 8, 0), cuffd_pread($0.rawValue, page, 8, 0)]
+                [RawMemory.write($0.rawValue, from: page, 8, at: 0), RawMemory.read($0.rawValue, into: page, 8, at: 0)]
             }
             try expectEqual(answers, [-Int(EFAULT), -Int(EFAULT)], "answers of pwrite and pread")
             try uffd.expectNoMessage("faults are signals")

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import SystemPackage
 import UserfaultFD
 
@@ -25,9 +24,9 @@ extension Area {
         return try [UInt8](unsafeUninitializedCapacity: pageSize.bytes) { buffer, count in
             while done < pageSize.bytes {
                 let answer = file!.withUnsafeDescriptor {
-                    cuffd_pread(
-                        $0.rawValue, buffer.baseAddress! + done, pageSize.bytes - done,
-                        Int64(fileOffset(of: index) + done))
+                    RawMemory.read(
+                        $0.rawValue, into: buffer.baseAddress! + done, pageSize.bytes - done,
+                        at: fileOffset(of: index) + done)
                 }
                 try expect(answer > 0, "pread answers bytes of page \(index)", seen: "\(answer)")
                 done += answer
@@ -61,7 +60,7 @@ extension Area {
         var answer: CInt = 0
         // Pages on their way to another processor's list are busy for a moment.
         for _ in 0..<10 {
-            answer = cuffd_madvise(UInt64(range.start), range.count, Advice.collapse.rawValue)
+            answer = RawMemory.advise(range, .collapse)
             if answer != -Errno.resourceTemporarilyUnavailable.rawValue { break }
         }
         if answer == -Errno.invalidArgument.rawValue { try context.skip("this kernel cannot collapse such memory") }

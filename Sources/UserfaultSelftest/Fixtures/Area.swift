@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 package import UserfaultFD
@@ -201,7 +200,7 @@ extension Memfd {
     /// A nameless file on a tmpfs or a hugetlbfs.
     init(fileIn directory: String, count: Int) throws {
         // Made and removed: not every kernel's hugetlbfs has O_TMPFILE.
-        let path = "\(directory)/uffd-selftest-\(cuffd_getpid())-\(UInt32.random(in: 0 ... .max))"
+        let path = "\(directory)/uffd-selftest-\(getpid())-\(UInt32.random(in: 0 ... .max))"
         let descriptor = try FileDescriptor.open(
             FilePath(path), .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
             permissions: .ownerReadWrite)

@@ -1,5 +1,4 @@
 import CSelftestSupport
-import CUserfaultFD
 import Glibc
 package import UserfaultFD
 
@@ -116,16 +115,16 @@ package final class Child: @unchecked Sendable {
 
     /// Waits until the child has reached its next pause.
     package func waitPaused(file: String = #fileID, line: Int = #line) throws {
-        let ready = cuffd_poll(child.reports, CUFFD_POLLIN, Self.patience)
+        let ready = try poll(child.reports, until: Deadline(after: .milliseconds(Self.patience)))
         var byte: UInt8 = 0
-        let isHere = ready > 0 && cuffd_read(child.reports, &byte, 1) == 1
+        let isHere = ready != 0 && read(child.reports, &byte, 1) == 1
         try expect(isHere, "the child pauses", seen: ready == 0 ? "it is stuck" : "it is gone", file: file, line: line)
     }
 
     /// Lets the child leave its pause.
     package func resume() throws {
         var byte: UInt8 = 0
-        try expectEqual(cuffd_write(child.orders, &byte, 1), 1, "bytes written to the child")
+        try expectEqual(write(child.orders, &byte, 1), 1, "bytes written to the child")
     }
 
     /// Waits until the child has done everything and is gone; answers the results of all steps.
@@ -153,10 +152,8 @@ package final class Child: @unchecked Sendable {
 
     /// Whether the child has ended before patience does.
     private func waitGone() -> Bool {
-        let pidfd = cuffd_pidfd_open(child.pid)
-        guard pidfd >= 0 else { return false }
-        defer { _ = cuffd_close(pidfd) }
-        return cuffd_poll(pidfd, CUFFD_POLLIN, Self.patience) > 0
+        guard let process = try? ProcessHandle(id: child.pid) else { return false }
+        return (try? process.waitForExit(timeout: .milliseconds(Self.patience))) ?? false
     }
 
     private func reap() -> CInt {

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Synchronization
 package import UserfaultFD
 

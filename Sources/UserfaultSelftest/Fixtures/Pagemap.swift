@@ -1,4 +1,3 @@
-import CUserfaultFD
 import SystemPackage
 import UserfaultFD
 
@@ -24,7 +23,7 @@ package struct PagemapEntry: Equatable, Sendable, CustomStringConvertible {
     package init(of address: UInt, process: String = "self") throws {
         let file = try FileDescriptor.open("/proc/\(process)/pagemap", .readOnly, options: .closeOnExec)
         var word: UInt64 = 0
-        let page = Int64(address / UInt(cuffd_page_size()))
+        let page = Int64(address / UInt(PageSize.base.bytes))
         let read = try file.closeAfter {
             try withUnsafeMutableBytes(of: &word) { try file.read(fromAbsoluteOffset: page * 8, into: $0) }
         }

@@ -1,6 +1,6 @@
 import CSelftestSupport
-import CUserfaultFD
 import SystemPackage
+import UserfaultFD
 
 /// Gives up what a case must do without.
 ///
@@ -10,14 +10,14 @@ package enum Privilege {
     package static var hasTracing: Bool {
         // The kernel gives this namespace a fixed inode number; one without user namespaces has no such file.
         let initial = "user:[4026531837]"
-        return cuffd_has_capability(CUFFD_CAP_SYS_PTRACE) == 1
+        return Capability.sysPtrace.isEffective
             && ProcFile.link("/proc/self/ns/user") ?? initial == initial
     }
 
     /// Does without CAP_SYS_PTRACE from now on.
     package static func dropTracing() throws {
-        try checked(css_drop_capability(CUFFD_CAP_SYS_PTRACE))
-        try expectEqual(cuffd_has_capability(CUFFD_CAP_SYS_PTRACE), 0, "CAP_SYS_PTRACE after it was dropped")
+        try checked(css_drop_capability(Capability.sysPtrace.number))
+        try expectEqual(Capability.sysPtrace.isEffective, false, "CAP_SYS_PTRACE after it was dropped")
     }
 
     /// Has every capability from now on, in a user namespace that counts for nothing outside.
@@ -26,7 +26,7 @@ package enum Privilege {
         guard answer == 0 else {
             throw CaseSkip("this user may make no user namespace (errno \(-answer))")
         }
-        try expectEqual(cuffd_has_capability(CUFFD_CAP_SYS_PTRACE), 1, "CAP_SYS_PTRACE in a new user namespace")
+        try expectEqual(Capability.sysPtrace.isEffective, true, "CAP_SYS_PTRACE in a new user namespace")
     }
 
     /// Gives the children of this process a process id namespace; it can start no thread from now on.

@@ -1,3 +1,4 @@
+import Glibc
 import CUserfaultFD
 
 /// Accesses to memory that the kernel makes on behalf of this process, through `process_vm_readv(2)` and its twin.
@@ -6,13 +7,20 @@ package enum ProcessMemory {
     ///
     /// Answers 1, or minus the errno.
     package static func read(_ address: UInt, _ byte: inout UInt8) -> Int {
-        cuffd_process_vm_read(cuffd_getpid(), UInt64(address), &byte, 1)
+        cuffd_process_vm_read(getpid(), UInt64(address), &byte, 1)
+    }
+
+    /// Has the kernel read as many bytes as there is room for.
+    ///
+    /// Answers their number, or minus the errno.
+    package static func read(_ address: UInt, into bytes: inout [UInt8]) -> Int {
+        cuffd_process_vm_read(getpid(), UInt64(address), &bytes, bytes.count)
     }
 
     /// Has the kernel write a byte.
     ///
     /// Answers 1, or minus the errno.
     package static func write(_ address: UInt, _ byte: UInt8) -> Int {
-        withUnsafeBytes(of: byte) { cuffd_process_vm_write(cuffd_getpid(), UInt64(address), $0.baseAddress!, 1) }
+        withUnsafeBytes(of: byte) { cuffd_process_vm_write(getpid(), UInt64(address), $0.baseAddress!, 1) }
     }
 }

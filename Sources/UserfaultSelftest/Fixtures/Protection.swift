@@ -30,12 +30,11 @@ extension UserfaultFD {
 extension PagemapEntry {
     /// The entries of a range, one for each base page.
     package static func entries(of range: AddressRange) throws -> [PagemapEntry] {
-        let pagemap = cuffd_open("/proc/self/pagemap", CUFFD_O_RDONLY | CUFFD_O_CLOEXEC)
-        defer { _ = cuffd_close(pagemap) }
-        var words = [UInt64](repeating: 0, count: range.count / cuffd_page_size())
-        let bytes = words.count * 8
-        let offset = Int64(range.start / UInt(cuffd_page_size())) * 8
-        try expectEqual(cuffd_pread(pagemap, &words, bytes, offset), bytes, "bytes of /proc/self/pagemap")
+        let pagemap = try OwnedDescriptor(opening: "/proc/self/pagemap")
+        var words = [UInt64](repeating: 0, count: range.count / PageSize.base.bytes)
+        let offset = Int(range.start / UInt(PageSize.base.bytes)) * 8
+        let read = try words.withUnsafeMutableBytes { room throws in try pagemap.read(into: room, at: offset) }
+        try expectEqual(read, words.count * 8, "bytes of /proc/self/pagemap")
         return words.map(PagemapEntry.init)
     }
 }

@@ -1,4 +1,3 @@
-import CUserfaultFD
 package import UserfaultFD
 
 /// A range that no range ioctl takes: each must answer EINVAL and do nothing.
@@ -32,7 +31,7 @@ package enum BadPointer {
         let memory = try? Mapping(anonymous: 2 * page)
         // Leaked: the page that must stay out of reach is needed until the process ends.
         guard let range = memory?.release() else { return [nil] }
-        _ = cuffd_mprotect(UInt64(range.start) + UInt64(page), page, CUFFD_PROT_NONE)
+        _ = RawMemory.protect(range.part(at: page, count: page), .none)
         let hole = UnsafeMutableRawPointer(bitPattern: range.start + UInt(page))!
         return [nil, hole, hole - 8]
     }

@@ -1,5 +1,4 @@
 import CSelftestSupport
-import CUserfaultFD
 import Glibc
 import Synchronization
 import UserfaultFD
@@ -47,7 +46,7 @@ package enum Slowness {
             for turn in 0..<most {
                 while shared.word.load(ordering: .acquiring) != 2 * turn + 1 {
                     guard ContinuousClock.now < deadline else { return }
-                    _ = cuffd_sched_yield()
+                    NativeThread.yield()
                 }
                 shared.word.store(2 * turn + 2, ordering: .releasing)
             }
@@ -57,7 +56,7 @@ package enum Slowness {
             shared.word.store(2 * turn + 1, ordering: .releasing)
             while shared.word.load(ordering: .acquiring) != 2 * turn + 2 {
                 guard ContinuousClock.now < deadline else { return turn }
-                _ = cuffd_sched_yield()
+                NativeThread.yield()
             }
         }
         return most

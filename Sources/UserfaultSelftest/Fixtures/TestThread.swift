@@ -1,4 +1,4 @@
-import CUserfaultFD
+import UserfaultFD
 import Synchronization
 import SystemPackage
 
@@ -18,7 +18,7 @@ package final class TestThread: Sendable {
         init(_ body: @escaping @Sendable () -> Void) { self.body = body }
 
         func run() {
-            threadID.store(cuffd_gettid(), ordering: .releasing)
+            threadID.store(NativeThread.currentID, ordering: .releasing)
             body()
             isFinished.store(true, ordering: .releasing)
         }
@@ -72,7 +72,7 @@ package final class TestThread: Sendable {
     /// Whether the thread is asleep in the kernel, each time of several that it is looked at.
     package var isAsleepForAWhile: Bool {
         (0..<12).allSatisfy { _ in
-            _ = cuffd_sched_yield()
+            NativeThread.yield()
             return isAsleep
         }
     }
@@ -82,7 +82,7 @@ package final class TestThread: Sendable {
     /// Looked at several times with other threads running in between, since a wake-up takes a moment to show.
     package func expectStillAsleep(_ why: String, file: String = #fileID, line: Int = #line) throws {
         for _ in 0..<12 {
-            _ = cuffd_sched_yield()
+            NativeThread.yield()
             try expect(
                 !isFinished && isAsleep, "the thread stays asleep: \(why)",
                 seen: isFinished ? "it went on" : "its state is \(state.map(String.init) ?? "gone")", file: file,

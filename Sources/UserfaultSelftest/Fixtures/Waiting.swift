@@ -1,4 +1,4 @@
-import CUserfaultFD
+import UserfaultFD
 import Glibc
 
 /// Waits until a condition holds, giving way to other threads between looks.
@@ -45,6 +45,6 @@ package enum Waiting {
     ///
     /// A virtual processor that never pauses may keep the host's thread which the other one needs.
     package static func giveWay(afterLooks looks: Int) {
-        if looks < 256 { _ = cuffd_sched_yield() } else { Threads.pause() }
+        if looks < 256 { NativeThread.yield() } else { Threads.pause() }
     }
 }

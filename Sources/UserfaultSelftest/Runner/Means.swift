@@ -1,5 +1,4 @@
 import CSelftestSupport
-import CUserfaultFD
 import Glibc
 import Synchronization
 import SystemPackage
@@ -110,7 +109,7 @@ package struct Means: Codable, Sendable {
     private static func lockable() -> Int {
         mostThatWorks(upTo: muchLockedMemory, by: 4) { size in
             guard let memory = try? Mapping(anonymous: size << 10) else { return false }
-            return cuffd_mlock(UInt64(memory.range.start), memory.count) == 0
+            return RawMemory.lock(memory.range) == 0
         }
     }
 

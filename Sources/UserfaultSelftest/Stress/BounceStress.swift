@@ -1,5 +1,4 @@
 import CSelftestSupport
-import CUserfaultFD
 import Synchronization
 import SystemPackage
 import UserfaultFD
@@ -88,7 +87,7 @@ final class BounceStress: Sendable {
 
         private func release(_ area: Area) throws {
             let advice: Advice = area.memory.isPrivate ? .dontNeed : .remove
-            let answer = cuffd_madvise(UInt64(area.range.start), area.range.count, advice.rawValue)
+            let answer = RawMemory.advise(area.range, advice)
             if answer == -Errno.invalidArgument.rawValue, area.memory.isHugetlb {
                 throw StressSkip(reason: "the kernel does not drop pages of hugetlbfs (Linux 5.18)")
             }

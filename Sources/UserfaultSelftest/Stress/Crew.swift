@@ -1,4 +1,5 @@
-import CUserfaultFD
+import SystemPackage
+import UserfaultFD
 import Synchronization
 
 /// Threads that work until they are told to stop; the first failure stops them all.
@@ -62,25 +63,18 @@ final class Crew: Sendable {
 enum Threads {
     /// Starts a thread that nobody joins; answers 0, or minus the errno.
     static func start(_ name: String, _ body: @escaping @Sendable () -> Void) -> CInt {
-        final class Start {
-            let body: @Sendable () -> Void
-            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+        do {
+            try NativeThread.detached(name, body)
+            return 0
+        } catch {
+            return -error.errno.rawValue
         }
-        var thread: cuffd_thread_t = 0
-        let start = Unmanaged.passRetained(Start(body))
-        let answer = cuffd_thread_create(
-            &thread, name, 0, { Unmanaged<Start>.fromOpaque($0!).takeRetainedValue().body() }, start.toOpaque())
-        guard answer == 0 else {
-            start.release()
-            return answer
-        }
-        return cuffd_thread_detach(thread)
     }
 
     /// Gives the processor away for a moment.
     ///
     /// Only for loops that wait for a time to be over.
     static func pause() {
-        _ = cuffd_poll(-1, 0, 1)
+        pauseThread(for: .milliseconds(1))
     }
 }

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Synchronization
 import SystemPackage
 import UserfaultFD
@@ -71,7 +70,7 @@ final class EventStress: Sendable {
                     count("touches")
                 case 13..<17:
                     let length = min(4, 16 - page) * area.pageSize.bytes
-                    let answer = cuffd_madvise(UInt64(address), length, Advice.dontNeed.rawValue)
+                    let answer = RawMemory.advise(AddressRange(start: address, count: length), .dontNeed)
                     try expectEqual(answer, 0, "answer of madvise")
                     count("madvises")
                 case 17..<19:

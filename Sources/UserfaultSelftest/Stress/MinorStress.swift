@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Synchronization
 import SystemPackage
 import UserfaultFD
@@ -72,7 +71,7 @@ final class MinorStress: Sendable {
             let first = Int.random(in: 0..<area.pageCount, using: &generator)
             let last = min(area.pageCount, first + Int.random(in: 1...16, using: &generator))
             let range = area.pages(first..<last)
-            let answer = cuffd_madvise(UInt64(range.start), range.count, Advice.dontNeed.rawValue)
+            let answer = RawMemory.advise(range, .dontNeed)
             // Before Linux 5.18 hugetlbfs cannot be dropped so: each page faults once.
             if answer == -Errno.invalidArgument.rawValue, area.memory.isHugetlb { return }
             try expectEqual(answer, 0, "answer of madvise")

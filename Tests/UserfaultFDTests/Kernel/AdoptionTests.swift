@@ -110,7 +110,7 @@ extension Kernel {
                 guard setsockopt(sockets.second.rawValue, SOL_SOCKET, passPidfd, &yes, 4) == 0 else { return }
                 // What `SO_PASSCRED` adds must not push the descriptors out.
                 #expect(setsockopt(sockets.second.rawValue, SOL_SOCKET, SO_PASSCRED, &yes, 4) == 0)
-                let before = Descriptors.open()
+                let before = Descriptors.open().count
                 let hello = Passing.hello
                 for _ in 0..<100 {
                     let surplus = Array(repeating: sockets.first, count: DescriptorPassing.limit)
@@ -120,7 +120,9 @@ extension Kernel {
                     guard let sender = message.takeSender() else { throw Unexpected() }
                     #expect(sender.hasExited == false)
                 }
-                #expect(Descriptors.open() == before)
+                // A hundred messages leak a hundred descriptors, or none; the test's own machinery has a few.
+                let after = Descriptors.open().count
+                #expect(after < before + 50)
             }
         }
     }
