@@ -121,6 +121,7 @@ int cuffd_fstat(int fd, struct cuffd_file_status *status) {
         .inode = answer.st_ino,
         .page_size = is_huge ? (uint64_t)filesystem.f_bsize : cuffd_page_size(),
         .is_regular = S_ISREG(answer.st_mode),
+        .is_directory = S_ISDIR(answer.st_mode),
         .is_block_device = S_ISBLK(answer.st_mode),
         .is_memory_file = in_memory && S_ISREG(answer.st_mode),
     };

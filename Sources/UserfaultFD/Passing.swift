@@ -53,11 +53,20 @@ public struct ReceivedMessage: ~Copyable, Sendable {
     /// The descriptors, close-on-exec.
     public var descriptors: ReceivedDescriptors
 
+    /// Whether the kernel discarded descriptors (`MSG_CTRUNC`), because this process may not have as many.
+    ///
+    /// Those that arrived are here. The payload is complete.
+    public let isMissingDescriptors: Bool
+
     private var sender: ProcessHandle?
 
-    init(payload: [UInt8], descriptors: consuming ReceivedDescriptors, sender: consuming ProcessHandle?) {
+    init(
+        payload: [UInt8], descriptors: consuming ReceivedDescriptors, isMissingDescriptors: Bool,
+        sender: consuming ProcessHandle?
+    ) {
         self.payload = payload
         self.descriptors = descriptors
+        self.isMissingDescriptors = isMissingDescriptors
         self.sender = sender
     }
 
@@ -88,10 +97,14 @@ public struct PeerCredentials: Hashable, Sendable {
     /// The corresponding socket option is `SO_PEERCRED`.
     ///
     /// - Parameter socket: A connected Unix socket.
-    /// - Throws: ``UserfaultError``: `ENOTSOCK`, `EBADF`.
+    /// - Throws: ``UserfaultError``: `ENOTCONN` for a socket that is not connected; `ENOTSOCK`, `EBADF`.
     public init(of socket: FileDescriptor) throws(UserfaultError) {
         var peer = cuffd_peer()
         _ = try answer(to: .peerCredentials) { unsafe cuffd_peer_credentials(socket.rawValue, &peer) }
+        // The kernel answers with nobody, for whom it vouches as little.
+        guard peer.pid != 0 || peer.uid != .max else {
+            throw UserfaultError(.peerCredentials, errno: .socketNotConnected)
+        }
         process = peer.pid
         user = peer.uid
         group = peer.gid
@@ -139,9 +152,10 @@ public enum DescriptorPassing {
     /// - Parameters:
     ///   - limit: The most bytes to take, 1 to 16 MiB.
     ///   - socket: A connected Unix socket.
-    /// - Returns: The message. The end of a stream is a message without bytes.
-    /// - Throws: ``UserfaultError``: ``UserfaultError/Reason/descriptorsTruncated`` if the kernel discarded descriptors;
-    ///   `EINVAL` for a limit out of its range; `EAGAIN` from a non-blocking socket; `ECONNRESET`.
+    /// - Returns: The message. The end of a stream is a message without bytes. If no descriptor is free, some or all are
+    ///   missing: ``ReceivedMessage/isMissingDescriptors``.
+    /// - Throws: ``UserfaultError``: `EINVAL` for a limit out of its range; `EAGAIN` from a non-blocking socket;
+    ///   `ECONNRESET`.
     public static func receive(
         upTo limit: Int = 65536, from socket: FileDescriptor
     ) throws(UserfaultError) -> ReceivedMessage {
@@ -159,10 +173,8 @@ public enum DescriptorPassing {
         let sender =
             control.pidfd >= 0 ? ProcessHandle(received: OwnedDescriptor(adopting: control.pidfd)) : nil
         _ = try answer(to: .receive) { received }
-        guard control.truncated == 0 else {
-            throw UserfaultError(.receive, errno: .messageTooLong, circumstance: .descriptorsTruncated)
-        }
-        return ReceivedMessage(payload: payload, descriptors: descriptors, sender: sender)
+        return ReceivedMessage(
+            payload: payload, descriptors: descriptors, isMissingDescriptors: control.truncated != 0, sender: sender)
     }
 
     private static func numbers(of control: cuffd_control) -> [Int32] {

@@ -81,7 +81,7 @@ extension UserfaultError: CustomStringConvertible {
         case .alreadyMapped: "the page is there already; wake the threads that wait for it and go on"
         case .alreadyMappedOrPoolEmpty:
             "the page is there already, or the huge page pool is empty; wake once, then check the page or the pool"
-        case .mappingIsChanging: "an event is pending; read events and try again"
+        case .mappingIsChanging: "read pending events without waiting for them, and try again"
         case .partial: "continue after the bytes that are done"
         case .noSuchRange: "nothing registered is mapped there, or the range leaves its mapping"
         case .noSourcePage: "the source has no page there; resolve with zeros"
@@ -104,7 +104,6 @@ extension UserfaultError: CustomStringConvertible {
         case .badDescriptor: "the descriptor is not open"
         case .notUserfaultFD: "the descriptor is no userfaultfd"
         case .notMemoryFile: "the file is neither on tmpfs nor on hugetlbfs, nor a guest_memfd"
-        case .descriptorsTruncated: "the kernel discarded descriptors"
         case .noDescriptor: "the message carried no descriptor"
         default: nil
         }

@@ -16,8 +16,9 @@ extension UserfaultError {
         /// is not there as ``noMemory``. Never wake and retry without a limit.
         case alreadyMappedOrPoolEmpty
 
-        /// `EAGAIN` without progress: an event is on its way and its range is changing. Read events, then try again;
-        /// trying without reading never ends.
+        /// `EAGAIN` without progress: the mapping is changing. If events are enabled, one may be on its way, and the call
+        /// fails until it is read. Read what there is, without waiting for more, and try again: the cause may also be a
+        /// lock that is free in a moment.
         case mappingIsChanging
 
         /// `EAGAIN` with progress: the first ``UserfaultError/bytesCompleted`` bytes are done, and the threads that waited
@@ -35,7 +36,8 @@ extension UserfaultError {
         /// `ESRCH`: the process whose memory this is has exited or executed another program. End quietly.
         case processGone
 
-        /// `ENOMEM` or `ENOSPC`: no memory, a limit of the memory cgroup, or a full tmpfs. From `UFFDIO_COPY` and
+        /// `ENOMEM` or `ENOSPC`: no memory, a limit of the memory cgroup, or a full tmpfs. `EAGAIN` from calls on mappings
+        /// and threads: a limit of locked memory or of threads. From `UFFDIO_COPY` and
         /// `UFFDIO_ZEROPAGE` on shared memory also a range past the end of the file, since Linux 7.1. From
         /// `UFFDIO_REGISTER` and `UFFDIO_UNREGISTER` also that the process is gone or, up to Linux 6.1, that nothing is
         /// mapped.
@@ -95,10 +97,6 @@ extension UserfaultError {
         /// The peer closed the connection.
         case peerClosed
 
-        /// The kernel discarded descriptors of a message (`MSG_CTRUNC`): too many, or no room for them here. Those that
-        /// did arrive were closed.
-        case descriptorsTruncated
-
         /// A message came without the descriptor it was to carry.
         case noDescriptor
 
@@ -112,7 +110,6 @@ extension UserfaultError {
         case .kernelLacksIt: return .unsupported
         case .notNegotiated: return .notNegotiated
         case .alreadyNegotiated: return .alreadyNegotiated
-        case .descriptorsTruncated: return .descriptorsTruncated
         case .peerClosed: return .peerClosed
         case .noDescriptor: return .noDescriptor
         case .noSourcePage: return .noSourcePage
@@ -125,10 +122,11 @@ extension UserfaultError {
         switch errno {
         case .resourceTemporarilyUnavailable where operation.touchesPages:
             return bytesCompleted > 0 ? .partial : .mappingIsChanging
-        case .resourceTemporarilyUnavailable: return .wouldBlock
+        case .resourceTemporarilyUnavailable: return operation.reads ? .wouldBlock : .noMemory
         case .fileExists where operation.touchesPages: return .alreadyMapped
         case .noSuchFileOrDirectory where operation.touchesPages: return .noSuchRange
         case .noSuchProcess: return .processGone
+        case .noSpace where operation == .pollSet: return .other
         case .noMemory, .noSpace: return .noMemory
         case .notPermitted, .permissionDenied: return .notPermitted
         case .inappropriateIOCTLForDevice where operation == .adopt: return .notUserfaultFD
@@ -162,6 +160,14 @@ extension UserfaultError {
 }
 
 extension UserfaultError.Operation {
+    /// Whether `EAGAIN` means that there is nothing yet, and not that a limit is reached.
+    var reads: Bool {
+        switch self {
+        case .read, .send, .receive, .socket, .readFile, .writeFile, .poll: true
+        default: false
+        }
+    }
+
     /// Whether it fills or protects pages, which gives several answers a meaning of their own.
     var touchesPages: Bool {
         switch self {

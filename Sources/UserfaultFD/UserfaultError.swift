@@ -72,8 +72,6 @@ extension UserfaultError {
         case notNegotiated
         /// The descriptor was negotiated already, which can be done once.
         case alreadyNegotiated
-        /// The kernel discarded descriptors of a message.
-        case descriptorsTruncated
         /// The peer ended the stream.
         case peerClosed
         /// A message came without the descriptor it was to carry.

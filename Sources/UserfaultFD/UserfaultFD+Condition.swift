@@ -51,13 +51,14 @@ extension UserfaultFD {
         switch errno {
         case .invalidArgument:
             if !isNegotiated && !Self.isNegotiated(descriptor.rawValue) { return .notNegotiated }
-            guard let features = isNegotiated ? supportedFeatures : Self.kernelFeatures else { return .none }
+            let known = isNegotiated && knowsAllFeatures ? supportedFeatures : Self.kernelFeatures
+            guard let features = known else { return .none }
             if !needed.isEmpty && features.isDisjoint(with: needed) || lacking(features) { return .kernelLacksIt }
             return .none
         case .noSuchFileOrDirectory where operation == .move:
             // The kernel answers alike if either side is not there. The first page of the destination tells which.
             let page = AddressRange(start: range.start, count: min(range.count, PageSize.base.bytes))
-            return copyNothing(to: page) == .noSuchFileOrDirectory ? .none : .noSourcePage
+            return [.badAddress, .fileExists].contains(copyNothing(to: page)) ? .noSourcePage : .none
         case .fileExists where operation == .copy && range.mayBeHuge:
             return .poolMayBeEmpty
         default:
@@ -80,12 +81,13 @@ private let answeredFeatures = Atomic<UInt64>(0)
 
 /// A page of this process that nobody can read, for as long as it lives.
 private enum Unreadable {
-    /// Its address is also one that no other program has registered for itself, so that nobody waits there.
+    /// Another process may have registered a page of this number. A thread of it that waits there looks again if it is
+    /// woken, which does no harm.
     static let page: AddressRange = {
         let size = PageSize.base.bytes
         guard let mapping = try? Mapping(anonymous: size, protection: .none) else {
-            // Without address space for one page: above it and below every other mapping there is nothing either.
-            return AddressRange(start: UInt(size), count: size)
+            // Without address space for one page: below every mapping, and above what no program may map.
+            return AddressRange(start: UInt(max(size, 1 << 20)), count: size)
         }
         return mapping.release()
     }()

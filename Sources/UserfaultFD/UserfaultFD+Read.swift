@@ -89,7 +89,7 @@ extension UserfaultFD {
         return ready.first == 0 ? .timedOut : .messages
     }
 
-    /// Sets whether reading waits for a message.
+    /// Sets whether reading waits for a message, for every descriptor of the same open file, in other processes too.
     ///
     /// The corresponding system call is `fcntl(2)` with `F_SETFL`; it may be called at any time.
     ///

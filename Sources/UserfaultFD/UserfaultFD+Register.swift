@@ -15,8 +15,9 @@ extension UserfaultFD {
     ///   ``Ioctls``.
     /// - Throws: ``UserfaultError``: `EINVAL` for a bad range, nothing mapped, memory that cannot be registered so, or
     ///   a mode that the kernel does not have (``UserfaultError/Reason/unsupported``); `EPERM` if the mapping cannot be
-    ///   made writable (a read-only file, a sealed memfd); `EBUSY` if another userfaultfd has it; `ENOMEM` also if the
-    ///   process is gone or, up to Linux 6.1, nothing is mapped.
+    ///   made writable (a read-only file, a sealed memfd); `EBUSY` if another userfaultfd has it; `ENOMEM`, after
+    ///   which mappings at the start of the range may be registered; also if the process is gone or, up to Linux 6.1,
+    ///   nothing is mapped.
     @discardableResult
     public func register(_ range: AddressRange, modes: RegisterModes) throws(UserfaultError) -> Ioctls {
         var ioctls: UInt64 = 0

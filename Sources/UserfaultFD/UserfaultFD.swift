@@ -25,6 +25,9 @@ public struct UserfaultFD: ~Copyable, Sendable {
     /// Empty before ``negotiate(_:)``.
     public private(set) var supportedFeatures: Features
 
+    /// Whether ``supportedFeatures`` is everything that the kernel has, and not only what could be found out.
+    private(set) var knowsAllFeatures: Bool
+
     /// Whether this value was negotiated: before that every other call fails with `EINVAL`.
     public private(set) var isNegotiated: Bool
 
@@ -65,13 +68,15 @@ public struct UserfaultFD: ~Copyable, Sendable {
         enabled: Features,
         supported: Features,
         isNegotiated: Bool,
-        handlesKernelFaults: Bool
+        handlesKernelFaults: Bool,
+        knowsAllFeatures: Bool = true
     ) {
         self.descriptor = descriptor
         self.enabledFeatures = enabled
         self.supportedFeatures = supported
         self.isNegotiated = isNegotiated
         self.handlesKernelFaults = handlesKernelFaults
+        self.knowsAllFeatures = knowsAllFeatures
     }
 
     /// Takes over a userfaultfd that somebody else opened: inherited, or received from another process.
@@ -92,6 +97,10 @@ public struct UserfaultFD: ~Copyable, Sendable {
     ) throws(UserfaultError) {
         let condition = Self.wakeNobody(rawDescriptor)
         if let condition, condition != .invalidArgument { throw UserfaultError(.adopt, errno: condition) }
+        // Other devices answer EINVAL to requests that they do not know. One that is not negotiated always has an error.
+        if condition != nil, try !UserfaultFD::poll(rawDescriptor, until: Deadline(after: .zero)).hasError {
+            throw UserfaultError(.adopt, errno: .inappropriateIOCTLForDevice)
+        }
         var enabled = features ?? []
         var known = enabled
         if features == nil {
@@ -101,10 +110,11 @@ public struct UserfaultFD: ~Copyable, Sendable {
         }
         // Nothing fails from here on: the descriptor is this value's.
         let isNegotiated = condition == nil
+        let kernel = Self.kernelFeatures
         self.init(
             descriptor: OwnedDescriptor(adopting: rawDescriptor), enabled: isNegotiated ? enabled : [],
-            supported: isNegotiated ? Self.kernelFeatures ?? known : [], isNegotiated: isNegotiated,
-            handlesKernelFaults: handlesKernelFaults)
+            supported: isNegotiated ? kernel ?? known : [], isNegotiated: isNegotiated,
+            handlesKernelFaults: handlesKernelFaults, knowsAllFeatures: kernel != nil)
     }
 
     /// Uses a userfaultfd that somebody else owns, without taking it over.
@@ -118,9 +128,11 @@ public struct UserfaultFD: ~Copyable, Sendable {
         _ descriptor: FileDescriptor, features: Features, handlesKernelFaults: Bool = false,
         _ body: (borrowing UserfaultFD) throws(Failure) -> Result
     ) throws(Failure) -> Result {
+        let kernel = kernelFeatures
         let borrowed = UserfaultFD(
             descriptor: OwnedDescriptor(adopting: descriptor.rawValue), enabled: features,
-            supported: kernelFeatures ?? features, isNegotiated: true, handlesKernelFaults: handlesKernelFaults)
+            supported: kernel ?? features, isNegotiated: true, handlesKernelFaults: handlesKernelFaults,
+            knowsAllFeatures: kernel != nil)
         // The result, thrown or not, is kept until the descriptor was given back.
         let result: Swift.Result<Result, Failure>
         do throws(Failure) {
@@ -152,6 +164,7 @@ public struct UserfaultFD: ~Copyable, Sendable {
         supportedFeatures = Features(rawValue: supported)
         enabledFeatures = features.contains(.writeProtectAsync) ? features.union(.writeProtectUnpopulated) : features
         isNegotiated = true
+        if features.contains(.eventFork) { rehearse() }
         return Ioctls(rawValue: ioctls)
     }
 
@@ -189,7 +202,7 @@ public struct UserfaultFD: ~Copyable, Sendable {
     public func duplicate() throws(UserfaultError) -> UserfaultFD {
         UserfaultFD(
             descriptor: try descriptor.duplicate(), enabled: enabledFeatures, supported: supportedFeatures,
-            isNegotiated: isNegotiated, handlesKernelFaults: handlesKernelFaults)
+            isNegotiated: isNegotiated, handlesKernelFaults: handlesKernelFaults, knowsAllFeatures: knowsAllFeatures)
     }
 
     /// Lends the descriptor for a call that this library does not have, `epoll_ctl(2)` for example.

@@ -50,7 +50,7 @@ import Testing
     @Test func circumstancesGoFirst() {
         let cases: [(UserfaultError.Circumstance, UserfaultError.Reason)] = [
             (.kernelLacksIt, .unsupported), (.notNegotiated, .notNegotiated), (.alreadyNegotiated, .alreadyNegotiated),
-            (.descriptorsTruncated, .descriptorsTruncated), (.peerClosed, .peerClosed), (.noDescriptor, .noDescriptor),
+            (.peerClosed, .peerClosed), (.noDescriptor, .noDescriptor),
             (.noSourcePage, .noSourcePage), (.poolMayBeEmpty, .alreadyMappedOrPoolEmpty),
             (.blockingMode, .blockingMode), (.notMemoryFile, .notMemoryFile),
         ]

@@ -147,8 +147,9 @@ struct cuffd_file_status {
     uint64_t inode;
     /// The huge page size on hugetlbfs, else the base page size.
     uint64_t page_size;
-    /// S_ISREG and S_ISBLK.
+    /// S_ISREG, S_ISDIR and S_ISBLK.
     int is_regular;
+    int is_directory;
     int is_block_device;
     /// A regular file of tmpfs (a memfd is one), of hugetlbfs, or of guest_memfd.
     int is_memory_file;

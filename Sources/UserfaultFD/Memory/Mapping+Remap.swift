@@ -68,8 +68,9 @@ extension Mapping {
         } catch {
             throw UserfaultError(.remap, errno: error.errno)
         }
-        let moved = try body(address, CUFFD_MREMAP_FIXED)
+        // Given up in either case: the kernel unmaps the target before it moves, and may fail after that. Somebody else may
+        // have mapped there since. What stays reserved if it failed earlier is address space, and no memory.
         _ = reservation.release()
-        return moved
+        return try body(address, CUFFD_MREMAP_FIXED)
     }
 }

@@ -111,7 +111,7 @@ public struct Mapping: ~Copyable, Sendable {
         count: Int, pageSize: PageSize, sharing: Sharing, protection: MemoryProtection, flags: CInt,
         descriptor: CInt, offset: Int, placement: Placement, options: Options
     ) throws(UserfaultError) {
-        guard count > 0, offset >= 0, let length = pageSize.roundedUp(count), placement.address != 0,
+        guard count > 0, offset >= 0, pageSize >= .base, let length = pageSize.roundedUp(count), placement.address != 0,
             options.isDisjoint(with: .decidedElsewhere)
         else {
             throw UserfaultError(.map, errno: .invalidArgument)
@@ -172,15 +172,20 @@ public struct Mapping: ~Copyable, Sendable {
         _ = try answer(to: .unmap) { cuffd_munmap(UInt64(unmapped.start), unmapped.count) }
     }
 
-    /// Unmaps a part of the memory, which must not be used any more.
+    /// Unmaps a part of the memory, and gives up the rest: the caller owns it from now on.
     ///
-    /// The value's ``range`` stays as it is.
+    /// The hole may be somebody else's at once, so that no value can own the memory around it as one.
     ///
     /// - Parameter part: Whole pages of the mapping.
-    /// - Throws: ``UserfaultError``: `EINVAL` for a part that leaves the mapping or is not aligned.
-    @unsafe
-    public func unmap(_ part: AddressRange) throws(UserfaultError) {
+    /// - Returns: What is left before the part and after it; either may be empty. Adopt or unmap each.
+    /// - Throws: ``UserfaultError``: `EINVAL` for a part that leaves the mapping or is not aligned, `ENOMEM` if the process
+    ///   has too many mappings. The memory is then unmapped as a whole.
+    public consuming func unmap(_ part: AddressRange) throws(UserfaultError) -> (
+        before: AddressRange, after: AddressRange
+    ) {
         guard range.contains(part) else { throw UserfaultError(.unmap, errno: .invalidArgument) }
         unsafe try AddressSpace.unmap(part)
+        let whole = release()
+        return (AddressRange(start: whole.start, end: part.start), AddressRange(start: part.end, end: whole.end))
     }
 }

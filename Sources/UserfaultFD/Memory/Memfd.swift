@@ -21,6 +21,7 @@ public struct Memfd: ~Copyable, Sendable {
     /// - Throws: ``UserfaultError``: `EMFILE`, `ENOMEM`, `EINVAL` for a name that is too long or a negative length,
     ///   `ENOENT` or `ENODEV` for a page size that the machine does not have.
     public init(name: String = "userfaultfd", count: Int, hugePages: PageSize? = nil) throws(UserfaultError) {
+        guard hugePages ?? .base >= .base else { throw UserfaultError(.createMemfd, errno: .invalidArgument) }
         var flags = CUFFD_MFD_CLOEXEC | CUFFD_MFD_ALLOW_SEALING
         if let hugePages { flags |= CUFFD_MFD_HUGETLB | CUnsignedInt(hugePages.log2) << CUFFD_MAP_HUGE_SHIFT }
         let owned = OwnedDescriptor(
@@ -83,7 +84,7 @@ public struct Memfd: ~Copyable, Sendable {
     /// - Throws: ``UserfaultError``: `EPERM` if a seal forbids it, `EINVAL`.
     public func punchHole(at offset: Int, count: Int) throws(UserfaultError) {
         let mode = CUFFD_FALLOC_PUNCH_HOLE | CUFFD_FALLOC_KEEP_SIZE
-        _ = try answer(to: .allocate, retryOnInterrupt: true) {
+        _ = try answer(to: .allocate) {
             cuffd_fallocate(descriptor.rawValue, mode, Int64(offset), Int64(count))
         }
     }
@@ -95,9 +96,10 @@ public struct Memfd: ~Copyable, Sendable {
     /// - Parameters:
     ///   - offset: Where the part begins, in bytes.
     ///   - count: The length of the part, in bytes.
-    /// - Throws: ``UserfaultError``: `ENOSPC`, `EPERM`, `EINVAL`.
+    /// - Throws: ``UserfaultError``: `ENOSPC`, `EPERM`, `EINVAL`; `EINTR` if a signal ended it, after which some kernels
+    ///   have undone what was allocated.
     public func allocate(at offset: Int, count: Int) throws(UserfaultError) {
-        _ = try answer(to: .allocate, retryOnInterrupt: true) {
+        _ = try answer(to: .allocate) {
             cuffd_fallocate(descriptor.rawValue, 0, Int64(offset), Int64(count))
         }
     }

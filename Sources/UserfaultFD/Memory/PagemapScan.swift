@@ -30,6 +30,9 @@ public struct PagemapScan: ~Copyable, Sendable {
         /// The regions, in the order of their addresses.
         public let regions: [Region]
         /// Where the scan stopped: the end of the range, or where the limit of regions or pages was reached.
+        ///
+        /// The start of the range if the limit of pages is smaller than the huge page that comes next, which can only be
+        /// protected whole: scan again with a higher limit.
         public let end: UInt
     }
 
@@ -49,6 +52,9 @@ public struct PagemapScan: ~Copyable, Sendable {
     }
 
     /// Scans a range of the process.
+    ///
+    /// The kernel finds nothing in a process that has ended, and reports no error: keep a ``ProcessHandle`` of a process
+    /// that may end, and look at it after the scan.
     ///
     /// - Parameters:
     ///   - range: What to scan; the start page-aligned, the end rounded up.
@@ -118,13 +124,15 @@ public struct PagemapScan: ~Copyable, Sendable {
         do throws(UserfaultError) {
             try unsafe withUnsafeMutableBytes(of: &word) { (room) throws(UserfaultError) in
                 guard unsafe try pagemap.read(into: room, at: offset) == room.count else {
-                    throw UserfaultError(.pagemapScan, errno: .invalidArgument)
+                    // Nothing to read: beyond the addresses of user space, or of a process that has ended.
+                    let isGone = entry < UInt(1) << 47 / UInt(PageSize.base.bytes) * 8
+                    throw UserfaultError(.pagemapScan, errno: isGone ? .noSuchProcess : .invalidArgument)
                 }
             }
         } catch {
             throw UserfaultError(.pagemapScan, errno: error.errno)
         }
-        // Bits 63 and 62: present, and swapped out, which markers are shown as.
+        // Bits 63 and 62: present, and swapped out. Markers of empty pages are shown as swapped out, but not on hugetlbfs.
         return word >> 62 != 0
     }
 

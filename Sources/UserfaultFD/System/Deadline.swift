@@ -61,13 +61,17 @@ package struct Deadline: Sendable {
         guard !isNever else { return -1 }
         let now = MonotonicInstant.now
         guard now < instant else { return 0 }
-        return CInt(clamping: (instant.nanoseconds - now.nanoseconds - 1) / 1_000_000 + 1)
+        // No clamping conversion: not optimized, its first use takes memory from the heap.
+        let left = (instant.nanoseconds - now.nanoseconds - 1) / 1_000_000 + 1
+        return left > UInt64(CInt.max) ? .max : CInt(truncatingIfNeeded: left)
     }
 
     /// What is left in nanoseconds, as `futex(2)` takes it; -1 without a limit.
     package var remainingNanoseconds: Int64 {
         guard !isNever else { return -1 }
         let now = MonotonicInstant.now
-        return now < instant ? Int64(clamping: instant.nanoseconds - now.nanoseconds) : 0
+        guard now < instant else { return 0 }
+        let left = instant.nanoseconds - now.nanoseconds
+        return left > UInt64(Int64.max) ? .max : Int64(truncatingIfNeeded: left)
     }
 }

@@ -19,7 +19,7 @@ public struct EventFD: ~Copyable, Sendable {
 
     /// Signals: everybody who waits for it is woken.
     ///
-    /// Safe in a signal handler: it neither allocates nor takes a lock.
+    /// It neither allocates nor takes a lock.
     public func signal() {
         // The only failure of a valid eventfd is a full counter, which is as readable as can be.
         _ = cuffd_eventfd_signal(descriptor.rawValue)

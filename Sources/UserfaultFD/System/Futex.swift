@@ -44,5 +44,6 @@ package struct FutexWord: ~Copyable, @unchecked Sendable {
 /// Sleeps for a duration, as a thread of its own may; never to synchronize.
 package func pauseThread(for duration: Duration) {
     let word = FutexWord()
-    word.wait(while: 0, until: Deadline(after: duration))
+    let deadline = Deadline(after: duration)
+    while !deadline.hasPassed { word.wait(while: 0, until: deadline) }
 }

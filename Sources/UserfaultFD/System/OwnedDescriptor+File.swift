@@ -12,6 +12,7 @@ package struct FileStatus: Sendable {
     package let device: UInt64
     package let inode: UInt64
     package let isRegular: Bool
+    package let isDirectory: Bool
     package let isBlockDevice: Bool
     /// Whether the file lives in memory: tmpfs and memfd, hugetlbfs, guest_memfd.
     package let isMemoryFile: Bool
@@ -25,6 +26,7 @@ package struct FileStatus: Sendable {
         device = status.device
         inode = status.inode
         isRegular = status.is_regular != 0
+        isDirectory = status.is_directory != 0
         isBlockDevice = status.is_block_device != 0
         isMemoryFile = status.is_memory_file != 0
     }
@@ -54,7 +56,9 @@ extension OwnedDescriptor {
         return done
     }
 
-    /// The length of a block device, in bytes; the position of the open file stays as it is.
+    /// The length of a block device, in bytes.
+    ///
+    /// The position of the open file is at the end meanwhile, and then where it was.
     package func deviceLength() throws(UserfaultError) -> Int {
         // The position belongs to everybody who shares the open file.
         let position = try answer(to: .readFile) { cuffd_seek(rawValue, 0, CUFFD_SEEK_CUR) }

@@ -92,7 +92,7 @@ public struct PollSet: ~Copyable, Sendable {
         while true {
             let count = unsafe batch.refill { tokens, events in
                 unsafe cuffd_epoll_wait(
-                    epoll.rawValue, tokens.baseAddress, events.baseAddress, CInt(clamping: tokens.count),
+                    epoll.rawValue, tokens.baseAddress, events.baseAddress, CInt(truncatingIfNeeded: tokens.count),
                     deadline.remainingMilliseconds)
             }
             // A signal, or a limit that one call cannot express: wait for what is left.

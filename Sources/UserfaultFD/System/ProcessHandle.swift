@@ -26,7 +26,7 @@ public struct ProcessHandle: ~Copyable, Sendable {
     ///
     /// - Parameter socket: A connected Unix socket.
     /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/openProcess``: `ESRCH` or `EINVAL` if the process has
-    ///   ended; `ENOTCONN`, `EMFILE`.
+    ///   ended; `ENODATA` or `EINVAL` if the socket is not connected; `EMFILE`.
     public init(peerOf socket: FileDescriptor) throws(UserfaultError) {
         descriptor = OwnedDescriptor(
             adopting: try answer(to: .openProcess) {
@@ -43,8 +43,12 @@ public struct ProcessHandle: ~Copyable, Sendable {
     /// - Parameter rawDescriptor: A pidfd that nobody else will close. It stays open, and yours, if this throws.
     /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/openProcess``: `EBADF` if it is not an open pidfd.
     public init(adopting rawDescriptor: Int32) throws(UserfaultError) {
-        // Signal 0 is sent to nobody; only a pidfd can be asked. A process that has ended is still a process.
+        // Signal 0 is sent to nobody. The call also takes a directory of /proc, which never becomes readable by an exit.
+        if (try? FileStatus(of: rawDescriptor))?.isDirectory == true {
+            throw UserfaultError(.openProcess, errno: .badFileDescriptor)
+        }
         let sent = cuffd_pidfd_send_signal(rawDescriptor, 0)
+        // A process that has ended is still a process.
         let lawful = [0, -Errno.noSuchProcess.rawValue, -Errno.notPermitted.rawValue]
         if !lawful.contains(sent) { _ = try answer(to: .openProcess) { sent } }
         descriptor = OwnedDescriptor(adopting: rawDescriptor)
@@ -93,19 +97,24 @@ public struct ProcessHandle: ~Copyable, Sendable {
         try answer(to: .takeDescriptor) { cuffd_pidfd_getfd(descriptor.rawValue, number) }
     }
 
-    /// Gives advice about memory of the process.
+    /// Gives advice that leaves the contents of memory as they are.
     ///
-    /// The corresponding system call is `process_madvise(2)`. Available since Linux 5.10.
+    /// Since Linux 6.13 the kernel takes any advice about the caller's own memory, also what drops it. The process may be
+    /// this one, so this method refuses all other advice: use ``Mapping/advise(_:_:)``. The corresponding system call is
+    /// `process_madvise(2)`. Available since Linux 5.10.
     ///
     /// - Parameters:
     ///   - advice: ``Advice/cold``, ``Advice/pageOut``, ``Advice/willNeed`` or ``Advice/collapse``.
     ///   - range: Whole pages, in the process' own addresses.
     /// - Returns: The bytes that were advised, from the start of the range.
-    /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/adviseProcess``: `EPERM` without `CAP_SYS_NICE` and the
-    ///   right to trace the process, `EINVAL` for other advice, `ENOMEM` for unmapped addresses, `ESRCH`.
+    /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/adviseProcess``: `EINVAL` for other advice; `EPERM` without
+    ///   `CAP_SYS_NICE` and the right to trace the process, `ENOMEM` for unmapped addresses, `ESRCH`.
     @discardableResult
     public func advise(_ advice: Advice, _ range: AddressRange) throws(UserfaultError) -> Int {
-        try answer(to: .adviseProcess) {
+        guard [.cold, .pageOut, .willNeed, .collapse].contains(advice) else {
+            throw UserfaultError(.adviseProcess, errno: .invalidArgument)
+        }
+        return try answer(to: .adviseProcess) {
             cuffd_process_madvise(descriptor.rawValue, UInt64(range.start), range.count, advice.rawValue)
         }
     }

@@ -72,7 +72,7 @@ enum ContinueCases: CaseTheme {
         try expectEqual(uffd.raw(.continue, area.page(0)), .done(area.pageSize.bytes), "CONTINUE of page 0")
         try expectEqual(uffd.raw(.continue, area.page(3)), .done(area.pageSize.bytes), "CONTINUE of page 3")
         for page in 0..<4 { try area.expectView(page) }
-        try area.view.unmap(area.range)
+        try AddressSpace.unmap(area.range)
         for page in 0..<4 {
             try area.expectFile(page)
             try area.expectStored(page)

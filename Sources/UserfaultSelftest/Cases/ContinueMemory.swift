@@ -105,10 +105,10 @@ enum ContinueMemoryCases: CaseTheme {
             try area.zapView()
         }
         try uffd.raw(.continue, area.range).expectDone(area.range.count)
-        try area.alias!.unmap(AddressRange(start: area.aliasAddress(0), count: area.range.count))
+        try AddressSpace.unmap(AddressRange(start: area.aliasAddress(0), count: area.range.count))
         try dirtyFreeMemory()
         for page in 0..<area.pageCount { try area.expectView(page) }
-        try area.view.unmap(area.range)
+        try AddressSpace.unmap(area.range)
         try dirtyFreeMemory()
         for page in 0..<area.pageCount { try area.expectStored(page) }
         let again = try Mapping(area.file!, offset: area.fileOffset)
@@ -133,7 +133,7 @@ enum ContinueMemoryCases: CaseTheme {
         try child.waitPaused()
         try expectEqual(Touch.load(area.address(1) + 1), .byte(0xEE), "what the other process wrote, in the view")
         try expectEqual(area.readFile(1)[1], 0xEE, "what the other process wrote, in the file")
-        try area.view.unmap(area.range)
+        try AddressSpace.unmap(area.range)
         try child.resume()
         let byte = Int64(Pattern.byte(page: 1))
         try expectEqual(child.finish(), [byte, 0, byte, 0, 0, 0xEE], "what the other process saw")
@@ -180,9 +180,9 @@ enum ContinueMemoryCases: CaseTheme {
             try expectEqual(uffd.raw(.continue, area.page(3)), .failed(.badAddress), "CONTINUE of the hole")
         }
         for page in 0..<3 { try area.expectView(page) }
-        try area.view.unmap(area.range)
+        try AddressSpace.unmap(area.range)
         for page in 0..<3 { try area.expectFile(page) }
-        try area.alias!.unmap(AddressRange(start: area.aliasAddress(0), count: area.range.count))
+        try AddressSpace.unmap(AddressRange(start: area.aliasAddress(0), count: area.range.count))
         for page in 0..<3 { try area.expectStored(page) }
         try area.file!.resize(to: 0)
         try expectEqual(ProcFile.number("HugePages_Free", in: "/proc/meminfo"), free, "free huge pages in the end")

@@ -85,7 +85,7 @@ enum CopySourceCases: CaseTheme {
             uffd.raw(.copy, area.page(2), source: pastEnd.range.start + UInt(PageSize.base.bytes)),
             .failed(.badAddress),
             "COPY from past the end of a file")
-        try source.unmap(bad)
+        try AddressSpace.unmap(bad)
         try expectEqual(
             uffd.raw(.copy, area.page(2), source: start), .failed(.badAddress), "COPY from memory that is not mapped")
         let whole = try area.source(2..<4)

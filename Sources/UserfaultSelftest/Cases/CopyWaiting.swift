@@ -32,7 +32,7 @@ enum CopyWaitingCases: CaseTheme {
                 let scene = try Scene(context)
                 let area = scene.area
                 let copy = try scene.startCopy()
-                try unmaps ? area.view.unmap(area.page(1)) : scene.uffd.unregister(area.page(1))
+                try unmaps ? AddressSpace.unmap(area.page(1)) : scene.uffd.unregister(area.page(1))
                 try scene.resolveSource()
                 try expectEqual(
                     copy.finish(), .failed(.noSuchFileOrDirectory),

@@ -144,7 +144,7 @@ enum EventRemoveCases: CaseTheme {
                     RawMemory.advise(range, .dontNeed)
                 }
                 try call.waitBlocked(on: uffd)
-                try area.view.unmap(area.pages(unmapped))
+                try AddressSpace.unmap(area.pages(unmapped))
                 try uffd.expectRemove(range)
                 try expectOne(of: right, call.finish(), "answer of madvise when pages \(unmapped) were unmapped")
                 try area.expectUnmapped(1..<unmapped.lowerBound, "it was dropped")

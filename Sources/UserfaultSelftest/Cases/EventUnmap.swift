@@ -13,7 +13,7 @@ enum EventUnmapCases: CaseTheme {
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)
             try area.registerFilled(uffd)
-            let call = try BackgroundCall { try area.view.unmap(area.pages(1..<3)) }
+            let call = try BackgroundCall { try AddressSpace.unmap(area.pages(1..<3)) }
             try call.waitBlocked(on: uffd)
             try expectEqual(mappings(in: area.pages(1..<3)), [], "mappings left where munmap has been")
             try uffd.expectUnmap(area.pages(1..<3))
@@ -34,7 +34,7 @@ enum EventUnmapCases: CaseTheme {
             let uffd = try UserfaultFD(features: .eventUnmap)
             try uffd.register(area.page(2), modes: .missing)
             try uffd.register(area.page(4), modes: .missing)
-            let call = try BackgroundCall { try area.view.unmap(area.pages(1..<6)) }
+            let call = try BackgroundCall { try AddressSpace.unmap(area.pages(1..<6)) }
             try call.waitBlocked(on: uffd)
             try uffd.expectUnmap(area.pages(1..<6))
             try call.finish("one event is all that munmap waits for")
@@ -48,7 +48,7 @@ enum EventUnmapCases: CaseTheme {
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)
             try uffd.register(area.page(0), modes: .missing)
-            let call = try BackgroundCall { try area.view.unmap(area.pages(2..<4)) }
+            let call = try BackgroundCall { try AddressSpace.unmap(area.pages(2..<4)) }
             try call.finish("munmap does not wait")
             try uffd.expectNoMessage("the registered page is still mapped")
         },
@@ -101,7 +101,7 @@ enum EventUnmapCases: CaseTheme {
             try first.register(area.page(1), modes: .missing)
             try second.register(area.pages(2..<4), modes: .missing)
             let part = area.pages(0..<3)
-            let call = try BackgroundCall { try area.view.unmap(part) }
+            let call = try BackgroundCall { try AddressSpace.unmap(part) }
             try Waiting.until("munmap raises an event") {
                 try first.poll(timeout: .zero) || second.poll(timeout: .zero)
             }
@@ -154,7 +154,7 @@ enum EventUnmapCases: CaseTheme {
             let area = try Area(context)
             let uffd = try UserfaultFD()
             try uffd.register(area.range, modes: .missing)
-            let call = try BackgroundCall { try area.view.unmap(area.page(1)) }
+            let call = try BackgroundCall { try AddressSpace.unmap(area.page(1)) }
             try call.finish("munmap does not wait")
             try uffd.expectNoMessage("the event was not asked for")
         },
@@ -166,7 +166,7 @@ enum EventUnmapCases: CaseTheme {
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)
             try area.registerFilled(uffd)
-            let call = try BackgroundCall { try area.view.unmap(area.page(1)) }
+            let call = try BackgroundCall { try AddressSpace.unmap(area.page(1)) }
             try call.waitBlocked(on: uffd)
             try uffd.close()
             try call.finish("munmap goes on when nobody can read its event any more")

@@ -67,7 +67,7 @@ enum FillAccountCases: CaseTheme {
                 for index in 0..<pages { Touch.store(area.address(index), 1) }
                 try expectCounted(pages, 0, "after every page was written, and so copied")
             }
-            try area.view.unmap(area.range)
+            try AddressSpace.unmap(area.range)
             try expectCounted(0, 0, "after munmap")
         }
     }
@@ -83,7 +83,7 @@ enum FillAccountCases: CaseTheme {
             try expectEqual(hugetlbPages() - base, added, "HugetlbPages more after \(call), KiB")
             try expectEqual(trial.fill(1..<3), .failed(.fileExists), "\(call) repeated")
             try expectEqual(hugetlbPages() - base, added, "HugetlbPages more after the refused \(call), KiB")
-            try trial.area.view.unmap(trial.area.range)
+            try AddressSpace.unmap(trial.area.range)
             try expectEqual(hugetlbPages(), base, "HugetlbPages after munmap, KiB")
         }
     }
@@ -140,7 +140,7 @@ enum FillAccountCases: CaseTheme {
             try expect(
                 afterRefusals < trial.area.range.count * 5 / 4, "\(call) that is refused leaves nothing charged",
                 seen: "\(afterRefusals) bytes more after filling \(trial.area.range.count)")
-            try trial.area.view.unmap(trial.area.range)
+            try AddressSpace.unmap(trial.area.range)
             try trial.area.file?.resize(to: 0)
             let left = current() - base
             try expect(

@@ -135,7 +135,7 @@ enum FillErrorsCases: CaseTheme {
             try refuses("memory that is not registered any more", start: area.address(2), 1, trial)
             try refuses("a range whose end is not registered", start: area.address(1), 2, trial)
             try refuses("a range whose start is not registered", start: area.address(2), 3, trial)
-            try area.view.unmap(area.page(4))
+            try AddressSpace.unmap(area.page(4))
             try expectEqual(
                 trial.fill(start: end, 1), .failed(.noSuchFileOrDirectory), "\(call) of memory that is not mapped")
             try trial.uffd.expectNoMessage()

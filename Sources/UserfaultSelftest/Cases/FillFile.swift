@@ -191,7 +191,7 @@ enum FillFileCases: CaseTheme {
         let refused = uffd.raw(.copy, area.pages(1..<3), source: start)
         try expectEqual(refused, .failed(.fileExists), "COPY repeated")
         try expectEqual(free(), 0, "free huge pages after the COPY that was refused")
-        try area.view.unmap(area.range)
+        try AddressSpace.unmap(area.range)
         try area.file!.resize(to: 0)
         try expectEqual(free(), 2, "free huge pages in the end")
         if isIdle { try expectEqual(HugePagePool.free, poolFree, "free huge pages of the host in the end") }

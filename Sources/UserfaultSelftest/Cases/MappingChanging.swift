@@ -81,7 +81,7 @@ enum MappingChangingCases: CaseTheme {
             let target = try reserve(area.pageSize.bytes)
             let changes: [(String, @Sendable () throws -> Void)] = [
                 ("madvise", { try area.zapView(area.page(7)) }),
-                ("munmap", { try area.view.unmap(area.page(6)) }),
+                ("munmap", { try AddressSpace.unmap(area.page(6)) }),
                 ("mremap", { _ = try Remapping.move(area.page(5), to: target) }),
                 ("fork", { try Child([.pause]).kill() }),
             ]

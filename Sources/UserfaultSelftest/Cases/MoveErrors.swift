@@ -159,7 +159,7 @@ enum MoveErrorCases: CaseTheme {
 
         // Beyond the ends of the mappings, and where there is none. The gaps beside an area are mapped PROT_NONE.
         let hole = try Area(context)
-        try hole.view.unmap(hole.range)
+        try AddressSpace.unmap(hole.range)
         try expectRefused("from no memory", .noSuchFileOrDirectory, from: hole.range.start)
         try expectRefused("to no memory", .noSuchFileOrDirectory, to: hole.pages(0..<2))
         try expectRefused("out of the source's mapping", .invalidArgument, from: source.address(5))

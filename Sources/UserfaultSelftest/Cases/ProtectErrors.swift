@@ -132,7 +132,7 @@ enum ProtectErrorCases: CaseTheme {
         try uffd.register(other.page(3), modes: modes(call))
         try uffd.unregister(other.page(3))
         try expectRefused("memory unregistered", .noSuchFileOrDirectory, start: other.address(3), count: page)
-        try other.view.unmap(other.page(2))
+        try AddressSpace.unmap(other.page(2))
         try expectRefused("no memory", .noSuchFileOrDirectory, start: other.address(2), count: page)
         for index in [0, 1, 3] { try other.expectView(index) }
         try other.expectProtected([], "after all was refused")
@@ -155,7 +155,7 @@ enum ProtectErrorCases: CaseTheme {
         let touches = try [1, 5].map { try Touch.write(area.address($0), 0xEE, after: gate) }
         // Pages 0-1 | 2 read-only | 3 | gap 4 | 5-6
         try area.view.protect(.read, area.page(2))
-        try area.view.unmap(area.page(4))
+        try AddressSpace.unmap(area.page(4))
         try expectEqual(mappings(in: area.range).filter { !$0.isEmpty }.count >= 4, true, "the area is in pieces")
         try expectErrno(uffd.raw(call, area.pages(1..<6), mode: 1), nil, "protecting over pieces and a gap")
         try area.expectProtected([1, 2, 3, 5], "after protecting pages 1 to 5")

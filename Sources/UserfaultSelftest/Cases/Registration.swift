@@ -156,7 +156,7 @@ enum RegistrationCases: CaseTheme {
         let uffd = try UserfaultFD()
         // Three mappings: 0 to 2 read-only, a hole at 3, 4 and 5, and 6 to 8 read-only.
         try area.view.protect(.read, area.pages(0..<3))
-        try area.view.unmap(area.page(3))
+        try AddressSpace.unmap(area.page(3))
         try area.view.protect(.read, area.pages(6..<9))
         try uffd.register(area.pages(1..<8), modes: .missing)
         for page in [0, 1, 2, 4, 5, 6, 7, 8] {

@@ -72,7 +72,7 @@ enum WakeCases: CaseTheme {
             let uffd = try UserfaultFD()
             let page = PageSize.base.bytes
             let memory = try Mapping(anonymous: 3 * page)
-            try memory.unmap(memory.page(1))
+            try AddressSpace.unmap(memory.page(1))
             try uffd.wake(memory.page(0))
             try uffd.wake(memory.page(1))
             try uffd.wake(memory.range)

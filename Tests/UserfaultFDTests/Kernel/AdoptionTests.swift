@@ -26,6 +26,16 @@ extension Kernel {
             }
         }
 
+        /// Its requests have the same letter, and it answers `EINVAL` to those that it does not know.
+        @Test(.requiresRoot, .requiresDevice) func theDeviceIsNoUserfaultfd() throws {
+            let device = open("/dev/userfaultfd", O_RDWR)
+            try #require(device >= 0)
+            expectFailure(.adopt, .inappropriateIOCTLForDevice, .notUserfaultFD) { () throws(UserfaultError) in
+                try UserfaultFD(adopting: device, features: [])
+            }
+            #expect(close(device) == 0)
+        }
+
         @Test func onlyMemoryFilesAreMemfds() throws {
             var ends: [Int32] = [-1, -1]
             try #require(pipe(&ends) == 0)
@@ -66,6 +76,10 @@ extension Kernel {
                 #expect(message.descriptors.count == 1)
                 _ = cts_limit_descriptors(Int(free))
                 let received = try message.descriptors.takeUserfaultFD(features: .threadID)
+                // What the kernel has is not known without a descriptor to spare, so nothing is called unsupported.
+                expectFailure(.poison, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                    try received.poison(AddressRange(start: 1, count: page))
+                }
                 #expect(received.isNegotiated && received.enabledFeatures == .threadID)
                 #expect(received.supportedFeatures.contains(.threadID))
                 #expect(message.descriptors.count == 0)

@@ -1,4 +1,5 @@
 import CTestSupport
+import Glibc
 import SystemPackage
 import Testing
 
@@ -68,5 +69,43 @@ extension Kernel {
             table.removeEnded { index, _ in ended.append(index) }
             #expect(ended == [0] && table.count == 0)
         }
+    }
+}
+
+extension Kernel.Forks {
+    /// What the language's runtime makes when a type is first used comes from the heap, whose locks a fork holds.
+    @Test(.requiresRoot, arguments: [true, false])
+    func theFirstWaitMayComeWhileAForkWaits(usesSet: Bool) async {
+        await #expect(processExitsWith: .success) { [usesSet] in
+            // A reader that waits for the heap ends here.
+            alarm(30)
+            let guarded = try Guarded(pages: 1, features: .eventFork)
+            let stop = try EventFD(), set = try PollSet()
+            try set.add(guarded.uffd, token: 1)
+            var ready = ReadyBatch(), batch = EventBatch(), table = DescriptorTable(capacity: 2)
+            let forker = Worker { () -> Int32 in
+                let child = fork()
+                if child == 0 { _exit(0) }
+                return child
+            }
+            // By then it holds the locks: the event is there.
+            while unreadForks(of: guarded.uffd) == 0 {}
+            if usesSet { try set.wait(into: &ready) } else { _ = try guarded.uffd.poll(stop: stop) }
+            _ = ready.next()
+            try guarded.uffd.read(into: &batch)
+            while let event = batch.next() {
+                guard case .fork(let child) = consume event else { continue }
+                _ = table.insert(child)
+            }
+            #expect(cts_wait(try forker.value()) == 0)
+        }
+    }
+}
+
+/// Whether a message waits, asked without the library.
+private func unreadForks(of uffd: borrowing UserfaultFD) -> Int {
+    uffd.withUnsafeDescriptor { descriptor in
+        var entry = pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0)
+        return Int(poll(&entry, 1, 0))
     }
 }

@@ -62,13 +62,30 @@ extension Kernel {
             try others.unmap()
             try memory.remap(to: .at(taken.start))
             #expect(memory.range == taken && load(taken.start) == 9)
-            // A failure of the kernel's leaves no reservation behind.
-            let free = try Mapping(anonymous: 4 * page).release()
-            _ = try? AddressSpace.unmap(free)
-            expectFailure(.remap, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try memory.remap(to: .at(free.start + 1))
+        }
+
+        /// The rest is the caller's: nobody unmaps a hole that may be somebody else's.
+        @Test func aHoleDividesTheMemory() throws {
+            let memory = try Mapping(anonymous: 3 * page), range = memory.range
+            let rest = try memory.unmap(range.part(at: page, count: page))
+            #expect(
+                rest.before == range.part(at: 0, count: page) && rest.after == range.part(at: 2 * page, count: page))
+            let others = try Mapping(anonymous: page, placement: .at(range.start + UInt(page)))
+            store(3, at: others.range.start)
+            store(1, at: rest.after.start)
+            try Mapping(adopting: rest.before).unmap()
+            try Mapping(adopting: rest.after).unmap()
+            #expect(load(others.range.start) == 3)
+        }
+
+        @Test func aPageIsNotSmallerThanABasePage() throws {
+            let tiny = try #require(PageSize(bytes: 1))
+            expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try Mapping(anonymous: 1, hugePages: tiny)
             }
-            #expect(throws: UserfaultError.self) { try AddressSpace.residency(of: free.part(at: 0, count: page)) }
+            expectFailure(.createMemfd, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try Memfd(count: page, hugePages: tiny)
+            }
         }
 
         @Test func pagesMoveAndTheRangeStays() throws {
@@ -158,7 +175,7 @@ extension Kernel {
                 try memory.protect(.read, outside)
             }
             expectFailure(.unmap, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try memory.unmap(outside)
+                try Mapping(anonymous: page).unmap(outside)
             }
             expectFailure(.advise, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
                 try memory.advise(Advice(rawValue: 9999))

@@ -114,6 +114,8 @@ extension Kernel {
                 #expect(cts_become_user(65534) == 0)
                 do throws(UserfaultError) {
                     _ = try UserfaultFD(options: .init(faults: .userAndKernelMode, way: .systemCall))
+                    let isOpenToAll = ProcFile.text("/proc/sys/vm/unprivileged_userfaultfd")?.hasPrefix("1")
+                    #expect(isOpenToAll == true)
                 } catch {
                     #expect(error.description.contains("handle user-mode faults only"), "\(error)")
                     #expect(error.description.contains("CAP_SYS_PTRACE"), "\(error)")

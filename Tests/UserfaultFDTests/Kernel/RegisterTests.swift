@@ -102,7 +102,7 @@ extension Kernel {
 
         @Test func holesAreSkippedAndUnregisteringTwiceIsFine() throws {
             let memory = try Mapping(anonymous: 3 * page)
-            try memory.unmap(memory.page(1))
+            try AddressSpace.unmap(memory.page(1))
             let uffd = try UserfaultFD()
             try uffd.register(memory.range, modes: .missing)
             try uffd.unregister(memory.range)

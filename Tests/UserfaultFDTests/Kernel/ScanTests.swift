@@ -1,3 +1,4 @@
+import CTestSupport
 import SystemPackage
 import Testing
 
@@ -117,7 +118,18 @@ extension Kernel {
             var query = PagemapScan.Query.takeWritten
             query.pageLimit = 1
             let result = try PagemapScan().scan(memory.range, for: query)
-            #expect(result.end <= memory.range.end)
+            #expect(result.regions == [] ? result.end == memory.range.start : result.end == memory.range.end)
+        }
+
+        @Test func aProcessThatHasEndedIsTold() throws {
+            let pid = cts_fork_waiting()
+            let pagemap = try PagemapScan(process: pid)
+            let memory = try Mapping(anonymous: page)
+            store(1, at: memory.range.start)
+            _ = cts_kill(pid)
+            expectFailure(.pagemapScan, .noSuchProcess, .processGone) { () throws(UserfaultError) in
+                try pagemap.isPopulated(memory.range.start)
+            }
         }
 
         @Test func pagesThatAreThereAreTold() throws {

@@ -138,11 +138,38 @@ extension Kernel {
             expectFailure(.takeDescriptor, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
                 try process.duplicateDescriptor(9999)
             }
-            expectFailure(.adviseProcess, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
-                try process.advise(.hardwarePoison, AddressRange(start: 0, count: page))
-            }
             #expect(arrived.userfaultFD.isProcessGone == false)
             _ = cts_owner_end(&owner, 1)
+        }
+
+        /// Since Linux 6.13 the kernel takes any advice about the caller's own memory.
+        @Test func adviceThatDestroysIsRefused() throws {
+            let memory = try Mapping(anonymous: page)
+            store(7, at: memory.range.start)
+            let own = try ProcessHandle.current()
+            for advice in [Advice.dontNeed, .free, .remove, .guardInstall, .wipeOnFork, .hardwarePoison, .dontFork] {
+                expectFailure(.adviseProcess, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                    try own.advise(advice, memory.range)
+                }
+            }
+            #expect(load(memory.range.start) == 7)
+        }
+
+        @Test func aDirectoryOfProcIsNoProcess() throws {
+            let directory = open("/proc/self", O_RDONLY | O_DIRECTORY)
+            expectFailure(.openProcess, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
+                try ProcessHandle(adopting: directory)
+            }
+            #expect(close(directory) == 0)
+        }
+
+        @Test func nobodyIsNoPeer() throws {
+            let lonely = FileDescriptor(rawValue: socket(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0))
+            defer { try? lonely.close() }
+            expectFailure(.peerCredentials, .socketNotConnected, .other) { () throws(UserfaultError) in
+                try PeerCredentials(of: lonely)
+            }
+            #expect(throws: UserfaultError.self) { _ = try ProcessHandle(peerOf: lonely).hasExited }
         }
 
         @Test func adviceForAnotherProcess() throws {

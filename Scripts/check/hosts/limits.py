@@ -1,0 +1,91 @@
+"""Hosts that lack something: limits, namespaces, file systems."""
+import json
+import resource
+
+from harness import USER, check, expect, in_mounts, require, run, whole
+
+
+@check
+def root_of_a_container():
+    expect(run(whole(), ["unshare", "-Urmpf", "--mount-proc"]), passes=800, reason="initial user namespace")
+
+
+@check
+def few_descriptors():
+    expect(run(whole(), USER, {resource.RLIMIT_NOFILE: 20}), passes=500, reason="ulimit -n")
+
+
+@check
+def too_few_descriptors_to_run():
+    expect(run(whole(), USER, {resource.RLIMIT_NOFILE: 8}), reason="ulimit -n", codes=(4,))
+
+
+@check
+def few_processes():
+    script = "ulimit -u 4"
+    expect(run(whole(), [*USER, "bash", "-c", script + '; exec "$@"', "bash"]), reason="ulimit -u", codes=(0, 4))
+
+
+@check
+def little_address_space():
+    expect(run(whole(), USER, {resource.RLIMIT_AS: 1000000 << 10}), passes=500)
+    expect(run(whole(), USER, {resource.RLIMIT_AS: 250000 << 10}), reason="ulimit -v", codes=(0, 4))
+
+
+@check
+def no_locked_memory():
+    expect(run(whole(), USER, {resource.RLIMIT_MEMLOCK: 0}), passes=500, reason="ulimit -l")
+
+
+@check
+def no_core_dumps():
+    """A case that never saw a core cannot pass: whoever may raise no limit has none."""
+    prefix = ["setpriv", "--inh-caps=-sys_resource", "--bounding-set=-sys_resource"]
+    expect(run(whole("process-core-dump"), prefix, {resource.RLIMIT_CORE: 0}), reason="no core was written", codes=(4,))
+
+
+@check
+def small_tmpfs():
+    mounts = "\n".join(f"mount -t tmpfs -o size=64k,mode=1777 none {d}" for d in ("/dev/shm", "/tmp"))
+    expect(run(whole(), in_mounts(mounts + "\nmount -t tmpfs -o size=64k none /run")), passes=600, reason="on a tmpfs")
+
+
+@check
+def no_tmpfs():
+    hide = "\n".join(f"mount -t ramfs none {d}" for d in ("/dev/shm", "/tmp", "/run"))
+    expect(run(whole(), in_mounts(hide)), passes=600, reason="no tmpfs is mounted")
+
+
+@check
+def small_stack():
+    limits = {resource.RLIMIT_STACK: 1024 << 10}
+    expect(run(whole("*-many-mappings/*", "fault-*", "wake-*", "*unmap*"), [], limits), passes=50)
+
+
+@check
+def read_only_run():
+    answer = expect(run(whole("selfcheck-host-provided"), in_mounts("mount -t tmpfs -o ro none /run")), codes=(0, 4))
+    text = json.dumps(answer)
+    require("does not let go" not in text, "another run is blamed that there is not")
+
+
+@check
+def no_run():
+    """A root with everything but /run."""
+    script = """set -e
+        root=$(mktemp -d)
+        mount -t tmpfs none "$root"
+        for directory in proc sys dev bin lib lib64 usr var tmp; do
+            [ -d /$directory ] || continue
+            mkdir "$root/$directory"
+            mount --rbind /$directory "$root/$directory"
+        done
+        exec chroot "$root" "$@\""""
+    prefix = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    answer = expect(run(whole("selfcheck-host-provided"), prefix), codes=(0, 4))
+    require("does not let go" not in json.dumps(answer), "another run is blamed that there is not")
+
+
+@check
+def no_proc():
+    expect(run(whole(), in_mounts("umount -l /proc")), reason="mount -t proc", codes=(4,))

@@ -1,0 +1,98 @@
+"""A pool of huge pages that the run shares with other programs."""
+import mmap
+import os
+import select
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import LIMIT, POOL, Skip, check, expect, program, require, run, whole
+
+# The huge pages of the checks are of 2 MiB.
+MAP_HUGETLB = 0x40000
+
+
+@contextmanager
+def huge_pages(count):
+    if "Hugepagesize:       2048 kB" not in Path("/proc/meminfo").read_text():
+        raise Skip("the default huge page has not 2 MiB")
+    before = int(POOL.read_text())
+    POOL.write_text(str(before + count))
+    try:
+        if int(POOL.read_text()) < before + count:
+            raise Skip("not enough memory for huge pages")
+        yield
+    finally:
+        POOL.write_text(str(before))
+
+
+def free_huge_pages():
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["HugePages_Free"])
+
+
+@check
+def pool_that_others_use():
+    """Another program must never find the pool empty."""
+    with huge_pages(40):
+        least = free_huge_pages()
+        command = [program(), *whole("*/hugetlb"), "--no-system-changes"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            os.set_blocking(process.stdout.fileno(), True)
+            output = []
+            while process.poll() is None:
+                least = min(least, free_huge_pages())
+                if select_readable(process.stdout):
+                    output.append(os.read(process.stdout.fileno(), 1 << 16).decode())
+            output.append(process.stdout.read())
+        require(least > 0, "the run took the last huge page")
+        answer = subprocess.CompletedProcess(command, process.returncode, "".join(output), "")
+        expect(answer, passes=50, reason="system changes are not allowed")
+
+
+def select_readable(file):
+    return bool(select.select([file], [], [], 0.0005)[0])
+
+
+@check
+def two_runs_with_one_pool():
+    with huge_pages(40):
+        commands = [[program(), *whole("*/hugetlb*"), "--no-system-changes"] for _ in range(2)]
+        with tempfile.TemporaryDirectory() as directory:
+            files = [open(f"{directory}/{number}", "w+", encoding="utf-8") for number in range(2)]
+            runs = [subprocess.Popen(c, stdout=f, stderr=subprocess.DEVNULL) for c, f in zip(commands, files)]
+            for command, process, file in zip(commands, runs, files):
+                code = process.wait(LIMIT)
+                file.seek(0)
+                expect(subprocess.CompletedProcess(command, code, file.read(), ""), passes=100)
+
+
+@check
+def pool_that_is_taken_meanwhile():
+    """Another program takes every free page for a while, again and again, also while a case uses some."""
+    stop = threading.Event()
+
+    def hog():
+        while not stop.wait(0.4):
+            size = free_huge_pages() << 21
+            try:
+                with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB) as memory:
+                    for offset in range(0, size, 1 << 21):
+                        memory[offset] = 1
+                    stop.wait(0.4)
+            except (OSError, ValueError):
+                continue
+
+    with huge_pages(40):
+        thread = threading.Thread(target=hog)
+        thread.start()
+        try:
+            document = expect(run([*whole("*/hugetlb*"), "--no-system-changes"]), codes=(0, 4))
+        finally:
+            stop.set()
+            thread.join()
+    reasons = {r["reason"] for r in document["results"] if (r["reason"] or "").startswith("this time")}
+    for reason in sorted(reasons):
+        require(f"process {os.getpid()}" in reason, f"'{reason}' does not name this program")

@@ -1,0 +1,134 @@
+"""That no verdict is lost, whatever becomes of the report, the helpers of a run, or the run itself."""
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import POOL, Wrong, check, program, require, run
+
+
+def expect_unwritable(answer, name):
+    require(answer.returncode == 74, f"{name}: exit {answer.returncode}, not 74")
+    require("cannot be written" in answer.stderr, f"{name}: standard error says '{answer.stderr[-200:]}'")
+
+
+PASSING = "selfcheck-pass/*"
+
+
+@check
+def report_that_cannot_be_written():
+    for form in ("tap", "json", "junit", "pretty"):
+        arguments = ["run", "--filter", PASSING, "--format", form]
+        expect_unwritable(run([*arguments, "--output", "/dev/full"]), f"--output /dev/full, {form}")
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            expect_unwritable(run(arguments, stdout=full), f"full standard output, {form}")
+        closed = run(arguments, ["sh", "-c", 'exec "$@" >&-', "sh"])
+        expect_unwritable(closed, f"closed standard output, {form}")
+    for arguments in (["list"], ["probe"], ["stress", "anon", "1", "1"]):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            expect_unwritable(run(arguments, stdout=full), " ".join(arguments))
+
+
+@check
+def reader_that_goes_away():
+    read, write = os.pipe()
+    os.close(read)
+    answer = run(["run", "--filter", PASSING], stdout=write)
+    os.close(write)
+    expect_unwritable(answer, "a pipe that nobody reads")
+
+
+@check
+def numbers_that_are_too_large():
+    for arguments in (
+        ["run", "--timeout", "inf"], ["run", "--timeout", "nan"], ["run", "--timeout", "1e30"], ["run", "--timeout", "0"],
+        ["run", "--repeat", "99999999999999999999"], ["run", "--repeat", "9223372036854775807"],
+        ["stress", "anon", "1", "1", "--seconds", "1e30"], ["stress", "anon", "1", "1", "--seconds", "inf"],
+        ["stress", "anon", "9223372036854775807", "1"], ["stress", "anon", "1", "9223372036854775807"],
+        ["stress", "anon", "1", "1", "--threads", "9223372036854775807"],
+    ):
+        answer = run(arguments)
+        require(answer.returncode == 64, f"{' '.join(arguments)}: exit {answer.returncode}, not 64")
+
+
+@check
+def case_by_hand():
+    for name, code in (("selfcheck-pass/shmem", 0), ("selfcheck-fail", 1), ("selfcheck-skip", 4), ("nothing", 1)):
+        answer = run(["run-case", name])
+        require(answer.returncode == code, f"run-case {name}: exit {answer.returncode}, not {code}")
+
+
+@contextmanager
+def holding_run():
+    """A run whose one case has everything that a run can change, and waits."""
+    command = [program(), "run", "--filter", "selfcheck-host-hold", "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until(lambda: "run-case selfcheck-host-hold" in " ".join(map(command_of, children(process.pid))), "the case starts")
+            yield process
+        finally:
+            process.kill()
+
+
+def until(condition, what):
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Wrong(f"still not so: {what}")
+        time.sleep(0.02)
+
+
+def children(pid):
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def host_state():
+    files = [POOL, "/proc/sys/vm/unprivileged_userfaultfd", "/sys/kernel/mm/transparent_hugepage/enabled"]
+    state = {str(file): Path(file).read_text() for file in files}
+    state["swaps"] = sorted(line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:])
+    for directory in ("/sys/block", "/var/tmp", "/sys/fs/cgroup/memory", "/sys/fs/cgroup"):
+        names = os.listdir(directory) if os.path.isdir(directory) else []
+        state[directory] = sorted(n for n in names if n.startswith(("zram", "uffd-selftest")))
+    return state
+
+
+@check
+def guardian_that_dies():
+    before = host_state()
+    with holding_run() as process:
+        guardian = [pid for pid in children(process.pid) if "guard" in command_of(pid)]
+        require(len(guardian) == 1, f"the guardian is not found: {guardian}")
+        require(host_state() != before, "the run has changed nothing")
+        os.kill(guardian[0], signal.SIGKILL)
+        case = [pid for pid in children(process.pid) if "run-case" in command_of(pid)]
+        os.kill(case[0], signal.SIGKILL)
+        output, errors = process.communicate(timeout=120)
+    require(process.returncode == 1, f"exit {process.returncode}: {errors[-300:]}")
+    document = json.loads(output)
+    require("has died" in json.dumps(document), "nothing says that the guardian has died")
+    after = host_state()
+    require(after == before, f"the host is not as it was: {after} instead of {before}")
+
+
+@check
+def interrupted_json():
+    with holding_run() as process:
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+    require(process.returncode == -signal.SIGTERM, f"exit {process.returncode}")
+    document = json.loads(output)
+    require(document.get("interrupted") == "SIGTERM", f"interrupted: {document.get('interrupted')}")
+    require(document["planned"] == 1 and not document["results"], "what was planned is not told")
