@@ -14,8 +14,10 @@ final class ForkFollower: Sendable {
     let parent: UserfaultFD
     let stop: EventFD
     let set: PollSet
+    let page: AddressRange
 
-    init(_ parent: consuming UserfaultFD) throws {
+    init(_ parent: consuming UserfaultFD, serving page: AddressRange) throws {
+        self.page = page
         set = try PollSet()
         stop = try EventFD()
         try set.add(stop, token: Self.stopToken)
@@ -78,8 +80,8 @@ final class ForkFollower: Sendable {
                 try set.add(child, token: UInt64(place))
             }
         case .full(let child):
-            // Closing it would show the child zeros. What it may not see is poisoned, or it is killed.
-            _ = child.release()
+            // There is no room: the page that this program serves is poisoned, so that the child never reads zeros.
+            _ = try? child.poison(page)
         }
     }
 
@@ -101,7 +103,7 @@ func followForks() throws -> Int {
     let memory = try Mapping(anonymous: PageSize.base.bytes)
     let userfaultfd = try UserfaultFD(features: .eventFork)
     try userfaultfd.register(memory.range, modes: .missing)
-    let follower = try ForkFollower(userfaultfd)
+    let follower = try ForkFollower(userfaultfd, serving: memory.range)
     let started = DispatchSemaphore(value: 0)
     let done = DispatchSemaphore(value: 0)
     Thread.detachNewThread {

@@ -12,14 +12,12 @@
 const int CUFFD_O_CLOEXEC = O_CLOEXEC;
 const int CUFFD_O_NONBLOCK = O_NONBLOCK;
 const int CUFFD_O_RDONLY = O_RDONLY;
-const int CUFFD_O_RDWR = O_RDWR;
 const int CUFFD_SEEK_SET = SEEK_SET;
 const int CUFFD_SEEK_CUR = SEEK_CUR;
 const int CUFFD_SEEK_END = SEEK_END;
 const int CUFFD_SEEK_DATA = SEEK_DATA;
 const short CUFFD_POLLIN = POLLIN;
 const short CUFFD_POLLERR = POLLERR;
-const short CUFFD_POLLHUP = POLLHUP;
 const short CUFFD_POLLNVAL = POLLNVAL;
 
 int cuffd_open(const char *path, int flags) { return CUFFD_ANSWER(open(path, flags, 0600)); }

@@ -20,15 +20,12 @@
 #define SYS_pidfd_getfd 438
 #endif
 
-const int CUFFD_SIGKILL = SIGKILL;
 const int CUFFD_CAP_SYS_PTRACE = CAP_SYS_PTRACE;
 const int CUFFD_CAP_SYS_ADMIN = CAP_SYS_ADMIN;
 
 pid_t cuffd_getpid(void) { return getpid(); }
 
 pid_t cuffd_gettid(void) { return (pid_t)syscall(SYS_gettid); }
-
-uint32_t cuffd_effective_user(void) { return geteuid(); }
 
 int cuffd_pidfd_open(pid_t pid) { return (int)CUFFD_ANSWER(syscall(SYS_pidfd_open, pid, 0U)); }
 

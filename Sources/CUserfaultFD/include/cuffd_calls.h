@@ -42,14 +42,12 @@ ssize_t cuffd_read_messages(int fd, struct cuffd_msg *messages, size_t count);
 extern const int CUFFD_O_CLOEXEC;
 extern const int CUFFD_O_NONBLOCK;
 extern const int CUFFD_O_RDONLY;
-extern const int CUFFD_O_RDWR;
 extern const int CUFFD_SEEK_SET;
 extern const int CUFFD_SEEK_CUR;
 extern const int CUFFD_SEEK_END;
 extern const int CUFFD_SEEK_DATA;
 extern const short CUFFD_POLLIN;
 extern const short CUFFD_POLLERR;
-extern const short CUFFD_POLLHUP;
 extern const short CUFFD_POLLNVAL;
 
 int cuffd_open(const char *path, int flags);
@@ -165,13 +163,11 @@ ssize_t cuffd_process_vm_write(pid_t pid, uint64_t remote, const void *local, si
 
 // MARK: Processes (cuffd_process.c)
 
-extern const int CUFFD_SIGKILL;
 extern const int CUFFD_CAP_SYS_PTRACE;
 extern const int CUFFD_CAP_SYS_ADMIN;
 
 pid_t cuffd_getpid(void);
 pid_t cuffd_gettid(void);
-uint32_t cuffd_effective_user(void);
 /// pidfd_open(2): readable when the process exits.
 int cuffd_pidfd_open(pid_t pid);
 int cuffd_pidfd_send_signal(int pidfd, int signal);

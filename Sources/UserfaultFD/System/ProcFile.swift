@@ -1,4 +1,3 @@
-internal import CUserfaultFD
 internal import SystemPackage
 
 /// Small text files of /proc and /sys.
