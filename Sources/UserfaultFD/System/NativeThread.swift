@@ -33,8 +33,11 @@ package struct NativeThread: Sendable {
     }
 
     /// Starts a thread that nobody joins.
-    package static func detached(_ name: String, _ body: @escaping @Sendable () -> Void) throws(UserfaultError) {
-        _ = cuffd_thread_detach(try NativeThread(name, body).thread)
+    package static func detached(
+        _ name: String, stackSize: Int = 0, processors: ProcessorSet? = nil, _ body: @escaping @Sendable () -> Void
+    ) throws(UserfaultError) {
+        let started = try NativeThread(name, stackSize: stackSize, processors: processors, body)
+        _ = cuffd_thread_detach(started.thread)
     }
 
     /// Waits for the thread's end.

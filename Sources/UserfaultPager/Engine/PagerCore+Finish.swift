@@ -15,17 +15,18 @@ extension PagerCore where Source: ~Copyable {
     /// - Returns: How many pages could not be loaded.
     func finish(_ region: RegionReference, _ ending: Ending) throws(PagerError) -> Int {
         try withBench { (bench) throws(PagerError) -> Int in
-            let failures = bench.record.counted(.failures)
+            var failed = 0
             try forEachMemory { (memory) throws(PagerError) in
-                try finish(region, ending, of: memory, with: &bench)
+                failed += try finish(region, ending, of: memory, with: &bench)
             }
-            return Int(bench.record.counted(.failures) - failures)
+            return failed
         }
     }
 
     private func finish(
         _ region: RegionReference, _ ending: Ending, of memory: ServedMemory, with bench: inout Workbench
-    ) throws(PagerError) {
+    ) throws(PagerError) -> Int {
+        var failed = 0
         let most = max(1, Workbench.stagingBytes >> region.pageShift)
         var count = most
         var address: UInt = 0
@@ -43,7 +44,7 @@ extension PagerCore where Source: ~Copyable {
             case .none:
                 // What moved meanwhile may be where this has passed already.
                 let now = memory.sharingOrder { _, machine in machine.changes }
-                guard now != changes else { return }
+                guard now != changes else { return failed }
                 changes = now
                 address = 0
             case .busy(let page):
@@ -55,7 +56,8 @@ extension PagerCore where Source: ~Copyable {
                 let served = fill(claim, for: later, of: memory, with: &bench)
                 bench.record.end()
                 switch served {
-                case .done:
+                case .done, .failed:
+                    if case .failed = served, ending == .populate { failed += 1 }
                     later.failures = 0
                     count = most
                 case .gone:
@@ -64,7 +66,7 @@ extension PagerCore where Source: ~Copyable {
                     count = 1
                 case .ended:
                     noteEnd(of: memory)
-                    return
+                    return failed
                 case .later(let again):
                     later.failures = again.failures
                     pause(until: again.due)

@@ -43,7 +43,7 @@ extension PagerCore where Source: ~Copyable {
     @inline(__always)
     private func serveOrKeep(_ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler) -> Bool {
         switch serve(pending, of: memory, with: &handler.bench, readsAhead: true) {
-        case .done, .gone:
+        case .done, .gone, .failed:
             return true
         case .later(let again):
             // Where there is no room, the kernel keeps the fault for us: the thread looks again and faults anew.

@@ -16,7 +16,7 @@ extension PagerCore where Source: ~Copyable {
         }
         let reference = RegionReference(
             try asPagerError { () throws(UserfaultError) in
-                try RegionRecord(id: id, count: range.count, options: options)
+                try RegionRecord(id: id, count: range.count, options: options, fillsFile: source.fillsFile)
             })
         // Until it is served nobody else refers to it.
         reference.countReferences(1)

@@ -4,6 +4,8 @@ extension PagerCore where Source: ~Copyable {
     /// What became of a fault.
     enum Served {
         case done
+        /// The page is lost: the failure policy was applied.
+        case failed
         /// There is no such page any more.
         case gone
         /// To be tried again.
@@ -25,10 +27,10 @@ extension PagerCore where Source: ~Copyable {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
         var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
-            let order = machine.begin(pending.fault, sourceFillsFile: source.fillsFile)
+            let order = machine.begin(pending.fault, readAt: pending.since)
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
-            touches.note(claim.offset)
+            if touches.isOn { note(claim) }
             guard readsAhead, claim.content == .source, pending.failures == 0 else { return order }
             let fitting = Workbench.stagingBytes >> claim.region.pageShift - 1
             behind = min(fitting, claim.region.readAhead(at: claim.offset))
@@ -39,13 +41,19 @@ extension PagerCore where Source: ~Copyable {
             return .fill(claim)
         }
         guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, with: bench) }
-        bench.record.count(pending.fault.kind == .minor ? .minor : .missing)
+        if pending.attempts == 0 { bench.record.count(pending.fault.kind == .minor ? .minor : .missing) }
         let served = fill(claim, for: pending, of: memory, with: &bench)
         bench.record.end()
         if behind > 0, case .done = served {
             _ = fillUnasked(of: memory, with: &bench) { machine in machine.claim(at: claim.range.end, count: behind) }
         }
         return served
+    }
+
+    /// Records the first touch of a page.
+    private func note(_ claim: Claim) {
+        guard let states = claim.states, !states.update(0, { $0.union(.recorded) }).contains(.recorded) else { return }
+        touches.note(claim.offset)
     }
 
     /// Loads and fills pages in hand.
@@ -66,7 +74,7 @@ extension PagerCore where Source: ~Copyable {
                 filling = loaded
                 start = end
             case .failed: return fail(claim, pending, of: memory, with: bench)
-            case .takenAway: return .done
+            case .takenAway: return .failed
             }
         }
         return put(
@@ -174,29 +182,40 @@ extension PagerCore where Source: ~Copyable {
         var claim = claim
         while true {
             var outcome = FillOutcome.changing
+            var end: UInt64 = 0
             let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
                 guard machine.isCurrent(claim) else {
                     return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
                 }
                 outcome = filling.fill(claim, of: uffd, zeros: bench.zeros)
-                return machine.settle(claim, outcome)
+                end = MonotonicInstant.now.nanoseconds
+                return machine.settle(claim, outcome, at: end)
             }
             bench.count(outcome, of: filling, claim)
             if let range = settlement.wake { memory.wake(range) }
             switch settlement.next {
             case .finished:
-                let end = MonotonicInstant.now.nanoseconds
                 bench.record.recordFill(end &- start)
                 if pending.since != 0 { bench.record.recordService(end &- pending.since) }
-                return .done
+                // A source may say of a page that it is lost.
+                return claim.content == .poison && outcome == .done ? .failed : .done
             case .fill(let rest):
                 filling = filling.dropFirst(Int(rest.range.start &- claim.range.start))
                 claim = rest
             case .gone: return .gone
-            case .again: return .later(pending)
+            case .again: return again(pending)
             case .ended: return .ended
             case .failed(let failed):
-                if case .file = filling { source.forget(offset: failed.offset, count: failed.range.count) }
+                if case .file = filling {
+                    source.forget(offset: failed.offset, count: failed.range.count)
+                    if outcome == .noPage, pending.absences < 3 {
+                        // Dropped since the source said so: it is asked again, and has not failed.
+                        giveBack(failed, of: memory)
+                        var absent = pending
+                        absent.absences += 1
+                        return again(absent)
+                    }
+                }
                 return fail(failed, pending, of: memory, with: bench)
             }
         }

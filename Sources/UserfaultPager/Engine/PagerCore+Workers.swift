@@ -104,10 +104,10 @@ extension PagerCore where Source: ~Copyable {
                 if source.isSlow { readAhead(of: item.pending.fault, memory, with: &bench) }
             case .later(var again):
                 // The event that it waits for is read by the other thread, which needs no help for it.
-                if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ 50_000 }
+                if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ again.pause }
                 if queue.put(WorkQueue.Item(pending: again, memory: item.memory)) { continue }
                 memory.wake(again.fault.page(size: .base))
-            case .gone:
+            case .gone, .failed:
                 break
             case .ended:
                 noteEnd(of: memory)

@@ -127,7 +127,7 @@ struct ThreadRecord: @unchecked Sendable {
         }
     }
 
-    /// Takes away pages whose load began before a moment, and counts them as failed if somebody waits for them.
+    /// Takes away pages whose load began before a moment.
     ///
     /// Only while no region can be freed: the taker is shown to work on theirs in place of this thread. The memory is
     /// in use until its `endUse()`.
@@ -138,8 +138,6 @@ struct ThreadRecord: @unchecked Sendable {
             guard let taken = load, taken.since < moment, taken.memory.beginUse() else { return nil }
             load = nil
             taker.begin(taken.claim.range.start, region: taken.claim.region.bits, since: taken.since)
-            // The thread counts nothing itself before it has the lock again.
-            if taken.claim.isAwaited { count(.failures) }
             return taken
         }
     }
