@@ -33,12 +33,12 @@ package struct NativeThread: Sendable {
     }
 
     /// Starts a thread that nobody joins.
-    package static func detached(
-        _ name: String, stackSize: Int = 0, processors: ProcessorSet? = nil, _ body: @escaping @Sendable () -> Void
-    ) throws(UserfaultError) {
-        let started = try NativeThread(name, stackSize: stackSize, processors: processors, body)
-        _ = cuffd_thread_detach(started.thread)
+    package static func detached(_ name: String, _ body: @escaping @Sendable () -> Void) throws(UserfaultError) {
+        _ = cuffd_thread_detach(try NativeThread(name, body).thread)
     }
+
+    /// Has nobody join the thread: its resources go with its end.
+    package func detach() { _ = cuffd_thread_detach(thread) }
 
     /// Waits for the thread's end.
     ///

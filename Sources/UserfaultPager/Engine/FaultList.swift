@@ -14,8 +14,8 @@ struct PendingFault {
     /// How often the file had no page that the source said was there.
     var absences = 0
 
-    /// How long to wait until the mapping has changed, in nanoseconds: longer each time, up to 3 ms.
-    var pause: UInt64 { 50_000 << UInt64(min(attempts, 6)) }
+    /// How long to wait until the mapping has changed, in nanoseconds: longer and longer, up to 1.6 ms.
+    var pause: UInt64 { 50_000 << UInt64(min(attempts / 4, 5)) }
 }
 
 /// Faults in the order in which they came, in room that was allocated before.

@@ -31,7 +31,7 @@ extension PagerCore where Source: ~Copyable {
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
             if touches.isOn { note(claim) }
-            guard readsAhead, claim.content == .source, pending.failures == 0 else { return order }
+            guard readsAhead, !touches.isOn, claim.content == .source, pending.failures == 0 else { return order }
             let fitting = Workbench.stagingBytes >> claim.region.pageShift - 1
             behind = min(fitting, claim.region.readAhead(at: claim.offset))
             // A few pages come along with the one that is waited for; many come behind it.
@@ -45,7 +45,9 @@ extension PagerCore where Source: ~Copyable {
         let served = fill(claim, for: pending, of: memory, with: &bench)
         bench.record.end()
         if behind > 0, case .done = served {
-            _ = fillUnasked(of: memory, with: &bench) { machine in machine.claim(at: claim.range.end, count: behind) }
+            _ = fillUnasked(of: memory, with: &bench, after: claim.range) { machine in
+                machine.claim(at: claim.range.end, count: behind)
+            }
         }
         return served
     }
@@ -84,10 +86,13 @@ extension PagerCore where Source: ~Copyable {
 
     /// Fills pages for which nobody waits.
     ///
-    /// - Parameter claiming: Takes them in hand.
+    /// - Parameters:
+    ///   - page: One on which a thread has just faulted; `nil` if the kernel has to be asked whose memory it is.
+    ///   - claiming: Takes them in hand.
     /// - Returns: What was filled, or `nil`.
     func fillUnasked(
-        of memory: ServedMemory, with bench: inout Workbench, _ claiming: (borrowing PagerStateMachine) -> Claim?
+        of memory: ServedMemory, with bench: inout Workbench, after page: AddressRange? = nil,
+        _ claiming: (borrowing PagerStateMachine) -> Claim?
     ) -> Claim? {
         let claim = memory.sharingOrder { _, machine -> Claim? in
             let claim = claiming(machine)
@@ -97,8 +102,18 @@ extension PagerCore where Source: ~Copyable {
             }
             return claim
         }
-        guard let claim else { return nil }
+        guard var claim else { return nil }
         defer { bench.record.end() }
+        if let page {
+            let both = AddressRange(start: page.start, end: claim.range.end)
+            guard memory.isInOneMapping(both) else {
+                giveBack(claim, of: memory)
+                return nil
+            }
+        } else {
+            guard let confined = confine(claim, of: memory) else { return nil }
+            claim = confined
+        }
         let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
         guard case .done = fill(claim, for: nobody, of: memory, with: &bench) else { return nil }
         return claim
@@ -187,7 +202,7 @@ extension PagerCore where Source: ~Copyable {
                 guard machine.isCurrent(claim) else {
                     return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
                 }
-                outcome = filling.fill(claim, of: uffd, zeros: bench.zeros)
+                outcome = filling.fill(claim, of: uffd, zeros: zeros)
                 end = MonotonicInstant.now.nanoseconds
                 return machine.settle(claim, outcome, at: end)
             }

@@ -12,6 +12,7 @@ struct ThreadRecord: @unchecked Sendable {
         let fill = LiveHistogram()
         let service = LiveHistogram()
         let task = Atomic<Int32>(0)
+        let started = Atomic<Bool>(false)
         let work = Atomic<UInt64>(0)
         let since = Atomic<UInt64>(0)
         let address = Atomic<UInt>(0)
@@ -87,6 +88,11 @@ struct ThreadRecord: @unchecked Sendable {
     }
 
     // MARK: What the thread has in hand
+
+    /// Whether the thread has what it needs.
+    var hasStarted: Bool { unsafe fields.pointee.started.load(ordering: .relaxed) }
+
+    func noteStarted() { unsafe fields.pointee.started.store(true, ordering: .relaxed) }
 
     /// The thread's id, once it runs.
     var task: Int32 { unsafe fields.pointee.task.load(ordering: .relaxed) }

@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// What the watchdog's thread does, and nobody else.
+
 /// What the watchdog remembers from one look to the next.
 struct Watchdog: ~Copyable {
     var bench: Workbench
@@ -19,7 +21,7 @@ extension PagerCore where Source: ~Copyable {
     /// What the watchdog's thread does: looks after the others, and tells the user.
     func watch(_ record: ThreadRecord) throws(UserfaultError) {
         var watchdog = Watchdog(bench: try Workbench(record), ownerDescriptor: owner.watched)
-        noteStarted()
+        noteStarted(record)
         let limit = configuration.sourceTimeout.map { $0.wholeNanoseconds / 2 } ?? .max
         let interval = max(1_000_000, min(configuration.watchdogInterval.wholeNanoseconds, limit))
         while !isStopping.load(ordering: .relaxed) {
@@ -35,9 +37,8 @@ extension PagerCore where Source: ~Copyable {
             lookForUnread(&watchdog)
             lookForSelfDeadlocks()
             retireRegions()
-            deliverReports()
+            endOldDeadlock()
         }
-        deliverReports()
     }
 
     /// Looks for memory that is gone: a process that executes another program has ended for us, and lives on.
@@ -137,8 +138,17 @@ extension PagerCore where Source: ~Copyable {
         guard owner.isCurrent, fault.threadID != 0, ownThreads.contains(Int32(bitPattern: fault.threadID)) else {
             return false
         }
+        deadlock.withLock { $0 = $0 ?? (fault.address, MonotonicInstant.now.nanoseconds) }
         note(.selfDeadlock(thread: Int32(bitPattern: fault.threadID), address: fault.address))
         return true
+    }
+
+    /// Ends a wait for itself of which nobody is told, or that was told to somebody who does not come back.
+    private func endOldDeadlock() {
+        let now = MonotonicInstant.now.nanoseconds
+        guard let found = deadlock.withLock(\.self) else { return }
+        guard configuration.report == nil || now - found.since > 1_000_000_000 else { return }
+        endSelfDeadlock(at: found.address)
     }
 
     /// Looks for workers that wait for what is behind them in the queue.
@@ -152,6 +162,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// Gives a thread of the pager that waits for itself the `SIGBUS` that ends it.
     func endSelfDeadlock(at address: UInt) {
+        deadlock.withLock { $0 = nil }
         for memory in memories {
             let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
                 guard let span = machine.spans.find(address) else { return .noRange }

@@ -23,7 +23,9 @@ struct PageState: OptionSet, Hashable {
     /// `EEXIST` was the last answer, once or twice: only huge pages count, because their pool may be what is empty.
     static var existedOnce: PageState { PageState(rawValue: 1 << 6) }
     static var existedTwice: PageState { PageState(rawValue: 1 << 7) }
-    /// A thread faulted on the page after it was filled, and was told to look again. If it comes back, the page is gone.
+    /// A thread faulted on the page after it was filled, and was told to look again.
+    ///
+    /// If it comes back, the page is gone.
     static var doubted: PageState { PageState(rawValue: 1 << 8) }
     /// The page is in the recorded working set.
     static var recorded: PageState { PageState(rawValue: 1 << 9) }

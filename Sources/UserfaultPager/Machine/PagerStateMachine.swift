@@ -89,8 +89,11 @@ struct PagerStateMachine: ~Copyable {
     }
 
     /// Forgets every span of a region.
-    mutating func forgetSpans(of region: RegionReference) {
-        while let span = firstSpan(of: region) { forgetSpan(span) }
+    mutating func forgetSpans(of region: RegionReference) { forgetSpans { $0.region == region } }
+
+    /// Forgets spans, for which no memory is needed.
+    mutating func forgetSpans(where isForgotten: (Span) -> Bool) {
+        for index in (0..<spans.count).reversed() where isForgotten(spans[index]) { forgetSpan(spans[index]) }
     }
 
     // MARK: Changes

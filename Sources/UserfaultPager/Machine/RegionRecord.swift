@@ -12,6 +12,8 @@ struct RegionRecord: ~Copyable {
     let references = Atomic<Int>(0)
     /// Whether a page that is dropped is the source's to bring again: it is kept in a file that others share.
     let isOwedAgain: Bool
+    /// How its memory is registered.
+    let modes: UserfaultFD.RegisterModes
     /// The states of its pages.
     let states: Mapping
 
@@ -19,6 +21,10 @@ struct RegionRecord: ~Copyable {
     init(id: Int, count: Int, options: RegionOptions, fillsFile: Bool = false) throws(UserfaultError) {
         self.id = id
         isOwedAgain = fillsFile
+        var modes: UserfaultFD.RegisterModes = .missing
+        if fillsFile { modes.insert(.minor) }
+        if options.writeProtected { modes.insert(.writeProtect) }
+        self.modes = modes
         pageShift = options.pageSize.log2
         pageCount = options.pageSize.pages(in: count)
         self.options = options
@@ -53,6 +59,7 @@ struct RegionReference: @unchecked Sendable, Equatable {
     var pageCount: Int { unsafe record.pointee.pageCount }
     var pageSize: PageSize { unsafe record.pointee.options.pageSize }
     var isHuge: Bool { unsafe record.pointee.isHuge }
+    var modes: UserfaultFD.RegisterModes { unsafe record.pointee.modes }
     var isOwedAgain: Bool { unsafe record.pointee.isOwedAgain }
     var isAbsentInFork: Bool { unsafe record.pointee.options.inFork == .absent }
     var writeProtected: Bool { unsafe record.pointee.options.writeProtected }
