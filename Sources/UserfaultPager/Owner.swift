@@ -52,6 +52,14 @@ public struct Owner: Sendable {
         return handle.process!.withUnsafeDescriptor { $0.rawValue }
     }
 
+    /// The process' id, or `nil` if it has ended or is not known.
+    var processID: Int32? {
+        guard pidfd >= 0, let text = try? ProcFile.read("/proc/self/fdinfo/\(pidfd)", for: .openProcess),
+            let id = ProcFile.value(of: "Pid:", in: text).flatMap({ Int32($0) }), id > 0
+        else { return nil }
+        return id
+    }
+
     /// What to watch for the end of another process; negative for this one, whose end nobody here would see.
     var watched: Int32 { isCurrent ? -1 : pidfd }
 

@@ -252,8 +252,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// The pages of a region that were written since they were filled or last asked for, by where they begin in it.
     ///
-    /// Only for regions that are filled write-protected. Each page is protected anew before it is reported, so that no
-    /// write is lost.
+    /// Only for regions that are filled write-protected. Pages that were there before the region was added count from
+    /// then on. Each page is protected again before it is reported, so that no write is lost; faults are served
+    /// meanwhile. With `UserfaultFD.Features.writeProtectAsync` the kernel is asked, by `PAGEMAP_SCAN`.
     ///
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/kernel(_:)``.
     public func takeWritten(of region: Region) throws(PagerError) -> [Int] {
@@ -264,6 +265,24 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             guard let written else { throw .noSuchRegion }
             return written
         }
+    }
+
+    /// As ``takeWritten(of:)``: ranges of bytes in the region, in order.
+    ///
+    /// - Throws: As ``takeWritten(of:)``.
+    public func takeWrittenRanges(of region: Region) throws(PagerError) -> [Range<Int>] {
+        guard let size = core.registry.withLock({ $0.regions[region.id]?.options.pageSize.bytes }) else {
+            throw .noSuchRegion
+        }
+        var ranges: [Range<Int>] = []
+        for offset in try takeWritten(of: region) {
+            if let last = ranges.last, last.upperBound == offset {
+                ranges[ranges.count - 1] = last.lowerBound..<offset + size
+            } else {
+                ranges.append(offset..<offset + size)
+            }
+        }
+        return ranges
     }
 
     var isRunning: Bool { phase.withLock { $0 == .running } }

@@ -86,6 +86,7 @@ extension PagerCore where Source: ~Copyable {
                 }
                 throw .notRunning
             }
+            if region.writeProtected { try protectPresent(part.range, in: memory) }
         } catch {
             memory.excludingOthers { _, machine in machine.forgetSpans(of: region) }
             throw error

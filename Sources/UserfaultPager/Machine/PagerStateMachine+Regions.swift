@@ -115,6 +115,14 @@ extension PagerStateMachine {
         return nil
     }
 
+    /// The first pages of a region that end after an address.
+    func span(of region: RegionReference, from address: UInt) -> Span? {
+        for index in 0..<spans.count where spans[index].region == region && spans[index].range.end > address {
+            return spans[index]
+        }
+        return nil
+    }
+
     /// The pages among which the one is that begins at an offset of the source.
     func span(ofOffset offset: Int) -> Span? {
         for index in 0..<spans.count {

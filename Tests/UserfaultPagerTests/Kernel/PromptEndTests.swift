@@ -14,8 +14,8 @@ struct PromptEndTests {
     @Test
     func stoppingDoesNotWaitForASourceThatHangs() async {
         await #expect(processExitsWith: .signal(SIGBUS)) {
-            let mapping = try Mapping(anonymous: 8 * PromptEndTests.page)
-            let range = mapping.range
+            // Not to be unmapped before the process has ended.
+            let range = try Mapping(anonymous: 8 * PromptEndTests.page).release()
             let gate = Gate()
             let pager = try Pager(
                 UserfaultFD(), source: GatedSource(gate: gate), configuration: PagerConfiguration(service: .workers(2)))
@@ -124,8 +124,8 @@ struct PromptEndTests {
     func aPageThatIsTriedAgainHoldsUpNoOther() async {
         await #expect(processExitsWith: .exitCode(7)) {
             let page = PromptEndTests.page
-            let mapping = try Mapping(anonymous: 16 * page)
-            let range = mapping.range
+            // Not to be unmapped before the process has ended.
+            let range = try Mapping(anonymous: 16 * page).release()
             let source = ClosureSource<Unavailable> { offset, pages throws(Unavailable) in
                 if offset == 0 { throw Unavailable() }
                 return NumberedSource().load(offset: offset, into: &pages)
