@@ -1,4 +1,4 @@
-internal import SystemPackage
+public import SystemPackage
 internal import UserfaultFD
 
 /// The process whose memory a pager serves: watched for its end, and killed where a ``FailurePolicy`` says so.
@@ -44,6 +44,27 @@ public struct Owner: Sendable {
     public static func process(pidfd: Int32) throws(PagerError) -> Owner {
         let process = try asPagerError { () throws(UserfaultError) in try ProcessHandle(adopting: pidfd) }
         return Owner(process, isCurrent: false)
+    }
+
+    /// The process at the other end of a connection: the one that connected, listened or made the pair of sockets.
+    ///
+    /// - Parameter socket: A connected Unix socket; it stays the caller's.
+    /// - Throws: ``PagerError/kernel(_:)`` with `ESRCH` or `EINVAL` if the process has ended, with `ENOTCONN`.
+    public static func peer(of socket: FileDescriptor) throws(PagerError) -> Owner {
+        let process = try asPagerError { () throws(UserfaultError) in try ProcessHandle(peerOf: socket) }
+        let owner = Owner(process, isCurrent: false)
+        return owner.processID == currentProcessID ? .currentProcess : owner
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// - Parameter limit: How long; `nil` waits without a limit.
+    /// - Returns: Whether it has ended.
+    /// - Throws: ``PagerError/configuration(_:)`` for this process, and for one that could not be opened.
+    public func waitForEnd(within limit: Duration? = nil) throws(PagerError) -> Bool {
+        guard watched >= 0 else { throw .configuration("this process cannot wait for its own end") }
+        let deadline = Deadline(after: limit)
+        return try asPagerError { () throws(UserfaultError) in try poll(watched, until: deadline) != 0 }
     }
 
     /// Readable once the process has ended; negative where there is none.

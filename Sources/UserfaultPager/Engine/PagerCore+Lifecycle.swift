@@ -38,7 +38,11 @@ extension PagerCore where Source: ~Copyable {
 
     /// A thread that allocates while another is inside `fork` waits for it; the reader must have done before.
     private func awaitStart() {
-        while starting.load(ordering: .acquiring) > 0 { pauseThread(for: .microseconds(50)) }
+        while true {
+            let seen = started.changes
+            if starting.load(ordering: .acquiring) == 0 { return }
+            started.wait(while: seen, until: .never)
+        }
     }
 
     private func startServing() throws(PagerError) {
@@ -173,6 +177,7 @@ extension PagerCore where Source: ~Copyable {
     func noteStarted(_ record: ThreadRecord) {
         record.noteStarted()
         starting.subtract(1, ordering: .releasing)
+        started.signal()
     }
 
     // MARK: Ending

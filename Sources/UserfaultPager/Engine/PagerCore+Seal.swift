@@ -140,6 +140,7 @@ extension PagerCore where Source: ~Copyable {
             }
         }
         countPoisoned(poisoned)
+        let pause = FutexWord()
         while !deadline.hasPassed {
             let isWorking = registry.withLock { registry in
                 registry.records.contains { record in
@@ -147,7 +148,7 @@ extension PagerCore where Source: ~Copyable {
                 }
             }
             guard isWorking else { return }
-            pauseThread(for: .microseconds(100))
+            pause.wait(while: 0, until: Deadline(after: .microseconds(100)))
         }
     }
 

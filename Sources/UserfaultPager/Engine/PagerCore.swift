@@ -48,6 +48,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let touches: TouchLog
     /// Threads that have not allocated yet what they need.
     let starting = Atomic<Int>(0)
+    /// Counts threads that have it.
+    let started = FutexWord()
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)

@@ -1,4 +1,5 @@
 import Glibc
+import SystemPackage
 import Testing
 import UserfaultFD
 
@@ -102,6 +103,21 @@ struct OwnershipTests {
         client.go()
         #expect(client.wait() == 0)
         try pager.stop(.poison)
+    }
+
+    @Test
+    func theOwnerIsKnownFromTheSocket() throws {
+        let mapping = try Mapping(anonymous: Self.page)
+        let pair = try UnixSocket.Pair()
+        let own = try Owner.peer(of: FileDescriptor(rawValue: pair.first.rawValue))
+        #expect(own.isCurrent)
+        let client = try Client.start(mapping)
+        let owner = try #require(Owner.process(id: client.pid))
+        #expect(owner.processID == client.pid)
+        #expect(try !owner.waitForEnd(within: .zero))
+        kill(client.pid, SIGKILL)
+        #expect(try owner.waitForEnd(within: .seconds(20)))
+        #expect(client.wait() == -Int(SIGKILL))
     }
 
     /// What there is no room for is refused; nobody is killed for it.
