@@ -13,6 +13,8 @@ struct PendingFault {
     var failures = 0
     /// How often the file had no page that the source said was there.
     var absences = 0
+    /// The job that it is a part of; 0 for none.
+    var job = 0
 
     /// How long to wait until the mapping has changed, in nanoseconds: longer and longer, up to 1.6 ms.
     var pause: UInt64 { 50_000 << UInt64(min(attempts / 4, 5)) }

@@ -7,13 +7,13 @@ extension PagerCore where Source: ~Copyable {
     /// Does what the region's policy says of a page in hand that could not be loaded or filled.
     @inline(never)
     func fail(
-        _ claim: Claim, _ pending: PendingFault, of memory: ServedMemory, with bench: borrowing Workbench
+        _ claim: Claim, _ pending: PendingFault, of memory: ServedMemory, by record: ThreadRecord
     ) -> Served {
         guard claim.isAwaited, claim.content != .poison else {
             giveBack(claim, of: memory)
             guard claim.content == .poison else { return .failed }
             // Not even poison took, and nobody may see zeros: the program must not go on.
-            bench.record.count(.failures)
+            record.count(.failures)
             note(.failed(address: claim.range.start))
             killOwner()
             return .failed
@@ -22,12 +22,12 @@ extension PagerCore where Source: ~Copyable {
         failed.failures += 1
         switch claim.region.failure.verdict(afterAttempts: failed.failures) {
         case .retry(let nanoseconds):
-            bench.record.count(.retries)
+            record.count(.retries)
             giveBack(claim, of: memory)
             failed.due = MonotonicInstant.now.nanoseconds &+ nanoseconds
             return again(failed)
         case .end(let ending):
-            return give(up: claim, ending, for: failed, of: memory, with: bench)
+            return give(up: claim, ending, for: failed, of: memory, by: record)
         }
     }
 
@@ -43,7 +43,7 @@ extension PagerCore where Source: ~Copyable {
     /// Only where it was not, the failure is reported, and the owner is killed if the policy says so.
     func give(
         up claim: Claim, _ ending: FailurePolicy.Ending, for pending: PendingFault, of memory: ServedMemory,
-        with bench: borrowing Workbench
+        by record: ThreadRecord
     ) -> Served {
         let first = claim.prefix(pages: 1)
         var lost = first
@@ -57,9 +57,9 @@ extension PagerCore where Source: ~Copyable {
             outcome = FillOutcome { () throws(UserfaultError) in try uffd.poison(lost.range, options: options) }
             return machine.settle(lost, outcome, at: MonotonicInstant.now.nanoseconds)
         }
-        bench.count(outcome, of: .poison, lost)
+        record.count(outcome, of: .poison, lost)
         if outcome == .done {
-            bench.record.count(.failures)
+            record.count(.failures)
             note(.failed(address: lost.range.start))
             if ending == .killOwner {
                 killOwner()
@@ -71,14 +71,14 @@ extension PagerCore where Source: ~Copyable {
         case .finished, .gone, .fill: return outcome == .done ? .failed : .done
         case .again: return again(pending)
         case .ended: return .ended
-        case .failed(let claim): return fail(claim, pending, of: memory, with: bench)
+        case .failed(let claim): return fail(claim, pending, of: memory, by: record)
         }
     }
 
     /// Serves what is not a missing page.
     @inline(never)
     func serveSpecially(
-        _ order: Order, _ pending: PendingFault, of memory: ServedMemory, with bench: borrowing Workbench
+        _ order: Order, _ pending: PendingFault, of memory: ServedMemory, by record: ThreadRecord
     ) -> Served {
         switch order {
         case .fill, .leave:
@@ -87,10 +87,10 @@ extension PagerCore where Source: ~Copyable {
             memory.wake(range)
             return .done
         case .unprotect(let range):
-            if pending.attempts == 0 { bench.record.count(.writeProtect) }
+            if pending.attempts == 0 { record.count(.writeProtect) }
             return unprotect(range, pending, of: memory)
         case .stray(let range):
-            if pending.attempts == 0 { bench.record.count(.strays) }
+            if pending.attempts == 0 { record.count(.strays) }
             return poisonStray(range, pending, of: memory)
         }
     }
@@ -142,28 +142,28 @@ extension PagerCore where Source: ~Copyable {
     }
 }
 
-extension Workbench {
+extension ThreadRecord {
     /// Counts an answer of the kernel.
     @inline(__always)
-    borrowing func count(_ outcome: FillOutcome, of filling: Filling, _ claim: Claim) {
+    func count(_ outcome: FillOutcome, of filling: Filling, _ claim: Claim) {
         let bytes: Int
         switch outcome {
         case .done: bytes = claim.range.count
         case .stopped(let after): bytes = after
-        case .exists: return record.count(.alreadyMapped)
-        case .changing: return record.count(.changing)
+        case .exists: return count(.alreadyMapped)
+        case .changing: return count(.changing)
         case .noRange, .noPage, .processGone, .failed: return
         }
         let pages = bytes >> claim.region.pageShift
         switch filling {
-        case .bytes: record.count(.copied, pages)
-        case .zeros: record.count(.zeroed, pages)
-        case .movable: record.count(.moved, pages)
-        case .file: record.count(.continued, pages)
-        case .poison: return record.count(.poisoned, pages)
+        case .bytes: count(.copied, pages)
+        case .zeros: count(.zeroed, pages)
+        case .movable: count(.moved, pages)
+        case .file: count(.continued, pages)
+        case .poison: return count(.poisoned, pages)
         }
-        record.count(.bytes, bytes)
+        count(.bytes, bytes)
         let ahead = pages - (claim.isAwaited ? 1 : 0)
-        if ahead > 0 { record.count(.readAhead, ahead) }
+        if ahead > 0 { count(.readAhead, ahead) }
     }
 }

@@ -25,16 +25,15 @@ struct Handler: ~Copyable {
 
 extension PagerCore where Source: ~Copyable {
     /// What a handler thread does: reads faults and serves them, until the pager stops.
-    func handle(_ number: Int, with handler: inout Handler) throws(UserfaultError) {
-        let memory = memories[number]
+    func handle(_ memory: ServedMemory, with handler: inout Handler) throws(UserfaultError) {
         while !isStopping.load(ordering: .relaxed) {
             _ = try awaitMessages(memory, &handler)
             let now = MonotonicInstant.now.nanoseconds
             while let fault = handler.batch.nextPageFault() {
-                guard serveOrKeep(PendingFault(fault: fault, since: now), of: memory, number, &handler) else { return }
+                guard serveOrKeep(PendingFault(fault: fault, since: now), of: memory, &handler) else { return }
             }
             guard handler.faults.isEmpty && handler.later.isEmpty else {
-                guard serveLists(memory, number, &handler, now) else { return }
+                guard serveLists(memory, &handler, now) else { return }
                 continue
             }
         }
@@ -43,13 +42,13 @@ extension PagerCore where Source: ~Copyable {
     /// - Returns: `false` where the process whose memory it is has ended.
     @inline(__always)
     private func serveOrKeep(
-        _ pending: PendingFault, of memory: ServedMemory, _ number: Int, _ handler: inout Handler
+        _ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler
     ) -> Bool {
         switch serve(pending, of: memory, with: &handler.bench, readsAhead: true) {
-        case .done, .gone, .failed:
+        case .done, .gone, .failed, .pending:
             return true
         case .later(let again):
-            keep(again, of: memory, number, &handler)
+            keep(again, of: memory, &handler)
             return true
         case .ended:
             noteEnd(of: memory)
@@ -60,27 +59,27 @@ extension PagerCore where Source: ~Copyable {
     /// Keeps a fault for its next attempt: here if it waits for an event that is still to be read, in the queue if it
     /// waits for time, in which this thread serves others.
     @inline(never)
-    private func keep(_ pending: PendingFault, of memory: ServedMemory, _ number: Int, _ handler: inout Handler) {
+    private func keep(_ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler) {
         var pending = pending
         let waitsForEvent = pending.due == 0 && memory.hasEvents && pending.attempts < 1024
         if !waitsForEvent, pending.due == 0 { pending.due = MonotonicInstant.now.nanoseconds &+ pending.pause }
-        let isKept = waitsForEvent ? handler.later.append(pending) : postpone(pending, of: number)
+        let isKept = waitsForEvent ? handler.later.append(pending) : postpone(pending, of: memory)
         // Where there is no room, the kernel keeps the fault for us: the thread looks again and faults anew.
         if !isKept { memory.wake(pending.fault.page(size: .base)) }
     }
 
     @inline(never)
     private func serveLists(
-        _ memory: ServedMemory, _ number: Int, _ handler: inout Handler, _ now: UInt64
+        _ memory: ServedMemory, _ handler: inout Handler, _ now: UInt64
     ) -> Bool {
         for index in 0..<handler.faults.count {
-            guard serveOrKeep(handler.faults[index], of: memory, number, &handler) else { return false }
+            guard serveOrKeep(handler.faults[index], of: memory, &handler) else { return false }
         }
         handler.faults.removeAll()
         // Each once: what is put back meanwhile has its turn after the next reading.
         for _ in 0..<handler.later.count {
             guard let pending = handler.later.takeDue(at: now) else { break }
-            guard serveOrKeep(pending, of: memory, number, &handler) else { return false }
+            guard serveOrKeep(pending, of: memory, &handler) else { return false }
         }
         return true
     }

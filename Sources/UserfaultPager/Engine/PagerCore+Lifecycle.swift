@@ -55,12 +55,12 @@ extension PagerCore where Source: ~Copyable {
                     sentinels.withLock { $0.append(sentinel) }
                 }
             }
-            for number in memories.indices {
+            for memory in memories {
                 for _ in 0..<configuration.handlers {
                     try start("uffd-handler") { (core, record) throws(UserfaultError) in
                         var handler = try Handler(record, core.configuration.waiting, processors: core.processorCount)
                         core.noteStarted(record)
-                        try core.handle(number, with: &handler)
+                        try core.handle(memory, with: &handler)
                     }
                 }
             }
@@ -190,6 +190,7 @@ extension PagerCore where Source: ~Copyable {
         queue.endJobs()
         poisonTheUntouched(until: deadline)
         seal(until: deadline)
+        cancelRequests()
         requestStop()
         let boxes = sentinels.withLock(\.self)
         var callers: [NativeThread] = []

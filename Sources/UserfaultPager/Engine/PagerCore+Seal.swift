@@ -142,11 +142,12 @@ extension PagerCore where Source: ~Copyable {
         countPoisoned(poisoned)
         let pause = FutexWord()
         while !deadline.hasPassed {
-            let isWorking = registry.withLock { registry in
-                registry.records.contains { record in
-                    region.map { record.isWorking(on: $0.bits) } ?? record.isWorking
-                }
-            }
+            let isWorking =
+                registry.withLock { registry in
+                    registry.records.contains { record in
+                        region.map { record.isWorking(on: $0.bits) } ?? record.isWorking
+                    }
+                } || requests.contains { region == nil || $0.claim.region == region }
             guard isWorking else { return }
             pause.wait(while: 0, until: Deadline(after: .microseconds(100)))
         }

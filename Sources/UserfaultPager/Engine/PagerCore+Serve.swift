@@ -4,6 +4,8 @@ extension PagerCore where Source: ~Copyable {
     /// What became of a fault.
     enum Served {
         case done
+        /// It is done when the source completes its request.
+        case pending
         /// The page is lost: the failure policy was applied.
         case failed
         /// There is no such page any more.
@@ -40,7 +42,7 @@ extension PagerCore where Source: ~Copyable {
             behind = 0
             return .fill(claim)
         }
-        guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, with: bench) }
+        guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, by: bench.record) }
         if pending.attempts == 0 { bench.record.count(pending.fault.kind == .minor ? .minor : .missing) }
         let served = fill(claim, for: pending, of: memory, with: &bench)
         bench.record.end()
@@ -70,17 +72,19 @@ extension PagerCore where Source: ~Copyable {
         case .zeros: filling = .zeros
         case .file: filling = .file
         case .poison: filling = .poison
+        case .source where isAsynchronous:
+            return request(claim, for: pending, of: memory)
         case .source:
             switch load(&claim, of: memory, with: &bench) {
             case .loaded(let loaded, let end):
                 filling = loaded
                 start = end
-            case .failed: return fail(claim, pending, of: memory, with: bench)
+            case .failed: return fail(claim, pending, of: memory, by: bench.record)
             case .takenAway: return .failed
             }
         }
         return put(
-            filling, into: claim, for: pending, of: memory, with: bench,
+            filling, into: claim, for: pending, of: memory, by: bench.record,
             since: start ?? MonotonicInstant.now.nanoseconds)
     }
 
@@ -115,8 +119,10 @@ extension PagerCore where Source: ~Copyable {
             claim = confined
         }
         let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
-        guard case .done = fill(claim, for: nobody, of: memory, with: &bench) else { return nil }
-        return claim
+        switch fill(claim, for: nobody, of: memory, with: &bench) {
+        case .done, .pending: return claim
+        case .failed, .gone, .later, .ended: return nil
+        }
     }
 
     private enum Loaded {
@@ -154,7 +160,7 @@ extension PagerCore where Source: ~Copyable {
         return .loaded(answer.filling, at: end)
     }
 
-    private struct Answer {
+    struct Answer {
         let filling: Filling
         /// The pages that it is about: at least one.
         let bytes: Int
@@ -173,15 +179,27 @@ extension PagerCore where Source: ~Copyable {
             return nil
         }
         let appended = unsafe pages.finalize(for: room)
+        if reply == .data {
+            return understand(.memory(at: bench.staging.range.start, count: appended), claim, room.count)
+        }
+        return understand(reply, claim, room.count)
+    }
+
+    /// What a reply says of pages in hand.
+    ///
+    /// - Parameter most: No more than so many bytes.
+    /// - Returns: `nil` for a reply about less than a page.
+    @inline(__always)
+    func understand(_ reply: PageReply, _ claim: Claim, _ most: Int) -> Answer? {
         func answer(_ filling: Filling, _ bytes: Int) -> Answer? {
-            let whole = min(bytes, room.count) & ~(claim.region.pageSize.bytes - 1)
+            let whole = min(bytes, most) & ~(claim.region.pageSize.bytes - 1)
             return whole > 0 ? Answer(filling: filling, bytes: whole) : nil
         }
         return switch reply {
-        case .data: answer(.bytes(at: bench.staging.range.start), appended)
+        case .data: nil
         case .memory(let address, let count): answer(.bytes(at: address), count)
         case .movable(let address, let count): answer(.movable(at: address), count)
-        case .zero: answer(.zeros, room.count)
+        case .zero: answer(.zeros, most)
         case .inFile(let count): answer(.file, count)
         case .poison: answer(.poison, claim.region.pageSize.bytes)
         }
@@ -189,9 +207,9 @@ extension PagerCore where Source: ~Copyable {
 
     /// Puts what was loaded into pages in hand, and does what follows from the kernel's answers.
     @inline(__always)
-    private func put(
+    func put(
         _ filling: Filling, into claim: Claim, for pending: PendingFault, of memory: ServedMemory,
-        with bench: borrowing Workbench, since start: UInt64
+        by record: ThreadRecord, since start: UInt64
     ) -> Served {
         var filling = filling
         var claim = claim
@@ -206,12 +224,12 @@ extension PagerCore where Source: ~Copyable {
                 end = MonotonicInstant.now.nanoseconds
                 return machine.settle(claim, outcome, at: end)
             }
-            bench.count(outcome, of: filling, claim)
+            record.count(outcome, of: filling, claim)
             if let range = settlement.wake { memory.wake(range) }
             switch settlement.next {
             case .finished:
-                bench.record.recordFill(end &- start)
-                if pending.since != 0 { bench.record.recordService(end &- pending.since) }
+                record.recordFill(end &- start)
+                if pending.since != 0 { record.recordService(end &- pending.since) }
                 // A source may say of a page that it is lost.
                 return claim.content == .poison && outcome == .done ? .failed : .done
             case .fill(let rest):
@@ -231,7 +249,7 @@ extension PagerCore where Source: ~Copyable {
                         return again(absent)
                     }
                 }
-                return fail(failed, pending, of: memory, with: bench)
+                return fail(failed, pending, of: memory, by: record)
             }
         }
     }

@@ -57,6 +57,12 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// Who needs the descriptors open.
     let uses = Uses()
     private let isOpen = Atomic<Bool>(true)
+    /// Whether the source completes requests later.
+    let isAsynchronous: Bool
+    /// Requests that it has not completed.
+    let requests = Requests<Source>()
+    /// What threads count with that are none of the engine's.
+    let spareRecords = Mutex<[ThreadRecord]>([])
     /// The last field: where one lies that follows it depends on its type, and would be looked up for every fault.
     let source: Source
 
@@ -102,7 +108,9 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         stopEvent = try asPagerError { () throws(UserfaultError) in try EventFD() }
         self.children = children
         pollSet = try asPagerError { () throws(UserfaultError) in try PollSet() }
+        isAsynchronous = source.handling == .asynchronous
         self.source = source
+        for (number, memory) in (memories + children).enumerated() { memory.number = number }
     }
 
     deinit {

@@ -31,6 +31,8 @@ final class ServedMemory: @unchecked Sendable {
     private(set) var canPoison = false
     /// Whether the kernel tells when memory is not this descriptor's any more.
     private var hearsOfUnmapping = false
+    /// Its place among the pager's descriptors; set before any thread runs.
+    var number = 0
     /// Nothing is served any more.
     ///
     /// In the order.

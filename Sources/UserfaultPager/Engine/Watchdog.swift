@@ -32,7 +32,7 @@ extension PagerCore where Source: ~Copyable {
                 for memory in memories { noteEnd(of: memory) }
             }
             probeEnds()
-            expireLoads(with: watchdog.bench)
+            expireLoads(by: watchdog.bench.record)
             reportStuck(&watchdog)
             lookForUnread(&watchdog)
             lookForSelfDeadlocks()
@@ -96,16 +96,17 @@ extension PagerCore where Source: ~Copyable {
     // MARK: Time limits
 
     /// Fails pages that the source was asked for and has not brought in time.
-    private func expireLoads(with bench: borrowing Workbench) {
+    private func expireLoads(by record: ThreadRecord) {
         guard let timeout = configuration.sourceTimeout?.wholeNanoseconds else { return }
         let now = MonotonicInstant.now.nanoseconds
         guard now > timeout else { return }
-        while let load = takeLoad(begunBefore: now - timeout, for: bench.record) {
-            expire(load.claim, of: load.memory, with: bench)
-            bench.record.end()
+        while let load = takeLoad(begunBefore: now - timeout, for: record) {
+            expire(load.claim, of: load.memory, by: record)
+            record.end()
             load.memory.endUse()
             giveBackUnserved()
         }
+        for request in requests.made(before: now - timeout) { expire(request, by: record) }
     }
 
     /// Takes a load away from its thread, in the exclusion in which nobody frees regions or records.
@@ -118,13 +119,13 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    private func expire(_ claim: Claim, of memory: ServedMemory, with bench: borrowing Workbench) {
+    private func expire(_ claim: Claim, of memory: ServedMemory, by record: ThreadRecord) {
         let first = claim.prefix(pages: 1)
         if claim.pages > 1 { giveBack(claim.dropFirst(first.range.count), of: memory) }
         guard claim.isAwaited else { return giveBack(first, of: memory) }
         note(.timedOut(address: first.range.start))
         let pending = PendingFault(fault: PageFault(address: first.range.start, flags: []), since: 0)
-        let served = give(up: first, claim.region.failure.ending, for: pending, of: memory, with: bench)
+        let served = give(up: first, claim.region.failure.ending, for: pending, of: memory, by: record)
         // Not now: the thread looks again, and its fault comes anew.
         if case .later = served { memory.wake(first.range) }
     }

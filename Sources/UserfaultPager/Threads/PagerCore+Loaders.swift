@@ -82,10 +82,9 @@ extension PagerCore where Source: ~Copyable {
     /// Leaves a fault to the queue, for its next attempt.
     ///
     /// - Returns: `false` if nobody can be had who takes it.
-    func postpone(_ pending: PendingFault, of number: Int) -> Bool {
-        let memory = memory(number)
+    func postpone(_ pending: PendingFault, of memory: ServedMemory) -> Bool {
         guard memory.beginUse() else { return false }
-        guard queue.put(WorkQueue.Item(pending: pending, memory: number)) else {
+        guard queue.put(WorkQueue.Item(pending: pending, memory: memory.number)) else {
             memory.endUse()
             return false
         }
@@ -97,10 +96,10 @@ extension PagerCore where Source: ~Copyable {
 
     private func serve(_ item: WorkQueue.Item, with bench: inout Workbench) {
         let memory = memory(item.memory)
-        let isForJob = item.job != 0
+        let isForJob = item.pending.job != 0
         switch serve(item.pending, of: memory, with: &bench, readsAhead: !source.isSlow && !isForJob) {
         case .done:
-            finishQueued(item.job, failed: false)
+            finishQueued(item.pending.job, failed: false)
             if source.isSlow, !isForJob { readAhead(of: item.pending.fault, memory, with: &bench) }
         case .later(var again):
             // The event that it waits for is read by another thread, which needs no help for it.
@@ -109,14 +108,16 @@ extension PagerCore where Source: ~Copyable {
             next.pending = again
             if queue.put(next) { return }
             memory.wake(again.fault.page(size: .base))
-            finishQueued(item.job, failed: false, isDirty: true)
+            finishQueued(item.pending.job, failed: false, isDirty: true)
+        case .pending:
+            break
         case .failed:
-            finishQueued(item.job, failed: true)
+            finishQueued(item.pending.job, failed: true)
         case .gone:
-            finishQueued(item.job, failed: false)
+            finishQueued(item.pending.job, failed: false)
         case .ended:
             noteEnd(of: memory)
-            finishQueued(item.job, failed: false)
+            finishQueued(item.pending.job, failed: false)
         }
         memory.endUse()
     }

@@ -141,11 +141,16 @@ extension PagerCore where Source: ~Copyable {
             return rewind(job, piece, to: piece.claim.range.start &+ UInt(page), limit: 1)
         }
         let first = claim.range.start
-        let nobody = PendingFault(fault: PageFault(address: first, flags: []), since: 0)
+        var nobody = PendingFault(fault: PageFault(address: first, flags: []), since: 0)
+        nobody.job = job.id
+        // Before it may be completed.
+        if isAsynchronous { job.state.withLock { $0.queued += 1 } }
         let served = fill(claim, for: nobody, of: memory, with: &bench)
         let isDecided = claim.states.map { !$0[0].isDisjoint(with: .decided) } ?? true
         bench.record.end()
         let limit = claim.pages < piece.claim.pages ? claim.pages : 2 * claim.pages
+        if case .pending = served { return }
+        if isAsynchronous { job.state.withLock { $0.queued -= 1 } }
         switch served {
         case .done where isDecided:
             rewind(job, piece, to: first, limit: limit)
@@ -164,9 +169,11 @@ extension PagerCore where Source: ~Copyable {
         case .later(var again):
             if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ again.pause }
             job.state.withLock { $0.queued += 1 }
-            let item = WorkQueue.Item(pending: again, memory: piece.number, job: job.id)
+            let item = WorkQueue.Item(pending: again, memory: piece.number)
             if !memory.beginUse() || !queue.put(item) { finishQueued(job.id, failed: false, isDirty: true) }
             rewind(job, piece, to: first &+ UInt(page), limit: limit)
+        case .pending:
+            break
         case .ended:
             noteEnd(of: memory)
         }

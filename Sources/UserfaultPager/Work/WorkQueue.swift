@@ -12,8 +12,6 @@ final class WorkQueue: @unchecked Sendable {
         var pending: PendingFault
         /// Which of the descriptors it is of.
         let memory: Int
-        /// The job that it is a part of; 0 for none.
-        var job = 0
     }
 
     enum Work {
