@@ -1,4 +1,4 @@
-internal import SystemPackage
+public import SystemPackage
 internal import UserfaultFD
 
 /// The process whose memory a pager serves: watched for its end, and killed where a ``FailurePolicy`` says so.
@@ -46,10 +46,39 @@ public struct Owner: Sendable {
         return Owner(process, isCurrent: false)
     }
 
+    /// The process at the other end of a connection: the one that connected, listened or made the pair of sockets.
+    ///
+    /// - Parameter socket: A connected Unix socket; it stays the caller's.
+    /// - Throws: ``PagerError/kernel(_:)`` with `ESRCH` or `EINVAL` if the process has ended, with `ENOTCONN`.
+    public static func peer(of socket: FileDescriptor) throws(PagerError) -> Owner {
+        let process = try asPagerError { () throws(UserfaultError) in try ProcessHandle(peerOf: socket) }
+        let owner = Owner(process, isCurrent: false)
+        return owner.processID == currentProcessID ? .currentProcess : owner
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// - Parameter limit: How long; `nil` waits without a limit.
+    /// - Returns: Whether it has ended.
+    /// - Throws: ``PagerError/configuration(_:)`` for this process, and for one that could not be opened.
+    public func waitForEnd(within limit: Duration? = nil) throws(PagerError) -> Bool {
+        guard watched >= 0 else { throw .configuration("this process cannot wait for its own end") }
+        let deadline = Deadline(after: limit)
+        return try asPagerError { () throws(UserfaultError) in try poll(watched, until: deadline) != 0 }
+    }
+
     /// Readable once the process has ended; negative where there is none.
     var pidfd: Int32 {
         guard handle.process != nil else { return -1 }
         return handle.process!.withUnsafeDescriptor { $0.rawValue }
+    }
+
+    /// The process' id, or `nil` if it has ended or is not known.
+    var processID: Int32? {
+        guard pidfd >= 0, let text = try? ProcFile.read("/proc/self/fdinfo/\(pidfd)", for: .openProcess),
+            let id = ProcFile.value(of: "Pid:", in: text).flatMap({ Int32($0) }), id > 0
+        else { return nil }
+        return id
     }
 
     /// What to watch for the end of another process; negative for this one, whose end nobody here would see.

@@ -33,6 +33,13 @@ public protocol PageSource: ~Copyable, Sendable {
     /// nobody sees a page that is being written. `false` unless said.
     var fillsFile: Bool { get }
 
+    /// Whether pages come when they are asked for. ``PageHandling/immediate`` unless said; implement an
+    /// ``AsynchronousPageSource`` for pages that come later.
+    var handling: PageHandling { get }
+
+    /// Takes a request in place of ``load(offset:into:)``, for ``PageHandling/asynchronous``. Fails it unless said.
+    borrowing func hand(_ request: consuming PageRequest)
+
     /// Takes notice that the file has no page where ``load(offset:into:)`` said there is one.
     ///
     /// Somebody has dropped it from the file. The page is then asked for again. Does nothing unless said.
@@ -48,6 +55,10 @@ extension PageSource where Self: ~Copyable {
     public var isSlow: Bool { false }
     /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { false }
+    /// Pages come when they are asked for, see ``PageSource/handling``.
+    public var handling: PageHandling { .immediate }
+    /// Fails the request, see ``PageSource/hand(_:)``.
+    public func hand(_ request: consuming PageRequest) { request.fail() }
     /// Does nothing, see ``PageSource/forget(offset:count:)``.
     public func forget(offset: Int, count: Int) {}
 }

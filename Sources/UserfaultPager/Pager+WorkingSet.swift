@@ -9,32 +9,57 @@ extension Pager where Source: ~Copyable {
         WorkingSet(offsets: core.touches.offsets(), pageBytes: UInt32(PageSize.base.bytes))
     }
 
-    /// Loads the pages of a recorded run, in its order, on a thread of its own, which gives way to faults.
+    /// Loads the pages of a recorded run, in its order, in the background: faults go first.
     ///
-    /// Pages that are there already, or in no region, are passed over. The thread ends by itself, or with the pager.
+    /// Pages that are there already, or in no region, are passed over. Ends by itself, or with the pager.
     ///
     /// - Throws: ``PagerError/noThread(_:)``, ``PagerError/notRunning``.
     public func replay(_ workingSet: WorkingSet) throws(PagerError) {
-        try addThread("uffd-replay") { core in core.replay(workingSet) }
+        try prefetch(workingSet.runs)
     }
-}
 
-extension PagerCore where Source: ~Copyable {
-    /// Fills the pages of a working set, as long as the pager runs.
-    func replay(_ workingSet: WorkingSet) {
-        _ = try? withBench { (bench) throws(PagerError) in
-            for offset in workingSet.offsets where !isStopping.load(ordering: .relaxed) {
-                // Faults go first: this thread is in no hurry.
-                while queue.count > 0, !isStopping.load(ordering: .relaxed) { pause(microseconds: 50) }
-                forEachMemory { memory in prefetch(Int(clamping: offset), of: memory, with: &bench) }
-                NativeThread.yield()
+    /// Loads pages of a region in the background: faults go first.
+    ///
+    /// Pages that are there already are passed over. Ends by itself, or with the pager.
+    ///
+    /// - Parameters:
+    ///   - region: The region.
+    ///   - offset: Where the pages begin in it, in bytes.
+    ///   - count: How many bytes.
+    /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/noThread(_:)``, ``PagerError/notRunning``.
+    public func prefetch(_ region: Region, offset: Int = 0, count: Int) throws(PagerError) {
+        guard let entry = core.registry.withLock({ $0.regions[region.id] }) else { throw .noSuchRegion }
+        let from = max(0, min(offset, region.range.count))
+        try prefetch([Job.Run(offset: entry.offset + from, count: max(0, min(count, region.range.count - from)))])
+    }
+
+    private func prefetch(_ runs: [Job.Run]) throws(PagerError) {
+        try core.whileOpen { () throws(PagerError) in
+            guard isRunning else { throw .notRunning }
+            let job = core.queue.submit(.prefetch(runs))
+            do throws(PagerError) {
+                try core.startLoaders()
+            } catch {
+                job.end()
+                throw error
             }
         }
     }
+}
 
-    private func prefetch(_ offset: Int, of memory: ServedMemory, with bench: inout Workbench) {
-        _ = fillUnasked(of: memory, with: &bench) { machine in
-            machine.address(ofOffset: offset).flatMap { machine.claim(at: $0, count: 1) }
+extension WorkingSet {
+    /// Pages that follow each other, together.
+    var runs: [Job.Run] {
+        let page = Int(pageBytes)
+        var runs: [Job.Run] = []
+        for offset in offsets {
+            let offset = Int(clamping: offset)
+            if let last = runs.last, last.offset + last.count == offset, last.count < 1 << 20 {
+                runs[runs.count - 1].count += page
+            } else {
+                runs.append(Job.Run(offset: offset, count: page))
+            }
         }
+        return runs
     }
 }

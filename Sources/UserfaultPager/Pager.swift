@@ -12,12 +12,10 @@ public import UserfaultFD
 /// pager stops or is dropped. See <doc:FailureAndStopping>.
 public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     let core: PagerCore<Source>
-    private let threads = Mutex<State>(.new)
+    private let phase = Mutex<Phase>(.new)
 
-    private enum State {
-        case new
-        case running([NativeThread])
-        case stopped
+    private enum Phase {
+        case new, running, stopped
     }
 
     /// A pager that is to be started.
@@ -25,9 +23,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Parameters:
     ///   - uffd: The userfaultfd: this process' own, or one that another process sent.
     ///   - source: Where pages come from.
-    ///   - owner: The process whose memory it is.
+    ///   - owner: The process whose memory it is. A descriptor of another process' memory needs one.
     ///   - configuration: How to work.
-    /// - Throws: ``PagerError/configuration(_:)`` where the configuration does not suit the descriptor, and
+    /// - Throws: ``PagerError/configuration(_:)`` if the configuration or the owner does not suit the descriptor, and
     ///   ``PagerError/kernel(_:)``.
     public init(
         _ uffd: consuming UserfaultFD,
@@ -38,6 +36,10 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         let features = uffd.enabledFeatures
         let handlesKernelFaults = uffd.handlesKernelFaults
         try configuration.check(features, owner)
+        let isOwn = try asPagerError { () throws(UserfaultError) in try uffd.isOfThisProcess() }
+        guard isOwn || !owner.isCurrent else {
+            throw .configuration("the descriptor is of another process' memory: say of which one, owner")
+        }
         let blocks = configuration.waiting == .block
         try asPagerError { () throws(UserfaultError) in try uffd.setNonBlocking(!blocks) }
         var memories = [try ServedMemory(uffd)]
@@ -50,14 +52,18 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         }
         var children: [ServedMemory] = []
         if features.contains(.eventFork) {
-            for _ in 0..<configuration.maximumChildren { children.append(try ServedMemory()) }
+            // Those that have ended keep their places until the last thread that serves them is done.
+            let workers = configuration.workers(sourceIsSlow: source.isSlow, followsForks: true)
+            for _ in 0..<configuration.maximumChildren + workers + 4 { children.append(try ServedMemory()) }
         }
         core = try PagerCore(
             memories: memories, children: children, source: source, owner: owner, configuration: configuration)
     }
 
     deinit {
-        // Fail closed where nobody has stopped it: what was not loaded is poisoned, or loaded where poison is unknown.
+        // A child of a fork has a copy, which is not to undo anything of its parent's.
+        guard core.isOurs else { return }
+        // Fail closed if nobody has stopped it: what was not loaded is poisoned, or loaded if poison is unknown.
         try? stop(core.canPoison ? .poison : .populate)
     }
 
@@ -82,110 +88,152 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// Loads every page of a region that was not loaded yet, and waits until all are there.
     ///
-    /// The region can be removed then, and the descriptor closed, without anybody noticing.
+    /// The region can be removed then, and the descriptor closed, without anybody noticing. Faults go first.
     ///
-    /// - Throws: ``PagerError/pagesFailed(_:)`` where the source failed and the ``FailurePolicy`` was applied.
-    public func populate(_ region: Region) throws(PagerError) {
-        try core.whileOpen { () throws(PagerError) in try finish(region, .populate) }
-    }
-
-    /// Loads every page of every region that was not loaded yet.
-    ///
-    /// - Throws: As ``populate(_:)``.
-    public func populateAll() throws(PagerError) {
-        try core.whileOpen { () throws(PagerError) in try finishAll(.populate) }
-    }
-
-    /// Ends the service of a region.
-    ///
-    /// What was not loaded is poisoned or loaded first.
-    ///
-    /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/configuration(_:)`` where the kernel cannot poison; as
-    ///   ``populate(_:)``, and then the service has ended all the same.
-    public func remove(_ region: Region, _ ending: Ending) throws(PagerError) {
+    /// - Parameters:
+    ///   - region: What to load.
+    ///   - limit: How long to wait; `nil` waits without a limit.
+    /// - Throws: ``PagerError/pagesFailed(_:)`` where the source failed and the ``FailurePolicy`` was applied;
+    ///   ``PagerError/timedOut(pagesLeft:)`` at the limit, with what was not loaded; ``PagerError/notRunning`` if the
+    ///   pager was stopped meanwhile.
+    public func populate(_ region: Region, within limit: Duration? = nil) throws(PagerError) {
+        let deadline = Deadline(after: limit)
         try core.whileOpen { () throws(PagerError) in
             let failed = try core.withRegion(region.id) { (reference) throws(PagerError) -> Int in
-                try core.check(ending)
-                let failed = try core.finish(reference, ending)
-                core.remove(reference)
-                return failed
+                try core.populate([reference], until: deadline)
             }
             guard let failed else { throw .noSuchRegion }
             if failed > 0 { throw .pagesFailed(failed) }
         }
     }
 
-    private func finish(_ region: Region, _ ending: Ending) throws(PagerError) {
-        let failed = try core.withRegion(region.id) { (reference) throws(PagerError) -> Int in
-            try core.finish(reference, ending)
+    /// Loads every page of every region that was not loaded yet.
+    ///
+    /// - Throws: As ``populate(_:within:)``.
+    public func populateAll(within limit: Duration? = nil) throws(PagerError) {
+        let deadline = Deadline(after: limit)
+        try core.whileOpen { () throws(PagerError) in
+            let failed = try core.populateAll(until: deadline)
+            if failed > 0 { throw .pagesFailed(failed) }
         }
-        guard let failed else { throw .noSuchRegion }
-        if failed > 0 { throw .pagesFailed(failed) }
     }
 
-    private func finishAll(_ ending: Ending) throws(PagerError) {
-        var failed = 0
-        for id in core.regionIDs {
-            // One that was removed meanwhile is finished.
-            failed +=
-                try core.withRegion(id) { (reference) throws(PagerError) -> Int in
-                    try core.finish(reference, ending)
-                } ?? 0
+    /// Ends the service of a region.
+    ///
+    /// What was not loaded is poisoned or loaded first. Calls of the source that are under way are not waited for: their
+    /// answers change nothing.
+    ///
+    /// - Parameters:
+    ///   - region: The region.
+    ///   - ending: What happens to pages that were not loaded.
+    ///   - limit: How long to wait; `nil` waits without a limit. What was not loaded by then is poisoned.
+    /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/configuration(_:)`` where the kernel cannot poison; as
+    ///   ``populate(_:within:)``, and then the service has ended all the same, unless the kernel cannot poison.
+    public func remove(_ region: Region, _ ending: Ending, within limit: Duration? = nil) throws(PagerError) {
+        let deadline = Deadline(after: limit)
+        try core.whileOpen { () throws(PagerError) in
+            let error = try core.withRegion(region.id) { (reference) throws(PagerError) -> PagerError? in
+                try core.check(ending)
+                var result: PagerError?
+                if ending == .populate {
+                    do throws(PagerError) {
+                        let failed = try core.populate([reference], until: deadline)
+                        if failed > 0 { result = .pagesFailed(failed) }
+                    } catch {
+                        guard core.canPoison, error != .notRunning else { throw error }
+                        result = error
+                    }
+                }
+                let grace = Deadline(after: Self.grace)
+                core.poisonTheUntouched(reference, until: deadline.instant < grace.instant ? deadline : grace)
+                let last = limit == nil ? Deadline(after: .seconds(30)) : grace
+                guard core.remove(reference, until: last) else {
+                    throw .timedOut(pagesLeft: core.countUnfilled(of: reference))
+                }
+                return result
+            }
+            guard let error else { throw .noSuchRegion }
+            if let error { throw error }
         }
-        if failed > 0 { throw .pagesFailed(failed) }
     }
 
     /// Starts the threads.
     ///
-    /// Once. Where that fails the pager is stopped, and what was not loaded is poisoned.
+    /// Once. If that fails the pager is stopped, and what was not loaded is poisoned.
     ///
-    /// - Throws: ``PagerError/alreadyStarted``, ``PagerError/noThread(_:)``.
+    /// - Throws: ``PagerError/alreadyStarted``, ``PagerError/notRunning`` after it was stopped,
+    ///   ``PagerError/noThread(_:)``, ``PagerError/kernel(_:)`` with what a thread could not have.
     public func start() throws(PagerError) {
-        let error = threads.withLock { state -> PagerError? in
-            guard case .new = state else { return .alreadyStarted }
-            do throws(PagerError) {
-                state = .running(try core.startThreads())
-                return nil
-            } catch {
-                state = .stopped
-                return error
-            }
+        guard core.isOurs else { throw .otherProcess }
+        let before = phase.withLock { phase in
+            defer { if phase == .new { phase = .running } }
+            return phase
         }
-        if let error { throw error }
+        guard before == .new else { throw .alreadyStarted }
+        do throws(PagerError) {
+            try core.startThreads()
+        } catch {
+            phase.withLock { $0 = .stopped }
+            if !core.canPoison { _ = try? core.populateAll(until: .never) }
+            core.shutDown(until: Deadline(after: Self.grace))
+            throw error
+        }
     }
+
+    /// How long a stopping pager waits for calls of the source that are under way.
+    private static var grace: Duration { .seconds(1) }
 
     /// Stops serving: loads or poisons what was not loaded, ends the threads, and closes the descriptors.
     ///
-    /// Threads that wait for pages go on first. Waits for calls of the source that are under way. Afterwards the memory
-    /// is ordinary memory; pages that were poisoned stay so. A pager that was stopped already stays as it is.
+    /// Faults, forks and changes of the memory are served until all is loaded. Threads that wait for pages go on first.
+    /// Afterwards the memory is ordinary memory; pages that were poisoned stay so. A pager that was stopped already stays
+    /// as it is, but one that is still loading ends at once if it is told to poison.
     ///
-    /// - Parameter ending: What happens to pages that were not loaded.
-    /// - Throws: ``PagerError/configuration(_:)`` where the kernel cannot poison, and then nothing was stopped;
-    ///   ``PagerError/pagesFailed(_:)`` where some could not be loaded, and then all is stopped.
-    public func stop(_ ending: Ending) throws(PagerError) {
+    /// A source that hangs is not waited for: after a second its call is left to itself, and its answer changes nothing.
+    /// Its thread, and the descriptors, go when it returns.
+    ///
+    /// - Parameters:
+    ///   - ending: What happens to pages that were not loaded.
+    ///   - limit: How long to load; `nil` loads without a limit. What was not loaded by then is poisoned.
+    /// - Throws: ``PagerError/configuration(_:)`` if the kernel cannot poison, and then nothing was stopped;
+    ///   ``PagerError/pagesFailed(_:)`` if some could not be loaded, ``PagerError/timedOut(pagesLeft:)`` if some were
+    ///   not loaded in time, and then all is stopped.
+    public func stop(_ ending: Ending, within limit: Duration? = nil) throws(PagerError) {
+        guard core.isOurs else { throw .otherProcess }
         try core.check(ending)
-        let running = threads.withLock { state -> [NativeThread]? in
-            defer { state = .stopped }
-            switch state {
-            case .new: return []
-            case .running(let threads): return threads
-            case .stopped: return nil
+        let deadline = Deadline(after: limit)
+        let before = phase.withLock { phase in
+            defer { phase = .stopped }
+            return phase
+        }
+        guard before != .stopped else {
+            if ending == .poison { core.queue.endJobs() }
+            return
+        }
+        core.isFinishing.store(true, ordering: .sequentiallyConsistent)
+        var result: PagerError?
+        if ending == .populate {
+            do throws(PagerError) {
+                let failed = try core.populateAll(until: deadline)
+                if failed > 0 { result = .pagesFailed(failed) }
+            } catch {
+                // Told to poison meanwhile: that is what happens now.
+                if error != .notRunning { result = error }
             }
         }
-        guard let running else { return }
-        defer { core.stopThreads(running) }
-        core.beginFinishing()
-        try core.whileOpen { () throws(PagerError) in try finishAll(ending) }
+        let last = Deadline(after: Self.grace)
+        core.shutDown(until: deadline.isNever || deadline.instant < last.instant ? last : deadline)
+        if let result { throw result }
     }
 
     /// Stops serving, without holding up the caller's thread: as the method that blocks.
-    public func stop(_ ending: Ending) async throws(PagerError) {
+    public func stop(_ ending: Ending, within limit: Duration? = nil) async throws(PagerError) {
         let result = await withCheckedContinuation { (continuation: CheckedContinuation<PagerError?, Never>) in
             let stopped = Result { () throws(PagerError) in
                 try asPagerError { () throws(UserfaultError) in
                     try NativeThread.detached("uffd-stop") { [self] in
                         do throws(PagerError) {
-                            try stopBlocking(ending)
+                            try stopBlocking(ending, limit)
                             continuation.resume(returning: nil)
                         } catch {
                             continuation.resume(returning: error)
@@ -198,28 +246,15 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         if let result { throw result }
     }
 
-    private func stopBlocking(_ ending: Ending) throws(PagerError) { try stop(ending) }
-
-    /// Starts a further thread, which ends with the others.
-    func addThread(_ name: String, _ body: @escaping @Sendable (PagerCore<Source>) -> Void) throws(PagerError) {
-        let error = threads.withLock { state -> PagerError? in
-            guard case .running(let running) = state else { return .notRunning }
-            do throws(PagerError) {
-                let core = core
-                let thread = try asPagerError { () throws(UserfaultError) in try NativeThread(name) { body(core) } }
-                state = .running(running + [thread])
-                return nil
-            } catch {
-                return error
-            }
-        }
-        if let error { throw error }
+    private func stopBlocking(_ ending: Ending, _ limit: Duration?) throws(PagerError) {
+        try stop(ending, within: limit)
     }
 
     /// The pages of a region that were written since they were filled or last asked for, by where they begin in it.
     ///
-    /// Only for regions that are filled write-protected. Each page is protected anew before it is reported, so that no
-    /// write is lost.
+    /// Only for regions that are filled write-protected. Pages that were there before the region was added count from
+    /// then on. Each page is protected again before it is reported, so that no write is lost; faults are served
+    /// meanwhile. With `UserfaultFD.Features.writeProtectAsync` the kernel is asked, by `PAGEMAP_SCAN`.
     ///
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/kernel(_:)``.
     public func takeWritten(of region: Region) throws(PagerError) -> [Int] {
@@ -231,6 +266,26 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             return written
         }
     }
+
+    /// As ``takeWritten(of:)``: ranges of bytes in the region, in order.
+    ///
+    /// - Throws: As ``takeWritten(of:)``.
+    public func takeWrittenRanges(of region: Region) throws(PagerError) -> [Range<Int>] {
+        guard let size = core.registry.withLock({ $0.regions[region.id]?.options.pageSize.bytes }) else {
+            throw .noSuchRegion
+        }
+        var ranges: [Range<Int>] = []
+        for offset in try takeWritten(of: region) {
+            if let last = ranges.last, last.upperBound == offset {
+                ranges[ranges.count - 1] = last.lowerBound..<offset + size
+            } else {
+                ranges.append(offset..<offset + size)
+            }
+        }
+        return ranges
+    }
+
+    var isRunning: Bool { phase.withLock { $0 == .running } }
 
     /// What was done so far.
     public var statistics: PagerStatistics { core.statistics }

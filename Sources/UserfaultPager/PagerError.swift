@@ -34,6 +34,12 @@ public enum PagerError: Error, Hashable, Sendable {
     /// Some pages could not be loaded, and the failure policy was applied to them: how many.
     case pagesFailed(Int)
 
+    /// The time was over before all was loaded: how many pages were not.
+    case timedOut(pagesLeft: Int)
+
+    /// The pager belongs to the process that made it. A child of its `fork` has a copy that can do nothing.
+    case otherProcess
+
     /// The process whose memory it is has ended.
     case ownerGone
 }
@@ -52,6 +58,8 @@ extension PagerError: CustomStringConvertible {
         case .file(let errno): "the file cannot be looked at: \(errno)"
         case .fileWithoutSize: "the file does not tell its size: it must be a regular file on a disk, or a block device"
         case .pagesFailed(let count): "\(count) pages could not be loaded"
+        case .timedOut(let pages): "the time was over before \(pages) pages were loaded"
+        case .otherProcess: "the pager belongs to the process that made it"
         case .ownerGone: "the process whose memory it is has ended"
         }
     }

@@ -89,7 +89,7 @@ struct ModelHandler {
         _ address: UInt, _ kernel: inout ModelKernel, _ machine: borrowing PagerStateMachine
     ) {
         phase = .idle
-        switch machine.begin(PageFault(address: address, flags: []), sourceFillsFile: false) {
+        switch machine.begin(PageFault(address: address, flags: []), readAt: .max) {
         case .fill(var claim):
             if claim.content == .source { machine.extend(&claim, by: readAhead) }
             // Loading takes its time: until the next step of this thread, others may take any number of theirs.
@@ -118,10 +118,10 @@ struct ModelHandler {
             claim.content == .zeros ? .word(0) : .word(Model.word(claim.offset + page * ModelKernel.pageBytes))
         }
         if defect == .changingIsDone, outcome == .changing {
-            _ = machine.settle(claim, .done)
+            _ = machine.settle(claim, .done, at: 0)
             return
         }
-        let settlement = machine.settle(claim, outcome)
+        let settlement = machine.settle(claim, outcome, at: 0)
         var wake = settlement.wake
         if defect == .noWakeAfterExists, outcome == .exists { wake = nil }
         if defect == .forgetsTheAwaited, outcome != .exists, outcome != .noRange { wake = nil }

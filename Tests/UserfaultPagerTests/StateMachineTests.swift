@@ -70,7 +70,7 @@ struct StateMachineTests {
 
     @Test(arguments: ModelHandler.Defect.allCases)
     func randomStepsCatch(_ defect: ModelHandler.Defect) throws {
-        let caught = try (1...5).contains { seed in
+        let caught = try (1...60).contains { seed in
             try RandomRun(SplitMix(state: seed), defect: defect).violation(after: 100_000) != nil
         }
         #expect(caught)
@@ -122,13 +122,13 @@ struct StateMachineTests {
         for message in 0..<12 {
             guard
                 case .fill(let claim) = machine.begin(
-                    PageFault(address: range.start, flags: []), sourceFillsFile: false)
+                    PageFault(address: range.start, flags: []), readAt: .max)
             else { continue }
-            var settlement = machine.settle(claim, message == 0 ? .done : .exists)
+            var settlement = machine.settle(claim, message == 0 ? .done : .exists, at: 0)
             if case .failed(var lost) = settlement.next {
                 // The policy's last word is poison, to which the kernel says that the page is there.
                 lost.content = .poison
-                settlement = machine.settle(lost, .exists)
+                settlement = machine.settle(lost, .exists, at: 0)
                 #expect(settlement.wake == range)
             }
             guard case .finished = settlement.next else {
@@ -147,12 +147,12 @@ struct StateMachineTests {
             let page = AddressRange(start: 0x10000, count: 4096)
             _ = try machine.apply(.remove(page))
             let minor = PageFault(address: page.start, flags: .minor)
-            guard case .fill(let claim) = machine.begin(minor, sourceFillsFile: true) else {
+            guard case .fill(let claim) = machine.begin(minor, readAt: .max) else {
                 Issue.record("nothing to fill")
                 return
             }
             #expect(claim.content == .file)
-            let settlement = machine.settle(claim, .noPage)
+            let settlement = machine.settle(claim, .noPage, at: 0)
             #expect(settlement.wake == page)
             guard case .finished = settlement.next else {
                 Issue.record("\(settlement.next)")

@@ -101,12 +101,16 @@ struct Footprint {
     let descriptors: Int
     let mappings: Int
     let kibibytes: Int
+    /// In bytes.
+    let addressSpace: Int
 
     init() {
         descriptors = Self.entries("/proc/self/fd")
         mappings = Self.text("/proc/self/maps").split(separator: "\n").count
         let resident = Self.text("/proc/self/status").split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
         kibibytes = resident.flatMap { Int($0.filter(\.isNumber)) } ?? 0
+        let mapped = Self.text("/proc/self/status").split(separator: "\n").first { $0.hasPrefix("VmSize:") }
+        addressSpace = (mapped.flatMap { Int($0.filter(\.isNumber)) } ?? 0) << 10
     }
 
     private static func entries(_ path: String) -> Int {

@@ -37,6 +37,9 @@ package struct NativeThread: Sendable {
         _ = cuffd_thread_detach(try NativeThread(name, body).thread)
     }
 
+    /// Has nobody join the thread: its resources go with its end.
+    package func detach() { _ = cuffd_thread_detach(thread) }
+
     /// Waits for the thread's end.
     ///
     /// - Returns: `false` if it has not ended by the deadline; it may then be joined again.

@@ -7,8 +7,17 @@ struct PendingFault {
     let since: UInt64
     /// Not to be tried before.
     var due: UInt64 = 0
+    /// How often it was tried.
+    var attempts = 0
     /// How often the source has failed.
     var failures = 0
+    /// How often the file had no page that the source said was there.
+    var absences = 0
+    /// The job that it is a part of; 0 for none.
+    var job = 0
+
+    /// How long to wait until the mapping has changed, in nanoseconds: longer and longer, up to 1.6 ms.
+    var pause: UInt64 { 50_000 << UInt64(min(attempts / 4, 5)) }
 }
 
 /// Faults in the order in which they came, in room that was allocated before.

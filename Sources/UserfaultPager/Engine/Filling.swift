@@ -10,7 +10,7 @@ enum Filling {
     case file
     case poison
 
-    /// What the pages behind the first `count` bytes are filled with.
+    /// What the pages after the first `count` bytes are filled with.
     func dropFirst(_ count: Int) -> Filling {
         switch self {
         case .bytes(let address): .bytes(at: address &+ UInt(count))
@@ -26,7 +26,7 @@ enum Filling {
     /// - Parameter zeros: Zeros of this process, for where the kernel has no call for them.
     @inline(__always)
     mutating func fill(
-        _ claim: Claim, of uffd: borrowing UserfaultFD, zeros: borrowing Mapping
+        _ claim: Claim, of uffd: borrowing UserfaultFD, zeros: borrowing ZeroMemory
     ) -> FillOutcome {
         let protected = claim.region.writeProtected
         switch self {
@@ -36,9 +36,10 @@ enum Filling {
                 try uffd.copy(from: address, to: claim.range, options: options)
             }
         case .zeros where protected || claim.region.isHuge:
-            let count = min(claim.range.count, zeros.count)
+            let zeroRange = zeros.range
+            let count = min(claim.range.count, zeroRange.count)
             let part = claim.prefix(pages: count >> claim.region.pageShift)
-            var bytes = Filling.bytes(at: zeros.range.start)
+            var bytes = Filling.bytes(at: zeroRange.start)
             let outcome = bytes.fill(part, of: uffd, zeros: zeros)
             return outcome == .done && count < claim.range.count ? .stopped(after: count) : outcome
         case .zeros:

@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// What became of the address space. Runs on the thread that reads the descriptor, and at the end on the one that stops.
+
 extension PagerCore where Source: ~Copyable {
     /// Takes in what happened to the address space, in the exclusion in which it was read.
     ///
@@ -25,7 +27,7 @@ extension PagerCore where Source: ~Copyable {
     func adopt(
         _ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine, _ spare: inout EventBatch
     ) {
-        guard !isFinishing.load(ordering: .sequentiallyConsistent), let slot = vacantSlot() else {
+        guard !isSealing.load(ordering: .sequentiallyConsistent), let slot = awaitSlot() else {
             return abandon(child, of: machine, &spare)
         }
         do throws(UserfaultError) {
@@ -38,15 +40,37 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
+    /// A place for a child: those that have ended may be about to leave theirs.
+    private func awaitSlot() -> Int? {
+        // A process that has exited has its memory until a call that is under way for it returns.
+        let deadline = Deadline(after: .milliseconds(100))
+        while true {
+            if let slot = vacantSlot() { return slot }
+            if deadline.hasPassed { return nil }
+            NativeThread.yield()
+        }
+    }
+
     private func vacantSlot() -> Int? {
-        if let slot = children.indices.first(where: { children[$0].isVacant }) { return slot }
+        var living = 0
+        for slot in children.indices where !children[slot].isVacant && !children[slot].hasEnded { living += 1 }
+        if living < configuration.maximumChildren, let slot = firstVacant { return slot }
         // Nobody tells when a child ends.
         for slot in children.indices where children[slot].beginUse() {
-            if children[slot].probeEnd() { children[slot].noteEnd() }
+            if children[slot].probeEnd() {
+                if !children[slot].hasEnded { living -= 1 }
+                children[slot].noteEnd()
+            }
             children[slot].endUse()
         }
         closeEndedChildren()
-        return children.indices.first { children[$0].isVacant }
+        return living < configuration.maximumChildren ? firstVacant : nil
+    }
+
+    // By number: an iterator of objects takes memory, unless it is optimised.
+    private var firstVacant: Int? {
+        for slot in children.indices where children[slot].isVacant { return slot }
+        return nil
     }
 
     /// Lets a child go that cannot be served: what it does not have is poisoned, never zeros.
@@ -54,8 +78,9 @@ extension PagerCore where Source: ~Copyable {
         _ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine, _ spare: inout EventBatch
     ) {
         note(.forkLost)
+        var poisoned = 0
         for _ in 0..<1000 {
-            switch poisonUnfilled(of: machine, in: child) {
+            switch poisonUnfilled(of: machine, in: child, count: &poisoned) {
             case .done: return
             // The child changes its memory and waits for us to read of it.
             case .changing: _ = try? child.read(into: &spare)

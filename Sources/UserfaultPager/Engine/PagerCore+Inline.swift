@@ -41,13 +41,14 @@ extension PagerCore where Source: ~Copyable {
 
     /// - Returns: `false` where the process whose memory it is has ended.
     @inline(__always)
-    private func serveOrKeep(_ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler) -> Bool {
+    private func serveOrKeep(
+        _ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler
+    ) -> Bool {
         switch serve(pending, of: memory, with: &handler.bench, readsAhead: true) {
-        case .done, .gone:
+        case .done, .gone, .failed, .pending:
             return true
         case .later(let again):
-            // Where there is no room, the kernel keeps the fault for us: the thread looks again and faults anew.
-            if !handler.later.append(again) { memory.wake(again.fault.page(size: .base)) }
+            keep(again, of: memory, &handler)
             return true
         case .ended:
             noteEnd(of: memory)
@@ -55,8 +56,22 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
+    /// Keeps a fault for its next attempt: here if it waits for an event that is still to be read, in the queue if it
+    /// waits for time, in which this thread serves others.
     @inline(never)
-    private func serveLists(_ memory: ServedMemory, _ handler: inout Handler, _ now: UInt64) -> Bool {
+    private func keep(_ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler) {
+        var pending = pending
+        let waitsForEvent = pending.due == 0 && memory.hasEvents && pending.attempts < 1024
+        if !waitsForEvent, pending.due == 0 { pending.due = MonotonicInstant.now.nanoseconds &+ pending.pause }
+        let isKept = waitsForEvent ? handler.later.append(pending) : postpone(pending, of: memory)
+        // Where there is no room, the kernel keeps the fault for us: the thread looks again and faults anew.
+        if !isKept { memory.wake(pending.fault.page(size: .base)) }
+    }
+
+    @inline(never)
+    private func serveLists(
+        _ memory: ServedMemory, _ handler: inout Handler, _ now: UInt64
+    ) -> Bool {
         for index in 0..<handler.faults.count {
             guard serveOrKeep(handler.faults[index], of: memory, &handler) else { return false }
         }
@@ -99,15 +114,9 @@ extension PagerCore where Source: ~Copyable {
         return false
     }
 
-    /// Reads on while faults are kept: what they wait for is an event behind other faults, or time.
+    /// Reads on while faults are kept: what they wait for is an event, which is queued after other faults.
     @inline(never)
     private func readMeanwhile(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
-        guard configuration.waiting != .block else {
-            // Reading would not come back in time; not for long, so that stopping is noticed.
-            let now = MonotonicInstant.now.nanoseconds
-            pause(until: min(handler.later.nextDue ?? 0, now + 10_000_000))
-            return 0
-        }
         let count = try read(memory, &handler)
         if count > 0 { return count }
         // The event that was read may need its thread to run before fills are possible again.

@@ -9,6 +9,7 @@ extension PagerCore where Source: ~Copyable {
             offset & (options.pageSize.bytes - 1) == 0, !offset.addingReportingOverflow(range.count).overflow
         else { throw .badRange(range) }
         forgetUnmappedRegions()
+        try zeros.reserve(options.pageSize)
         let parts = divide(range, options.pageSize)
         let id = registry.withLock { registry in
             registry.nextRegion += 1
@@ -16,7 +17,7 @@ extension PagerCore where Source: ~Copyable {
         }
         let reference = RegionReference(
             try asPagerError { () throws(UserfaultError) in
-                try RegionRecord(id: id, count: range.count, options: options)
+                try RegionRecord(id: id, count: range.count, options: options, fillsFile: source.fillsFile)
             })
         // Until it is served nobody else refers to it.
         reference.countReferences(1)
@@ -62,9 +63,6 @@ extension PagerCore where Source: ~Copyable {
         let span = Span(
             range: part.range, region: region, states: region.states.advanced(by: skipped >> region.pageShift),
             offset: offset + skipped)
-        var modes: UserfaultFD.RegisterModes = .missing
-        if source.fillsFile { modes.insert(.minor) }
-        if region.writeProtected { modes.insert(.writeProtect) }
         let memory = memories[part.memory]
         // Known before it is registered: no fault of it is ever a stray.
         var attempts = 0
@@ -72,14 +70,23 @@ extension PagerCore where Source: ~Copyable {
             // The address may just have become free, and the event that says so be on its way.
             guard memory.hasEvents, attempts < 2000 else { throw .badRange(range) }
             attempts += 1
-            pause(microseconds: 100)
+            pauseThread(for: .microseconds(100))
         }
         do throws(PagerError) {
             try asPagerError { () throws(UserfaultError) in
                 try memory.withDescriptor { (uffd) throws(UserfaultError) in
-                    _ = try uffd.register(part.range, modes: modes)
+                    _ = try uffd.register(part.range, modes: region.modes)
                 }
             }
+            // Stopped meanwhile: nobody would serve it.
+            if memory.sharingOrder({ _, _ in memory.isSealed }) {
+                memory.withDescriptor { uffd in
+                    try? uffd.unregister(part.range)
+                    try? uffd.wake(part.range)
+                }
+                throw .notRunning
+            }
+            if region.writeProtected { try protectPresent(part.range, in: memory) }
         } catch {
             memory.excludingOthers { _, machine in machine.forgetSpans(of: region) }
             throw error
@@ -92,7 +99,8 @@ extension PagerCore where Source: ~Copyable {
 
     /// - Returns: `false` where there is something already.
     private func insert(_ span: Span, into memory: ServedMemory) throws(PagerError) -> Bool {
-        try asPagerError { () throws(UserfaultError) in
+        if memory.sharingOrder({ _, _ in memory.isSealed }) { throw .notRunning }
+        return try asPagerError { () throws(UserfaultError) in
             try memory.excludingOthers { (_, machine) throws(UserfaultError) -> Bool in
                 guard !machine.spans.overlaps(span.range) else { return false }
                 try machine.add(span)
@@ -102,22 +110,12 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Whether children of this process do not have a region's memory.
-    private func hidesFromChildren(_ region: RegionReference) -> Bool {
+    func hidesFromChildren(_ region: RegionReference) -> Bool {
         owner.isCurrent && children.isEmpty && region.isAbsentInFork
     }
 
-    /// Gives children of this process the memory of every region again, which needs no pager any more.
-    func showToChildren() {
-        for memory in memories {
-            memory.sharingOrder { _, machine in
-                for index in 0..<machine.spans.count where hidesFromChildren(machine.spans[index].region) {
-                    showToChildren(machine.spans[index].range)
-                }
-            }
-        }
-    }
-
-    private func showToChildren(_ range: AddressRange) {
+    /// Gives children of this process memory again, which needs no pager any more.
+    func showToChildren(_ range: AddressRange) {
         try? AddressSpace.advise(.doFork, range)
     }
 
@@ -178,52 +176,29 @@ extension PagerCore where Source: ~Copyable {
 
     var regionIDs: [Int] { registry.withLock { Array($0.regions.keys) } }
 
-    /// Protects the pages that were written, and says which.
-    func takeWritten(of region: RegionReference) throws(PagerError) -> [Int] {
-        // All memory is taken now: inside the exclusion a fork may hold the heap's locks, and wait for who waits for us.
-        var written: [WrittenPage] = []
-        var taken: [Int] = []
-        written.reserveCapacity(region.pageCount)
-        taken.reserveCapacity(region.pageCount)
-        for memory in memories {
-            while let error = protectWritten(of: region, in: memory, &written, &taken) {
-                guard error.reason == .mappingIsChanging else {
-                    for page in taken { region.states.update(page) { $0.union(.written) } }
-                    throw .kernel(error)
-                }
-                pause(microseconds: 50)
-            }
-        }
-        return taken.map { $0 << region.pageShift }
-    }
-
-    /// - Returns: What went wrong on the way.
-    private func protectWritten(
-        of region: RegionReference, in memory: ServedMemory, _ written: inout [WrittenPage], _ taken: inout [Int]
-    ) -> UserfaultError? {
-        // Faults go on being served where nothing was written.
-        guard memory.sharingOrder({ _, machine in machine.hasWritten(of: region) }) else { return nil }
-        // No writer may be let through between the two.
-        return memory.excludingOthers { (uffd, machine) -> UserfaultError? in
-            written.removeAll(keepingCapacity: true)
-            machine.findWritten(of: region, &written)
-            for page in written {
-                do throws(UserfaultError) {
-                    try uffd.writeProtect(page.range, .protect)
-                } catch {
-                    if error.reason != .noSuchRange { return error }
-                }
-                region.states.update(page.number) { $0.subtracting(.written) }
-                taken.append(page.number)
-            }
-            return nil
-        }
-    }
-
-    /// Ends the service of a region whose pages are finished.
-    func remove(_ region: RegionReference) {
+    /// Ends the service of a region: what is still open is poisoned.
+    ///
+    /// - Returns: `false` if pages could not be poisoned by the deadline, because the program does not come to the end of
+    ///   a change: the region is served still.
+    func remove(_ region: RegionReference, until deadline: Deadline) -> Bool {
+        var poisoned = 0
+        var isRemoved = true
         forEachMemory { memory in
-            memory.excludingOthers { uffd, machine in
+            isRemoved = isRemoved && remove(region, from: memory, until: deadline, &poisoned)
+        }
+        countPoisoned(poisoned)
+        if isRemoved { retire(region.id) }
+        return isRemoved
+    }
+
+    private func remove(
+        _ region: RegionReference, from memory: ServedMemory, until deadline: Deadline, _ poisoned: inout Int
+    ) -> Bool {
+        while true {
+            let isRemoved = memory.excludingOthers { (uffd, machine) -> Bool in
+                let rest = canPoison ? poisonUnfilled(of: machine, in: uffd, region: region, count: &poisoned) : .done
+                if rest == .changing { return false }
+                if rest == .failed { killOwner() }
                 while let span = machine.firstSpan(of: region) {
                     // The program may have unmapped it meanwhile, which does as well.
                     try? uffd.unregister(span.range)
@@ -231,8 +206,11 @@ extension PagerCore where Source: ~Copyable {
                     if hidesFromChildren(region) { showToChildren(span.range) }
                     machine.forgetSpan(span)
                 }
+                return true
             }
+            if isRemoved { return true }
+            if deadline.hasPassed { return false }
+            pauseThread(for: .microseconds(50))
         }
-        retire(region.id)
     }
 }

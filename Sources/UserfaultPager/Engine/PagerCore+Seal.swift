@@ -1,6 +1,9 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// The end of a descriptor. Others may hold it too: a guardian, a client, the child of a fork. So it is not enough to
+// close it. Runs on the thread that stops the pager.
+
 /// What the thread reads with that stops a pager.
 ///
 /// Made before: it must not allocate where a fork holds the heap's locks and waits until its event is read.
@@ -9,49 +12,53 @@ struct LastReading: ~Copyable {
     fileprivate var spare = EventBatch(capacity: 16)
 }
 
-// The end of a descriptor. Others may hold it too: a guardian, a client, the child of a fork. So it is not enough to
-// close it.
-
 extension PagerCore where Source: ~Copyable {
-    /// From now on nothing is added, and children are let go.
-    func beginFinishing() {
-        exclusively { isFinishing.store(true, ordering: .sequentiallyConsistent) }
-    }
-
     /// Leaves all memory behind as nobody's: what is still open is poisoned and not shown as zeros, and nothing is
     /// registered, so that nothing waits, or raises an event, any more.
     ///
-    /// While the reading threads still read, where there are any; where there are none, it reads itself.
-    func seal() {
-        for memory in memories { seal(memory) }
+    /// While the reading threads still read, where there are any; where there are none, it reads itself. What a source
+    /// is being asked for is poisoned as well: its answer finds nothing to fill.
+    func seal(until deadline: Deadline) {
+        isSealing.store(true, ordering: .sequentiallyConsistent)
+        var poisoned = 0
+        for memory in memories { poisoned += seal(memory, until: deadline) }
         for child in children where child.beginUse() {
-            seal(child)
+            poisoned += seal(child, until: deadline)
             child.endUse()
         }
+        countPoisoned(poisoned)
     }
 
-    private func seal(_ memory: ServedMemory) {
-        guard !memory.isVacant else { return }
-        let deadline = MonotonicInstant.now.nanoseconds &+ 30_000_000_000
+    /// - Returns: How many pages were poisoned.
+    private func seal(_ memory: ServedMemory, until deadline: Deadline) -> Int {
+        guard !memory.isVacant else { return 0 }
+        var poisoned = 0
         while true {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
                 readTheRest(&machine, uffd)
                 // Where the kernel cannot, all was loaded before.
-                let rest = canPoison ? poisonUnfilled(of: machine, in: uffd) : .done
+                let rest = canPoison ? poisonUnfilled(of: machine, in: uffd, count: &poisoned) : .done
                 if rest == .changing { return false }
                 if rest == .failed { killOwner() }
                 for index in 0..<machine.spans.count where machine.spans[index].region.id != Sentinel.regionID {
                     // The program may have unmapped it, which does as well.
-                    try? uffd.unregister(machine.spans[index].range)
-                    try? uffd.wake(machine.spans[index].range)
+                    let span = machine.spans[index]
+                    try? uffd.unregister(span.range)
+                    try? uffd.wake(span.range)
+                    if hidesFromChildren(span.region) { showToChildren(span.range) }
                 }
                 readTheRest(&machine, uffd)
+                memory.isSealed = true
+                machine.forgetSpans { $0.region.id != Sentinel.regionID }
                 return true
             }
-            if isSealed { return }
+            if isSealed { return poisoned }
             // Its program has stopped within a change of its memory, or does not come to its end.
-            if MonotonicInstant.now.nanoseconds > deadline { return killOwner() }
-            pause(microseconds: 50)
+            if deadline.hasPassed {
+                killOwner()
+                return poisoned
+            }
+            pauseThread(for: .microseconds(50))
         }
     }
 
@@ -65,22 +72,87 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    /// Poisons what was neither loaded nor dropped.
+    /// Poisons what was neither loaded nor dropped, as far as it is this descriptor's still.
     ///
+    /// - Parameters:
+    ///   - region: One region, or `nil` for all.
+    ///   - passed: Pages that are passed over.
+    ///   - count: Raised by how many pages were poisoned.
     /// - Returns: ``FillOutcome/done``; ``FillOutcome/changing`` where the program must first go on;
     ///   ``FillOutcome/failed`` where a page could not be poisoned.
-    func poisonUnfilled(of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD) -> FillOutcome {
+    func poisonUnfilled(
+        of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD, region: RegionReference? = nil,
+        passingOver passed: PageState = [], count: inout Int
+    ) -> FillOutcome {
         var result = FillOutcome.done
         var address: UInt = 0
-        while let page = machine.firstUnfilledPage(from: address) {
-            switch FillOutcome({ () throws(UserfaultError) in try uffd.poison(page) }) {
+        var limit = Self.poisonPages
+        while let run = machine.firstUnfilledRun(of: region, from: address, pages: limit, passingOver: passed) {
+            let page = run.region.pageSize.bytes
+            switch uffd.holder(of: run.range, modes: run.region.modes) {
             case .changing: return .changing
             case .processGone: return .done
-            case .failed, .noPage: result = .failed
-            case .done, .stopped, .exists, .noRange: break
+            case .another: address = run.range.end
+            case .nobody where run.range.count > page:
+                limit = max(1, run.range.count / page / 2)
+                address = run.range.start
+            case .nobody: address = run.range.end
+            case .thisDescriptor:
+                limit = min(2 * limit, Self.poisonPages)
+                switch FillOutcome({ () throws(UserfaultError) in try uffd.poison(run.range) }) {
+                case .changing: return .changing
+                case .processGone: return .done
+                case .done:
+                    count += notePoisoned(run, run.range.count)
+                    address = run.range.end
+                case .stopped(let bytes):
+                    count += notePoisoned(run, bytes)
+                    address = run.range.start &+ UInt(bytes)
+                case .exists, .noRange:
+                    address = run.range.start &+ UInt(page)
+                case .failed, .noPage:
+                    result = .failed
+                    address = run.range.start &+ UInt(page)
+                }
             }
-            address = page.end
         }
         return result
     }
+
+    private func notePoisoned(_ run: UnfilledRun, _ bytes: Int) -> Int {
+        let pages = bytes >> run.region.pageShift
+        for page in 0..<pages { run.states.update(page) { $0.union(.poisoned) } }
+        return pages
+    }
+
+    // MARK: Pages in hand
+
+    /// Poisons what no thread has in hand, and waits for those that have something: as long as their sources take, but
+    /// not past a deadline.
+    ///
+    /// - Parameter region: One region, or `nil` for all.
+    func poisonTheUntouched(_ region: RegionReference? = nil, until deadline: Deadline) {
+        guard canPoison else { return }
+        var poisoned = 0
+        forEachMemory { memory in
+            memory.sharingOrder { uffd, machine in
+                _ = poisonUnfilled(of: machine, in: uffd, region: region, passingOver: .claimed, count: &poisoned)
+            }
+        }
+        countPoisoned(poisoned)
+        let pause = FutexWord()
+        while !deadline.hasPassed {
+            let isWorking =
+                registry.withLock { registry in
+                    registry.records.contains { record in
+                        region.map { record.isWorking(on: $0.bits) } ?? record.isWorking
+                    }
+                } || requests.contains { region == nil || $0.claim.region == region }
+            guard isWorking else { return }
+            pause.wait(while: 0, until: Deadline(after: .microseconds(100)))
+        }
+    }
+
+    /// The most pages that are poisoned by one call.
+    private static var poisonPages: Int { 512 }
 }

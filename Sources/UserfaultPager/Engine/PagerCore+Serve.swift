@@ -4,6 +4,10 @@ extension PagerCore where Source: ~Copyable {
     /// What became of a fault.
     enum Served {
         case done
+        /// It is done when the source completes its request.
+        case pending
+        /// The page is lost: the failure policy was applied.
+        case failed
         /// There is no such page any more.
         case gone
         /// To be tried again.
@@ -25,11 +29,11 @@ extension PagerCore where Source: ~Copyable {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
         var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
-            let order = machine.begin(pending.fault, sourceFillsFile: source.fillsFile)
+            let order = machine.begin(pending.fault, readAt: pending.since)
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
-            touches.note(claim.offset)
-            guard readsAhead, claim.content == .source, pending.failures == 0 else { return order }
+            if touches.isOn { note(claim) }
+            guard readsAhead, !touches.isOn, claim.content == .source, pending.failures == 0 else { return order }
             let fitting = Workbench.stagingBytes >> claim.region.pageShift - 1
             behind = min(fitting, claim.region.readAhead(at: claim.offset))
             // A few pages come along with the one that is waited for; many come behind it.
@@ -38,14 +42,22 @@ extension PagerCore where Source: ~Copyable {
             behind = 0
             return .fill(claim)
         }
-        guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, with: bench) }
-        bench.record.count(pending.fault.kind == .minor ? .minor : .missing)
+        guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, by: bench.record) }
+        if pending.attempts == 0 { bench.record.count(pending.fault.kind == .minor ? .minor : .missing) }
         let served = fill(claim, for: pending, of: memory, with: &bench)
         bench.record.end()
         if behind > 0, case .done = served {
-            _ = fillUnasked(of: memory, with: &bench) { machine in machine.claim(at: claim.range.end, count: behind) }
+            _ = fillUnasked(of: memory, with: &bench, after: claim.range) { machine in
+                machine.claim(at: claim.range.end, count: behind)
+            }
         }
         return served
+    }
+
+    /// Records the first touch of a page.
+    private func note(_ claim: Claim) {
+        guard let states = claim.states, !states.update(0, { $0.union(.recorded) }).contains(.recorded) else { return }
+        touches.note(claim.offset)
     }
 
     /// Loads and fills pages in hand.
@@ -60,26 +72,31 @@ extension PagerCore where Source: ~Copyable {
         case .zeros: filling = .zeros
         case .file: filling = .file
         case .poison: filling = .poison
+        case .source where isAsynchronous:
+            return request(claim, for: pending, of: memory)
         case .source:
             switch load(&claim, of: memory, with: &bench) {
             case .loaded(let loaded, let end):
                 filling = loaded
                 start = end
-            case .failed: return fail(claim, pending, of: memory, with: bench)
-            case .takenAway: return .done
+            case .failed: return fail(claim, pending, of: memory, by: bench.record)
+            case .takenAway: return .failed
             }
         }
         return put(
-            filling, into: claim, for: pending, of: memory, with: bench,
+            filling, into: claim, for: pending, of: memory, by: bench.record,
             since: start ?? MonotonicInstant.now.nanoseconds)
     }
 
     /// Fills pages for which nobody waits.
     ///
-    /// - Parameter claiming: Takes them in hand.
+    /// - Parameters:
+    ///   - page: One on which a thread has just faulted; `nil` if the kernel has to be asked whose memory it is.
+    ///   - claiming: Takes them in hand.
     /// - Returns: What was filled, or `nil`.
     func fillUnasked(
-        of memory: ServedMemory, with bench: inout Workbench, _ claiming: (borrowing PagerStateMachine) -> Claim?
+        of memory: ServedMemory, with bench: inout Workbench, after page: AddressRange? = nil,
+        _ claiming: (borrowing PagerStateMachine) -> Claim?
     ) -> Claim? {
         let claim = memory.sharingOrder { _, machine -> Claim? in
             let claim = claiming(machine)
@@ -89,11 +106,23 @@ extension PagerCore where Source: ~Copyable {
             }
             return claim
         }
-        guard let claim else { return nil }
+        guard var claim else { return nil }
         defer { bench.record.end() }
+        if let page {
+            let both = AddressRange(start: page.start, end: claim.range.end)
+            guard memory.isInOneMapping(both) else {
+                giveBack(claim, of: memory)
+                return nil
+            }
+        } else {
+            guard let confined = confine(claim, of: memory) else { return nil }
+            claim = confined
+        }
         let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
-        guard case .done = fill(claim, for: nobody, of: memory, with: &bench) else { return nil }
-        return claim
+        switch fill(claim, for: nobody, of: memory, with: &bench) {
+        case .done, .pending: return claim
+        case .failed, .gone, .later, .ended: return nil
+        }
     }
 
     private enum Loaded {
@@ -131,7 +160,7 @@ extension PagerCore where Source: ~Copyable {
         return .loaded(answer.filling, at: end)
     }
 
-    private struct Answer {
+    struct Answer {
         let filling: Filling
         /// The pages that it is about: at least one.
         let bytes: Int
@@ -150,15 +179,27 @@ extension PagerCore where Source: ~Copyable {
             return nil
         }
         let appended = unsafe pages.finalize(for: room)
+        if reply == .data {
+            return understand(.memory(at: bench.staging.range.start, count: appended), claim, room.count)
+        }
+        return understand(reply, claim, room.count)
+    }
+
+    /// What a reply says of pages in hand.
+    ///
+    /// - Parameter most: No more than so many bytes.
+    /// - Returns: `nil` for a reply about less than a page.
+    @inline(__always)
+    func understand(_ reply: PageReply, _ claim: Claim, _ most: Int) -> Answer? {
         func answer(_ filling: Filling, _ bytes: Int) -> Answer? {
-            let whole = min(bytes, room.count) & ~(claim.region.pageSize.bytes - 1)
+            let whole = min(bytes, most) & ~(claim.region.pageSize.bytes - 1)
             return whole > 0 ? Answer(filling: filling, bytes: whole) : nil
         }
         return switch reply {
-        case .data: answer(.bytes(at: bench.staging.range.start), appended)
+        case .data: nil
         case .memory(let address, let count): answer(.bytes(at: address), count)
         case .movable(let address, let count): answer(.movable(at: address), count)
-        case .zero: answer(.zeros, room.count)
+        case .zero: answer(.zeros, most)
         case .inFile(let count): answer(.file, count)
         case .poison: answer(.poison, claim.region.pageSize.bytes)
         }
@@ -166,38 +207,49 @@ extension PagerCore where Source: ~Copyable {
 
     /// Puts what was loaded into pages in hand, and does what follows from the kernel's answers.
     @inline(__always)
-    private func put(
+    func put(
         _ filling: Filling, into claim: Claim, for pending: PendingFault, of memory: ServedMemory,
-        with bench: borrowing Workbench, since start: UInt64
+        by record: ThreadRecord, since start: UInt64
     ) -> Served {
         var filling = filling
         var claim = claim
         while true {
             var outcome = FillOutcome.changing
+            var end: UInt64 = 0
             let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
                 guard machine.isCurrent(claim) else {
                     return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
                 }
-                outcome = filling.fill(claim, of: uffd, zeros: bench.zeros)
-                return machine.settle(claim, outcome)
+                outcome = filling.fill(claim, of: uffd, zeros: zeros)
+                end = MonotonicInstant.now.nanoseconds
+                return machine.settle(claim, outcome, at: end)
             }
-            bench.count(outcome, of: filling, claim)
+            record.count(outcome, of: filling, claim)
             if let range = settlement.wake { memory.wake(range) }
             switch settlement.next {
             case .finished:
-                let end = MonotonicInstant.now.nanoseconds
-                bench.record.recordFill(end &- start)
-                if pending.since != 0 { bench.record.recordService(end &- pending.since) }
-                return .done
+                record.recordFill(end &- start)
+                if pending.since != 0 { record.recordService(end &- pending.since) }
+                // A source may say of a page that it is lost.
+                return claim.content == .poison && outcome == .done ? .failed : .done
             case .fill(let rest):
                 filling = filling.dropFirst(Int(rest.range.start &- claim.range.start))
                 claim = rest
             case .gone: return .gone
-            case .again: return .later(pending)
+            case .again: return again(pending)
             case .ended: return .ended
             case .failed(let failed):
-                if case .file = filling { source.forget(offset: failed.offset, count: failed.range.count) }
-                return fail(failed, pending, of: memory, with: bench)
+                if case .file = filling {
+                    source.forget(offset: failed.offset, count: failed.range.count)
+                    if outcome == .noPage, pending.absences < 3 {
+                        // Dropped since the source said so: it is asked again, and has not failed.
+                        giveBack(failed, of: memory)
+                        var absent = pending
+                        absent.absences += 1
+                        return again(absent)
+                    }
+                }
+                return fail(failed, pending, of: memory, by: record)
             }
         }
     }

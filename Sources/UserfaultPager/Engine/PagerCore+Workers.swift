@@ -35,7 +35,7 @@ extension PagerCore where Source: ~Copyable {
         try machine.add(Span(range: range, region: region, states: region.states, offset: 0))
         _ = try machine.apply(.remap(from: range.start, to: range.end, count: page))
         _ = try machine.apply(.remove(AddressRange(start: range.end, count: page)))
-        _ = machine.firstUnfilledPage(from: 0)
+        _ = machine.firstUnfilledRun(of: nil, from: 0, pages: 1)
         if !children.isEmpty {
             adopt(try memories[0].duplicate(), of: machine, &handler.spare)
             for child in children where !child.isVacant { child.noteEnd() }
@@ -64,7 +64,7 @@ extension PagerCore where Source: ~Copyable {
         while true {
             // Workers fill meanwhile, unless an event excludes them: a long fill holds up no other's fault.
             let count = memory.hasEvents ? try readEvents(memory, &handler) : try readFaults(memory, &handler)
-            guard let count else { return pause(microseconds: 1000) }
+            guard let count else { return pauseThread(for: .milliseconds(1)) }
             handOver(of: number, &handler)
             guard count == handler.batch.capacity else { return }
         }
@@ -94,32 +94,11 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    /// What a worker does: takes faults and serves them, until the queue is closed.
-    func work(with bench: inout Workbench) {
-        let readsAhead = !source.isSlow
-        while let item = queue.take() {
-            let memory = memory(item.memory)
-            switch serve(item.pending, of: memory, with: &bench, readsAhead: readsAhead) {
-            case .done:
-                if source.isSlow { readAhead(of: item.pending.fault, memory, with: &bench) }
-            case .later(var again):
-                // The event that it waits for is read by the other thread, which needs no help for it.
-                if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ 50_000 }
-                if queue.put(WorkQueue.Item(pending: again, memory: item.memory)) { continue }
-                memory.wake(again.fault.page(size: .base))
-            case .gone:
-                break
-            case .ended:
-                noteEnd(of: memory)
-            }
-            memory.endUse()
-        }
-    }
-
     /// Fills pages behind one that was waited for, as long as nobody waits for others.
-    private func readAhead(of fault: PageFault, _ memory: ServedMemory, with bench: inout Workbench) {
+    func readAhead(of fault: PageFault, _ memory: ServedMemory, with bench: inout Workbench) {
         var left = 0
         var next: UInt = 0
+        guard !touches.isOn else { return }
         memory.sharingOrder { _, machine in
             guard fault.kind == .missing, let span = machine.spans.find(fault.address), span.states != nil else {
                 return

@@ -19,26 +19,50 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let pollSet: PollSet
     /// Only of the thread that stops the pager.
     nonisolated(unsafe) var lastReading = LastReading()
-    let queue = WorkQueue(capacity: 4096)
-    private let reports = ReportRing()
+    let queue: WorkQueue
+    let reports = ReportRing()
+    /// Zeros for whoever fills.
+    let zeros: ZeroMemory
+    /// The process that made the pager: a child of its fork has a copy with which it can do nothing.
+    private let creator = currentProcessID
     let ownThreads = ThreadSet()
     /// How many processors the program may use; a handler may be kept on fewer.
     let processorCount = ProcessorSet().count
     /// The pager is about to stop: neither regions nor children are taken on any more.
     let isFinishing = Atomic<Bool>(false)
+    /// Memory is being left behind: children of forks are let go.
+    let isSealing = Atomic<Bool>(false)
+    /// Threads that stay until the pager stops.
+    let threads = Mutex<[NativeThread]>([])
+    /// Threads that come and go with work.
+    let loaders = Mutex(Loaders())
+    /// Workers take what is in the queue.
+    let workersRun = Atomic<Bool>(false)
+    /// What a thread could not have when it began.
+    let startFailure = Mutex<UserfaultError?>(nil)
+    /// Where a thread of the pager waits for itself, and since when.
+    let deadlock = Mutex<(address: UInt, since: UInt64)?>(nil)
     /// One for each descriptor whose handlers sleep in `read(2)`.
     let sentinels = Mutex<[SentinelBox]>([])
     /// The pages that were waited for, where they are recorded.
     let touches: TouchLog
     /// Threads that have not allocated yet what they need.
     let starting = Atomic<Int>(0)
+    /// Counts threads that have it.
+    let started = FutexWord()
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)
     let registry = Mutex(Registry())
-    /// Shared by the calls that need the descriptors open, and taken alone by the one that closes them.
-    private let openness: ReadWriteLock
+    /// Who needs the descriptors open.
+    let uses = Uses()
     private let isOpen = Atomic<Bool>(true)
+    /// Whether the source completes requests later.
+    let isAsynchronous: Bool
+    /// Requests that it has not completed.
+    let requests = Requests<Source>()
+    /// What threads count with that are none of the engine's.
+    let spareRecords = Mutex<[ThreadRecord]>([])
     /// The last field: where one lies that follows it depends on its type, and would be looked up for every fault.
     let source: Source
 
@@ -74,17 +98,24 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     ) throws(PagerError) {
         let capacity = configuration.workingSetCapacity
         touches = try asPagerError { () throws(UserfaultError) in try TouchLog(capacity: capacity) }
-        self.source = source
         self.configuration = configuration
         self.owner = owner
         self.memories = memories
-        openness = try asPagerError { () throws(UserfaultError) in try ReadWriteLock() }
+        zeros = try asPagerError { () throws(UserfaultError) in try ZeroMemory() }
+        let workers = configuration.workers(sourceIsSlow: source.isSlow, followsForks: !children.isEmpty)
+        // A quarter of the workers is kept for faults; what comes for a job alone may do it.
+        queue = WorkQueue(capacity: 4096, jobLimit: workers == 0 ? 64 : max(1, workers - (workers + 3) / 4))
         stopEvent = try asPagerError { () throws(UserfaultError) in try EventFD() }
         self.children = children
         pollSet = try asPagerError { () throws(UserfaultError) in try PollSet() }
+        isAsynchronous = source.handling == .asynchronous
+        self.source = source
+        for (number, memory) in (memories + children).enumerated() { memory.number = number }
     }
 
     deinit {
+        // In a child of a fork the threads that may have held locks are gone, and nothing is to be undone.
+        guard isOurs else { return }
         close()
         registry.withLock { registry in
             for reference in registry.regions.values.map(\.reference) + registry.retired { unsafe reference.destroy() }
@@ -92,28 +123,25 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         }
     }
 
+    /// Whether this is the process that made the pager.
+    var isOurs: Bool { currentProcessID == creator }
+
     /// Calls with the descriptors open.
+    ///
+    /// Others may call meanwhile, and the pager may stop: what the call does then changes nothing.
     func whileOpen<Result: ~Copyable>(_ body: () throws(PagerError) -> Result) throws(PagerError) -> Result {
-        try openness.withReadLock { () throws(PagerError) -> Result in
-            guard isOpen.load(ordering: .relaxed) else { throw .notRunning }
-            return try body()
-        }
+        guard isOurs else { throw .otherProcess }
+        guard !isStopping.load(ordering: .sequentiallyConsistent), uses.enter() else { throw .notRunning }
+        defer { if uses.leave() { close() } }
+        return try body()
     }
 
-    /// Calls while no other thread is inside ``whileOpen(_:)``.
-    func exclusively(_ body: () -> Void) {
-        openness.withWriteLock(body)
-    }
-
-    /// Closes the descriptors, once no thread uses them any more.
+    /// Closes the descriptors, which no thread uses any more.
     func close() {
-        exclusively {
-            guard isOpen.exchange(false, ordering: .relaxed) else { return }
-            showToChildren()
-            while let left = queue.take(readBefore: .max) { memory(left.memory).endUse() }
-            for memory in memories { memory.close() }
-            for child in children { child.close() }
-        }
+        guard isOpen.exchange(false, ordering: .sequentiallyConsistent) else { return }
+        while let left = queue.takeAny() { memory(left.memory).endUse() }
+        for memory in memories { memory.close() }
+        for child in children { child.close() }
     }
 
     /// Sends `SIGKILL` to the process whose memory it is.
@@ -170,20 +198,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         number < memories.count ? memories[number] : children[number - memories.count]
     }
 
-    /// Leaves a report to the watchdog.
-    ///
-    /// Does not wait and takes no memory.
-    func note(_ report: PagerReport) { reports.put(report) }
-
-    /// Gives the user what was left for him.
-    ///
-    /// Only on the watchdog's thread.
-    func deliverReports() {
-        for report in reports.takeAll() {
-            configuration.report?(report)
-            // Not before the report is out: this ends the process.
-            if case .selfDeadlock(_, let address) = report { endSelfDeadlock(at: address) }
-        }
+    /// Counts pages that were poisoned by no thread of the engine's.
+    func countPoisoned(_ pages: Int) {
+        guard pages > 0 else { return }
+        registry.withLock { $0.ended.pagesPoisoned += UInt64(pages) }
     }
 
     var statistics: PagerStatistics {

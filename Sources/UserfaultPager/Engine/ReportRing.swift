@@ -1,4 +1,5 @@
 internal import Synchronization
+internal import UserfaultFD
 
 /// Reports on their way to the watchdog.
 ///
@@ -12,6 +13,10 @@ final class ReportRing: @unchecked Sendable {
 
     private let state: Mutex<State>
     private let capacity: Int
+    /// Counts what is left: what the reporter looks at.
+    private let signals = FutexWord()
+    private let closed = Atomic<Bool>(false)
+    private let seen = Atomic<UInt32>(0)
 
     init(capacity: Int = 256) {
         self.capacity = capacity
@@ -30,6 +35,22 @@ final class ReportRing: @unchecked Sendable {
             unsafe state.reports.initializeElement(at: state.count, to: report)
             state.count += 1
         }
+        signals.signal(waking: 1)
+    }
+
+    /// Whether no further reports are to be waited for.
+    var isClosed: Bool { closed.load(ordering: .sequentiallyConsistent) }
+
+    func close() {
+        closed.store(true, ordering: .sequentiallyConsistent)
+        signals.signal()
+    }
+
+    /// Waits until something was left since the last call, or it is closed; for one thread.
+    func wait() {
+        let now = signals.changes
+        if now == seen.load(ordering: .relaxed), !isClosed { signals.wait(while: now, until: .never) }
+        seen.store(signals.changes, ordering: .relaxed)
     }
 
     /// Takes all reports.

@@ -29,6 +29,14 @@ final class ServedMemory: @unchecked Sendable {
     /// Of an open one.
     private(set) var hasEvents = false
     private(set) var canPoison = false
+    /// Whether the kernel tells when memory is not this descriptor's any more.
+    private var hearsOfUnmapping = false
+    /// Its place among the pager's descriptors; set before any thread runs.
+    var number = 0
+    /// Nothing is served any more.
+    ///
+    /// In the order.
+    var isSealed = false
     private(set) var rawDescriptor: CInt = -1
 
     init() throws(PagerError) {
@@ -55,6 +63,8 @@ final class ServedMemory: @unchecked Sendable {
     func open(_ descriptor: consuming UserfaultFD, _ machine: consuming PagerStateMachine) {
         hasEvents = !descriptor.enabledFeatures.isDisjoint(with: .events)
         canPoison = descriptor.supportedFeatures.contains(.poison)
+        hearsOfUnmapping = descriptor.enabledFeatures.contains(.eventUnmap)
+        isSealed = false
         rawDescriptor = descriptor.withUnsafeDescriptor { $0.rawValue }
         unsafe uffd.initialize(to: descriptor)
         unsafe self.machine.initialize(to: machine)
@@ -135,6 +145,15 @@ final class ServedMemory: @unchecked Sendable {
     func wake(_ range: AddressRange) {
         try? withDescriptor { (uffd) throws(UserfaultError) in try uffd.wake(range) }
     }
+
+    /// Whose the memory of pages is, before they are filled without a thread that waits for them.
+    func holder(of claim: Claim) -> RangeHolder {
+        unsafe hearsOfUnmapping
+            ? uffd.pointee.probe(claim.range) : uffd.pointee.holder(of: claim.range, modes: claim.region.modes)
+    }
+
+    /// Whether pages lie in one mapping with one on which a thread has just faulted: then they are this descriptor's.
+    func isInOneMapping(_ range: AddressRange) -> Bool { unsafe uffd.pointee.probe(range) != .nobody }
 
     /// Asks the kernel whether the process whose memory it is has ended: a descriptor never tells by itself.
     func probeEnd() -> Bool {

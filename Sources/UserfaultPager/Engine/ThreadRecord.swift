@@ -12,6 +12,7 @@ struct ThreadRecord: @unchecked Sendable {
         let fill = LiveHistogram()
         let service = LiveHistogram()
         let task = Atomic<Int32>(0)
+        let started = Atomic<Bool>(false)
         let work = Atomic<UInt64>(0)
         let since = Atomic<UInt64>(0)
         let address = Atomic<UInt>(0)
@@ -88,6 +89,11 @@ struct ThreadRecord: @unchecked Sendable {
 
     // MARK: What the thread has in hand
 
+    /// Whether the thread has what it needs.
+    var hasStarted: Bool { unsafe fields.pointee.started.load(ordering: .relaxed) }
+
+    func noteStarted() { unsafe fields.pointee.started.store(true, ordering: .relaxed) }
+
     /// The thread's id, once it runs.
     var task: Int32 { unsafe fields.pointee.task.load(ordering: .relaxed) }
 
@@ -127,7 +133,7 @@ struct ThreadRecord: @unchecked Sendable {
         }
     }
 
-    /// Takes away pages whose load began before a moment, and counts them as failed if somebody waits for them.
+    /// Takes away pages whose load began before a moment.
     ///
     /// Only while no region can be freed: the taker is shown to work on theirs in place of this thread. The memory is
     /// in use until its `endUse()`.
@@ -138,8 +144,6 @@ struct ThreadRecord: @unchecked Sendable {
             guard let taken = load, taken.since < moment, taken.memory.beginUse() else { return nil }
             load = nil
             taker.begin(taken.claim.range.start, region: taken.claim.region.bits, since: taken.since)
-            // The thread counts nothing itself before it has the lock again.
-            if taken.claim.isAwaited { count(.failures) }
             return taken
         }
     }

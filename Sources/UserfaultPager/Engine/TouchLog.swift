@@ -12,6 +12,10 @@ struct TouchLog: ~Copyable, Sendable {
         memory = try Mapping(anonymous: max(1, capacity) * 8, options: .noReserve)
     }
 
+    /// Whether pages are recorded.
+    @inline(__always)
+    var isOn: Bool { capacity > 0 }
+
     /// Notes a page.
     ///
     /// What does not fit is not recorded.

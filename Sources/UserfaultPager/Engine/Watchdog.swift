@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// What the watchdog's thread does, and nobody else.
+
 /// What the watchdog remembers from one look to the next.
 struct Watchdog: ~Copyable {
     var bench: Workbench
@@ -19,7 +21,7 @@ extension PagerCore where Source: ~Copyable {
     /// What the watchdog's thread does: looks after the others, and tells the user.
     func watch(_ record: ThreadRecord) throws(UserfaultError) {
         var watchdog = Watchdog(bench: try Workbench(record), ownerDescriptor: owner.watched)
-        noteStarted()
+        noteStarted(record)
         let limit = configuration.sourceTimeout.map { $0.wholeNanoseconds / 2 } ?? .max
         let interval = max(1_000_000, min(configuration.watchdogInterval.wholeNanoseconds, limit))
         while !isStopping.load(ordering: .relaxed) {
@@ -30,14 +32,13 @@ extension PagerCore where Source: ~Copyable {
                 for memory in memories { noteEnd(of: memory) }
             }
             probeEnds()
-            expireLoads(with: watchdog.bench)
+            expireLoads(by: watchdog.bench.record)
             reportStuck(&watchdog)
             lookForUnread(&watchdog)
             lookForSelfDeadlocks()
             retireRegions()
-            deliverReports()
+            endOldDeadlock()
         }
-        deliverReports()
     }
 
     /// Looks for memory that is gone: a process that executes another program has ended for us, and lives on.
@@ -95,16 +96,17 @@ extension PagerCore where Source: ~Copyable {
     // MARK: Time limits
 
     /// Fails pages that the source was asked for and has not brought in time.
-    private func expireLoads(with bench: borrowing Workbench) {
+    private func expireLoads(by record: ThreadRecord) {
         guard let timeout = configuration.sourceTimeout?.wholeNanoseconds else { return }
         let now = MonotonicInstant.now.nanoseconds
         guard now > timeout else { return }
-        while let load = takeLoad(begunBefore: now - timeout, for: bench.record) {
-            expire(load.claim, of: load.memory, with: bench)
-            bench.record.end()
+        while let load = takeLoad(begunBefore: now - timeout, for: record) {
+            expire(load.claim, of: load.memory, by: record)
+            record.end()
             load.memory.endUse()
             giveBackUnserved()
         }
+        for request in requests.made(before: now - timeout) { expire(request, by: record) }
     }
 
     /// Takes a load away from its thread, in the exclusion in which nobody frees regions or records.
@@ -117,13 +119,13 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    private func expire(_ claim: Claim, of memory: ServedMemory, with bench: borrowing Workbench) {
+    private func expire(_ claim: Claim, of memory: ServedMemory, by record: ThreadRecord) {
         let first = claim.prefix(pages: 1)
         if claim.pages > 1 { giveBack(claim.dropFirst(first.range.count), of: memory) }
         guard claim.isAwaited else { return giveBack(first, of: memory) }
         note(.timedOut(address: first.range.start))
         let pending = PendingFault(fault: PageFault(address: first.range.start, flags: []), since: 0)
-        let served = give(up: first, claim.region.failure.ending, for: pending, of: memory, with: bench)
+        let served = give(up: first, claim.region.failure.ending, for: pending, of: memory, by: record)
         // Not now: the thread looks again, and its fault comes anew.
         if case .later = served { memory.wake(first.range) }
     }
@@ -137,8 +139,17 @@ extension PagerCore where Source: ~Copyable {
         guard owner.isCurrent, fault.threadID != 0, ownThreads.contains(Int32(bitPattern: fault.threadID)) else {
             return false
         }
+        deadlock.withLock { $0 = $0 ?? (fault.address, MonotonicInstant.now.nanoseconds) }
         note(.selfDeadlock(thread: Int32(bitPattern: fault.threadID), address: fault.address))
         return true
+    }
+
+    /// Ends a wait for itself of which nobody is told, or that was told to somebody who does not come back.
+    private func endOldDeadlock() {
+        let now = MonotonicInstant.now.nanoseconds
+        guard let found = deadlock.withLock(\.self) else { return }
+        guard configuration.report == nil || now - found.since > 1_000_000_000 else { return }
+        endSelfDeadlock(at: found.address)
     }
 
     /// Looks for workers that wait for what is behind them in the queue.
@@ -152,6 +163,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// Gives a thread of the pager that waits for itself the `SIGBUS` that ends it.
     func endSelfDeadlock(at address: UInt) {
+        deadlock.withLock { $0 = nil }
         for memory in memories {
             let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
                 guard let span = machine.spans.find(address) else { return .noRange }

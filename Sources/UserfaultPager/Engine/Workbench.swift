@@ -4,8 +4,6 @@ internal import UserfaultFD
 struct Workbench: ~Copyable {
     /// Where the source puts its pages.
     private(set) var staging: Mapping
-    /// Where zeros come from that cannot be had from `UFFDIO_ZEROPAGE`.
-    let zeros: Mapping
     let record: ThreadRecord
 
     /// The most bytes that a source is asked for at once.
@@ -13,9 +11,7 @@ struct Workbench: ~Copyable {
 
     init(_ record: ThreadRecord) throws(UserfaultError) {
         let staging = try Mapping(anonymous: Self.stagingBytes)
-        let zeros = try Mapping(anonymous: PageSize.oneGiB.bytes, protection: .read, options: .noReserve)
         self.staging = staging
-        self.zeros = zeros
         self.record = record
     }
 

@@ -54,8 +54,8 @@ struct Claim {
 enum Order {
     /// Load the pages and fill them in.
     case fill(Claim)
-    /// Remove the protection of a page, whose state may be noted as written.
-    case unprotect(AddressRange, PageStates?)
+    /// Remove the protection of a page, and note that it is written.
+    case unprotect(AddressRange)
     /// Nothing: another service has the page in hand and will wake this thread too.
     case leave
     /// The page was filled before: let the thread look again.

@@ -1,8 +1,10 @@
 internal import Synchronization
 
-/// What the engine remembers of a page: one byte.
+// The threads that serve faults all change page states; none of them waits here.
+
+/// What the engine remembers of a page, but for when it was filled.
 struct PageState: OptionSet, Hashable {
-    let rawValue: UInt8
+    let rawValue: UInt16
 
     /// The program dropped the page: it is zeros from now on, whatever the source says.
     static var removed: PageState { PageState(rawValue: 1 << 0) }
@@ -10,9 +12,9 @@ struct PageState: OptionSet, Hashable {
     static var claimed: PageState { PageState(rawValue: 1 << 1) }
     /// Another fault of a claimed page was read and left to the service that has it.
     static var awaited: PageState { PageState(rawValue: 1 << 2) }
-    /// The page was filled.
+    /// The page was filled: the source does not owe it any more.
     ///
-    /// A hint: the kernel may have been asked to drop it without a word to us.
+    /// Whether it is there now, only the kernel knows: it may have been asked to drop it without a word to us.
     static var present: PageState { PageState(rawValue: 1 << 3) }
     /// Whoever touches the page gets `SIGBUS`.
     static var poisoned: PageState { PageState(rawValue: 1 << 4) }
@@ -21,11 +23,42 @@ struct PageState: OptionSet, Hashable {
     /// `EEXIST` was the last answer, once or twice: only huge pages count, because their pool may be what is empty.
     static var existedOnce: PageState { PageState(rawValue: 1 << 6) }
     static var existedTwice: PageState { PageState(rawValue: 1 << 7) }
+    /// A thread faulted on the page after it was filled, and was told to look again.
+    ///
+    /// If it comes back, the page is gone.
+    static var doubted: PageState { PageState(rawValue: 1 << 8) }
+    /// The page is in the recorded working set.
+    static var recorded: PageState { PageState(rawValue: 1 << 9) }
 
     /// What is so for good, as opposed to what is happening to the page.
-    static var lasting: PageState { [.removed, .present, .poisoned, .written] }
+    static var lasting: PageState { [.removed, .present, .poisoned, .written, .recorded] }
     /// Nothing is left to be done: closing the descriptor would show nobody zeros that are not the page's.
     static var decided: PageState { [.removed, .present, .poisoned] }
+}
+
+/// A page's state and the moment at which it was filled last, in one word.
+struct PageWord: Equatable {
+    fileprivate(set) var bits: UInt64
+
+    fileprivate init(bits: UInt64) {
+        self.bits = bits
+    }
+
+    var state: PageState { PageState(rawValue: UInt16(truncatingIfNeeded: bits)) }
+
+    /// The moment, rounded up.
+    private var filledAt: UInt64 { (bits >> 16) << 10 | 1023 }
+
+    /// Whether a message that was read at this moment belongs to a thread that the fill has woken.
+    @inline(__always)
+    func answers(messageReadAt moment: UInt64) -> Bool {
+        !state.isDisjoint(with: [.present, .poisoned]) && moment <= filledAt
+    }
+
+    fileprivate func with(_ state: PageState) -> UInt64 { bits & ~0xffff | UInt64(state.rawValue) }
+
+    /// Microseconds in 48 bits last for nine years of uptime.
+    fileprivate static func time(_ nanoseconds: UInt64) -> UInt64 { (nanoseconds >> 10) << 16 }
 }
 
 /// The states of neighbouring pages, in memory that somebody else owns.
@@ -33,57 +66,71 @@ struct PageState: OptionSet, Hashable {
 /// Several threads may change one state; every change is a single atomic step.
 @safe
 struct PageStates: @unchecked Sendable, Equatable {
-    private let first: UnsafeMutablePointer<Atomic<UInt8>>
+    private let first: UnsafeMutablePointer<Atomic<UInt64>>
 
-    /// - Parameter memory: Zeroed memory, a byte for each page.
+    /// How much memory a page's state takes, in bytes.
+    static var bytesPerPage: Int { 8 }
+
+    /// - Parameter memory: Zeroed memory, ``bytesPerPage`` for each page.
     @unsafe init(_ memory: UnsafeMutableRawPointer) {
-        unsafe first = memory.assumingMemoryBound(to: Atomic<UInt8>.self)
+        unsafe first = memory.assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
-    /// The states from the page `count` behind the first one on.
+    /// The states from the page `count` after the first one on.
     func advanced(by count: Int) -> PageStates {
         unsafe PageStates(UnsafeMutableRawPointer(first + count))
     }
 
-    /// How many pages these states lie behind others.
+    /// How many pages these states lie after others.
     func distance(from other: PageStates) -> Int { unsafe first - other.first }
 
     static func == (lhs: PageStates, rhs: PageStates) -> Bool { unsafe lhs.first == rhs.first }
 
-    subscript(index: Int) -> PageState {
-        PageState(rawValue: unsafe first[index].load(ordering: .acquiring))
+    subscript(index: Int) -> PageState { word(index).state }
+
+    func word(_ index: Int) -> PageWord { PageWord(bits: unsafe first[index].load(ordering: .acquiring)) }
+
+    /// Takes over a state of another page.
+    func copy(_ word: PageWord, to index: Int, keeping kept: PageState) {
+        unsafe first[index].store(word.with(word.state.intersection(kept)), ordering: .releasing)
     }
 
-    /// Changes a state in one step, and answers what it was.
+    /// Changes a state in one step.
+    ///
+    /// - Returns: What it was.
     @inline(__always)
     @discardableResult
     func update(_ index: Int, _ change: (PageState) -> PageState) -> PageState {
+        replace(index) { $0.with(change($0.state)) }.state
+    }
+
+    @inline(__always)
+    private func replace(_ index: Int, _ change: (PageWord) -> UInt64) -> PageWord {
         var before = unsafe first[index].load(ordering: .relaxed)
         while true {
             let result = unsafe first[index].compareExchange(
-                expected: before, desired: change(PageState(rawValue: before)).rawValue,
-                ordering: .acquiringAndReleasing)
-            if result.exchanged { return PageState(rawValue: before) }
+                expected: before, desired: change(PageWord(bits: before)), ordering: .acquiringAndReleasing)
+            if result.exchanged { return PageWord(bits: before) }
             before = result.original
         }
     }
 
     /// Takes a page in hand; where another service has it, leaves it to that one.
     ///
-    /// - Returns: What the state was: ``PageState/claimed`` is in it where the page was not to be had.
+    /// - Returns: What the state was: ``PageState/claimed`` is in it if the page was not to be had.
     @inline(__always)
-    func claim(_ index: Int) -> PageState {
-        update(index) { $0.contains(.claimed) ? $0.union(.awaited) : $0.union(.claimed) }
+    func claim(_ index: Int) -> PageWord {
+        replace(index) { $0.with($0.state.union($0.state.contains(.claimed) ? .awaited : .claimed)) }
     }
 
     /// Takes a page in hand that nobody has ever touched.
     func claimUntouched(_ index: Int) -> Bool {
         unsafe first[index].compareExchange(
-            expected: 0, desired: PageState.claimed.rawValue, ordering: .acquiringAndReleasing
+            expected: 0, desired: UInt64(PageState.claimed.rawValue), ordering: .acquiringAndReleasing
         ).exchanged
     }
 
-    /// Takes a page in hand where no service has it.
+    /// Takes a page in hand if no service has it.
     func claimUnlessClaimed(_ index: Int) -> Bool {
         !update(index) { $0.union(.claimed) }.contains(.claimed)
     }
@@ -94,5 +141,14 @@ struct PageStates: @unchecked Sendable, Equatable {
     @inline(__always)
     func release(_ index: Int, setting set: PageState = [], clearing cleared: PageState = []) -> Bool {
         update(index) { $0.subtracting([.claimed, .awaited]).subtracting(cleared).union(set) }.contains(.awaited)
+    }
+
+    /// Gives a page back that was filled at a moment.
+    @inline(__always)
+    func release(_ index: Int, as set: PageState, at moment: UInt64) -> Bool {
+        replace(index) { word in
+            let cleared: PageState = [.claimed, .awaited, .doubted, .existedOnce, .existedTwice]
+            return PageWord.time(moment) | UInt64(word.state.subtracting(cleared).union(set).rawValue)
+        }.state.contains(.awaited)
     }
 }

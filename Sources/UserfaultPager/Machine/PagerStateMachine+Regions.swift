@@ -3,18 +3,43 @@ internal import UserfaultFD
 // What is asked of a region as a whole: to be finished, looked through, or loaded ahead of its faults.
 
 extension PagerStateMachine {
-    /// The first page whose fate is open, from an address on.
-    func firstUnfilledPage(from address: UInt) -> AddressRange? {
+    /// The first pages whose fate is open, from an address on.
+    ///
+    /// - Parameters:
+    ///   - region: One region, or `nil` for all.
+    ///   - passed: Pages that are passed over as well, besides those that are decided.
+    func firstUnfilledRun(
+        of region: RegionReference?, from address: UInt, pages limit: Int, passingOver passed: PageState = []
+    ) -> UnfilledRun? {
+        let done = PageState.decided.union(passed)
         for index in 0..<spans.count {
             let span = spans[index]
-            guard span.range.end > address, let states = span.states else { continue }
-            for page in span.page(at: max(span.range.start, address))..<(span.range.count >> span.region.pageShift)
-            where states[page].isDisjoint(with: .decided) {
-                let size = span.region.pageSize.bytes
-                return AddressRange(start: span.range.start &+ UInt(page << span.region.pageShift), count: size)
+            guard span.range.end > address, region == nil || span.region == region, let states = span.states else {
+                continue
             }
+            let end = span.range.count >> span.region.pageShift
+            var page = span.page(at: max(span.range.start, address))
+            while page < end, !states[page].isDisjoint(with: done) { page += 1 }
+            guard page < end else { continue }
+            var count = 1
+            while count < limit, page + count < end, states[page + count].isDisjoint(with: done) { count += 1 }
+            let start = span.range.start &+ UInt(page << span.region.pageShift)
+            return UnfilledRun(
+                range: AddressRange(start: start, count: count << span.region.pageShift),
+                states: states.advanced(by: page), region: span.region)
         }
         return nil
+    }
+
+    /// How many pages of a region there are whose fate is open.
+    func countUnfilled(of region: RegionReference) -> Int {
+        var count = 0
+        for index in 0..<spans.count where spans[index].region == region {
+            guard let states = spans[index].states else { continue }
+            for page in 0..<(spans[index].range.count >> region.pageShift)
+            where states[page].isDisjoint(with: .decided) { count += 1 }
+        }
+        return count
     }
 
     /// What is left to do in a region.
@@ -52,46 +77,74 @@ extension PagerStateMachine {
         return .none
     }
 
-    /// Whether a page of a region was written.
-    func hasWritten(of region: RegionReference) -> Bool {
-        for index in 0..<spans.count where spans[index].region == region {
+    /// Goes through the written pages of a region, and forgets that they were.
+    ///
+    /// - Parameters:
+    ///   - address: Where to begin.
+    ///   - limit: The most pages to look at.
+    ///   - body: Gets pages that follow each other; `false` ends the sweep.
+    /// - Returns: Where to go on, or `nil` at the end.
+    func sweepWritten(
+        of region: RegionReference, from address: UInt, pages limit: Int, _ body: (WrittenRun) -> Bool
+    ) -> UInt? {
+        var looked = 0
+        for index in 0..<spans.count where spans[index].region == region && spans[index].range.end > address {
             let span = spans[index]
             guard let states = span.states else { continue }
-            for page in 0..<(span.range.count >> region.pageShift) where states[page].contains(.written) {
-                return true
+            let end = span.range.count >> region.pageShift
+            let number = states.distance(from: region.states)
+            var page = span.page(at: max(span.range.start, address))
+            func place(_ page: Int) -> UInt { span.range.start &+ UInt(page << region.pageShift) }
+            while page < end {
+                guard looked < limit else { return place(page) }
+                looked += 1
+                guard states[page].contains(.written) else {
+                    page += 1
+                    continue
+                }
+                var count = 1
+                while page + count < end, count < 512, states[page + count].contains(.written) { count += 1 }
+                for written in page..<page + count { states.update(written) { $0.subtracting(.written) } }
+                let range = AddressRange(start: place(page), count: count << region.pageShift)
+                looked += count
+                let goesOn = body(WrittenRun(first: number + page, count: count, range: range))
+                page += count
+                guard goesOn else { return place(page) }
             }
         }
-        return false
+        return nil
     }
 
-    /// Adds the pages of a region that were written.
-    func findWritten(of region: RegionReference, _ written: inout [WrittenPage]) {
-        for index in 0..<spans.count where spans[index].region == region {
-            let span = spans[index]
-            guard let states = span.states else { continue }
-            let first = states.distance(from: region.states)
-            for page in 0..<(span.range.count >> region.pageShift) where states[page].contains(.written) {
-                let size = region.pageSize.bytes
-                written.append(WrittenPage(number: first + page, range: span.range.part(at: page * size, count: size)))
-            }
+    /// The first pages of a region that end after an address.
+    func span(of region: RegionReference, from address: UInt) -> Span? {
+        for index in 0..<spans.count where spans[index].region == region && spans[index].range.end > address {
+            return spans[index]
         }
+        return nil
     }
 
-    /// Where the page is that begins at an offset of the source.
-    func address(ofOffset offset: Int) -> UInt? {
+    /// The pages among which the one is that begins at an offset of the source.
+    func span(ofOffset offset: Int) -> Span? {
         for index in 0..<spans.count {
             let span = spans[index]
-            guard span.states != nil, offset >= span.offset, offset - span.offset < span.range.count else { continue }
-            return span.region.pageSize.roundDown(span.range.start &+ UInt(offset - span.offset))
+            if span.states != nil, offset >= span.offset, offset - span.offset < span.range.count { return span }
         }
         return nil
     }
 }
 
-/// A page that was written.
-struct WrittenPage {
-    /// In its region.
-    let number: Int
-    /// Where it is now.
+/// Pages whose fate is open and that follow each other.
+struct UnfilledRun {
+    let range: AddressRange
+    let states: PageStates
+    let region: RegionReference
+}
+
+/// Pages that were written and follow each other.
+struct WrittenRun {
+    /// The first one's number in its region.
+    let first: Int
+    let count: Int
+    /// Where they are now.
     let range: AddressRange
 }

@@ -50,7 +50,7 @@ struct PagerStateMachine: ~Copyable {
         for index in 0..<spans.count where spans[index].states != nil {
             pages += spans[index].range.count >> spans[index].region.pageShift
         }
-        let memory = try Mapping(anonymous: max(1, pages), options: .noReserve)
+        let memory = try Mapping(anonymous: max(1, pages) * PageStates.bytesPerPage, options: .noReserve)
         var copies = try SpanTable(capacity: spans.count + 16)
         var next = unsafe PageStates(memory.unsafeBaseAddress)
         for index in 0..<spans.count {
@@ -58,7 +58,7 @@ struct PagerStateMachine: ~Copyable {
             if let states = span.states {
                 let count = span.range.count >> span.region.pageShift
                 for page in 0..<count where states[page] != [] {
-                    next.update(page) { _ in states[page].intersection(.lasting) }
+                    next.copy(states.word(page), to: page, keeping: .lasting)
                 }
                 span.states = next
                 next = next.advanced(by: count)
@@ -89,8 +89,11 @@ struct PagerStateMachine: ~Copyable {
     }
 
     /// Forgets every span of a region.
-    mutating func forgetSpans(of region: RegionReference) {
-        while let span = firstSpan(of: region) { forgetSpan(span) }
+    mutating func forgetSpans(of region: RegionReference) { forgetSpans { $0.region == region } }
+
+    /// Forgets spans, for which no memory is needed.
+    mutating func forgetSpans(where isForgotten: (Span) -> Bool) {
+        for index in (0..<spans.count).reversed() where isForgotten(spans[index]) { forgetSpan(spans[index]) }
     }
 
     // MARK: Changes
@@ -118,7 +121,10 @@ struct PagerStateMachine: ~Copyable {
         spans.forEach(in: range) { span in
             guard let states = span.states else { return }
             for page in 0..<(span.range.count >> span.region.pageShift) {
-                states.update(page) { $0.intersection([.claimed, .awaited]).union([.removed, .written]) }
+                states.update(page) { state in
+                    let kept = state.intersection([.claimed, .awaited, .recorded])
+                    return span.region.isOwedAgain ? kept : kept.union([.removed, .written])
+                }
             }
         }
     }
@@ -175,10 +181,9 @@ struct PagerStateMachine: ~Copyable {
 
     /// What is to be done for a fault.
     ///
-    /// - Parameter sourceFillsFile: Whether the source puts its pages into the mapped file, so that a page that the
-    ///   file has may still be unfinished.
+    /// - Parameter moment: When the message was read.
     @inline(__always)
-    func begin(_ fault: PageFault, sourceFillsFile: Bool) -> Order {
+    func begin(_ fault: PageFault, readAt moment: UInt64) -> Order {
         guard let span = spans.find(fault.address) else {
             return .stray(fault.page(size: .base))
         }
@@ -186,22 +191,29 @@ struct PagerStateMachine: ~Copyable {
         let page = span.page(at: range.start)
         let kind = fault.kind
         guard kind == .missing || kind == .minor else {
-            return .unprotect(range, span.states?.advanced(by: page))
+            return .unprotect(range)
         }
         var claim = Claim(
             range: range, states: span.states?.advanced(by: page), region: span.region,
             offset: span.offset + page << span.region.pageShift, content: .zeros, isAwaited: true, changes: changes)
         if let states = claim.states {
             let before = states.claim(0)
-            if before.contains(.claimed) { return .leave }
-            // If the page is gone in spite of it, the fault comes back and finds the hint forgotten.
-            if before.contains(.present), !before.contains(.existedOnce) {
-                _ = states.release(0, clearing: .present)
+            let state = before.state
+            if state.contains(.claimed) { return .leave }
+            // Read before the page was filled: nothing is owed to this thread but to go on.
+            if before.answers(messageReadAt: moment) {
+                _ = states.release(0)
                 return .wake(range)
             }
-            claim.content = before.contains(.removed) ? .zeros : .source
+            // Filled before it faulted, as far as we know: a thread that comes back knows better.
+            if !state.isDisjoint(with: [.present, .poisoned]), state.isDisjoint(with: [.existedOnce, .doubted]) {
+                _ = states.release(0, setting: .doubted)
+                return .wake(range)
+            }
+            claim.content = state.contains(.removed) ? .zeros : .source
         }
-        if kind == .minor, claim.content == .zeros || !sourceFillsFile { claim.content = .file }
+        // A page that the file has may still be unfinished where the source is what writes the file.
+        if kind == .minor, claim.content == .zeros || !span.region.isOwedAgain { claim.content = .file }
         return .fill(claim)
     }
 
@@ -248,28 +260,30 @@ struct PagerStateMachine: ~Copyable {
     private func isUnchanged(_ claim: Claim) -> Bool {
         guard let span = spans.find(claim.range.start), span.range.contains(claim.range) else { return false }
         guard span.states?.advanced(by: span.page(at: claim.range.start)) == claim.states else { return false }
-        guard claim.content == .source, let states = claim.states else { return true }
+        guard claim.content == .source || claim.content == .poison, let states = claim.states else { return true }
         return (0..<claim.pages).allSatisfy { !states[$0].contains(.removed) }
     }
 
     /// What follows from an answer of the kernel to a fill of pages in hand.
+    ///
+    /// - Parameter moment: When it answered.
     @inline(__always)
-    func settle(_ claim: Claim, _ outcome: FillOutcome) -> Settlement {
+    func settle(_ claim: Claim, _ outcome: FillOutcome, at moment: UInt64) -> Settlement {
         if outcome == .done {
-            let owed = release(claim, bytes: claim.range.count, as: claim.filledState)
+            let owed = finish(claim, bytes: claim.range.count, as: claim.filledState, at: moment)
             return Settlement(wake: owed ? claim.range : nil, next: .finished)
         }
-        return settleShort(claim, outcome)
+        return settleShort(claim, outcome, at: moment)
     }
 
     @inline(never)
-    private func settleShort(_ claim: Claim, _ outcome: FillOutcome) -> Settlement {
+    private func settleShort(_ claim: Claim, _ outcome: FillOutcome, at moment: UInt64) -> Settlement {
         let first = claim.region.pageSize.bytes
         switch outcome {
         case .done:
-            return settle(claim, .done)
+            return settle(claim, .done, at: moment)
         case .stopped(let bytes):
-            let owed = release(claim, bytes: bytes, as: claim.filledState)
+            let owed = finish(claim, bytes: bytes, as: claim.filledState, at: moment)
             return Settlement(
                 wake: owed ? claim.range.part(at: 0, count: bytes) : nil,
                 next: .fill(claim.dropFirst(bytes)))
@@ -280,33 +294,33 @@ struct PagerStateMachine: ~Copyable {
                 return Settlement(wake: nil, next: .failed(claim))
             }
             let page = claim.range.part(at: 0, count: first)
-            release(claim, bytes: first, as: existed(claim))
+            finish(claim, bytes: first, as: existed(claim), at: moment)
             let rest = claim.dropFirst(first)
             return Settlement(wake: page, next: rest.range.isEmpty ? .finished : .fill(rest))
         case .changing:
-            let owed = release(claim, bytes: claim.range.count, as: [])
+            let owed = release(claim, bytes: claim.range.count)
             return Settlement(wake: owed ? claim.range : nil, next: claim.isAwaited ? .again : .finished)
         case .noRange where claim.isAwaited && claim.pages > 1:
-            let owed = release(claim.dropFirst(first), bytes: claim.range.count - first, as: [])
+            let owed = release(claim.dropFirst(first), bytes: claim.range.count - first)
             return Settlement(
                 wake: owed ? claim.range.dropFirst(first) : nil, next: .fill(claim.prefix(pages: 1)))
         case .noRange:
             // A thread that waits for what is not mapped any more has to find that out for itself.
-            let owed = release(claim, bytes: claim.range.count, as: [])
+            let owed = release(claim, bytes: claim.range.count)
             return Settlement(wake: owed || claim.isAwaited ? claim.range : nil, next: .gone)
         case .processGone:
-            release(claim, bytes: claim.range.count, as: [])
+            release(claim, bytes: claim.range.count)
             return Settlement(wake: nil, next: .ended)
         case .noPage where claim.content == .file:
             // It had it when the thread faulted: the thread looks again, and finds out what it is now.
-            release(claim, bytes: claim.range.count, as: [])
+            release(claim, bytes: claim.range.count)
             return Settlement(wake: claim.range, next: .finished)
         case .failed where claim.isAwaited, .noPage where claim.isAwaited:
-            let owed = release(claim.dropFirst(first), bytes: claim.range.count - first, as: [])
+            let owed = release(claim.dropFirst(first), bytes: claim.range.count - first)
             return Settlement(
                 wake: owed ? claim.range.dropFirst(first) : nil, next: .failed(claim.prefix(pages: 1)))
         case .failed, .noPage:
-            let owed = release(claim, bytes: claim.range.count, as: [])
+            let owed = release(claim, bytes: claim.range.count)
             return Settlement(wake: owed ? claim.range : nil, next: .finished)
         }
     }
@@ -325,12 +339,25 @@ struct PagerStateMachine: ~Copyable {
         return wake
     }
 
+    /// Gives pages back that were not filled.
     @discardableResult
-    private func release(_ claim: Claim, bytes: Int, as state: PageState) -> Bool {
+    private func release(_ claim: Claim, bytes: Int) -> Bool {
         guard let states = claim.states else { return false }
         var owed = false
         for page in 0..<(bytes >> claim.region.pageShift) {
-            if states.release(page, setting: state, clearing: [.existedOnce, .existedTwice]) { owed = true }
+            if states.release(page, clearing: [.existedOnce, .existedTwice]) { owed = true }
+        }
+        return owed
+    }
+
+    /// Gives pages back whose fate the kernel has told.
+    @inline(__always)
+    @discardableResult
+    private func finish(_ claim: Claim, bytes: Int, as state: PageState, at moment: UInt64) -> Bool {
+        guard let states = claim.states else { return false }
+        var owed = false
+        for page in 0..<(bytes >> claim.region.pageShift) where states.release(page, as: state, at: moment) {
+            owed = true
         }
         return owed
     }

@@ -10,17 +10,26 @@ struct RegionRecord: ~Copyable {
     let window: ReadAheadWindow
     /// The spans that refer to this record, of all descriptors, and the calls that hold it.
     let references = Atomic<Int>(0)
-    /// The states of its pages, a byte each.
+    /// Whether a page that is dropped is the source's to bring again: it is kept in a file that others share.
+    let isOwedAgain: Bool
+    /// How its memory is registered.
+    let modes: UserfaultFD.RegisterModes
+    /// The states of its pages.
     let states: Mapping
 
     /// - Throws: `ENOMEM` where there is no memory for the states.
-    init(id: Int, count: Int, options: RegionOptions) throws(UserfaultError) {
+    init(id: Int, count: Int, options: RegionOptions, fillsFile: Bool = false) throws(UserfaultError) {
         self.id = id
+        isOwedAgain = fillsFile
+        var modes: UserfaultFD.RegisterModes = .missing
+        if fillsFile { modes.insert(.minor) }
+        if options.writeProtected { modes.insert(.writeProtect) }
+        self.modes = modes
         pageShift = options.pageSize.log2
         pageCount = options.pageSize.pages(in: count)
         self.options = options
         window = ReadAheadWindow(maximum: options.readAhead.maximumPages)
-        states = try Mapping(anonymous: pageCount, options: .noReserve)
+        states = try Mapping(anonymous: pageCount * PageStates.bytesPerPage, options: .noReserve)
     }
 
     /// Whether pages are huge pages of hugetlbfs, which follow rules of their own.
@@ -50,6 +59,8 @@ struct RegionReference: @unchecked Sendable, Equatable {
     var pageCount: Int { unsafe record.pointee.pageCount }
     var pageSize: PageSize { unsafe record.pointee.options.pageSize }
     var isHuge: Bool { unsafe record.pointee.isHuge }
+    var modes: UserfaultFD.RegisterModes { unsafe record.pointee.modes }
+    var isOwedAgain: Bool { unsafe record.pointee.isOwedAgain }
     var isAbsentInFork: Bool { unsafe record.pointee.options.inFork == .absent }
     var writeProtected: Bool { unsafe record.pointee.options.writeProtected }
     var failure: FailurePolicy { unsafe record.pointee.options.failure }

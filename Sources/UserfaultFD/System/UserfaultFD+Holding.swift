@@ -1,0 +1,86 @@
+internal import CUserfaultFD
+internal import SystemPackage
+
+/// Whose memory a range is, as the kernel sees it.
+package enum RangeHolder: Hashable, Sendable {
+    /// One mapping that is registered with this descriptor.
+    case thisDescriptor
+    /// One mapping, registered with another descriptor.
+    case another
+    /// Nothing registered is mapped there, or more than one mapping.
+    case nobody
+    /// The mapping changes: read its event, then ask again.
+    case changing
+    /// The process has ended.
+    case processGone
+}
+
+extension UserfaultFD {
+    /// Whether a range lies in one mapping that is registered with any descriptor, without changing anything.
+    ///
+    /// Asks for a copy from memory that nobody can read: the kernel looks at the destination first.
+    package func probe(_ range: AddressRange) -> RangeHolder {
+        do throws(UserfaultError) {
+            _ = try copy(from: Unreadable.address, to: range)
+            return .thisDescriptor
+        } catch {
+            switch error.errno {
+            case .noSuchFileOrDirectory: return .nobody
+            case .noSuchProcess: return .processGone
+            case .resourceTemporarilyUnavailable: return .changing
+            case .invalidArgument: return .nobody
+            default: return .thisDescriptor
+            }
+        }
+    }
+
+    /// Who holds a range.
+    ///
+    /// A range that is registered is registered again, which changes nothing if it is this descriptor's, and fails with
+    /// `EBUSY` if it is another's.
+    ///
+    /// - Parameter modes: The modes that the range is registered with.
+    package func holder(of range: AddressRange, modes: RegisterModes) -> RangeHolder {
+        let found = probe(range)
+        guard found == .thisDescriptor else { return found }
+        do throws(UserfaultError) {
+            _ = try register(range, modes: modes)
+            return .thisDescriptor
+        } catch {
+            return error.errno == .resourceBusy ? .another : .nobody
+        }
+    }
+
+    /// Whether the memory behind this descriptor is the calling process' own.
+    ///
+    /// Maps a page at a random address, which no other process has at the same place, and asks the descriptor to forget
+    /// it: the kernel knows the address only in this process.
+    package func isOfThisProcess() throws(UserfaultError) -> Bool {
+        var attempts = 0
+        while true {
+            // Above what programs are linked to, below where the kernel places what is not asked for.
+            let page = UInt(PageSize.base.bytes)
+            let address = UInt.random(in: (1 << 34)..<(1 << 37)) / page * page
+            do throws(UserfaultError) {
+                let mapping = try Mapping(
+                    anonymous: PageSize.base.bytes, protection: .none, placement: .at(address))
+                return (try? unregister(mapping.range)) != nil
+            } catch {
+                attempts += 1
+                guard error.errno == .fileExists, attempts < 64 else { throw error }
+            }
+        }
+    }
+}
+
+/// An address that nobody can read from, for as long as this process lives.
+private enum Unreadable {
+    static let address: UInt = {
+        let size = PageSize.base.bytes
+        guard let mapping = try? Mapping(anonymous: size, protection: .none) else { return UInt(size) }
+        return mapping.release().start
+    }()
+}
+
+/// The id of the calling process: another one in a child of `fork`.
+package var currentProcessID: Int32 { cuffd_getpid() }

@@ -1,0 +1,319 @@
+internal import Synchronization
+internal import UserfaultFD
+
+// How the pieces of jobs are done. Runs on loaders, on workers that have no fault to serve, and on callers' threads
+// where no loader can be had.
+
+extension PagerCore where Source: ~Copyable {
+    /// The most pages of one piece, which is one call of the source and one of the kernel: a fault waits no longer for
+    /// the processor than that takes.
+    private static var piecePages: Int { 64 }
+
+    private var memoryCount: Int { memories.count + children.count }
+
+    // MARK: From outside
+
+    /// Loads every page of regions that was not loaded yet.
+    ///
+    /// - Returns: How many pages could not be loaded.
+    /// - Throws: ``PagerError/timedOut(pagesLeft:)``; ``PagerError/notRunning`` if the pager was stopped meanwhile.
+    func populate(_ regions: [RegionReference], until deadline: Deadline) throws(PagerError) -> Int {
+        let job = queue.submit(.populate(regions))
+        guard try complete(job, until: deadline) else {
+            throw .timedOut(pagesLeft: regions.reduce(0) { $0 + countUnfilled(of: $1) })
+        }
+        if job.isCancelled, !ownerIsGone.load(ordering: .acquiring) { throw .notRunning }
+        return job.failures
+    }
+
+    /// Loads every page of every region.
+    func populateAll(until deadline: Deadline) throws(PagerError) -> Int {
+        let regions = registry.withLock { registry in
+            let all = registry.regions.values.map(\.reference)
+            // Held until the job holds them: one that is removed meanwhile is finished.
+            for region in all { region.countReferences(1) }
+            return all
+        }
+        defer {
+            for region in regions { region.countReferences(-1) }
+            retireRegions()
+        }
+        return try populate(regions, until: deadline)
+    }
+
+    /// Waits for a job that this thread submitted.
+    ///
+    /// - Returns: `false` if it was not over by the deadline.
+    private func complete(_ job: Job, until deadline: Deadline) throws(PagerError) -> Bool {
+        defer { job.end() }
+        do throws(PagerError) {
+            try startLoaders()
+        } catch {
+            // This thread can do as well what no other can be made for.
+            try withBench { (bench) throws(PagerError) in work(with: &bench, as: .caller(job)) }
+        }
+        return job.wait(until: deadline)
+    }
+
+    /// Pages whose fate is open.
+    func countUnfilled(of region: RegionReference) -> Int {
+        var left = 0
+        forEachMemory { memory in
+            guard !memory.hasEnded else { return }
+            left += memory.sharingOrder { _, machine in machine.countUnfilled(of: region) }
+        }
+        return left
+    }
+
+    // MARK: Pieces
+
+    /// Does one piece of a job.
+    func step(_ job: Job, with bench: inout Workbench) {
+        switch job.kind {
+        case .populate(let regions): populateStep(job, regions, with: &bench)
+        case .prefetch(let runs): prefetchStep(job, runs, with: &bench)
+        }
+        if job.state.withLock({ state in
+            state.running -= 1
+            return endOfPass(job, &state)
+        }) {
+            job.finish()
+        }
+    }
+
+    /// An attempt that was left to the queue is over.
+    func finishQueued(_ id: Int, failed: Bool, isDirty: Bool = false) {
+        guard id != 0, let job = queue.job(id) else { return }
+        let isOver = job.state.withLock { state in
+            state.queued -= 1
+            if failed { state.failures += 1 }
+            if isDirty { state.isDirty = true }
+            return endOfPass(job, &state)
+        }
+        if isOver { job.finish() }
+        queue.wakeJobs()
+    }
+
+    /// Begins another pass if the last one has left something.
+    ///
+    /// - Returns: Whether the job is done.
+    private func endOfPass(_ job: Job, _ state: inout Job.State) -> Bool {
+        guard state.isAtEnd, state.running == 0, state.queued == 0, !state.isOver else { return false }
+        guard case .populate(let regions) = job.kind else { return true }
+        let now = changeCount
+        // What moved during the pass may be where it has been already, unless all is there at this moment.
+        guard state.isDirty || state.changes != now && !regions.allSatisfy({ countUnfilled(of: $0) == 0 }) else {
+            return true
+        }
+        let wait: UInt64 = state.isDirty ? 50_000 << UInt64(min(state.passes, 6)) : 0
+        state.due = MonotonicInstant.now.nanoseconds &+ wait
+        state.passes += state.isDirty ? 1 : 0
+        state.cursor = Job.Cursor()
+        state.changes = now
+        state.isAtEnd = false
+        state.isDirty = false
+        return false
+    }
+
+    /// How often the address spaces have changed: what moved may have gone where a pass has been already.
+    private var changeCount: UInt64 {
+        var sum: UInt64 = 0
+        forEachMemory { memory in sum &+= memory.sharingOrder { _, machine in machine.changes &+ 1 } }
+        return sum
+    }
+
+    // MARK: Populate
+
+    private struct Piece {
+        let claim: Claim
+        let number: Int
+        let at: Job.Cursor
+    }
+
+    private func populateStep(_ job: Job, _ regions: [RegionReference], with bench: inout Workbench) {
+        guard let piece = nextPiece(job, regions, bench.record) else { return }
+        let memory = memory(piece.number)
+        defer { memory.endUse() }
+        let page = piece.claim.region.pageSize.bytes
+        guard let claim = confine(piece.claim, of: memory) else {
+            // A hole, or another's memory.
+            bench.record.end()
+            return rewind(job, piece, to: piece.claim.range.start &+ UInt(page), limit: 1)
+        }
+        let first = claim.range.start
+        var nobody = PendingFault(fault: PageFault(address: first, flags: []), since: 0)
+        nobody.job = job.id
+        // Before it may be completed.
+        if isAsynchronous { job.state.withLock { $0.queued += 1 } }
+        let served = fill(claim, for: nobody, of: memory, with: &bench)
+        let isDecided = claim.states.map { !$0[0].isDisjoint(with: .decided) } ?? true
+        bench.record.end()
+        let limit = claim.pages < piece.claim.pages ? claim.pages : 2 * claim.pages
+        if case .pending = served { return }
+        if isAsynchronous { job.state.withLock { $0.queued -= 1 } }
+        switch served {
+        case .done where isDecided:
+            rewind(job, piece, to: first, limit: limit)
+        case .failed where isDecided:
+            job.state.withLock { $0.failures += 1 }
+            rewind(job, piece, to: first, limit: limit)
+        case .done, .failed:
+            // Taken away by the watchdog, or to be looked at anew.
+            job.state.withLock { state in
+                state.isDirty = true
+                if case .failed = served { state.failures += 1 }
+            }
+            rewind(job, piece, to: first &+ UInt(page), limit: limit)
+        case .gone:
+            rewind(job, piece, to: first &+ UInt(page), limit: 1)
+        case .later(var again):
+            if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ again.pause }
+            job.state.withLock { $0.queued += 1 }
+            let item = WorkQueue.Item(pending: again, memory: piece.number)
+            if !memory.beginUse() || !queue.put(item) { finishQueued(job.id, failed: false, isDirty: true) }
+            rewind(job, piece, to: first &+ UInt(page), limit: limit)
+        case .pending:
+            break
+        case .ended:
+            noteEnd(of: memory)
+        }
+    }
+
+    /// Takes the next pages in hand whose fate is open, in memory that stays in use.
+    private func nextPiece(_ job: Job, _ regions: [RegionReference], _ record: ThreadRecord) -> Piece? {
+        job.state.withLock { state in
+            if state.changes == nil { state.changes = changeCount }
+            while state.cursor.item < regions.count {
+                let region = regions[state.cursor.item]
+                while state.cursor.memory < memoryCount {
+                    let number = state.cursor.memory
+                    if let claim = nextClaim(&state, region, number, record) {
+                        return Piece(claim: claim, number: number, at: state.cursor)
+                    }
+                    state.cursor.memory += 1
+                    state.cursor.address = 0
+                }
+                state.cursor = Job.Cursor(item: state.cursor.item + 1)
+            }
+            state.isAtEnd = true
+            return nil
+        }
+    }
+
+    private func nextClaim(
+        _ state: inout Job.State, _ region: RegionReference, _ number: Int, _ record: ThreadRecord
+    ) -> Claim? {
+        let memory = memory(number)
+        guard memory.beginUse() else { return nil }
+        guard !memory.hasEnded else {
+            memory.endUse()
+            return nil
+        }
+        let most = max(1, min(state.pieceLimit, Self.piecePages, Workbench.stagingBytes >> region.pageShift))
+        while true {
+            let from = state.cursor.address
+            let found = memory.sharingOrder { _, machine in
+                let found = machine.claimUnfilled(of: region, from: from, count: most)
+                if case .claimed(let claim) = found {
+                    record.begin(claim.range.start, region: region.bits, since: MonotonicInstant.now.nanoseconds)
+                }
+                return found
+            }
+            switch found {
+            case .none:
+                memory.endUse()
+                return nil
+            case .busy(let page):
+                state.isDirty = true
+                state.cursor.address = page &+ UInt(region.pageSize.bytes)
+            case .claimed(let claim):
+                state.cursor.address = claim.range.end
+                return claim
+            }
+        }
+    }
+
+    /// Has the next piece begin at an address, unless another thread has gone back further.
+    private func rewind(_ job: Job, _ piece: Piece, to address: UInt, limit: Int) {
+        job.state.withLock { state in
+            state.pieceLimit = max(1, limit)
+            let there = state.cursor
+            if there.item == piece.at.item, there.memory == piece.at.memory {
+                state.cursor.address = min(there.address, address)
+            } else {
+                state.isDirty = true
+            }
+        }
+    }
+
+    // MARK: Prefetch
+
+    private func prefetchStep(_ job: Job, _ runs: [Job.Run], with bench: inout Workbench) {
+        let next = job.state.withLock { state -> (run: Job.Run, isLast: Bool)? in
+            guard state.cursor.item < runs.count else {
+                state.isAtEnd = true
+                return nil
+            }
+            var run = runs[state.cursor.item]
+            // Long runs a piece at a time.
+            let done = Int(state.cursor.address)
+            run.offset += done
+            run.count = min(run.count - done, Self.piecePages * PageSize.base.bytes)
+            state.cursor.address += UInt(run.count)
+            if Int(state.cursor.address) >= runs[state.cursor.item].count {
+                state.cursor = Job.Cursor(item: state.cursor.item + 1)
+            }
+            return (run, state.cursor.item == runs.count)
+        }
+        guard let run = next?.run else { return }
+        for number in 0..<memoryCount {
+            let memory = memory(number)
+            guard memory.beginUse() else { continue }
+            prefetch(run, of: memory, with: &bench)
+            memory.endUse()
+        }
+    }
+
+    private func prefetch(_ run: Job.Run, of memory: ServedMemory, with bench: inout Workbench) {
+        var offset = run.offset
+        while offset < run.offset + run.count {
+            var step = PageSize.base.bytes
+            _ = fillUnasked(of: memory, with: &bench) { machine in
+                guard let span = machine.span(ofOffset: offset) else { return nil }
+                let size = span.region.pageSize
+                let address = size.roundDown(span.range.start &+ UInt(offset - span.offset))
+                let pages = max(1, (run.offset + run.count - offset) >> size.log2)
+                guard let claim = machine.claim(at: address, count: pages) else {
+                    step = size.bytes
+                    return nil
+                }
+                step = claim.range.count
+                return claim
+            }
+            offset += step
+        }
+    }
+
+    // MARK: Whose memory
+
+    /// Makes sure, before pages are filled for which no thread waits, that they are this pager's still.
+    ///
+    /// - Returns: As many of the pages as lie in one mapping, or `nil`; the others are given back.
+    func confine(_ claim: Claim, of memory: ServedMemory) -> Claim? {
+        var claim = claim
+        while true {
+            switch memory.holder(of: claim) {
+            case .thisDescriptor, .changing, .processGone:
+                // What changes, and who is gone, the fill finds out.
+                return claim
+            case .nobody where claim.pages > 1:
+                let half = (claim.pages / 2) << claim.region.pageShift
+                giveBack(claim.dropFirst(half), of: memory)
+                claim = claim.prefix(pages: claim.pages / 2)
+            case .nobody, .another:
+                giveBack(claim, of: memory)
+                return nil
+            }
+        }
+    }
+}

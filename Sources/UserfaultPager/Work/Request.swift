@@ -1,0 +1,152 @@
+internal import Synchronization
+internal import UserfaultFD
+
+// Pages that a source completes later. Runs on whatever thread completes them, and on the watchdog.
+
+/// One request, until it is settled: it keeps region and descriptor in use.
+final class Request<Source: PageSource & ~Copyable>: RequestedWork {
+    let core: PagerCore<Source>
+    let claim: Claim
+    let memory: ServedMemory
+    let pending: PendingFault
+    /// When it was made.
+    let since: UInt64
+    private let isOpen = Atomic<Bool>(true)
+
+    init(_ core: PagerCore<Source>, _ claim: Claim, _ memory: ServedMemory, _ pending: PendingFault, since: UInt64) {
+        self.core = core
+        self.claim = claim
+        self.memory = memory
+        self.pending = pending
+        self.since = since
+        claim.region.countReferences(1)
+    }
+
+    deinit {
+        claim.region.countReferences(-1)
+    }
+
+    /// - Returns: Whether the caller is who settles it.
+    func take() -> Bool { isOpen.exchange(false, ordering: .acquiringAndReleasing) }
+
+    var isCancelled: Bool {
+        guard isOpen.load(ordering: .acquiring), memory.beginUse() else { return true }
+        defer { memory.endUse() }
+        return !memory.sharingOrder { _, machine in machine.isCurrent(claim) }
+    }
+
+    func settle(_ reply: PageReply?) {
+        guard take() else { return }
+        core.settle(self, reply)
+    }
+}
+
+/// Requests that are outstanding.
+struct Requests<Source: PageSource & ~Copyable>: ~Copyable, Sendable {
+    private let open = Mutex<[ObjectIdentifier: Request<Source>]>([:])
+
+    func insert(_ request: Request<Source>) { open.withLock { $0[ObjectIdentifier(request)] = request } }
+
+    func remove(_ request: Request<Source>) { open.withLock { _ = $0.removeValue(forKey: ObjectIdentifier(request)) } }
+
+    func contains(_ isWanted: (Request<Source>) -> Bool) -> Bool {
+        open.withLock { $0.values.contains(where: isWanted) }
+    }
+
+    /// Requests that were made before a moment.
+    func made(before moment: UInt64) -> [Request<Source>] {
+        open.withLock { $0.values.filter { $0.since < moment } }
+    }
+}
+
+extension PagerCore where Source: ~Copyable {
+    /// Asks for pages in hand that come later.
+    @inline(never)
+    func request(_ claim: Claim, for pending: PendingFault, of memory: ServedMemory) -> Served {
+        // Without a place to wait in, the thread that faulted looks again.
+        guard uses.enter() else { return again(pending) }
+        guard memory.beginUse() else {
+            if uses.leave() { close() }
+            return .done
+        }
+        let request = Request(self, claim, memory, pending, since: MonotonicInstant.now.nanoseconds)
+        requests.insert(request)
+        let isDemand = claim.isAwaited && pending.job == 0
+        source.hand(
+            PageRequest(
+                request, offset: claim.offset, byteCount: claim.range.count, priority: isDemand ? .demand : .ahead))
+        return .pending
+    }
+
+    /// Fills the pages of a request that this thread has taken.
+    func settle(_ request: Request<Source>, _ reply: PageReply?) {
+        let record = spareRecords.withLock { $0.popLast() } ?? makeRecord()
+        var claim = request.claim
+        let now = MonotonicInstant.now.nanoseconds
+        record.begin(claim.range.start, region: claim.region.bits, since: request.pending.since)
+        record.recordLoad(now &- request.since)
+        let served: Served
+        if let answer = reply.flatMap({ understand($0, claim, claim.range.count) }) {
+            if case .poison = answer.filling { claim.content = .poison }
+            if answer.bytes < claim.range.count {
+                giveBack(claim.dropFirst(answer.bytes), of: request.memory)
+                claim = claim.prefix(pages: answer.bytes >> claim.region.pageShift)
+            }
+            served = put(
+                answer.filling, into: claim, for: request.pending, of: request.memory, by: record, since: now)
+        } else {
+            // Which of the pages it is that fails, nobody knows: the one that is waited for is judged.
+            let first = claim.region.pageSize.bytes
+            if claim.pages > 1 { giveBack(claim.dropFirst(first), of: request.memory) }
+            served = fail(claim.prefix(pages: 1), request.pending, of: request.memory, by: record)
+        }
+        record.end()
+        spareRecords.withLock { $0.append(record) }
+        finish(request, served)
+    }
+
+    /// Lets go what is outstanding, whose memory is sealed.
+    func cancelRequests() {
+        for request in requests.made(before: .max) where request.take() {
+            giveBack(request.claim, of: request.memory)
+            finish(request, .done)
+        }
+    }
+
+    /// Fails a request that has taken too long.
+    func expire(_ request: Request<Source>, by record: ThreadRecord) {
+        guard request.take() else { return }
+        let claim = request.claim
+        let first = claim.prefix(pages: 1)
+        if claim.pages > 1 { giveBack(claim.dropFirst(first.range.count), of: request.memory) }
+        var served = Served.failed
+        if claim.isAwaited {
+            note(.timedOut(address: first.range.start))
+            served = give(up: first, claim.region.failure.ending, for: request.pending, of: request.memory, by: record)
+        } else {
+            giveBack(first, of: request.memory)
+        }
+        finish(request, served)
+    }
+
+    private func finish(_ request: Request<Source>, _ served: Served) {
+        let job = request.pending.job
+        switch served {
+        case .later(let again):
+            var again = again
+            if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ again.pause }
+            if !postpone(again, of: request.memory) {
+                request.memory.wake(again.fault.page(size: .base))
+                finishQueued(job, failed: false, isDirty: true)
+            }
+        case .failed: finishQueued(job, failed: true)
+        case .done, .gone, .pending: finishQueued(job, failed: false)
+        case .ended:
+            noteEnd(of: request.memory)
+            finishQueued(job, failed: false)
+        }
+        requests.remove(request)
+        request.memory.endUse()
+        if uses.leave() { close() }
+    }
+}

@@ -1,0 +1,154 @@
+import Glibc
+import SystemPackage
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// A pager fills what is its own: neither another's memory, nor that of a parent.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct OwnershipTests {
+    static let page = PageSize.base.bytes
+
+    /// Unmapped without a word, and mapped again by somebody who has a pager of his own.
+    @Test(arguments: [Ending.populate, .poison])
+    func anotherPagersMemoryIsLeftAlone(ending: Ending) async {
+        let poisons = ending == .poison
+        await #expect(processExitsWith: .success) { [poisons = poisons as Bool] in
+            let count = 64 * OwnershipTests.page
+            let mapping = try Mapping(anonymous: count)
+            let first = try Pager(UserfaultFD(), source: NumberedSource())
+            try first.add(mapping.range)
+            try first.start()
+            let range = mapping.range
+            try mapping.unmap()
+            let again = try Mapping(anonymous: count, placement: .at(range.start))
+            let second = try Pager(UserfaultFD(), source: BytesSource([UInt8](repeating: 42, count: count).span.bytes))
+            try second.add(again.range)
+            try second.start()
+            try first.stop(poisons ? .poison : .populate)
+            let bytes = Toucher.value { (0..<64).map { range.load($0 * OwnershipTests.page) } }
+            #expect(bytes == [UInt8](repeating: 42, count: 64))
+            try second.stop(.poison)
+        }
+    }
+
+    /// The same without a second pager: plain memory of the program's.
+    @Test(arguments: [Ending.populate, .poison])
+    func plainMemoryIsLeftAlone(ending: Ending) async {
+        let poisons = ending == .poison
+        await #expect(processExitsWith: .success) { [poisons = poisons as Bool] in
+            let count = 64 * OwnershipTests.page
+            let mapping = try Mapping(anonymous: count)
+            let pager = try Pager(UserfaultFD(), source: NumberedSource())
+            try pager.add(mapping.range)
+            try pager.start()
+            let range = mapping.range
+            try mapping.unmap()
+            let again = try Mapping(anonymous: count, placement: .at(range.start))
+            try pager.stop(poisons ? .poison : .populate)
+            for page in 0..<64 { #expect(again.range.load(page * OwnershipTests.page) == 0) }
+        }
+    }
+
+    @Test(.startsThreadsAfterFork)
+    func aChildThatDropsItsPagerDoesNothingToItsParent() async {
+        await #expect(processExitsWith: .success) {
+            alarm(60)
+            let mapping = try Mapping(anonymous: 64 * OwnershipTests.page)
+            let range = mapping.range
+            var pager: Pager<NumberedSource>? = try Pager(UserfaultFD(), source: NumberedSource())
+            let region = try pager!.add(range, options: RegionOptions(readAhead: .none))
+            try pager!.start()
+            #expect(Toucher.value { range.loadWord(0) } == NumberedSource.word(0))
+            let status = inFork {
+                // Each is refused, and none waits.
+                if (try? pager!.populate(region)) != nil { return 1 }
+                if (try? pager!.add(range)) != nil { return 2 }
+                if (try? pager!.stop(.poison)) != nil { return 3 }
+                pager = nil
+                return 0
+            }
+            #expect(status == 0)
+            let words = Toucher.value { (0..<64).map { range.loadWord($0 * OwnershipTests.page) } }
+            #expect(words == (0..<64).map { NumberedSource.word($0 * OwnershipTests.page) })
+            try pager!.stop(.poison)
+            #expect(pager!.statistics.pagesPoisoned == 0)
+        }
+    }
+
+    @Test
+    func aReceivedDescriptorNeedsAnOwner() throws {
+        let mapping = try Mapping(anonymous: 4 * Self.page)
+        let client = try Client.start(mapping)
+        let uffd = try client.receive()
+        let error = #expect(throws: PagerError.self) {
+            _ = try Pager(uffd.duplicate(), source: NumberedSource())
+        }
+        guard case .configuration = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        let wrong = #expect(throws: PagerError.self) {
+            _ = try Pager(uffd.duplicate(), source: NumberedSource(), owner: .currentProcess)
+        }
+        guard case .configuration = wrong else {
+            Issue.record("\(String(describing: wrong))")
+            return
+        }
+        let owner = try #require(Owner.process(id: client.pid))
+        let pager = try Pager(uffd, source: NumberedSource(), owner: owner)
+        try pager.add(mapping.range)
+        try pager.start()
+        client.go()
+        #expect(client.wait() == 0)
+        try pager.stop(.poison)
+    }
+
+    @Test
+    func theOwnerIsKnownFromTheSocket() throws {
+        let mapping = try Mapping(anonymous: Self.page)
+        let pair = try UnixSocket.Pair()
+        let own = try Owner.peer(of: FileDescriptor(rawValue: pair.first.rawValue))
+        #expect(own.isCurrent)
+        let client = try Client.start(mapping)
+        let owner = try #require(Owner.process(id: client.pid))
+        #expect(owner.processID == client.pid)
+        #expect(try !owner.waitForEnd(within: .zero))
+        kill(client.pid, SIGKILL)
+        #expect(try owner.waitForEnd(within: .seconds(20)))
+        #expect(client.wait() == -Int(SIGKILL))
+    }
+
+    /// What there is no room for is refused; nobody is killed for it.
+    @Test(.fitsAddressSpaceLimit)
+    func aTightAddressSpaceIsAnError() async {
+        await #expect(processExitsWith: .success) {
+            let mapping = try Mapping(anonymous: OwnershipTests.page)
+            let range = mapping.range
+            let maximum = Footprint().addressSpace
+            // From just enough for nothing, to enough for all.
+            var started = false
+            for further in [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 6144] where !started {
+                let pager = try Pager(
+                    UserfaultFD(), source: NumberedSource(), configuration: PagerConfiguration(service: .workers(8)))
+                try pager.add(range)
+                var limit = rlimit()
+                getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+                var tight = limit
+                tight.rlim_cur = rlim_t(maximum + further << 20)
+                setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &tight)
+                started = (try? pager.start()) != nil
+                setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+                if started {
+                    #expect(further <= 256)
+                    #expect(range.loadWord(0) == NumberedSource.word(0))
+                } else {
+                    // What it had registered is poisoned.
+                    try AddressRangeAdvice.dontNeed(range)
+                }
+            }
+            #expect(started)
+        }
+    }
+}

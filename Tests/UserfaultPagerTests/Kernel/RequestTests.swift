@@ -1,0 +1,179 @@
+import Glibc
+import Synchronization
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Keeps its requests until a test takes them.
+private final class Mailbox: Sendable {
+    private let letters = Mutex<[Letter]>([])
+    let received = Atomic<Int>(0)
+
+    final class Letter: @unchecked Sendable {
+        private var request: PageRequest?
+
+        init(_ request: consuming PageRequest) {
+            self.request = consume request
+        }
+
+        func take() -> PageRequest { request.take()! }
+
+        var isCancelled: Bool {
+            let taken = take()
+            let isCancelled = taken.isCancelled
+            request = consume taken
+            return isCancelled
+        }
+    }
+
+    func put(_ request: consuming PageRequest) {
+        let letter = Letter(request)
+        letters.withLock { $0.append(letter) }
+        received.add(1, ordering: .releasing)
+    }
+
+    func takeAll() -> [Letter] {
+        letters.withLock { letters in
+            defer { letters = [] }
+            return letters
+        }
+    }
+}
+
+private struct LaterSource: AsynchronousPageSource {
+    let box: Mailbox
+
+    func load(_ request: consuming PageRequest) { box.put(request) }
+}
+
+extension PageRequest {
+    /// Completes it with numbered pages.
+    fileprivate consuming func completeNumbered() {
+        var words: [UInt64] = []
+        for position in stride(from: offset, to: offset + byteCount, by: 4096) {
+            words += [UInt64](repeating: NumberedSource.word(position), count: 512)
+        }
+        complete(words.span.bytes)
+    }
+}
+
+/// Pages that come later, from whatever thread.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct RequestTests {
+    static let page = PageSize.base.bytes
+
+    private func pager(
+        _ box: Mailbox, _ configuration: PagerConfiguration = PagerConfiguration()
+    ) throws -> Pager<AsynchronousSource<LaterSource>> {
+        try Pager(UserfaultFD(), source: AsynchronousSource(LaterSource(box: box)), configuration: configuration)
+    }
+
+    /// Sixteen pages are outstanding at once on the one thread that reads, and come in the reverse order.
+    @Test
+    func manyRequestsAreOutstandingOnOneThread() throws {
+        let mapping = try Mapping(anonymous: 16 * Self.page)
+        let range = mapping.range
+        let box = Mailbox()
+        let pager = try pager(box)
+        try pager.add(range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let touchers = (0..<16).map { page in
+            Toucher { precondition(range.loadWord(page * Self.page) == NumberedSource.word(page * Self.page)) }
+        }
+        #expect(wait { box.received.load(ordering: .acquiring) == 16 })
+        for letter in box.takeAll().reversed() { letter.take().completeNumbered() }
+        for toucher in touchers { #expect(toucher.join()) }
+        try pager.stop(.poison)
+        #expect(pager.statistics.missingFaults == 16)
+        #expect(pager.statistics.pagesCopied == 16)
+    }
+
+    /// What is dropped fails, and is asked for again as the policy says.
+    @Test
+    func aRequestThatIsDroppedFailsItsPages() throws {
+        let mapping = try Mapping(anonymous: Self.page)
+        let range = mapping.range
+        let box = Mailbox()
+        let pager = try pager(box)
+        let policy = FailurePolicy(retries: 2, backOff: .microseconds(100))
+        try pager.add(range, options: RegionOptions(readAhead: .none, failure: policy))
+        try pager.start()
+        let toucher = Toucher { precondition(range.loadWord(0) == NumberedSource.word(0)) }
+        for round in 1...2 {
+            #expect(wait { box.received.load(ordering: .acquiring) == round })
+            _ = box.takeAll()
+        }
+        #expect(wait { box.received.load(ordering: .acquiring) == 3 })
+        for letter in box.takeAll() { letter.take().completeNumbered() }
+        #expect(toucher.join())
+        try pager.stop(.poison)
+        #expect(pager.statistics.retries == 2)
+    }
+
+    @Test
+    func populateWaitsForItsRequests() throws {
+        let pages = 256
+        let mapping = try Mapping(anonymous: pages * Self.page)
+        let box = Mailbox()
+        let pager = try pager(box)
+        let region = try pager.add(mapping.range)
+        try pager.start()
+        let populating = Toucher { try? pager.populate(region) }
+        let isOver = Shared(Atomic<Bool>(false))
+        let completing = Toucher {
+            while !isOver.value.load(ordering: .relaxed) {
+                for letter in box.takeAll() { letter.take().completeNumbered() }
+                sched_yield()
+            }
+        }
+        #expect(populating.join())
+        isOver.value.store(true, ordering: .relaxed)
+        #expect(completing.join())
+        for page in 0..<pages {
+            #expect(mapping.range.loadWord(page * Self.page) == NumberedSource.word(page * Self.page))
+        }
+        try pager.stop(.poison)
+        #expect(pager.statistics.pagesCopied == UInt64(pages))
+    }
+
+    /// The pager has stopped, and the memory is somebody else's.
+    @Test
+    func aRequestThatOutlivesItsPagerChangesNothing() async {
+        await #expect(processExitsWith: .success) {
+            alarm(60)
+            let page = RequestTests.page
+            let mapping = try Mapping(anonymous: 2 * page)
+            let range = mapping.range
+            let box = Mailbox()
+            let letters: [Mailbox.Letter]
+            do {
+                let pager = try Pager(UserfaultFD(), source: AsynchronousSource(LaterSource(box: box)))
+                let region = try pager.add(range)
+                try pager.start()
+                #expect(throws: PagerError.timedOut(pagesLeft: 2)) {
+                    try pager.populate(region, within: .milliseconds(10))
+                }
+                letters = box.takeAll()
+                #expect(letters.filter(\.isCancelled).isEmpty)
+                try pager.stop(.poison, within: .milliseconds(10))
+            }
+            #expect(letters.filter(\.isCancelled).count == letters.count)
+            try mapping.advise(.dontNeed)
+            range.store(9, at: 0)
+            for letter in letters { letter.take().completeNumbered() }
+            #expect(range.load(0) == 9)
+        }
+    }
+
+    @Test
+    func aRequestThatTakesTooLongEndsInSIGBUS() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let box = Mailbox()
+            _ = try touchOnePage(
+                of: AsynchronousSource(LaterSource(box: box)),
+                configuration: PagerConfiguration(
+                    sourceTimeout: .milliseconds(50), watchdogInterval: .milliseconds(10)))
+        }
+    }
+}
