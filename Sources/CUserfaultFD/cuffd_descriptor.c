@@ -30,10 +30,6 @@ int cuffd_status_flags(int fd) { return CUFFD_ANSWER(fcntl(fd, F_GETFL)); }
 
 int cuffd_set_status_flags(int fd, int flags) { return CUFFD_ANSWER(fcntl(fd, F_SETFL, flags)); }
 
-ssize_t cuffd_read(int fd, void *bytes, size_t count) { return CUFFD_ANSWER(read(fd, bytes, count)); }
-
-ssize_t cuffd_write(int fd, const void *bytes, size_t count) { return CUFFD_ANSWER(write(fd, bytes, count)); }
-
 ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset) {
     return CUFFD_ANSWER(pread(fd, bytes, count, offset));
 }

@@ -64,11 +64,11 @@ struct ClientEndTests {
         try Client.fork(serving: range) { socket, sleep in
             var byte: UInt8 = 0
             var thread: cuffd_thread_t = 0
-            guard cuffd_read(socket, &byte, 1) == 1,
+            guard Glibc.read(socket, &byte, 1) == 1,
                 cuffd_thread_create(
                     &thread, "toucher", 0, { $0!.storeBytes(of: 1, as: UInt8.self) },
                     UnsafeMutableRawPointer(bitPattern: range.start)) == 0,
-                cuffd_read(socket, &byte, 1) == 1
+                Glibc.read(socket, &byte, 1) == 1
             else { _exit(100) }
             if end == .executes { execv("/bin/sleep", sleep) }
             _exit(0)

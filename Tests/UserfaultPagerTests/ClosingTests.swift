@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import Synchronization
 import Testing
@@ -57,7 +56,7 @@ struct ClosingTests {
                 }
             }
         }
-        while begun.value.load(ordering: .relaxed) < calls.count { _ = cuffd_sched_yield() }
+        while begun.value.load(ordering: .relaxed) < calls.count { NativeThread.yield() }
         try pager.stop(.populate)
         for caller in callers { #expect(caller.join()) }
         #expect(wrong.value.withLock { $0 } == [])

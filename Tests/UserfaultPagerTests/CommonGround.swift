@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Synchronization
 import UserfaultFD
 
@@ -15,26 +14,26 @@ final class CommonGround: @unchecked Sendable {
 
     private static let pages = 128
     /// Shared by those who read, taken alone to map and unmap.
-    private let lock = cuffd_rwlock_create()!
+    private let lock: ReadWriteLock
     private let removals = UnsafeMutablePointer<Atomic<Removal>>.allocate(capacity: pages)
     private var memory: AddressRange?
     private var offset = 0
 
     init() {
+        do { lock = try ReadWriteLock() } catch { fatalError("no lock: \(error)") }
         for page in 0..<Self.pages { (removals + page).initialize(to: Atomic(.none)) }
     }
 
     deinit {
         removals.deallocate()
-        cuffd_rwlock_destroy(lock)
     }
 
     /// Reads some pages, in order.
     ///
     /// - Returns: What was wrong, or `nil`.
     func read(_ random: inout SplitMix) -> String? {
-        cuffd_rwlock_read(lock)
-        defer { cuffd_rwlock_unlock(lock) }
+        lock.lockForReading()
+        defer { lock.unlock() }
         guard let memory else { return nil }
         let first = random.below(Self.pages)
         for page in first..<min(Self.pages, first + 8) {
@@ -65,7 +64,7 @@ final class CommonGround: @unchecked Sendable {
             show(range, newOffset)
             for _ in 0..<48 { drop(range, isFile ? .remove : .dontNeed, &random) }
             show(nil, 0)
-            _ = cuffd_munmap(UInt64(range.start), range.count)
+            try? AddressSpace.unmap(range)
             return nil
         } catch {
             return "\(error)"
@@ -78,13 +77,13 @@ final class CommonGround: @unchecked Sendable {
         for page in dropped where removals[page].load(ordering: .relaxed) == .none {
             removals[page].store(.begun, ordering: .sequentiallyConsistent)
         }
-        _ = cuffd_madvise(UInt64(range.start) + UInt64(first * 4096), dropped.count * 4096, advice.rawValue)
+        try? AddressSpace.advise(advice, range.part(at: first * 4096, count: dropped.count * 4096))
         for page in dropped { removals[page].store(.over, ordering: .sequentiallyConsistent) }
     }
 
     private func show(_ range: AddressRange?, _ newOffset: Int) {
-        cuffd_rwlock_write(lock)
-        defer { cuffd_rwlock_unlock(lock) }
+        lock.lockForWriting()
+        defer { lock.unlock() }
         memory = range
         offset = newOffset
         for page in 0..<Self.pages { removals[page].store(.none, ordering: .relaxed) }
@@ -96,7 +95,7 @@ struct HaltingSource: PageSource {
     private let numbered = NumberedSource()
 
     func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
-        if offset >> 12 & 7 == 0 { _ = cuffd_sched_yield() }
+        if offset >> 12 & 7 == 0 { NativeThread.yield() }
         return numbered.load(offset: offset, into: &pages)
     }
 }

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import Synchronization
 import Testing
@@ -12,9 +11,8 @@ import UserfaultFD
 func inFork(seconds: Int = 20, _ body: () -> CInt) -> Int? {
     let pid = fork()
     if pid == 0 { _exit(body()) }
-    let pidfd = cuffd_pidfd_open(pid)
-    defer { _ = cuffd_close(pidfd) }
-    let ended = cuffd_poll(pidfd, CUFFD_POLLIN, CInt(seconds * 1000)) > 0
+    let process = try? ProcessHandle(id: pid)
+    let ended = (try? process?.waitForExit(timeout: .seconds(seconds))) ?? false
     if !ended { kill(pid, SIGKILL) }
     var status: CInt = 0
     waitpid(pid, &status, 0)
@@ -43,7 +41,7 @@ struct EventTests {
         let range = mapping.range
         let words = Toucher.value {
             let before = range.loadWord(4096)
-            _ = cuffd_madvise(UInt64(range.start), 32 * 4096, Advice.dontNeed.rawValue)
+            try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 32 * 4096))
             return [before, range.loadWord(4096), range.loadWord(31 * 4096), range.loadWord(40 * 4096)]
         }
         #expect(words == [NumberedSource.word(4096), 0, 0, NumberedSource.word(40 * 4096)])
@@ -61,9 +59,7 @@ struct EventTests {
         let new = target.range
         let words = Toucher.value {
             let before = range.loadWord(4096)
-            var address = UInt64(new.start)
-            _ = cuffd_mremap(
-                UInt64(range.start), range.count, range.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
+            _ = try? AddressSpace.move(range, to: new.start)
             return [before, new.loadWord(4096), new.loadWord(63 * 4096)]
         }
         #expect(
@@ -81,7 +77,7 @@ struct EventTests {
         let range = mapping.range
         let status = Toucher.value {
             _ = range.loadWord(4096)
-            _ = cuffd_madvise(UInt64(range.start), 2 * 4096, Advice.dontNeed.rawValue)
+            try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 2 * 4096))
             return inFork {
                 if range.loadWord(4096) != 0 { return 1 }
                 if range.loadWord(0) != 0 { return 2 }
@@ -139,8 +135,8 @@ struct EventTests {
             // From here on this thread takes no memory: the fork holds the heap's locks.
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &none)
             mayFork.value.store(true, ordering: .relaxed)
-            while !isForking.value.load(ordering: .relaxed) { _ = cuffd_sched_yield() }
-            for _ in 0..<10_000 { _ = cuffd_sched_yield() }
+            while !isForking.value.load(ordering: .relaxed) { NativeThread.yield() }
+            for _ in 0..<10_000 { NativeThread.yield() }
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
             guard forking.join() else { exit(2) }
             try pager.stop(.poison)

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import Synchronization
 import SystemPackage
@@ -19,10 +18,10 @@ final class Reports: Sendable {
     func waitFor(_ report: PagerReport) -> Bool { wait { $0.contains(report) } }
 
     func wait(_ isEnough: ([PagerReport]) -> Bool) -> Bool {
-        let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
-        while cuffd_monotonic_nanoseconds() < deadline {
+        let deadline = MonotonicInstant.now.nanoseconds + 20_000_000_000
+        while MonotonicInstant.now.nanoseconds < deadline {
             if reports.withLock({ isEnough($0) }) { return true }
-            _ = cuffd_sched_yield()
+            NativeThread.yield()
         }
         return false
     }
@@ -111,7 +110,7 @@ struct FailureTests {
             let word = Shared(Mutex<UInt64?>(nil))
             let toucher = Toucher { word.value.withLock { $0 = range.loadWord(0) } }
             #expect(gate.waitUntilReached())
-            let dropper = Toucher { _ = cuffd_madvise(UInt64(range.start), 4096, Advice.dontNeed.rawValue) }
+            let dropper = Toucher { try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 4096)) }
             #expect(dropper.join())
             gate.open()
             #expect(toucher.join())
@@ -148,13 +147,13 @@ struct FailureTests {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let descriptor = try numberedFile(pages: 16).release()
             let source = try FileSource(adopting: descriptor)
-            _ = cuffd_ftruncate(descriptor, 4096)
+            _ = ftruncate(descriptor, 4096)
             _ = try touchOnePage(of: source, page: 8)
         }
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let descriptor = try numberedFile(pages: 16).release()
             let source = try MappedFileSource(FileDescriptor(rawValue: descriptor))
-            _ = cuffd_ftruncate(descriptor, 4096)
+            _ = ftruncate(descriptor, 4096)
             _ = try touchOnePage(of: source, page: 8)
         }
     }

@@ -20,7 +20,7 @@ struct Client: ~Copyable {
         let range = mapping.range
         return try fork(serving: range) { socket, sleep in
             var byte: UInt8 = 0
-            guard cuffd_read(socket, &byte, 1) == 1 else { _exit(100) }
+            guard Glibc.read(socket, &byte, 1) == 1 else { _exit(100) }
             var wrong: CInt = 0
             for offset in stride(from: 0, to: range.count, by: 4096)
             where range.loadWord(offset) != NumberedSource.word(offset) { wrong += 1 }
@@ -36,7 +36,7 @@ struct Client: ~Copyable {
         serving range: AddressRange, _ body: (CInt, UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Never
     ) throws -> Client {
         var sockets: [CInt] = [-1, -1]
-        try #require(cuffd_socketpair(&sockets) == 0)
+        try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
         var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("/bin/sleep"), strdup("600"), nil]
         defer { for argument in arguments { free(argument) } }
         let pid = Glibc.fork()
@@ -46,16 +46,16 @@ struct Client: ~Copyable {
             var byte: UInt8 = 1
             var uffd = cuffd_userfaultfd(CUFFD_O_NONBLOCK | CUFFD_O_CLOEXEC | CInt(CUFFD_USER_MODE_ONLY))
             guard uffd >= 0, cuffd_api(uffd, 0, &supported, &ioctls) == 0,
-                cuffd_send_descriptors(sockets[1], &byte, 1, &uffd, 1) == 1, cuffd_close(uffd) == 0
+                cuffd_send_descriptors(sockets[1], &byte, 1, &uffd, 1) == 1, Glibc.close(uffd) == 0
             else { _exit(100) }
             body(sockets[1], &arguments)
         }
-        _ = cuffd_close(sockets[1])
+        _ = Glibc.close(sockets[1])
         return Client(pid: pid, range: range, socket: sockets[0])
     }
 
     deinit {
-        _ = cuffd_close(socket)
+        _ = Glibc.close(socket)
     }
 
     func receive() throws -> UserfaultFD {
@@ -65,14 +65,13 @@ struct Client: ~Copyable {
 
     func go() {
         var byte: UInt8 = 1
-        _ = cuffd_write(socket, &byte, 1)
+        _ = Glibc.write(socket, &byte, 1)
     }
 
     /// Its exit status, or the negative signal that ended it; `nil` where it does not end.
     func wait(seconds: Int32 = 20) -> Int? {
-        let pidfd = cuffd_pidfd_open(pid)
-        defer { _ = cuffd_close(pidfd) }
-        guard cuffd_poll(pidfd, CUFFD_POLLIN, seconds * 1000) > 0 else {
+        let process = try? ProcessHandle(id: pid)
+        guard (try? process?.waitForExit(timeout: .seconds(seconds))) ?? false else {
             kill(pid, SIGKILL)
             waitpid(pid, nil, 0)
             return nil

@@ -1,26 +1,33 @@
-import CUserfaultFD
+import UserfaultFD
 
 @testable import UserfaultPager
 
 /// Where a source waits until the test lets it go on: nobody waits there for ever.
 final class Gate: Sendable {
-    private let reached = cuffd_eventfd()
-    private let opened = cuffd_eventfd()
-
-    deinit {
-        _ = cuffd_close(reached)
-        _ = cuffd_close(opened)
-    }
+    private let reached = Signal()
+    private let opened = Signal()
 
     func pass() {
-        _ = cuffd_eventfd_signal(reached)
-        _ = cuffd_poll(opened, CUFFD_POLLIN, 60_000)
+        reached.event.signal()
+        _ = opened.wait(.seconds(60))
     }
 
-    func open() { _ = cuffd_eventfd_signal(opened) }
+    func open() { opened.event.signal() }
 
     /// - Returns: `false` where nobody comes.
-    func waitUntilReached() -> Bool { cuffd_poll(reached, CUFFD_POLLIN, 20_000) > 0 }
+    func waitUntilReached() -> Bool { reached.wait(.seconds(20)) }
+
+    private struct Signal: ~Copyable {
+        let event: EventFD
+
+        init() {
+            do { event = try EventFD() } catch { fatalError("no eventfd: \(error)") }
+        }
+
+        func wait(_ limit: Duration) -> Bool {
+            ((try? poll(event.descriptor.rawValue, until: Deadline(after: limit))) ?? 0) != 0
+        }
+    }
 }
 
 /// Numbered pages, each load of which waits at a gate.
@@ -36,10 +43,10 @@ struct GatedSource: PageSource {
 /// - Returns: `false` where it does not come true.
 @discardableResult
 func wait(until isTrue: () -> Bool) -> Bool {
-    let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
-    while cuffd_monotonic_nanoseconds() < deadline {
+    let deadline = MonotonicInstant.now.nanoseconds + 20_000_000_000
+    while MonotonicInstant.now.nanoseconds < deadline {
         if isTrue() { return true }
-        _ = cuffd_sched_yield()
+        NativeThread.yield()
     }
     return false
 }

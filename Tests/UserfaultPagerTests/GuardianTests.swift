@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import Testing
@@ -64,7 +63,7 @@ struct GuardianTests {
             let mapping = try Mapping(anonymous: 4096)
             let client = try Client.start(mapping)
             let server = try Server.start(client) { _, _, socket in
-                _ = cuffd_close(socket.rawValue)
+                _ = Glibc.close(socket.rawValue)
                 client.go()
                 while true { pause() }
             }
@@ -97,14 +96,14 @@ private struct Server: ~Copyable {
         _ client: borrowing Client, _ body: (consuming UserfaultFD, Owner, FileDescriptor) throws -> Void
     ) throws -> Server {
         var sockets: [CInt] = [-1, -1]
-        try #require(cuffd_socketpair(&sockets) == 0)
+        try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
         alarm(60)
         let pid = fork()
         if pid == 0 {
             alarm(60)
             let socket = FileDescriptor(rawValue: sockets[1])
             do {
-                _ = cuffd_close(sockets[0])
+                _ = Glibc.close(sockets[0])
                 let uffd = try client.receive()
                 try uffd.send(over: socket, payload: [UInt8(1)].span.bytes)
                 guard let owner = Owner.process(id: client.pid) else { _exit(101) }
@@ -114,7 +113,7 @@ private struct Server: ~Copyable {
                 _exit(100)
             }
         }
-        _ = cuffd_close(sockets[1])
+        _ = Glibc.close(sockets[1])
         return Server(pid: pid, socket: FileDescriptor(rawValue: sockets[0]))
     }
 

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import Testing
@@ -48,7 +47,7 @@ struct HugePageTests {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let descriptor = try Self.file().release()
             let source = try FileSource(adopting: descriptor)
-            _ = cuffd_ftruncate(descriptor, Int64(Self.size + 4096))
+            _ = ftruncate(descriptor, Self.size + 4096)
             _ = try Self.check(source)
         }
         await #expect(processExitsWith: .signal(SIGBUS)) {

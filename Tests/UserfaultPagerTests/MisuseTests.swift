@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import Testing

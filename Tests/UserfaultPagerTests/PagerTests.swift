@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import Synchronization
 import Testing
@@ -99,8 +98,8 @@ struct PagerTests {
         let isOver = Shared(Atomic<Bool>(false))
         let dropping = Toucher {
             while !isOver.value.load(ordering: .relaxed) {
-                _ = cuffd_madvise(UInt64(other.start), other.count, Advice.dontNeed.rawValue)
-                _ = cuffd_sched_yield()
+                try? AddressSpace.advise(.dontNeed, other)
+                NativeThread.yield()
             }
         }
         let writing = Toucher {
@@ -130,8 +129,8 @@ struct PagerTests {
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
         try pager.replay(recorded)
-        let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
-        while pager.statistics.pagesReadAhead < 4, cuffd_monotonic_nanoseconds() < deadline { _ = cuffd_sched_yield() }
+        let deadline = MonotonicInstant.now.nanoseconds + 20_000_000_000
+        while pager.statistics.pagesReadAhead < 4, MonotonicInstant.now.nanoseconds < deadline { NativeThread.yield() }
         let range = mapping.range
         #expect(Toucher.value { range.loadWord(60 * 4096) } == NumberedSource.word(60 * 4096))
         try pager.stop(.poison)

@@ -1,3 +1,4 @@
+import UserfaultFD
 import Glibc
 import Testing
 

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import Synchronization
 import Testing
@@ -32,7 +31,7 @@ struct SentinelTests {
         let watchdog = Toucher { takeOver(core) }
         #expect(watchdog.join())
         // It blocks again for the handlers.
-        #expect(cuffd_status_flags(core.memories[0].rawDescriptor) & CInt(O_NONBLOCK) == 0)
+        #expect(fcntl(core.memories[0].rawDescriptor, F_GETFL) & CInt(O_NONBLOCK) == 0)
         try pager.stop(.populate)
     }
 
@@ -66,11 +65,11 @@ struct SentinelTests {
     }
 
     private func awaitPending(_ count: Int, of memory: ServedMemory) -> Bool {
-        let deadline = cuffd_monotonic_nanoseconds() + 20_000_000_000
-        while cuffd_monotonic_nanoseconds() < deadline {
+        let deadline = MonotonicInstant.now.nanoseconds + 20_000_000_000
+        while MonotonicInstant.now.nanoseconds < deadline {
             let status = try? memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.status() }
             if status?.pending == count { return true }
-            _ = cuffd_sched_yield()
+            NativeThread.yield()
         }
         return false
     }

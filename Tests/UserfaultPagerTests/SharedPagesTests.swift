@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import Synchronization
 import SystemPackage
@@ -188,7 +187,7 @@ struct SharedPagesTests {
             let first = clients[0]
             let expected = (0..<8).map { NumberedSource.word($0 * 4096) }
             #expect(Toucher.value { (0..<8).map { first.loadWord($0 * 4096) } } == expected)
-            try #require(cuffd_madvise(UInt64(first.start), first.count, Advice.remove.rawValue) == 0)
+            try AddressSpace.advise(.remove, first)
             for range in clients {
                 #expect(Toucher.value { (0..<8).map { range.loadWord($0 * 4096) } } == expected)
             }

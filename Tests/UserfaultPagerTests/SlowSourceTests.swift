@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Synchronization
 import Testing
 import UserfaultFD
@@ -18,13 +17,13 @@ private final class Crowd: PageSource {
 
     func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         inside.add(1, ordering: .sequentiallyConsistent)
-        let deadline = cuffd_monotonic_nanoseconds() + 5_000_000_000
+        let deadline = MonotonicInstant.now.nanoseconds + 5_000_000_000
         while inside.load(ordering: .sequentiallyConsistent) < expected {
-            if cuffd_monotonic_nanoseconds() > deadline {
+            if MonotonicInstant.now.nanoseconds > deadline {
                 isLate.store(true, ordering: .relaxed)
                 break
             }
-            _ = cuffd_sched_yield()
+            NativeThread.yield()
         }
         return NumberedSource().load(offset: offset, into: &pages)
     }
@@ -82,9 +81,10 @@ struct SlowSourceTests {
     func aSlowPageDelaysNoOther() throws {
         let mayAnswer = Shared(Atomic<Bool>(false))
         let source = ClosureSource<Never>(isSlow: true) { offset, pages in
-            let deadline = cuffd_monotonic_nanoseconds() + 5_000_000_000
-            while offset == 0, !mayAnswer.value.load(ordering: .acquiring), cuffd_monotonic_nanoseconds() < deadline {
-                _ = cuffd_sched_yield()
+            let deadline = MonotonicInstant.now.nanoseconds + 5_000_000_000
+            while offset == 0, !mayAnswer.value.load(ordering: .acquiring), MonotonicInstant.now.nanoseconds < deadline
+            {
+                NativeThread.yield()
             }
             return NumberedSource().load(offset: offset, into: &pages)
         }

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import Testing
 import UserfaultFD
@@ -18,7 +17,7 @@ struct StoppingTests {
             try pager.start()
             let range = mapping.release()
             for hole in [0..<2, 20..<21, 60..<64] {
-                _ = cuffd_munmap(UInt64(range.start) + UInt64(hole.lowerBound * 4096), hole.count * 4096)
+                try? AddressSpace.unmap(range.part(at: hole.lowerBound * 4096, count: hole.count * 4096))
             }
             let stopping = Toucher { try? pager.stop(poisons ? .poison : .populate) }
             guard stopping.join() else { fatalError("stop does not end") }
@@ -42,9 +41,9 @@ struct StoppingTests {
             let range = mapping.release()
             let using = Toucher {
                 for page in 0..<8 { range.store(1, at: page * 4096) }
-                _ = cuffd_madvise(UInt64(range.start), 4096, Advice.dontNeed.rawValue)
+                try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 4096))
                 precondition(range.loadWord(0) == 0)
-                _ = cuffd_munmap(UInt64(range.start), range.count)
+                try? AddressSpace.unmap(range)
             }
             guard using.join() else { fatalError("the memory is still served, by nobody") }
             _ = try kept.status()
@@ -82,10 +81,7 @@ struct StoppingTests {
         try pager.start()
         let stopping = Toucher { try? pager.stop(.populate) }
         #expect(gate.waitUntilReached())
-        var address = UInt64(target.start)
-        let answer = cuffd_mremap(
-            UInt64(range.start), range.count, range.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
-        #expect(answer >= 0)
+        #expect(try AddressSpace.move(range, to: target.start) == target)
         gate.open()
         #expect(stopping.join())
         for page in 0..<16 { #expect(target.loadWord(page * 4096) == NumberedSource.word(page * 4096)) }

@@ -1,4 +1,3 @@
-import CUserfaultFD
 import UserfaultFD
 
 @testable import UserfaultPager
@@ -24,7 +23,7 @@ struct Stormer {
             let readAhead = [RegionOptions.ReadAhead.none, .adaptive(maximumPages: 8), .adaptive()][random.below(3)]
             let region = try pager.add(mapping.range, offset: offset, options: RegionOptions(readAhead: readAhead))
             var memory = mapping.release()
-            defer { _ = cuffd_munmap(UInt64(memory.start), memory.count) }
+            defer { try? AddressSpace.unmap(memory) }
             var isZero = [Bool](repeating: false, count: Self.pages)
             for _ in 0..<random.below(6) {
                 if let wrong = read(memory, offset, isZero) ?? ground.read(&random) { return wrong }
@@ -60,14 +59,11 @@ struct Stormer {
         let count = 1 + random.below(16)
         switch random.below(3) {
         case 0:
-            _ = cuffd_madvise(UInt64(memory.start) + UInt64(first * 4096), count * 4096, Advice.dontNeed.rawValue)
+            try? AddressSpace.advise(.dontNeed, memory.part(at: first * 4096, count: count * 4096))
             for page in first..<first + count { isZero[page] = true }
         case 1:
             guard let target = try? Mapping(anonymous: memory.count) else { return }
-            var address = UInt64(target.release().start)
-            let answer = cuffd_mremap(
-                UInt64(memory.start), memory.count, memory.count, CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED, &address)
-            if answer >= 0 { memory = AddressRange(start: UInt(address), count: memory.count) }
+            if let moved = try? AddressSpace.move(memory, to: target.release().start) { memory = moved }
         default:
             break
         }

@@ -1,34 +1,25 @@
-import CUserfaultFD
 import Synchronization
 import Testing
 import UserfaultFD
 
 /// Runs a body on a thread of its own, which may wait for pages without holding up the test's.
 final class Toucher: Sendable {
-    private let thread = Mutex<cuffd_thread_t?>(nil)
-
-    private final class Box: Sendable {
-        let body: @Sendable () -> Void
-        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-    }
+    private let thread = Mutex<NativeThread?>(nil)
 
     init(_ body: @escaping @Sendable () -> Void) {
-        let box = Unmanaged.passRetained(Box(body))
-        var created: cuffd_thread_t = 0
-        let answer = cuffd_thread_create(&created, "toucher", 0, Toucher.run, box.toOpaque())
-        precondition(answer == 0, "no thread")
-        thread.withLock { $0 = created }
-    }
-
-    private static let run: @convention(c) (UnsafeMutableRawPointer?) -> Void = { opaque in
-        Unmanaged<Box>.fromOpaque(opaque!).takeRetainedValue().body()
+        do {
+            let started = try NativeThread("toucher", body)
+            thread.withLock { $0 = started }
+        } catch {
+            fatalError("no thread: \(error)")
+        }
     }
 
     /// Waits for its end: `false` where that takes too long.
     func join(seconds: Int32 = 20) -> Bool {
         thread.withLock { thread in
             guard let joined = thread else { return true }
-            guard cuffd_thread_join(joined, seconds * 1000) == 0 else { return false }
+            guard joined.join(until: Deadline(after: .seconds(seconds))) else { return false }
             thread = nil
             return true
         }

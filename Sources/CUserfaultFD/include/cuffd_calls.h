@@ -58,8 +58,6 @@ int cuffd_dup(int fd);
 int cuffd_status_flags(int fd);
 /// F_SETFL.
 int cuffd_set_status_flags(int fd, int flags);
-ssize_t cuffd_read(int fd, void *bytes, size_t count);
-ssize_t cuffd_write(int fd, const void *bytes, size_t count);
 ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset);
 ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset);
 /// lseek(2) to an offset from the start, from where it is, from the end, or to data from an offset on.

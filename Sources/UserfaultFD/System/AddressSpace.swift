@@ -24,6 +24,17 @@ package enum AddressSpace {
         _ = try answer(to: .unmap) { cuffd_munmap(UInt64(range.start), range.count) }
     }
 
+    /// `mremap(2)` to a fixed address, whatever is mapped there.
+    @unsafe
+    package static func move(_ range: AddressRange, to target: UInt) throws(UserfaultError) -> AddressRange {
+        var address = UInt64(target)
+        let flags = CUFFD_MREMAP_MAYMOVE | CUFFD_MREMAP_FIXED
+        _ = try answer(to: .remap) {
+            unsafe cuffd_mremap(UInt64(range.start), range.count, range.count, flags, &address)
+        }
+        return AddressRange(start: UInt(address), count: range.count)
+    }
+
     /// Whether pages are in memory, one `Bool` a page of the base size: `mincore(2)`.
     package static func residency(of range: AddressRange) throws(UserfaultError) -> [Bool] {
         var bytes = [UInt8](repeating: 0, count: PageSize.base.pages(in: range.count))
