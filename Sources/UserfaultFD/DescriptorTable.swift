@@ -8,7 +8,9 @@
 /// says that there is no room, and ``removeEnded(_:)`` does so when you like.
 @safe
 public struct DescriptorTable: ~Copyable, @unchecked Sendable {
-    private let places: UnsafeMutableBufferPointer<UserfaultFD?>
+    // Not of optionals, which the compiler cannot instrument for the thread sanitizer.
+    private let places: UnsafeMutablePointer<UserfaultFD>
+    private let isTaken: UnsafeMutableBufferPointer<Bool>
 
     /// How many places are taken.
     public private(set) var count = 0
@@ -19,17 +21,21 @@ public struct DescriptorTable: ~Copyable, @unchecked Sendable {
     public init(capacity: Int) {
         precondition(capacity > 0, "a table needs room for at least one descriptor")
         unsafe places = .allocate(capacity: capacity)
-        for index in 0..<capacity { unsafe places.initializeElement(at: index, to: nil) }
+        unsafe isTaken = .allocate(capacity: capacity)
+        unsafe isTaken.initialize(repeating: false)
     }
 
     /// Closes every descriptor that is left: threads that wait for pages of those children read zeros.
     deinit {
-        for index in unsafe places.indices { _ = unsafe places.moveElement(from: index) }
+        for index in unsafe isTaken.indices where unsafe isTaken[index] {
+            unsafe (places + index).deinitialize(count: 1)
+        }
         unsafe places.deallocate()
+        unsafe isTaken.deallocate()
     }
 
     /// How many descriptors there is room for.
-    public var capacity: Int { unsafe places.count }
+    public var capacity: Int { unsafe isTaken.count }
 
     /// What became of a descriptor that was to be put in.
     public enum Insertion: ~Copyable, Sendable {
@@ -45,8 +51,9 @@ public struct DescriptorTable: ~Copyable, @unchecked Sendable {
     /// - Returns: The place's index, which stays the same until it is removed; or the descriptor, if there is no room.
     public mutating func insert(_ descriptor: consuming UserfaultFD) -> Insertion {
         if count == capacity { removeEnded { _, _ in } }
-        for index in unsafe places.indices where unsafe places[index] == nil {
-            unsafe places[index] = consume descriptor
+        for index in unsafe isTaken.indices where unsafe !isTaken[index] {
+            unsafe (places + index).initialize(to: descriptor)
+            unsafe isTaken[index] = true
             count += 1
             return .inserted(index)
         }
@@ -60,8 +67,8 @@ public struct DescriptorTable: ~Copyable, @unchecked Sendable {
         at index: Int, _ body: (borrowing UserfaultFD) throws(Failure) -> Result
     ) throws(Failure) -> Result? {
         precondition((0..<capacity).contains(index), "there is no such place")
-        guard unsafe places[index] != nil else { return nil }
-        return try unsafe body(places[index]!)
+        guard unsafe isTaken[index] else { return nil }
+        return try unsafe body(places[index])
     }
 
     /// Takes the descriptor at an index out of the table, or returns `nil` if the place is free.
@@ -69,24 +76,24 @@ public struct DescriptorTable: ~Copyable, @unchecked Sendable {
     /// - Precondition: `index` is in `0 ..< capacity`.
     public mutating func remove(at index: Int) -> UserfaultFD? {
         precondition((0..<capacity).contains(index), "there is no such place")
-        guard unsafe places[index] != nil else { return nil }
+        guard unsafe isTaken[index] else { return nil }
+        unsafe isTaken[index] = false
         count -= 1
-        return unsafe places[index].take()
+        return unsafe (places + index).move()
     }
 
     /// Closes the descriptors of processes that have exited or executed another program.
     ///
     /// - Parameter body: Is lent each of them, with its index, before it is closed: to take it out of a ``PollSet``.
     public mutating func removeEnded(_ body: (_ index: Int, _ descriptor: borrowing UserfaultFD) -> Void) {
-        for index in unsafe places.indices where unsafe places[index] != nil {
+        for index in unsafe isTaken.indices where unsafe isTaken[index] {
             let hasEnded = withDescriptor(at: index) { descriptor in
                 guard descriptor.isProcessGone else { return false }
                 body(index, descriptor)
                 return true
             }
             guard hasEnded == true else { continue }
-            unsafe places[index] = nil
-            count -= 1
+            _ = remove(at: index)
         }
     }
 }

@@ -81,8 +81,8 @@ private let answeredFeatures = Atomic<UInt64>(0)
 
 /// A page of this process that nobody can read, for as long as it lives.
 private enum Unreadable {
-    /// Another process may have registered a page of this number. A thread of it that waits there looks again if it is
-    /// woken, which does no harm.
+    // Another process may have registered a page of this number. A thread of it that waits there looks again if it is
+    // woken, which does no harm.
     static let page: AddressRange = {
         let size = PageSize.base.bytes
         guard let mapping = try? Mapping(anonymous: size, protection: .none) else {

@@ -99,8 +99,8 @@ public struct ProcessHandle: ~Copyable, Sendable {
 
     /// Gives advice that leaves the contents of memory as they are.
     ///
-    /// Since Linux 6.13 the kernel takes any advice about the caller's own memory, also what drops it. The process may be
-    /// this one, so this method refuses all other advice: use ``Mapping/advise(_:_:)``. The corresponding system call is
+    /// Newer kernels take any advice about the caller's own memory, also what drops it. The process may be this one, so this
+    /// method refuses all other advice: use ``Mapping/advise(_:_:)``. The corresponding system call is
     /// `process_madvise(2)`. Available since Linux 5.10.
     ///
     /// - Parameters:
