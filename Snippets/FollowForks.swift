@@ -44,7 +44,7 @@ final class ForkFollower: Sendable {
                     try serve(&batch, parent, &children)
                 case let place:
                     // A child may have ended since, and another have its place: then there is nothing to read.
-                    try serve(childAt: Int(place), &batch, children)
+                    try serve(childAt: Int(place), &batch, &children)
                 }
             }
             // The kernel does not report the end of a child.
@@ -52,12 +52,20 @@ final class ForkFollower: Sendable {
         }
     }
 
+    /// A child forks too: what it says is read first, and then served while nothing of the table is lent.
     private func serve(
-        childAt place: Int, _ batch: inout EventBatch, _ children: borrowing DescriptorTable
+        childAt place: Int, _ batch: inout EventBatch, _ children: inout DescriptorTable
     ) throws(UserfaultError) {
-        _ = try children.withDescriptor(at: place) { (child) throws(UserfaultError) in
-            try child.read(into: &batch)
-            while let fault = batch.nextPageFault() { try fill(fault, of: child) }
+        _ = try children.withDescriptor(at: place) { (child) throws(UserfaultError) in try child.read(into: &batch) }
+        while let event = batch.next() {
+            switch consume event {
+            case .pagefault(let fault):
+                _ = try children.withDescriptor(at: place) { (child) throws(UserfaultError) in
+                    try fill(fault, of: child)
+                }
+            case .fork(let grandchild): try adopt(grandchild, &children)
+            default: break
+            }
         }
     }
 
@@ -74,7 +82,7 @@ final class ForkFollower: Sendable {
     }
 
     private func adopt(_ child: consuming UserfaultFD, _ children: inout DescriptorTable) throws(UserfaultError) {
-        switch children.insert(child) {
+        switch children.insert(child, removingEnded: { _, ended in try? set.remove(ended) }) {
         case .inserted(let place):
             _ = try children.withDescriptor(at: place) { (child) throws(UserfaultError) in
                 try set.add(child, token: UInt64(place))
@@ -114,7 +122,14 @@ func followForks() throws -> Int {
     var ended = 0
     for _ in 0..<3 {
         let child = fork()
-        if child == 0 { _exit(CInt(memory.withBytes { $0.unsafeLoad(as: UInt8.self) })) }
+        if child == 0 {
+            // The grandchild reads the page first, then its parent.
+            let grandchild = fork()
+            let byte = memory.withBytes { $0.unsafeLoad(as: UInt8.self) }
+            var status: CInt = 0
+            if grandchild > 0 { waitpid(grandchild, &status, 0) }
+            _exit(CInt(byte) + status)
+        }
         var status: CInt = -1
         waitpid(child, &status, 0)
         if status == 0 { ended += 1 }
@@ -125,7 +140,7 @@ func followForks() throws -> Int {
 }
 
 if KernelSupport.probe().has(.forkEvents) {
-    print("\(try followForks()) children read their own page")
+    print("\(try followForks()) children and their children read their own page")
 } else {
     print("skipped: fork events need CAP_SYS_PTRACE")
 }

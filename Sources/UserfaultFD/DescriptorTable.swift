@@ -4,7 +4,7 @@
 /// allocate, so the place for the child's descriptor must be there already. Putting a descriptor in, looking at it and
 /// taking it out allocate nothing.
 ///
-/// The kernel does not report that a child has ended. ``insert(_:)`` frees the places of children that have, before it
+/// The kernel does not report that a child has ended. ``insert(_:removingEnded:)`` frees the places of children that have, before it
 /// says that there is no room, and ``removeEnded(_:)`` does so when you like.
 @safe
 public struct DescriptorTable: ~Copyable, @unchecked Sendable {
@@ -17,7 +17,8 @@ public struct DescriptorTable: ~Copyable, @unchecked Sendable {
 
     /// An empty table.
     ///
-    /// - Parameter capacity: How many descriptors it has room for, at least 1.
+    /// - Parameter capacity: How many descriptors it has room for.
+    /// - Precondition: `capacity` is at least 1.
     public init(capacity: Int) {
         precondition(capacity > 0, "a table needs room for at least one descriptor")
         unsafe places = .allocate(capacity: capacity)
@@ -47,10 +48,16 @@ public struct DescriptorTable: ~Copyable, @unchecked Sendable {
 
     /// Puts a descriptor into a free place.
     ///
-    /// - Parameter descriptor: The descriptor of a child, from ``Event/fork(_:)``.
+    /// - Parameters:
+    ///   - descriptor: The descriptor of a child, from ``Event/fork(_:)``.
+    ///   - body: Is lent each descriptor of a process that has ended, with its index, before its place is freed: to take it
+    ///     out of a ``PollSet``. Only called if there is no free place.
     /// - Returns: The place's index, which stays the same until it is removed; or the descriptor, if there is no room.
-    public mutating func insert(_ descriptor: consuming UserfaultFD) -> Insertion {
-        if count == capacity { removeEnded { _, _ in } }
+    public mutating func insert(
+        _ descriptor: consuming UserfaultFD,
+        removingEnded body: (_ index: Int, _ descriptor: borrowing UserfaultFD) -> Void = { _, _ in }
+    ) -> Insertion {
+        if count == capacity { removeEnded(body) }
         for index in unsafe isTaken.indices where unsafe !isTaken[index] {
             unsafe (places + index).initialize(to: descriptor)
             unsafe isTaken[index] = true

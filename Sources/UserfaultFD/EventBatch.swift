@@ -23,7 +23,8 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
 
     /// An empty batch.
     ///
-    /// - Parameter capacity: The most messages that one read takes; at least 1. A message is 32 bytes.
+    /// - Parameter capacity: The most messages that one read takes. A message is 32 bytes.
+    /// - Precondition: `capacity` is at least 1.
     public init(capacity: Int = 64) {
         precondition(capacity > 0, "a batch needs room for at least one message")
         unsafe messages = .allocate(capacity: capacity)

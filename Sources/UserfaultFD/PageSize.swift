@@ -50,15 +50,19 @@ public struct PageSize: Hashable, Comparable, Sendable {
     /// - Precondition: the count is not negative, and the result fits in `Int`.
     @inlinable
     public func roundUp(_ count: Int) -> Int {
-        (count + bytes - 1) & ~(bytes - 1)
+        // The sum of the count and a page may not fit where the result does.
+        let rest = count & (bytes - 1)
+        return rest == 0 ? count : count + (bytes - rest)
     }
 
     /// The smallest multiple of the page size that is not below a number of bytes, or `nil` if that does not fit.
     func roundedUp(_ count: Int) -> Int? {
-        count <= Int.max - (bytes - 1) ? roundUp(count) : nil
+        count & (bytes - 1) == 0 || count <= Int.max - bytes ? roundUp(count) : nil
     }
 
     /// The number of pages that hold a number of bytes.
+    ///
+    /// - Precondition: the count is not negative, and the pages' length fits in `Int`.
     @inlinable
     public func pages(in count: Int) -> Int {
         roundUp(count) / bytes

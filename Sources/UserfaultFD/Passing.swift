@@ -150,7 +150,7 @@ public enum DescriptorPassing {
     /// The corresponding system call is `recvmsg(2)`.
     ///
     /// - Parameters:
-    ///   - limit: The most bytes to take, 1 to 16 MiB.
+    ///   - limit: The most bytes to take, 1 to 16 MiB. Of a longer message of a datagram or seqpacket socket the rest is lost.
     ///   - socket: A connected Unix socket.
     /// - Returns: The message. The end of a stream is a message without bytes. If no descriptor is free, some or all are
     ///   missing: ``ReceivedMessage/isMissingDescriptors``.

@@ -29,8 +29,9 @@ extension UserfaultError {
         /// where one mapping ends.
         case noSuchRange
 
-        /// `ENOENT` from `UFFDIO_MOVE`: the destination is there, but the source has no page. It reads as zeros: resolve
-        /// with ``UserfaultFD/zeropage(_:options:)``.
+        /// `ENOENT` from `UFFDIO_MOVE`: the destination is there, but the source has no page: a page that was never written,
+        /// which reads as zeros, so that ``UserfaultFD/zeropage(_:options:)`` resolves the fault; or an address at which
+        /// nothing is mapped, which the kernel does not tell apart.
         case noSourcePage
 
         /// `ESRCH`: the process whose memory this is has exited or executed another program. End quietly.

@@ -144,8 +144,9 @@ extension UserfaultFD {
     /// - Throws: ``UserfaultError``: `EEXIST`, `EAGAIN`, `ENOENT`, `ESRCH` as for every call that fills pages; `ENOENT`
     ///   with the reason ``UserfaultError/Reason/noSourcePage`` for a hole in the source, which wants zeros instead;
     ///   `EBUSY` for a source page that is shared or pinned; `EFAULT` for a source page that is poisoned or protected
-    ///   while empty; `EINVAL` for memory that is not anonymous and private, for mappings that differ in protection or
-    ///   locking, if a range leaves its mapping, and from another process; ``UserfaultError/Reason/unsupported`` before
+    ///   while empty; `EINVAL` for a destination that is not registered with this descriptor, for memory that is not
+    ///   anonymous and private, for mappings that differ in protection or locking, if a range leaves its mapping, and from
+    ///   another process; ``UserfaultError/Reason/unsupported`` before
     ///   Linux 6.8.
     @unsafe
     @discardableResult

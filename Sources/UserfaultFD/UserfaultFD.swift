@@ -124,6 +124,7 @@ public struct UserfaultFD: ~Copyable, Sendable {
     ///   - features: What is enabled in it.
     ///   - handlesKernelFaults: Whether it was opened for kernel-mode faults too.
     ///   - body: What uses it.
+    /// - Precondition: the descriptor's number is not negative.
     public static func withBorrowed<Result: ~Copyable, Failure: Error>(
         _ descriptor: FileDescriptor, features: Features, handlesKernelFaults: Bool = false,
         _ body: (borrowing UserfaultFD) throws(Failure) -> Result

@@ -84,7 +84,7 @@ public struct Mapping: ~Copyable, Sendable {
     ///
     /// - Parameters:
     ///   - file: The file. It may be closed before the mapping is gone.
-    ///   - pageSize: The size of the file's pages, if it lies on hugetlbfs.
+    ///   - pageSize: The size of the file's pages, or `nil` to ask the file.
     ///   - offset: Where the part begins, in bytes; a multiple of the page size.
     ///   - count: The length, in bytes.
     ///   - sharing: Whether stores go to the file.
@@ -94,7 +94,7 @@ public struct Mapping: ~Copyable, Sendable {
     /// - Throws: ``UserfaultError``: `EACCES` for a mapping that the file's mode forbids, `ENOMEM`, `EEXIST`, `EINVAL`.
     public init(
         file: FileDescriptor,
-        pageSize: PageSize = .base,
+        pageSize: PageSize? = nil,
         offset: Int = 0,
         count: Int,
         sharing: Sharing = .shared,
@@ -102,16 +102,24 @@ public struct Mapping: ~Copyable, Sendable {
         placement: Placement = .anywhere,
         options: Options = []
     ) throws(UserfaultError) {
+        let ownSize: PageSize
+        if let pageSize { ownSize = pageSize } else { ownSize = try Self.pageSize(of: file) }
         try self.init(
-            count: count, pageSize: pageSize, sharing: sharing, protection: protection, flags: 0,
-            descriptor: file.rawValue, offset: offset, placement: placement, options: options)
+            count: count, pageSize: ownSize, sharing: sharing, protection: protection,
+            flags: 0, descriptor: file.rawValue, offset: offset, placement: placement, options: options)
+    }
+
+    /// The size of a file's pages: a mapping of hugetlbfs is as long as those, whatever length was asked for.
+    private static func pageSize(of file: FileDescriptor) throws(UserfaultError) -> PageSize {
+        let status = try FileStatus(of: file.rawValue)
+        return PageSize(bytes: status.pageBytes) ?? .base
     }
 
     private init(
         count: Int, pageSize: PageSize, sharing: Sharing, protection: MemoryProtection, flags: CInt,
         descriptor: CInt, offset: Int, placement: Placement, options: Options
     ) throws(UserfaultError) {
-        guard count > 0, offset >= 0, pageSize >= .base, let length = pageSize.roundedUp(count), placement.address != 0,
+        guard count > 0, offset >= 0, pageSize >= .base, let length = pageSize.roundedUp(count), placement.isPossible,
             options.isDisjoint(with: .decidedElsewhere)
         else {
             throw UserfaultError(.map, errno: .invalidArgument)

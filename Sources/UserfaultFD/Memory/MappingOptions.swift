@@ -33,6 +33,12 @@ extension Mapping {
         @unsafe
         public static func replacing(_ address: UInt) -> Placement { Placement(address: address, mustBeFree: false) }
 
+        /// Whether a pointer to it could be, and it begins a page; the kernel's answers to others are no errors of its own.
+        var isPossible: Bool {
+            guard let address else { return true }
+            return address != 0 && address == PageSize.base.roundDown(address)
+        }
+
         /// The flags of `mmap(2)`.
         var flags: CInt {
             guard address != nil else { return 0 }

@@ -16,7 +16,7 @@ enum HostProbe {
         guard let text = ProcFile.text("/proc/sys/vm/unprivileged_userfaultfd") else {
             return .no(
                 name, meaning, reason: "/proc/sys/vm/unprivileged_userfaultfd cannot be read",
-                remedy: "mount /proc, or use a kernel with CONFIG_USERFAULTFD")
+                remedy: readableRemedy + ", or use a kernel with CONFIG_USERFAULTFD")
         }
         guard text.hasPrefix("1") else {
             return .no(
@@ -26,10 +26,21 @@ enum HostProbe {
         return .yes(name, meaning)
     }
 
+    private static let readableRemedy = "mount /proc, and free descriptors"
+
+    /// A file that cannot be read says nothing about the kernel.
+    private static func unreadable(
+        _ name: KernelSupport.Name, _ meaning: String, _ path: String
+    ) -> KernelSupport.Check {
+        .no(name, meaning, reason: "\(path) cannot be read", remedy: readableRemedy)
+    }
+
     private static func hugePages() -> KernelSupport.Check {
         let name = KernelSupport.Name.hugePages
         let meaning = "The huge page pool has free pages"
-        let information = ProcFile.text("/proc/meminfo") ?? ""
+        guard let information = ProcFile.text("/proc/meminfo") else {
+            return unreadable(name, meaning, "/proc/meminfo")
+        }
         guard let free = ProcFile.value(of: "HugePages_Free:", in: information).flatMap({ Int($0) }) else {
             return .no(
                 name, meaning, reason: "the kernel has no hugetlbfs", remedy: "use a kernel with CONFIG_HUGETLBFS")
@@ -59,7 +70,8 @@ enum HostProbe {
     private static func swap() -> KernelSupport.Check {
         let name = KernelSupport.Name.swap
         let meaning = "Pages can be swapped out"
-        let lines = (ProcFile.text("/proc/swaps") ?? "").split(separator: "\n")
+        guard let swaps = ProcFile.text("/proc/swaps") else { return unreadable(name, meaning, "/proc/swaps") }
+        let lines = swaps.split(separator: "\n")
         guard lines.count > 1 else {
             return .no(name, meaning, reason: "no swap is in use", remedy: "swapon a file or a zram device")
         }
@@ -75,7 +87,7 @@ enum HostProbe {
         } catch {
             return .no(
                 name, meaning, reason: error.description,
-                remedy: error.reason == .unsupported ? "use Linux 6.7 or later" : "mount /proc")
+                remedy: error.reason == .unsupported ? "use Linux 6.7 or later" : readableRemedy)
         }
     }
 
@@ -85,6 +97,7 @@ enum HostProbe {
         guard Capability.sysAdmin.isEffective else {
             return .no(name, meaning, reason: "they are hidden without CAP_SYS_ADMIN", remedy: "run as root")
         }
+        guard (try? PagemapScan()) != nil else { return unreadable(name, meaning, "/proc/self/pagemap") }
         return .yes(name, meaning)
     }
 

@@ -40,6 +40,8 @@ public struct PollSet: ~Copyable, Sendable {
     }
 
     /// Adds any descriptor: ready when it is readable.
+    ///
+    /// Regular files and directories cannot be waited for: `EPERM`.
     public func add(_ descriptor: FileDescriptor, token: UInt64) throws(UserfaultError) {
         try add(rawDescriptor: descriptor.rawValue, token: token)
     }

@@ -14,7 +14,7 @@ public struct ProcessHandle: ~Copyable, Sendable {
     /// ``init(peerOf:)``. The corresponding system call is `pidfd_open(2)`. Available since Linux 5.3.
     ///
     /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/openProcess``: `ESRCH` if there is no such process;
-    ///   `EINVAL` for an id that is not positive, or that of a thread; `EMFILE`.
+    ///   `EINVAL` for an id that is not positive; `EINVAL` or `ENOENT` for that of a thread; `EMFILE`.
     public init(id: Int32) throws(UserfaultError) {
         descriptor = OwnedDescriptor(adopting: try answer(to: .openProcess) { cuffd_pidfd_open(id) })
     }
@@ -80,8 +80,8 @@ public struct ProcessHandle: ~Copyable, Sendable {
     /// The corresponding system call is `pidfd_send_signal(2)`.
     ///
     /// - Parameter signal: The signal's number; by default `SIGKILL`.
-    /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/signalProcess``: `ESRCH` if the process has exited,
-    ///   `EPERM`, `EINVAL`.
+    /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/signalProcess``: `ESRCH` if the process has exited
+    ///   and was waited for; `EPERM`, `EINVAL`.
     public func kill(signal: Int32 = 9) throws(UserfaultError) {
         _ = try answer(to: .signalProcess) { cuffd_pidfd_send_signal(descriptor.rawValue, signal) }
     }

@@ -10,7 +10,8 @@ public struct ReadyBatch: ~Copyable, @unchecked Sendable {
 
     /// An empty batch.
     ///
-    /// - Parameter capacity: The most descriptors that one wait reports, 1 to 64; others wait for their turn.
+    /// - Parameter capacity: The most descriptors that one wait reports; others wait for their turn.
+    /// - Precondition: `capacity` is in `1 ... 64`.
     public init(capacity: Int = 64) {
         precondition((1...64).contains(capacity), "a batch has room for 1 to 64 descriptors")
         unsafe tokens = .allocate(capacity: capacity)

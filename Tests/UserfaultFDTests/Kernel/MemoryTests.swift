@@ -78,6 +78,31 @@ extension Kernel {
             #expect(load(others.range.start) == 3)
         }
 
+        @Test(arguments: [Int.max, Int.max - 1, Int.max - 4095, Int.max - 4094, 1 << 62])
+        func hugeLengthsAreRefusedAndDoNotTrap(count: Int) throws {
+            #expect(throws: UserfaultError.self) { _ = try Mapping(anonymous: count).count }
+            var memory = try Mapping(anonymous: page)
+            #expect(throws: UserfaultError.self) { try memory.remap(count: count) }
+            let memfd = try Memfd(count: page)
+            #expect(throws: UserfaultError.self) { _ = try Mapping(memfd, count: count).count }
+            let huge = try #require(PageSize(bytes: 1 << 62))
+            #expect(throws: UserfaultError.self) { _ = try Mapping(anonymous: count, hugePages: huge).count }
+        }
+
+        @Test(arguments: [UInt.max, UInt.max - 4094, 1, 4097]) func addressesThatBeginNoPageAreRefused(address: UInt) {
+            expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
+                try Mapping(anonymous: page, placement: .at(address))
+            }
+        }
+
+        @Test(.requiresHugePages(1)) func aFileOfHugePagesIsMappedInHugePages() throws {
+            let file = try Memfd(count: PageSize.twoMiB.bytes, hugePages: .twoMiB)
+            let count = try file.withUnsafeDescriptor { descriptor throws in
+                try Mapping(file: descriptor, count: page).count
+            }
+            #expect(count == PageSize.twoMiB.bytes)
+        }
+
         @Test func aPageIsNotSmallerThanABasePage() throws {
             let tiny = try #require(PageSize(bytes: 1))
             expectFailure(.map, .invalidArgument, .invalidArgument) { () throws(UserfaultError) in
