@@ -74,7 +74,7 @@ extension Kernel {
 
 extension Kernel.Forks {
     /// What the language's runtime makes when a type is first used comes from the heap, whose locks a fork holds.
-    @Test(.requiresRoot, arguments: [true, false])
+    @Test(.requiresRoot, .followsForks, arguments: [true, false])
     func theFirstWaitMayComeWhileAForkWaits(usesSet: Bool) async {
         await #expect(processExitsWith: .success) { [usesSet] in
             // A reader that waits for the heap ends here.

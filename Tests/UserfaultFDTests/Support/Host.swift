@@ -21,6 +21,14 @@ extension Trait where Self == ConditionTrait {
     /// Forks with events, mounts, other identities.
     static var requiresRoot: Self { .enabled(if: Host.isRoot, "needs root") }
 
+    /// The thread sanitizer holds its own locks over `fork`, and takes them at every access of the thread that is to read
+    /// the fork's event: the two wait for each other.
+    static var followsForks: Self {
+        .enabled("the thread sanitizer cannot follow forks") {
+            dlsym(UnsafeMutableRawPointer(bitPattern: 0), "__tsan_init") == nil
+        }
+    }
+
     /// The second way to a descriptor, which Linux 5.10 lacks.
     static var requiresDevice: Self {
         .enabled(if: Host.hasDevice, "the kernel lacks /dev/userfaultfd")
