@@ -109,6 +109,25 @@ struct StateMachineTests {
         }
     }
 
+    /// The event that says that an address became free comes after all that others did there.
+    @Test
+    func memoryThatMovesOnIsNotTakenForWhatWasLeftBehind() throws {
+        try withTwoPages { machine, records in
+            // The first region leaves, the second takes its place and moves on; only then the unmapping is told.
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x30000, count: 4096))
+            _ = try machine.apply(.remap(from: 0x11000, to: 0x10000, count: 4096))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x20000, count: 4096))
+            #expect(machine.spans.find(0x20000)?.states == records[1].states)
+            #expect(machine.spans.find(0x30000)?.states == records[0].states)
+            for _ in 0..<2 { _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: 4096))) }
+            #expect(machine.spans.count == 2)
+            for address in [0x20000, 0x30000] as [UInt] {
+                _ = try machine.apply(.unmap(AddressRange(start: address, count: 4096)))
+            }
+        }
+    }
+
     /// Several threads fault on one huge page at once: their messages come one after the other, the page is there since
     /// the first.
     @Test

@@ -1,5 +1,7 @@
 internal import UserfaultFD
 
+// Of one handler, or the reader: no other thread sees it.
+
 /// A fault that could not be resolved yet.
 struct PendingFault {
     let fault: PageFault

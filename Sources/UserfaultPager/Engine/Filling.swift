@@ -1,5 +1,7 @@
 internal import UserfaultFD
 
+// Runs on whoever fills.
+
 /// What is put into pages.
 enum Filling {
     /// Bytes of this process, page by page.

@@ -1,5 +1,7 @@
 internal import Synchronization
 
+// Written by one thread, read by any.
+
 /// A histogram that one thread writes and others may read: buckets an eighth of a power of two wide.
 struct LiveHistogram: ~Copyable {
     private let buckets = InlineArray<320, Atomic<UInt64>> { _ in Atomic(0) }

@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// Threads that read, load and fill in place. Runs on handlers; what reads runs on the reader too.
+
 /// What a handler thread works with.
 struct Handler: ~Copyable {
     var bench: Workbench

@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// Regions come and go. Runs on the threads of callers; records are freed by the watchdog too.
+
 extension PagerCore where Source: ~Copyable {
     /// Registers a range and begins to serve it.
     func add(_ range: AddressRange, offset: Int, options: RegionOptions) throws(PagerError) -> RegionReference {

@@ -1,5 +1,7 @@
 internal import UserfaultFD
 
+// How one fault is served. Runs on handlers, workers and loaders.
+
 extension PagerCore where Source: ~Copyable {
     /// What became of a fault.
     enum Served {

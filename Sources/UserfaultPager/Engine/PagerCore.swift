@@ -2,6 +2,8 @@ internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
 
+// What every thread of a pager may use.
+
 /// What a pager's threads share.
 ///
 /// They hold it, and not the pager, so that a pager that is dropped can stop them.

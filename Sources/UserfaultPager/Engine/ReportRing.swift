@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// Any thread puts reports in, the reporter takes them out.
+
 /// Reports on their way to the watchdog.
 ///
 /// What does not fit is dropped: the first ones say what went wrong.

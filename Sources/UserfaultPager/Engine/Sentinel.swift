@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// Made by the thread that starts a pager, touched by one of its own, ended by the thread that stops the pager.
+
 /// Memory of the engine's own that brings threads back from `read(2)`, which nothing else interrupts: one page for each.
 struct Sentinel: ~Copyable, Sendable {
     /// The number of a region that is none of the user's.

@@ -2,6 +2,8 @@ internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
 
+// Runs on every thread of a pager.
+
 /// One descriptor, what the engine knows of its memory, and the order between the two.
 ///
 /// Fills share the order, and reading events excludes them: the kernel lets a thread that changes its memory go on as

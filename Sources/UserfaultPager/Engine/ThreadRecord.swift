@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// Written by one thread, read by any.
+
 /// What a serving thread shows to others: counters that it alone writes, and what it has in hand.
 @safe
 struct ThreadRecord: @unchecked Sendable {

@@ -1,5 +1,7 @@
 internal import Synchronization
 
+// Any thread may ask.
+
 /// The ids of the pager's own threads: a fault of one of them is one that it would wait for itself.
 ///
 /// As long as the most threads that there ever were at once, whichever they were.

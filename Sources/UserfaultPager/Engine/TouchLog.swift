@@ -1,6 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
+// Whoever serves notes, any thread reads.
+
 /// Which pages were waited for, in order, in room that was mapped before.
 struct TouchLog: ~Copyable, Sendable {
     private let memory: Mapping

@@ -1,5 +1,7 @@
 internal import UserfaultFD
 
+// Of one handler, or the reader: no other thread sees it.
+
 /// Decides for one thread how long it looks for the next fault before it sleeps.
 ///
 /// Looking pays where the thread whose faults it serves runs on another processor, and not where it keeps that thread

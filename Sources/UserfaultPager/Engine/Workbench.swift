@@ -1,5 +1,7 @@
 internal import UserfaultFD
 
+// Of one thread.
+
 /// What a thread needs to serve: all of it allocated before the first fault, none of it ever served itself.
 struct Workbench: ~Copyable {
     /// Where the source puts its pages.

@@ -144,7 +144,7 @@ struct PagerStateMachine: ~Copyable {
         var done = range.start
         while true {
             let rest = AddressRange(start: done, end: range.end)
-            let old = stale.firstPart(in: rest)
+            let old = leavingFirst(in: rest)
             // What was there first is what moves; in front of it lies what was never used anew.
             let fresh = AddressRange(start: done, end: old?.range.start ?? range.end)
             let part: Span
@@ -166,6 +166,18 @@ struct PagerStateMachine: ~Copyable {
             try setAside(moved.range)
             try spans.insert(moved)
         }
+    }
+
+    /// What was in a range before other memory came there, and has not left yet.
+    ///
+    /// Of memory that was left behind empty only the unmapping is outstanding: where something came since, that moves.
+    private func leavingFirst(in range: AddressRange) -> Span? {
+        var start = range.start
+        while let old = stale.firstPart(in: AddressRange(start: start, end: range.end)) {
+            if old.states != nil || spans.firstPart(in: old.range) == nil { return old }
+            start = old.range.end
+        }
+        return nil
     }
 
     /// Puts aside what is known of a range that is about to be used anew.
