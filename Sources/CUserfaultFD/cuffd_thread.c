@@ -64,14 +64,15 @@ int cuffd_thread_create(
 int cuffd_thread_join(cuffd_thread_t thread, int milliseconds) {
     if (milliseconds < 0) return -pthread_join((pthread_t)thread, NULL);
     struct timespec deadline;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    clock_gettime(CLOCK_REALTIME, &deadline);
     deadline.tv_sec += milliseconds / 1000;
     deadline.tv_nsec += (milliseconds % 1000) * 1000000L;
     if (deadline.tv_nsec >= 1000000000L) {
         deadline.tv_sec += 1;
         deadline.tv_nsec -= 1000000000L;
     }
-    return -pthread_clockjoin_np((pthread_t)thread, NULL, CLOCK_MONOTONIC, &deadline);
+    // Not pthread_clockjoin_np, which the thread sanitizer does not know.
+    return -pthread_timedjoin_np((pthread_t)thread, NULL, &deadline);
 }
 
 int cuffd_thread_detach(cuffd_thread_t thread) { return -pthread_detach((pthread_t)thread); }

@@ -46,7 +46,8 @@ package struct NativeThread: Sendable {
     @discardableResult
     package func join(until deadline: Deadline = .never) -> Bool {
         while true {
-            let answer = cuffd_thread_join(thread, deadline.remainingMilliseconds)
+            // In pieces: the call counts by a clock that may be set back.
+            let answer = cuffd_thread_join(thread, deadline.isNever ? -1 : min(deadline.remainingMilliseconds, 1000))
             if answer != -Errno.timedOut.rawValue { return true }
             if deadline.hasPassed { return false }
         }
