@@ -18,8 +18,10 @@ struct PendingFault {
     /// The job that it is a part of; 0 for none.
     var job = 0
 
-    /// How long to wait until the mapping has changed, in nanoseconds: longer and longer, up to 1.6 ms.
-    var pause: UInt64 { 50_000 << UInt64(min(attempts / 4, 5)) }
+    /// How long to wait until the mapping has changed, in nanoseconds: a little longer after many attempts.
+    ///
+    /// Not much: if a program changes its memory all the time, a thread that tries seldom waits for ever.
+    var pause: UInt64 { 50_000 << UInt64(min(attempts / 16, 2)) }
 }
 
 /// Faults in the order in which they came, in room that was allocated before.
