@@ -17,6 +17,10 @@ swift build --scratch-path "$out/build" --target UserfaultPager --quiet \
 bin=$(swift build --scratch-path "$out/build" --show-bin-path)
 flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer -sanitize=address -strict-memory-safety -I "$bin/Modules")
 mapfile -t -O ${#flags[@]} flags < <(module_maps "$bin" "$out/build")
+# An object whose source is gone defines what stands elsewhere now.
+for object in "$bin"/Userfault*.build/*.swift.o; do
+    [ -n "$(find Sources -name "$(basename "$object" .o)" -print -quit)" ] || rm "$object"
+done
 mapfile -t objects < <(find "$bin/UserfaultPager.build" "$bin/UserfaultFD.build" "$bin/CUserfaultFD.build" \
     "$bin/SystemPackage.build" "$bin/CSystem.build" -name '*.o')
 

@@ -39,7 +39,7 @@ private func must<Value: ~Copyable>(_ body: () throws -> Value) -> Value {
 
 /// Sixteen pages that are tracked, sixteen that are not, and what is known of them.
 private final class Ground: @unchecked Sendable {
-    static let shared = Ground()
+    static let shared = must { try Ground() }
     private static let tracked = 16
 
     private let memory: Mapping
@@ -47,12 +47,12 @@ private final class Ground: @unchecked Sendable {
     private let scan: PagemapScan
     private var written: Set<Int> = []
 
-    init() {
-        memory = must { try Mapping(anonymous: 2 * Self.tracked * PageSize.base.bytes) }
-        must { try memory.advise(.noHugePage) }
-        uffd = must { try UserfaultFD(features: .writeProtectAsync) }
-        scan = must { try PagemapScan() }
-        must { try uffd.register(trackedRange, modes: .writeProtect) }
+    init() throws {
+        memory = try Mapping(anonymous: 2 * Self.tracked * PageSize.base.bytes)
+        try memory.advise(.noHugePage)
+        uffd = try UserfaultFD(features: .writeProtectAsync)
+        scan = try PagemapScan()
+        try uffd.register(trackedRange, modes: .writeProtect)
         for page in 0..<memory.pageCount { store(page) }
     }
 
