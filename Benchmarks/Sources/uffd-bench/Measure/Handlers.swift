@@ -102,6 +102,8 @@ final class Handlers: Sendable {
             if work.request.waiting == .block { cbb_touch(UInt64(bell.page(index).start), 1, 4096, nil, 0, nil) }
         }
         if running.wait(timeout: .now() + 10) != .success { Watchdog.giveUp("a handler did not stop") }
+        // A thread that has left may hold its descriptor a moment longer: nobody else could register the memory so long.
+        for range in [works[0].request.range, bell.range] { try? works[0].uffd.unregister(range) }
     }
 
     /// Runs work while handlers serve its faults.
