@@ -12,7 +12,7 @@ declare -A expected=(
     [StoppableReader]='the reader served 4 faults and stopped'
     [PassADescriptor]='the other process read 42'
     [FollowForks]='3 children and their children read their own page'
-    [LazyFile]='1 fault, '
+    [LazyFile]='1 fault served'
     [MoveAPage]='the page that was moved holds 7'
     [DirtyPages]='dirty pages: [3, 4, 11]'
 )
