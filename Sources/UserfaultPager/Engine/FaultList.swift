@@ -21,7 +21,12 @@ struct PendingFault {
     /// How long to wait until the mapping has changed, in nanoseconds: a little longer after many attempts.
     ///
     /// Not much: if a program changes its memory all the time, a thread that tries seldom waits for ever.
-    var pause: UInt64 { 50_000 << UInt64(min(attempts / 16, 2)) }
+    private var pause: UInt64 { 50_000 << UInt64(min(attempts / 16, 2)) }
+
+    /// Says when to try again, where the retry of a source has not said so.
+    mutating func setDue() {
+        if due == 0 { due = MonotonicInstant.now.nanoseconds &+ pause }
+    }
 }
 
 /// Faults in the order in which they came, in room that was allocated before.

@@ -64,7 +64,7 @@ extension PagerCore where Source: ~Copyable {
     private func keep(_ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler) {
         var pending = pending
         let waitsForEvent = pending.due == 0 && memory.hasEvents && pending.attempts < 1024
-        if !waitsForEvent, pending.due == 0 { pending.due = MonotonicInstant.now.nanoseconds &+ pending.pause }
+        if !waitsForEvent { pending.setDue() }
         let isKept = waitsForEvent ? handler.later.append(pending) : postpone(pending, of: memory)
         // Where there is no room, the kernel keeps the fault for us: the thread looks again and faults anew.
         if !isKept { memory.wake(pending.fault.page(size: .base)) }

@@ -140,7 +140,6 @@ extension PagerCore where Source: ~Copyable {
             }
         }
         countPoisoned(poisoned)
-        let pause = FutexWord()
         while !deadline.hasPassed {
             let isWorking =
                 registry.withLock { registry in
@@ -149,7 +148,7 @@ extension PagerCore where Source: ~Copyable {
                     }
                 } || requests.contains { region == nil || $0.claim.region == region }
             guard isWorking else { return }
-            pause.wait(while: 0, until: Deadline(after: .microseconds(100)))
+            pauseThread(for: .microseconds(100))
         }
     }
 

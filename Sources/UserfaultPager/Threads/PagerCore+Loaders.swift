@@ -103,7 +103,7 @@ extension PagerCore where Source: ~Copyable {
             if source.isSlow, !isForJob { readAhead(of: item.pending.fault, memory, with: &bench) }
         case .later(var again):
             // The event that it waits for is read by another thread, which needs no help for it.
-            if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ again.pause }
+            again.setDue()
             var next = item
             next.pending = again
             if queue.put(next) { return }

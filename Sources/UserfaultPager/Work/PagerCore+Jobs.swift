@@ -167,7 +167,7 @@ extension PagerCore where Source: ~Copyable {
         case .gone:
             rewind(job, piece, to: first &+ UInt(page), limit: 1)
         case .later(var again):
-            if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ again.pause }
+            again.setDue()
             job.state.withLock { $0.queued += 1 }
             let item = WorkQueue.Item(pending: again, memory: piece.number)
             if !memory.beginUse() || !queue.put(item) { finishQueued(job.id, failed: false, isDirty: true) }

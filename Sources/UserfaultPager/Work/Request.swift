@@ -134,7 +134,7 @@ extension PagerCore where Source: ~Copyable {
         switch served {
         case .later(let again):
             var again = again
-            if again.due == 0 { again.due = MonotonicInstant.now.nanoseconds &+ again.pause }
+            again.setDue()
             if !postpone(again, of: request.memory) {
                 request.memory.wake(again.fault.page(size: .base))
                 finishQueued(job, failed: false, isDirty: true)
