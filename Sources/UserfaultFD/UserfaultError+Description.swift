@@ -95,8 +95,7 @@ extension UserfaultError: CustomStringConvertible {
         case .notNegotiated: "call negotiate first"
         case .alreadyNegotiated: "features are negotiated once"
         case .blockingMode: "poll needs a descriptor in non-blocking mode"
-        case .invalidArgument where operation.takesRange:
-            "the range must be page-aligned and not empty, and of a memory type that this call supports"
+        case .invalidArgument: operation.adviceOnInvalidArgument
         case .badAddress where operation == .copy: "the source cannot be read, or the range is past the end of the file"
         case .noPageInFile: "the file has no page there; fill it first"
         case .busy where operation == .register: "another userfaultfd has it, or a protection would be lost"
@@ -111,8 +110,27 @@ extension UserfaultError: CustomStringConvertible {
 }
 
 extension UserfaultError.Operation {
-    /// Whether the call's argument is a range of addresses.
-    fileprivate var takesRange: Bool {
-        touchesPages || self == .register || self == .unregister || self == .wake
+    /// What the operation asks of its arguments: the kernel does not say which of it was missing.
+    fileprivate var adviceOnInvalidArgument: String? {
+        let pages = "the range must be whole pages of its memory, and not empty"
+        return switch self {
+        case .register: "\(pages), mapped, and of a memory type that has all of the modes"
+        case .unregister: "\(pages), mapped, and of a memory type that can be registered"
+        case .wake, .poison: pages
+        case .copy: "\(pages); the source must not wrap around the address space"
+        case .zeropage: "\(pages), and not of hugetlbfs, which has no zero page: copy zeros"
+        case .continue: "\(pages), of a mapped file and not past its end; protecting them needs a registration for that"
+        case .move:
+            "\(pages); both ranges must be private anonymous memory of this process, mapped alike, the destination registered"
+        case .writeProtect: "\(pages), aligned to its huge pages"
+        case .rwProtect: pages
+        case .range: "an address range must not wrap around the address space"
+        case .map, .createMemfd:
+            "the length must not be 0, offset and place must be whole pages, and the page size one of this machine"
+        case .advise, .adviseProcess, .unmap, .remap: "the range must be whole pages that lie in the mapping"
+        case .pagemapScan: "the ranges must be page-aligned, and the categories known to this kernel"
+        case .send: "a message carries at least one byte, and at most 253 descriptors"
+        default: nil
+        }
     }
 }

@@ -91,6 +91,30 @@ import Testing
         #expect(exists.description.contains("wake the threads"))
     }
 
+    /// Each call asks something else of its arguments, and says so in its own words.
+    @Test func invalidArgumentSaysWhatTheCallAsksFor() {
+        let rows: [(operation: UserfaultError.Operation, words: String)] = [
+            (.register, "all of the modes"), (.zeropage, "hugetlbfs"), (.continue, "mapped file"),
+            (.move, "private anonymous"), (.writeProtect, "huge pages"), (.map, "page size"),
+            (.send, "253 descriptors"),
+            (.range, "wrap around"), (.pagemapScan, "categories"),
+        ]
+        for row in rows {
+            let text = UserfaultError(row.operation, errno: .invalidArgument).description
+            #expect(text.contains(row.words), "\(text)")
+        }
+        #expect(!UserfaultError(.range, errno: .invalidArgument).description.contains("memory type"))
+    }
+
+    @Test func kernelReleasesAreCompared() {
+        for release in ["5.10.234", "5.10.0-39-amd64", "4.19", "5", "", "x.y"] {
+            #expect(!KernelRelease(release: release).isAtLeast(5, 11), "\(release)")
+        }
+        for release in ["5.11.0", "5.11-rc1", "5.15.0-91-generic", "6.1.0-18-amd64", "7.3.4", "6.18.44+"] {
+            #expect(KernelRelease(release: release).isAtLeast(5, 11), "\(release)")
+        }
+    }
+
     @Test func everyOperationHasAName() {
         for rawValue in 1...50 {
             #expect(!UserfaultError.Operation(rawValue: UInt8(rawValue)).description.hasPrefix("operation"))

@@ -37,18 +37,32 @@ enum OpeningDiagnosis {
 
     /// What to do about a failure: what would make it succeed, or to ask for less if the kernel lets everybody have that.
     static func advice(for error: UserfaultError) -> String {
-        let asksForMore = error.circumstance != .userModeOnly && error.reason == .notPermitted && !isFiltered(error)
+        let asksForMore =
+            error.circumstance != .userModeOnly && error.reason == .notPermitted
+            && hasUserModeOnly && !isFiltered(error)
         return (asksForMore ? "handle user-mode faults only; or " : "") + remedy(for: error)
     }
 
     /// Whether not the kernel's own rule refused the system call, but a seccomp filter or a security module.
     ///
-    /// The rule lets everybody open a descriptor for user-mode faults. If that is refused too, a privilege cannot help.
+    /// The rule lets everybody open a descriptor for user-mode faults, where there are such. If that is refused too, a
+    /// privilege cannot help.
     private static func isFiltered(_ error: UserfaultError) -> Bool {
+        guard hasUserModeOnly else { return oldRuleAllows }
         if error.circumstance == .userModeOnly { return true }
         let descriptor = cuffd_userfaultfd(CUFFD_O_CLOEXEC | CInt(CUFFD_USER_MODE_ONLY))
         if descriptor >= 0 { _ = OwnedDescriptor(adopting: descriptor) }
         return [.notPermitted, .permissionDenied].contains(Errno(rawValue: -min(0, descriptor)))
+    }
+
+    /// Whether there are descriptors for user-mode faults only: before, the kernel refused every descriptor alike.
+    private static var hasUserModeOnly: Bool { KernelRelease.current.isAtLeast(5, 11) }
+
+    /// What the kernel looked at before Linux 5.11; a capability counts in the initial namespace alone.
+    private static var oldRuleAllows: Bool {
+        if ProcFile.text("/proc/sys/vm/unprivileged_userfaultfd")?.hasPrefix("1") == true { return true }
+        let map = ProcFile.text("/proc/self/uid_map")?.split { $0.isWhitespace }
+        return Capability.sysPtrace.isEffective && map == ["0", "0", "4294967295"]
     }
 
     private static func name(_ errno: Errno) -> String {
