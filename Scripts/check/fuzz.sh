@@ -41,4 +41,4 @@ fuzz() {
 
 fuzz KernelBytes
 fuzz ScanArguments
-fuzz PagerSteps Tests/UserfaultPagerTests/{RandomRun,Model,ModelHandler,ModelKernel}.swift
+fuzz PagerSteps Tests/UserfaultPagerTests/Model/{RandomRun,Model,ModelHandler,ModelKernel}.swift

@@ -19,9 +19,9 @@ RAW = {
     "Sources/UserfaultSelftest/Cases/": "cases with raw arguments",
     "Tests/UserfaultFDTests/ConstantsTests.swift": "constants",
     "Tests/UserfaultFDTests/EventBatchTests.swift": "messages as the kernel writes them",
-    "Tests/UserfaultPagerTests/LoopDevice.swift": "ioctls of loop devices",
-    "Tests/UserfaultPagerTests/ForeignTests.swift": "a forked child, which must not allocate",
-    "Tests/UserfaultPagerTests/ClientEndTests.swift": "a forked child, which must not allocate",
+    "Tests/UserfaultPagerTests/Support/LoopDevice.swift": "ioctls of loop devices",
+    "Tests/UserfaultPagerTests/Support/Client.swift": "a forked child, which must not allocate",
+    "Tests/UserfaultPagerTests/Kernel/ClientEndTests.swift": "a forked child, which must not allocate",
     "Tests/Fuzz/KernelBytes.swift": "bytes as the kernel writes them",
 }
 # A case may only use what a raw argument needs: requests, structures and flags.

@@ -106,7 +106,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         zeros = try asPagerError { () throws(UserfaultError) in try ZeroMemory() }
         let workers = configuration.workers(sourceIsSlow: source.isSlow, followsForks: !children.isEmpty)
         // A quarter of the workers is kept for faults; what comes for a job alone may do it.
-        queue = WorkQueue(capacity: 4096, jobLimit: workers == 0 ? 64 : max(1, workers - (workers + 3) / 4))
+        queue = WorkQueue(capacity: 4 << 10, jobLimit: workers == 0 ? 64 : max(1, workers - (workers + 3) / 4))
         stopEvent = try asPagerError { () throws(UserfaultError) in try EventFD() }
         self.children = children
         pollSet = try asPagerError { () throws(UserfaultError) in try PollSet() }

@@ -25,7 +25,7 @@ struct Waiter {
 
     private static var trial: Int { 8 }
     private static var shortestHold: Int { 512 }
-    private static var longestHold: Int { 4096 }
+    static var longestHold: Int { 4 << 10 }
 
     /// - Parameter processors: How many processors the process may use.
     init(_ waiting: PagerConfiguration.Waiting, processors: Int) {

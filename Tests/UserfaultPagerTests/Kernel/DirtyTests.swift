@@ -17,14 +17,13 @@ extension Trait where Self == ConditionTrait {
 
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct DirtyTests {
-    static let page = PageSize.base.bytes
     static let modes: [UserfaultFD.Features] = [.writeProtect, .writeProtectAsync]
 
     /// Pages that were loaded by the pager, and pages that were there before it came.
     @Test(.requiresPagemapScan, arguments: modes, [false, true])
     func everyWriteIsReportedOnce(mode: UserfaultFD.Features, werePresent: Bool) throws {
         let pages = 64
-        let mapping = try Mapping(anonymous: pages * Self.page, options: werePresent ? .populate : [])
+        let mapping = try Mapping(anonymous: pages * pageBytes, options: werePresent ? .populate : [])
         let range = mapping.range
         let pager = try Pager(
             UserfaultFD(features: mode.union([.writeProtect, .writeProtectUnpopulated])), source: ZeroSource())
@@ -32,8 +31,8 @@ struct DirtyTests {
         try pager.start()
         func write(_ numbers: [Int]) {
             let isDone = Toucher.value {
-                for page in 0..<pages { _ = range.load(page * Self.page) }
-                for page in numbers { range.store(1, at: page * Self.page + 5) }
+                for page in 0..<pages { _ = range.load(page * pageBytes) }
+                for page in numbers { range.store(1, at: page * pageBytes + 5) }
                 return true
             }
             #expect(isDone == true)
@@ -42,10 +41,10 @@ struct DirtyTests {
         #expect(try pager.takeWritten(of: region) == [])
         write([1, 2, 3, 40])
         #expect(
-            try pager.takeWrittenRanges(of: region) == [Self.page..<4 * Self.page, 40 * Self.page..<41 * Self.page])
+            try pager.takeWrittenRanges(of: region) == [pageBytes..<4 * pageBytes, 40 * pageBytes..<41 * pageBytes])
         #expect(try pager.takeWritten(of: region) == [])
         write([2, 63])
-        #expect(try pager.takeWritten(of: region) == [2 * Self.page, 63 * Self.page])
+        #expect(try pager.takeWritten(of: region) == [2 * pageBytes, 63 * pageBytes])
         try pager.stop(.poison)
     }
 
@@ -53,7 +52,7 @@ struct DirtyTests {
     @Test(.requiresPagemapScan, arguments: modes)
     func whatIsNotLoadedIsNotReported(mode: UserfaultFD.Features) throws {
         let pages = 16
-        let mapping = try Mapping(anonymous: pages * Self.page)
+        let mapping = try Mapping(anonymous: pages * pageBytes)
         let range = mapping.range
         let pager = try Pager(
             UserfaultFD(features: mode.union([.writeProtect, .writeProtectUnpopulated])), source: ZeroSource())
@@ -62,10 +61,10 @@ struct DirtyTests {
         #expect(try pager.takeWritten(of: region) == [])
         #expect(
             Toucher.value {
-                range.store(1, at: 3 * Self.page)
+                range.store(1, at: 3 * pageBytes)
                 return true
             } == true)
-        #expect(try pager.takeWritten(of: region) == [3 * Self.page])
+        #expect(try pager.takeWritten(of: region) == [3 * pageBytes])
         try pager.stop(.poison)
         #expect(pager.statistics.pagesPoisoned == UInt64(pages - 1))
     }

@@ -8,16 +8,13 @@ import UserfaultFD
 /// What a thread works on stays until it is done with it, and what clients share is one thing.
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct LifetimeTests {
-    static let page = PageSize.base.bytes
-
     /// Write faults while the region goes: several handlers, several writers.
     @Test
     func writeFaultsOutliveTheirRegion() async {
         await #expect(processExitsWith: .success) {
             alarm(60)
-            let page = LifetimeTests.page
             let pages = 64
-            let mapping = try Mapping(anonymous: pages * page, options: .populate)
+            let mapping = try Mapping(anonymous: pages * pageBytes, options: .populate)
             let range = mapping.range
             let pager = try Pager(
                 UserfaultFD(features: [.writeProtect, .writeProtectUnpopulated]), source: NumberedSource(),
@@ -28,7 +25,7 @@ struct LifetimeTests {
                 Toucher {
                     var number = writer
                     while !isOver.value.load(ordering: .relaxed) {
-                        range.store(1, at: number % pages * page)
+                        range.store(1, at: number % pages * pageBytes)
                         number += 7
                     }
                 }
@@ -49,8 +46,7 @@ struct LifetimeTests {
     func aDropOfOneClientIsNoZeroForAnother() async {
         await #expect(processExitsWith: .success) {
             alarm(20)
-            let page = LifetimeTests.page
-            let file = try Memfd(count: 8 * page)
+            let file = try Memfd(count: 8 * pageBytes)
             let pages = try SharedPages(file, from: NumberedSource())
             let first = try Mapping(file).release()
             let second = try Mapping(file).release()
@@ -60,13 +56,13 @@ struct LifetimeTests {
             try deaf.add(second, options: RegionOptions(failure: .poisonAtOnce))
             try hearing.start()
             try deaf.start()
-            let expected = (0..<8).map { NumberedSource.word($0 * page) }
+            let expected = (0..<8).map { NumberedSource.word($0 * pageBytes) }
             for range in [first, second] {
-                #expect(Toucher.value { (0..<8).map { range.loadWord($0 * page) } } == expected)
+                #expect(Toucher.value { (0..<8).map { range.loadWord($0 * pageBytes) } } == expected)
             }
             #expect(Toucher.value { (try? AddressSpace.advise(.remove, first)) != nil } == true)
             for range in [first, second, first] {
-                #expect(Toucher.value { (0..<8).map { range.loadWord($0 * page) } } == expected)
+                #expect(Toucher.value { (0..<8).map { range.loadWord($0 * pageBytes) } } == expected)
             }
             try hearing.stop(.poison)
             try deaf.stop(.poison)

@@ -5,39 +5,15 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// Numbered pages; counts how often it is asked, and fails from some call on.
-final class CountedSource: PageSource {
-    private let calls = Atomic<Int>(0)
-    private let failsAfter: Int
-    private let refusal: PageReply?
-
-    /// - Parameter refusal: What it answers in place of failing.
-    init(failsAfter: Int = .max, refusal: PageReply? = nil) {
-        self.failsAfter = failsAfter
-        self.refusal = refusal
-    }
-
-    var count: Int { calls.load(ordering: .relaxed) }
-
-    func load(offset: Int, into pages: inout OutputRawSpan) throws(Unavailable) -> PageReply {
-        if calls.add(1, ordering: .relaxed).oldValue >= failsAfter {
-            guard let refusal else { throw Unavailable() }
-            return refusal
-        }
-        return NumberedSource().load(offset: offset, into: &pages)
-    }
-}
-
 /// However many messages a page gets, it is one piece of work; and nothing is done to a page that is there.
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct OnePageTests {
-    static let page = PageSize.base.bytes
     static let services: [PagerConfiguration.Service] = [.inline, .workers(1), .workers(4)]
 
     /// Threads that wait for one page before anybody serves it, so that all their messages are read before it is filled.
     private static func touch(
         _ range: AddressRange, threads: Int, of pager: Pager<CountedSource>
-    ) throws -> [Toucher] {
+    ) throws -> [Toucher<Void>] {
         let touchers = (0..<threads).map { number in
             Toucher { precondition(range.loadWord(8 * number) == NumberedSource.word(0)) }
         }
@@ -53,7 +29,7 @@ struct OnePageTests {
 
     @Test(arguments: services)
     func manyThreadsAtOnePageAreOneLoad(service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: Self.page)
+        let mapping = try Mapping(anonymous: pageBytes)
         let pager = try Pager(
             UserfaultFD(), source: CountedSource(), configuration: PagerConfiguration(service: service))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
@@ -70,7 +46,7 @@ struct OnePageTests {
     func aHealthyPageIsNotFailed(ending: FailurePolicy.Ending) async {
         let kills = ending == .killOwner
         await #expect(processExitsWith: .success) { [kills = kills as Bool] in
-            let mapping = try Mapping(anonymous: OnePageTests.page)
+            let mapping = try Mapping(anonymous: pageBytes)
             let reports = Reports()
             let pager = try Pager(
                 UserfaultFD(), source: CountedSource(failsAfter: 1),
@@ -92,7 +68,7 @@ struct OnePageTests {
     func aPageThatSomebodyElseBroughtIsNotFailed(ending: FailurePolicy.Ending) async {
         let kills = ending == .killOwner
         await #expect(processExitsWith: .success) { [kills = kills as Bool] in
-            let mapping = try Mapping(anonymous: OnePageTests.page)
+            let mapping = try Mapping(anonymous: pageBytes)
             let range = mapping.range
             let gate = Gate()
             let source = ClosureSource<Unavailable> { _, _ throws(Unavailable) in
@@ -119,7 +95,7 @@ struct OnePageTests {
     @Test
     func aPageThatTheFileHasIsNotPoisonedAtTheEnd() async {
         await #expect(processExitsWith: .success) {
-            let mapping = try Mapping(Memfd(count: OnePageTests.page))
+            let mapping = try Mapping(Memfd(count: pageBytes))
             let range = mapping.range
             let pager = try Pager(UserfaultFD(), source: CountedSource())
             try pager.add(range, options: RegionOptions(readAhead: .none))
@@ -136,7 +112,7 @@ struct OnePageTests {
     /// What is dropped without a word is loaded again, however often.
     @Test(arguments: services)
     func aPageThatIsDroppedSilentlyIsLoadedAgain(service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: Self.page)
+        let mapping = try Mapping(anonymous: pageBytes)
         let range = mapping.range
         let pager = try Pager(
             UserfaultFD(), source: CountedSource(), configuration: PagerConfiguration(service: service))
@@ -153,7 +129,7 @@ struct OnePageTests {
     @Test(arguments: [0, 2])
     func aPageThatIsRemovedWhileItsSourceGivesItUpIsZeros(workers: Int) async {
         await #expect(processExitsWith: .success) { [workers] in
-            let mapping = try Mapping(anonymous: OnePageTests.page)
+            let mapping = try Mapping(anonymous: pageBytes)
             let gate = Gate()
             let source = ClosureSource<Never> { _, _ in
                 gate.pass()
@@ -182,7 +158,7 @@ struct OnePageTests {
     /// Three attempts at one page are one fault.
     @Test(arguments: services)
     func retriesAreNotFaults(service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: Self.page)
+        let mapping = try Mapping(anonymous: pageBytes)
         let range = mapping.range
         let pager = try Pager(
             UserfaultFD(), source: FlakySource(failures: 2),

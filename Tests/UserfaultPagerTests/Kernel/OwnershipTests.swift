@@ -8,14 +8,12 @@ import UserfaultFD
 /// A pager fills what is its own: neither another's memory, nor that of a parent.
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct OwnershipTests {
-    static let page = PageSize.base.bytes
-
     /// Unmapped without a word, and mapped again by somebody who has a pager of his own.
     @Test(arguments: [Ending.populate, .poison])
     func anotherPagersMemoryIsLeftAlone(ending: Ending) async {
         let poisons = ending == .poison
         await #expect(processExitsWith: .success) { [poisons = poisons as Bool] in
-            let count = 64 * OwnershipTests.page
+            let count = 64 * pageBytes
             let mapping = try Mapping(anonymous: count)
             let first = try Pager(UserfaultFD(), source: NumberedSource())
             try first.add(mapping.range)
@@ -27,7 +25,7 @@ struct OwnershipTests {
             try second.add(again.range)
             try second.start()
             try first.stop(poisons ? .poison : .populate)
-            let bytes = Toucher.value { (0..<64).map { range.load($0 * OwnershipTests.page) } }
+            let bytes = Toucher.value { (0..<64).map { range.load($0 * pageBytes) } }
             #expect(bytes == [UInt8](repeating: 42, count: 64))
             try second.stop(.poison)
         }
@@ -38,7 +36,7 @@ struct OwnershipTests {
     func plainMemoryIsLeftAlone(ending: Ending) async {
         let poisons = ending == .poison
         await #expect(processExitsWith: .success) { [poisons = poisons as Bool] in
-            let count = 64 * OwnershipTests.page
+            let count = 64 * pageBytes
             let mapping = try Mapping(anonymous: count)
             let pager = try Pager(UserfaultFD(), source: NumberedSource())
             try pager.add(mapping.range)
@@ -47,7 +45,7 @@ struct OwnershipTests {
             try mapping.unmap()
             let again = try Mapping(anonymous: count, placement: .at(range.start))
             try pager.stop(poisons ? .poison : .populate)
-            for page in 0..<64 { #expect(again.range.load(page * OwnershipTests.page) == 0) }
+            for page in 0..<64 { #expect(again.range.load(page * pageBytes) == 0) }
         }
     }
 
@@ -55,7 +53,7 @@ struct OwnershipTests {
     func aChildThatDropsItsPagerDoesNothingToItsParent() async {
         await #expect(processExitsWith: .success) {
             alarm(60)
-            let mapping = try Mapping(anonymous: 64 * OwnershipTests.page)
+            let mapping = try Mapping(anonymous: 64 * pageBytes)
             let range = mapping.range
             var pager: Pager<NumberedSource>? = try Pager(UserfaultFD(), source: NumberedSource())
             let region = try pager!.add(range, options: RegionOptions(readAhead: .none))
@@ -70,8 +68,8 @@ struct OwnershipTests {
                 return 0
             }
             #expect(status == 0)
-            let words = Toucher.value { (0..<64).map { range.loadWord($0 * OwnershipTests.page) } }
-            #expect(words == (0..<64).map { NumberedSource.word($0 * OwnershipTests.page) })
+            let words = Toucher.value { (0..<64).map { range.loadWord($0 * pageBytes) } }
+            #expect(words == (0..<64).map { NumberedSource.word($0 * pageBytes) })
             try pager!.stop(.poison)
             #expect(pager!.statistics.pagesPoisoned == 0)
         }
@@ -79,7 +77,7 @@ struct OwnershipTests {
 
     @Test
     func aReceivedDescriptorNeedsAnOwner() throws {
-        let mapping = try Mapping(anonymous: 4 * Self.page)
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
         let client = try Client.start(mapping)
         let uffd = try client.receive()
         let error = #expect(throws: PagerError.self) {
@@ -107,7 +105,7 @@ struct OwnershipTests {
 
     @Test
     func theOwnerIsKnownFromTheSocket() throws {
-        let mapping = try Mapping(anonymous: Self.page)
+        let mapping = try Mapping(anonymous: pageBytes)
         let pair = try UnixSocket.Pair()
         let own = try Owner.peer(of: FileDescriptor(rawValue: pair.first.rawValue))
         #expect(own.isCurrent)
@@ -124,7 +122,7 @@ struct OwnershipTests {
     @Test(.fitsAddressSpaceLimit)
     func aTightAddressSpaceIsAnError() async {
         await #expect(processExitsWith: .success) {
-            let mapping = try Mapping(anonymous: OwnershipTests.page)
+            let mapping = try Mapping(anonymous: pageBytes)
             let range = mapping.range
             let maximum = Footprint().addressSpace
             // From just enough for nothing, to enough for all.

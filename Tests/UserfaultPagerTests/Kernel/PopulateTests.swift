@@ -17,38 +17,36 @@ private final class MeasuringSource: PageSource {
 
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct PopulateTests {
-    static let page = PageSize.base.bytes
-
     /// A mapping in pieces is asked for once, and no more than all of it.
     @Test
     func aPageOfAnotherProtectionCostsNoFurtherLoads() throws {
         let pages = 1024
-        let mapping = try Mapping(anonymous: pages * Self.page)
+        let mapping = try Mapping(anonymous: pages * pageBytes)
         let pager = try Pager(UserfaultFD(), source: MeasuringSource())
         let region = try pager.add(mapping.range)
         try pager.start()
         for page in [100, 101, 700] {
             let address = UnsafeMutableRawPointer(bitPattern: mapping.page(page).start)
-            #expect(mprotect(address, Self.page, PROT_READ) == 0)
+            #expect(mprotect(address, pageBytes, PROT_READ) == 0)
         }
         try pager.populate(region)
-        #expect(pager.core.source.bytes.load(ordering: .relaxed) == pages * Self.page)
-        for page in 0..<pages { #expect(mapping.range.loadWord(page * Self.page) != 0) }
+        #expect(pager.core.source.bytes.load(ordering: .relaxed) == pages * pageBytes)
+        for page in 0..<pages { #expect(mapping.range.loadWord(page * pageBytes) != 0) }
         try pager.stop(.poison)
     }
 
     @Test
     func holesAreNotAskedFor() throws {
         let pages = 256
-        let mapping = try Mapping(anonymous: pages * Self.page)
+        let mapping = try Mapping(anonymous: pages * pageBytes)
         let range = mapping.range
         let pager = try Pager(UserfaultFD(), source: MeasuringSource())
         let region = try pager.add(range)
         try pager.start()
-        let hole = range.part(at: 16 * Self.page, count: 192 * Self.page)
+        let hole = range.part(at: 16 * pageBytes, count: 192 * pageBytes)
         #expect(munmap(UnsafeMutableRawPointer(bitPattern: hole.start), hole.count) == 0)
         for _ in 0..<3 { try pager.populate(region) }
-        #expect(pager.core.source.bytes.load(ordering: .relaxed) == (pages - 192) * Self.page)
+        #expect(pager.core.source.bytes.load(ordering: .relaxed) == (pages - 192) * pageBytes)
         try pager.stop(.poison)
     }
 
@@ -56,7 +54,7 @@ struct PopulateTests {
     @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func theWorkingSetIsWhatWasTouched(service: PagerConfiguration.Service) throws {
         let pages = 256
-        let mapping = try Mapping(anonymous: pages * Self.page)
+        let mapping = try Mapping(anonymous: pages * pageBytes)
         let range = mapping.range
         let pager = try Pager(
             UserfaultFD(), source: NumberedSource(),
@@ -64,25 +62,25 @@ struct PopulateTests {
         try pager.add(range, options: RegionOptions(readAhead: .adaptive()))
         try pager.start()
         let touched = (0..<pages).filter { $0 % 8 < 5 }
-        #expect(Toucher.value { touched.reduce(0) { $0 &+ range.loadWord($1 * Self.page) } } != nil)
+        #expect(Toucher.value { touched.reduce(0) { $0 &+ range.loadWord($1 * pageBytes) } } != nil)
         try mapping.advise(.dontNeed)
-        #expect(Toucher.value { touched.reduce(0) { $0 &+ range.loadWord($1 * Self.page) } } != nil)
+        #expect(Toucher.value { touched.reduce(0) { $0 &+ range.loadWord($1 * pageBytes) } } != nil)
         let recorded = pager.recordedWorkingSet.offsets
-        #expect(recorded == touched.map { UInt64($0 * Self.page) })
+        #expect(recorded == touched.map { UInt64($0 * pageBytes) })
         try pager.stop(.poison)
     }
 
     /// What is replayed is loaded by several threads if the source is slow, and no thread stays.
     @Test
     func replayIsParallelAndLeavesNoThread() throws {
-        let mapping = try Mapping(anonymous: 64 * Self.page)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let gate = Gate()
         let source = SlowCounted(gate: gate)
         let pager = try Pager(UserfaultFD(), source: source, configuration: PagerConfiguration(service: .workers(4)))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
-        let offsets = stride(from: 0, to: 64, by: 2).map { UInt64($0 * Self.page) }
-        try pager.replay(WorkingSet(offsets: offsets, pageBytes: UInt32(Self.page)))
+        let offsets = stride(from: 0, to: 64, by: 2).map { UInt64($0 * pageBytes) }
+        try pager.replay(WorkingSet(offsets: offsets, pageBytes: UInt32(pageBytes)))
         #expect(wait { source.waiting.load(ordering: .relaxed) == 3 })
         // One worker is kept for whoever waits.
         gate.open()
@@ -92,12 +90,12 @@ struct PopulateTests {
 
     @Test
     func aFinishedPrefetchLeavesNoThread() throws {
-        let mapping = try Mapping(anonymous: 64 * Self.page)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let pager = try Pager(UserfaultFD(), source: NumberedSource())
         let region = try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
         for part in 0..<8 {
-            try pager.prefetch(region, offset: part * 8 * Self.page, count: 8 * Self.page)
+            try pager.prefetch(region, offset: part * 8 * pageBytes, count: 8 * pageBytes)
             #expect(wait { pager.statistics.pagesReadAhead == UInt64(8 * (part + 1)) })
         }
         #expect(wait { pager.core.loaders.withLock { $0.running } == 0 })
@@ -108,19 +106,19 @@ struct PopulateTests {
     /// The faults of others are served while a populate runs on a source that hangs.
     @Test
     func aFaultIsServedWhileAPopulateHangs() throws {
-        let mapping = try Mapping(anonymous: 64 * Self.page)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let range = mapping.range
         let gate = Gate()
         let source = ClosureSource<Never>(isSlow: true) { offset, pages in
-            if offset < 32 * Self.page { gate.pass() }
+            if offset < 32 * pageBytes { gate.pass() }
             return NumberedSource().load(offset: offset, into: &pages)
         }
         let pager = try Pager(UserfaultFD(), source: source, configuration: PagerConfiguration(service: .workers(2)))
-        let region = try pager.add(range.part(at: 0, count: 32 * Self.page))
-        try pager.add(range.part(at: 32 * Self.page, count: 32 * Self.page), offset: 32 * Self.page)
+        let region = try pager.add(range.part(at: 0, count: 32 * pageBytes))
+        try pager.add(range.part(at: 32 * pageBytes, count: 32 * pageBytes), offset: 32 * pageBytes)
         try pager.start()
         #expect(throws: PagerError.timedOut(pagesLeft: 32)) { try pager.populate(region, within: .milliseconds(10)) }
-        #expect(Toucher.value { range.loadWord(40 * Self.page) } == NumberedSource.word(40 * Self.page))
+        #expect(Toucher.value { range.loadWord(40 * pageBytes) } == NumberedSource.word(40 * pageBytes))
         gate.open()
         try pager.stop(.poison)
     }

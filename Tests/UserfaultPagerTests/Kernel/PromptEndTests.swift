@@ -8,20 +8,18 @@ import UserfaultFD
 /// What waits can be cancelled, and ends in time, whatever a source does.
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct PromptEndTests {
-    static let page = PageSize.base.bytes
-
     /// Every worker hangs, and a fault waits behind them.
     @Test
     func stoppingDoesNotWaitForASourceThatHangs() async {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             // Not to be unmapped before the process has ended.
-            let range = try Mapping(anonymous: 8 * PromptEndTests.page).release()
+            let range = try Mapping(anonymous: 8 * pageBytes).release()
             let gate = Gate()
             let pager = try Pager(
                 UserfaultFD(), source: GatedSource(gate: gate), configuration: PagerConfiguration(service: .workers(2)))
             try pager.add(range, options: RegionOptions(readAhead: .none))
             try pager.start()
-            let touchers = (0..<3).map { page in Toucher { _ = range.loadWord(page * PromptEndTests.page) } }
+            let touchers = (0..<3).map { page in Toucher { _ = range.loadWord(page * pageBytes) } }
             guard wait(until: { pager.statistics.outstanding == 2 && pager.statistics.queued == 1 }) else { exit(3) }
             let stopping = Toucher { try? pager.stop(.poison, within: .milliseconds(100)) }
             // The threads that wait find poison, which ends the process.
@@ -33,7 +31,7 @@ struct PromptEndTests {
 
     @Test
     func aLateAnswerChangesNothing() throws {
-        let mapping = try Mapping(anonymous: 2 * Self.page)
+        let mapping = try Mapping(anonymous: 2 * pageBytes)
         let range = mapping.range
         let gate = Gate()
         let pager = try Pager(
@@ -57,7 +55,7 @@ struct PromptEndTests {
 
     @Test
     func stoppingSaysWhatWasNotLoadedInTime() throws {
-        let mapping = try Mapping(anonymous: 4 * Self.page)
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
         let gate = Gate()
         let pager = try Pager(UserfaultFD(), source: GatedSource(gate: gate))
         try pager.add(mapping.range)
@@ -69,46 +67,38 @@ struct PromptEndTests {
     /// Neither stopping, nor another region, waits for a populate.
     @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func aPopulateHoldsUpNothingElse(service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: 64 * Self.page)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let gate = Gate()
         let pager = try Pager(
             UserfaultFD(), source: GatedSource(gate: gate), configuration: PagerConfiguration(service: service))
-        let region = try pager.add(mapping.range.part(at: 0, count: 32 * Self.page))
+        let region = try pager.add(mapping.range.part(at: 0, count: 32 * pageBytes))
         try pager.start()
-        let result = Shared(Mutex<PagerError?>(nil))
-        let populating = Toucher {
-            do throws(PagerError) {
-                try pager.populate(region)
-            } catch {
-                result.value.withLock { $0 = error }
-            }
-        }
+        let populating = Toucher { error { () throws(PagerError) in try pager.populate(region) } }
         #expect(gate.waitUntilReached())
-        let rest = mapping.range.part(at: 32 * Self.page, count: 32 * Self.page)
+        let rest = mapping.range.part(at: 32 * pageBytes, count: 32 * pageBytes)
         #expect(Toucher.value { (try? pager.add(rest)) != nil } == true)
         let stopping = Toucher { try? pager.stop(.poison, within: .milliseconds(20)) }
         #expect(stopping.join())
-        #expect(populating.join())
-        #expect(result.value.withLock { $0 } == .notRunning)
+        #expect(populating.value() == .notRunning)
         gate.open()
     }
 
     /// A source that calls its pager: neither is in the other's way.
     @Test
     func aSourceMayAddWhileThePagerPopulatesAndStops() throws {
-        let mapping = try Mapping(anonymous: 64 * Self.page)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let range = mapping.range
         let pager = Shared(Mutex<Pager<ClosureSource<Never>>?>(nil))
         let gate = Gate()
         let source = ClosureSource<Never> { offset, pages in
             gate.pass()
             let made = pager.value.withLock { $0 }
-            _ = try? made?.add(range.part(at: 32 * Self.page + offset, count: Self.page))
+            _ = try? made?.add(range.part(at: 32 * pageBytes + offset, count: pageBytes))
             return NumberedSource().load(offset: offset, into: &pages)
         }
         let made = try Pager(UserfaultFD(), source: source)
         pager.value.withLock { $0 = made }
-        let region = try made.add(range.part(at: 0, count: 32 * Self.page))
+        let region = try made.add(range.part(at: 0, count: 32 * pageBytes))
         try made.start()
         let populating = Toucher { try? made.populate(region) }
         #expect(gate.waitUntilReached())
@@ -123,9 +113,8 @@ struct PromptEndTests {
     @Test
     func aPageThatIsTriedAgainHoldsUpNoOther() async {
         await #expect(processExitsWith: .exitCode(7)) {
-            let page = PromptEndTests.page
             // Not to be unmapped before the process has ended.
-            let range = try Mapping(anonymous: 16 * page).release()
+            let range = try Mapping(anonymous: 16 * pageBytes).release()
             let source = ClosureSource<Unavailable> { offset, pages throws(Unavailable) in
                 if offset == 0 { throw Unavailable() }
                 return NumberedSource().load(offset: offset, into: &pages)
@@ -137,8 +126,8 @@ struct PromptEndTests {
             try pager.start()
             let first = Toucher { _ = range.loadWord(0) }
             guard wait(until: { pager.statistics.retries == 1 }) else { exit(1) }
-            let others = Toucher.value { (1..<16).map { range.loadWord($0 * page) } }
-            guard others == (1..<16).map({ NumberedSource.word($0 * page) }) else { exit(2) }
+            let others = Toucher.value { (1..<16).map { range.loadWord($0 * pageBytes) } }
+            guard others == (1..<16).map({ NumberedSource.word($0 * pageBytes) }) else { exit(2) }
             _ = first
             exit(7)
         }

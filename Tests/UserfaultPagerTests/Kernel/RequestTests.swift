@@ -51,8 +51,8 @@ extension PageRequest {
     /// Completes it with numbered pages.
     fileprivate consuming func completeNumbered() {
         var words: [UInt64] = []
-        for position in stride(from: offset, to: offset + byteCount, by: 4096) {
-            words += [UInt64](repeating: NumberedSource.word(position), count: 512)
+        for position in stride(from: offset, to: offset + byteCount, by: pageBytes) {
+            words += [UInt64](repeating: NumberedSource.word(position), count: pageBytes / 8)
         }
         complete(words.span.bytes)
     }
@@ -61,8 +61,6 @@ extension PageRequest {
 /// Pages that come later, from whatever thread.
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct RequestTests {
-    static let page = PageSize.base.bytes
-
     private func pager(
         _ box: Mailbox, _ configuration: PagerConfiguration = PagerConfiguration()
     ) throws -> Pager<AsynchronousSource<LaterSource>> {
@@ -72,14 +70,14 @@ struct RequestTests {
     /// Sixteen pages are outstanding at once on the one thread that reads, and come in the reverse order.
     @Test
     func manyRequestsAreOutstandingOnOneThread() throws {
-        let mapping = try Mapping(anonymous: 16 * Self.page)
+        let mapping = try Mapping(anonymous: 16 * pageBytes)
         let range = mapping.range
         let box = Mailbox()
         let pager = try pager(box)
         try pager.add(range, options: RegionOptions(readAhead: .none))
         try pager.start()
         let touchers = (0..<16).map { page in
-            Toucher { precondition(range.loadWord(page * Self.page) == NumberedSource.word(page * Self.page)) }
+            Toucher { precondition(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
         }
         #expect(wait { box.received.load(ordering: .acquiring) == 16 })
         for letter in box.takeAll().reversed() { letter.take().completeNumbered() }
@@ -92,7 +90,7 @@ struct RequestTests {
     /// What is dropped fails, and is asked for again as the policy says.
     @Test
     func aRequestThatIsDroppedFailsItsPages() throws {
-        let mapping = try Mapping(anonymous: Self.page)
+        let mapping = try Mapping(anonymous: pageBytes)
         let range = mapping.range
         let box = Mailbox()
         let pager = try pager(box)
@@ -114,7 +112,7 @@ struct RequestTests {
     @Test
     func populateWaitsForItsRequests() throws {
         let pages = 256
-        let mapping = try Mapping(anonymous: pages * Self.page)
+        let mapping = try Mapping(anonymous: pages * pageBytes)
         let box = Mailbox()
         let pager = try pager(box)
         let region = try pager.add(mapping.range)
@@ -131,7 +129,7 @@ struct RequestTests {
         isOver.value.store(true, ordering: .relaxed)
         #expect(completing.join())
         for page in 0..<pages {
-            #expect(mapping.range.loadWord(page * Self.page) == NumberedSource.word(page * Self.page))
+            #expect(mapping.range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes))
         }
         try pager.stop(.poison)
         #expect(pager.statistics.pagesCopied == UInt64(pages))
@@ -142,8 +140,7 @@ struct RequestTests {
     func aRequestThatOutlivesItsPagerChangesNothing() async {
         await #expect(processExitsWith: .success) {
             alarm(60)
-            let page = RequestTests.page
-            let mapping = try Mapping(anonymous: 2 * page)
+            let mapping = try Mapping(anonymous: 2 * pageBytes)
             let range = mapping.range
             let box = Mailbox()
             let letters: [Mailbox.Letter]

@@ -5,21 +5,10 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// What a source answers when it is asked directly, and what it appended.
-func ask<Source: PageSource & ~Copyable>(
-    _ source: borrowing Source, at offset: Int, count: Int = 4096
-) throws -> (reply: PageReply, bytes: [UInt8]) {
-    let room = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 4096)
-    defer { room.deallocate() }
-    var pages = OutputRawSpan(buffer: room, initializedCount: 0)
-    let reply = try source.load(offset: offset, into: &pages)
-    return (reply, Array(room.prefix(pages.finalize(for: room))))
-}
-
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct FileSourceTests {
     static let pages = [0, 1, 2, 3, 7, 8, 15, 20]
-    static let expected = pages.map { $0 < 16 ? NumberedSource.word($0 * 4096) : 0 }
+    static let expected = pages.map { $0 < 16 ? NumberedSource.word($0 * pageBytes) : 0 }
 
     /// A file system on a disk, whose pages the kernel can drop.
     private static func temporaryFile(pages: Int) throws -> Int32 {
@@ -28,10 +17,10 @@ struct FileSourceTests {
         try #require(file >= 0)
         unlink(path)
         for page in 0..<pages {
-            var word = NumberedSource.word(page * 4096)
-            try #require(pwrite(file, &word, 8, off_t(page * 4096)) == 8)
+            var word = NumberedSource.word(page * pageBytes)
+            try #require(pwrite(file, &word, 8, off_t(page * pageBytes)) == 8)
         }
-        try #require(ftruncate(file, off_t(pages * 4096)) == 0)
+        try #require(ftruncate(file, off_t(pages * pageBytes)) == 0)
         return file
     }
 
@@ -39,7 +28,7 @@ struct FileSourceTests {
         let pagemap = open("/proc/self/pagemap", O_RDONLY)
         defer { close(pagemap) }
         var entry: UInt64 = 0
-        guard pread(pagemap, &entry, 8, off_t(address / 4096 * 8)) == 8 else { return false }
+        guard pread(pagemap, &entry, 8, off_t(address / UInt(pageBytes) * 8)) == 8 else { return false }
         return entry >> 63 == 1
     }
 
@@ -47,10 +36,10 @@ struct FileSourceTests {
 
     @Test(.requiresLoopDevice)
     func blockDevicesAreReadToTheirEnd() throws {
-        let file = try numberedFile(pages: 16, bytes: 15 * 4096 + 512).release()
+        let file = try numberedFile(pages: 16, bytes: 15 * pageBytes + 512).release()
         let device = try #require(LoopDevice.open(over: file))
         let found = try words(of: FileSource(adopting: device), at: Self.pages, count: 32) {
-            try Mapping(anonymous: 32 * 4096)
+            try Mapping(anonymous: 32 * pageBytes)
         }
         #expect(found == Self.expected)
         close(file)
@@ -58,13 +47,13 @@ struct FileSourceTests {
 
     @Test(.requiresLoopDevice)
     func blockDevicesAreMappedToTheirEnd() throws {
-        let file = try numberedFile(pages: 16, bytes: 15 * 4096 + 512).release()
+        let file = try numberedFile(pages: 16, bytes: 15 * pageBytes + 512).release()
         let device = FileDescriptor(rawValue: try #require(LoopDevice.open(over: file)))
         try device.seek(offset: 512, from: .start)
         let source = try MappedFileSource(device)
         #expect(try device.seek(offset: 0, from: .current) == 512)
         try device.close()
-        let found = try words(of: source, at: Self.pages, count: 32) { try Mapping(anonymous: 32 * 4096) }
+        let found = try words(of: source, at: Self.pages, count: 32) { try Mapping(anonymous: 32 * pageBytes) }
         #expect(found == Self.expected)
         close(file)
     }
@@ -116,15 +105,15 @@ struct FileSourceTests {
     func aDiskThatFailsIsAFailure() async throws {
         let file = try numberedFile(pages: 16).release()
         let source = try FileSource(adopting: #require(LoopDevice.open(over: file)))
-        ftruncate(file, 4096)
-        #expect(try ask(source, at: 0).bytes.count == 4096)
-        #expect(throws: FileSource.Failure.read(.ioError)) { try ask(source, at: 8 * 4096) }
+        ftruncate(file, pageBytes)
+        #expect(try ask(source, at: 0).bytes.count == pageBytes)
+        #expect(throws: FileSource.Failure.read(.ioError)) { try ask(source, at: 8 * pageBytes) }
         close(file)
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let file = try numberedFile(pages: 16).release()
             let device = FileDescriptor(rawValue: LoopDevice.open(over: file)!)
             let source = try MappedFileSource(device)
-            ftruncate(file, 4096)
+            ftruncate(file, pageBytes)
             _ = try touchOnePage(of: source, page: 8)
         }
     }
@@ -132,33 +121,33 @@ struct FileSourceTests {
     /// The pages in front of the cut are good, and the one that it goes through is not.
     @Test(arguments: [0, 100])
     func aMappedFileThatIsCutFails(behind: Int) throws {
-        let file = FileDescriptor(rawValue: try numberedFile(pages: 4, bytes: 3 * 4096 + 200).release())
+        let file = FileDescriptor(rawValue: try numberedFile(pages: 4, bytes: 3 * pageBytes + 200).release())
         let source = try MappedFileSource(file)
         func count(at offset: Int, _ asked: Int) throws -> Int? {
             guard case .memory(_, let count) = try ask(source, at: offset, count: asked).reply else { return nil }
             return count
         }
-        #expect(try count(at: 0, 4 * 4096) == 4 * 4096)
-        let end = 2 * 4096 + behind
+        #expect(try count(at: 0, 4 * pageBytes) == 4 * pageBytes)
+        let end = 2 * pageBytes + behind
         ftruncate(file.rawValue, off_t(end))
-        #expect(try count(at: 0, 4 * 4096) == 2 * 4096)
-        #expect(try count(at: 4096, 4096) == 4096)
-        #expect(throws: FileSource.Failure.truncated(at: end)) { try ask(source, at: 2 * 4096) }
-        #expect(throws: FileSource.Failure.truncated(at: end)) { try ask(source, at: 3 * 4096) }
+        #expect(try count(at: 0, 4 * pageBytes) == 2 * pageBytes)
+        #expect(try count(at: pageBytes, pageBytes) == pageBytes)
+        #expect(throws: FileSource.Failure.truncated(at: end)) { try ask(source, at: 2 * pageBytes) }
+        #expect(throws: FileSource.Failure.truncated(at: end)) { try ask(source, at: 3 * pageBytes) }
         #expect(try ask(source, at: 1 << 30).reply == .zero)
         try file.close()
     }
 
     @Test
     func aMappedFileThatIsCutInItsLastPageFails() throws {
-        let file = FileDescriptor(rawValue: try numberedFile(pages: 4, bytes: 3 * 4096 + 200).release())
+        let file = FileDescriptor(rawValue: try numberedFile(pages: 4, bytes: 3 * pageBytes + 200).release())
         let source = try MappedFileSource(file)
-        _ = try ask(source, at: 3 * 4096)
-        ftruncate(file.rawValue, 3 * 4096 + 199)
-        #expect(throws: FileSource.Failure.truncated(at: 3 * 4096 + 199)) { try ask(source, at: 3 * 4096) }
+        _ = try ask(source, at: 3 * pageBytes)
+        ftruncate(file.rawValue, 3 * pageBytes + 199)
+        #expect(throws: FileSource.Failure.truncated(at: 3 * pageBytes + 199)) { try ask(source, at: 3 * pageBytes) }
         // What is appended is not the source's.
-        ftruncate(file.rawValue, 5 * 4096)
-        #expect(try ask(source, at: 3 * 4096).reply != .zero)
+        ftruncate(file.rawValue, 5 * pageBytes)
+        #expect(try ask(source, at: 3 * pageBytes).reply != .zero)
         try file.close()
     }
 
@@ -173,7 +162,7 @@ struct FileSourceTests {
         let source = try MappedFileSource(file)
         try file.close()
         for page in [0, 5] {
-            guard case .memory(let address, 4096) = try ask(source, at: page * 4096).reply else {
+            guard case .memory(let address, pageBytes) = try ask(source, at: page * pageBytes).reply else {
                 Issue.record("no page \(page)")
                 return
             }

@@ -20,19 +20,19 @@ struct ClosingTests {
     /// Threads that call everything there is, while the pager stops: they are told so, and no call of the kernel meets
     /// a descriptor that is closed or somebody else's.
     private func stopUnderCalls(_ service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: 512 * 4096)
+        let mapping = try Mapping(anonymous: 512 * pageBytes)
         let pager = try Pager(
             UserfaultFD(features: [.writeProtect, .writeProtectUnpopulated]), source: NumberedSource(),
             configuration: PagerConfiguration(service: service))
         let range = mapping.range
         let first = try pager.add(
-            range.part(at: 0, count: 256 * 4096), options: RegionOptions(writeProtected: true))
+            range.part(at: 0, count: 256 * pageBytes), options: RegionOptions(writeProtected: true))
         try pager.start()
         let calls: [@Sendable (Int) throws -> Void] = [
             { _ in try pager.populate(first) },
             { _ in _ = try pager.takeWritten(of: first) },
             { round in
-                let part = range.part(at: (256 + round % 256) * 4096, count: 4096)
+                let part = range.part(at: (256 + round % 256) * pageBytes, count: pageBytes)
                 try pager.remove(pager.add(part), .populate)
             },
         ]
@@ -60,7 +60,7 @@ struct ClosingTests {
         try pager.stop(.populate)
         for caller in callers { #expect(caller.join()) }
         #expect(wrong.value.withLock { $0 } == [])
-        for offset in stride(from: 0, to: 256 * 4096, by: 4096) {
+        for offset in stride(from: 0, to: 256 * pageBytes, by: pageBytes) {
             #expect(range.loadWord(offset) == NumberedSource.word(offset))
         }
     }

@@ -6,66 +6,13 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// Collects what a pager reports.
-final class Reports: Sendable {
-    private let reports = Mutex<[PagerReport]>([])
-
-    func add(_ report: PagerReport) { reports.withLock { $0.append(report) } }
-
-    var all: [PagerReport] { reports.withLock { $0 } }
-
-    /// Waits for a report: `false` where it does not come.
-    func waitFor(_ report: PagerReport) -> Bool { wait { $0.contains(report) } }
-
-    func wait(_ isEnough: ([PagerReport]) -> Bool) -> Bool {
-        let deadline = MonotonicInstant.now.nanoseconds + 20_000_000_000
-        while MonotonicInstant.now.nanoseconds < deadline {
-            if reports.withLock({ isEnough($0) }) { return true }
-            NativeThread.yield()
-        }
-        return false
-    }
-}
-
-struct Unavailable: Error {}
-
-/// Fails a number of times, then delivers.
-final class FlakySource: PageSource {
-    private let failuresLeft: Atomic<Int>
-
-    init(failures: Int) {
-        failuresLeft = Atomic(failures)
-    }
-
-    func load(offset: Int, into pages: inout OutputRawSpan) throws(Unavailable) -> PageReply {
-        if failuresLeft.subtract(1, ordering: .relaxed).oldValue > 0 { throw Unavailable() }
-        return NumberedSource().load(offset: offset, into: &pages)
-    }
-}
-
-/// Serves one page of a source and touches it on a thread of its own; for the body of an exit test.
-func touchOnePage<Source: PageSource & ~Copyable>(
-    of source: consuming Source, page: Int = 0, features: UserfaultFD.Features = [],
-    configuration: PagerConfiguration = PagerConfiguration(watchdogInterval: .milliseconds(20)),
-    options: RegionOptions = RegionOptions(failure: FailurePolicy(retries: 2, backOff: .microseconds(100)))
-) throws -> UInt64? {
-    // A source that hangs would hold up the pager's end too.
-    alarm(60)
-    let mapping = try Mapping(anonymous: 16 * 4096)
-    let pager = try Pager(UserfaultFD(features: features), source: source, configuration: configuration)
-    try pager.add(mapping.range, options: options)
-    try pager.start()
-    let range = mapping.range
-    return Toucher.value { range.loadWord(page * 4096) }
-}
-
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct FailureTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]
 
     @Test(arguments: services)
     func aSourceThatFailsIsAskedAgain(service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: 4096)
+        let mapping = try Mapping(anonymous: pageBytes)
         let pager = try Pager(
             UserfaultFD(), source: FlakySource(failures: 2), configuration: PagerConfiguration(service: service))
         try pager.add(
@@ -94,7 +41,7 @@ struct FailureTests {
     func aPageThatIsRemovedWhileItsLoadFailsIsZeros(workers: Int) async {
         await #expect(processExitsWith: .success) { [workers] in
             alarm(60)
-            let mapping = try Mapping(anonymous: 4096)
+            let mapping = try Mapping(anonymous: pageBytes)
             let gate = Gate()
             let source = ClosureSource<Unavailable> { _, _ throws(Unavailable) in
                 gate.pass()
@@ -107,14 +54,12 @@ struct FailureTests {
             try pager.add(mapping.range, options: RegionOptions(readAhead: .none, failure: .poisonAtOnce))
             try pager.start()
             let range = mapping.range
-            let word = Shared(Mutex<UInt64?>(nil))
-            let toucher = Toucher { word.value.withLock { $0 = range.loadWord(0) } }
+            let toucher = Toucher { range.loadWord(0) }
             #expect(gate.waitUntilReached())
-            let dropper = Toucher { try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 4096)) }
+            let dropper = Toucher { try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: pageBytes)) }
             #expect(dropper.join())
             gate.open()
-            #expect(toucher.join())
-            #expect(word.value.withLock { $0 } == 0)
+            #expect(toucher.value() == 0)
             try pager.stop(.poison)
             #expect(pager.statistics.pagesPoisoned == 0)
         }
@@ -147,36 +92,36 @@ struct FailureTests {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let descriptor = try numberedFile(pages: 16).release()
             let source = try FileSource(adopting: descriptor)
-            _ = ftruncate(descriptor, 4096)
+            _ = ftruncate(descriptor, pageBytes)
             _ = try touchOnePage(of: source, page: 8)
         }
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let descriptor = try numberedFile(pages: 16).release()
             let source = try MappedFileSource(FileDescriptor(rawValue: descriptor))
-            _ = ftruncate(descriptor, 4096)
+            _ = ftruncate(descriptor, pageBytes)
             _ = try touchOnePage(of: source, page: 8)
         }
     }
 
     @Test
     func aSourceMayDeliverLessThanItIsAskedFor() throws {
-        let mapping = try Mapping(anonymous: 256 * 4096)
+        let mapping = try Mapping(anonymous: 256 * pageBytes)
         let source = ClosureSource<Never> { offset, pages in
-            pages.append(repeating: NumberedSource.word(offset), count: 512, as: UInt64.self)
+            pages.append(repeating: NumberedSource.word(offset), count: pageBytes / 8, as: UInt64.self)
             return .data
         }
         let pager = try Pager(UserfaultFD(), source: source)
         try pager.add(mapping.range)
         try pager.start()
         let range = mapping.range
-        let found = Toucher.value { (0..<256).map { range.loadWord($0 * 4096) } }
-        #expect(found == (0..<256).map { NumberedSource.word($0 * 4096) })
+        let found = Toucher.value { (0..<256).map { range.loadWord($0 * pageBytes) } }
+        #expect(found == (0..<256).map { NumberedSource.word($0 * pageBytes) })
         try pager.stop(.poison)
     }
 
     @Test
     func stopResolvesWhatIsOutstanding() throws {
-        let mapping = try Mapping(anonymous: 4 * 4096)
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
         let gate = Gate()
         let source = ClosureSource<Never>(isSlow: true) { offset, pages in
             gate.pass()
@@ -186,22 +131,20 @@ struct FailureTests {
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
         let range = mapping.range
-        let word = Shared(Mutex<UInt64?>(nil))
-        let toucher = Toucher { word.value.withLock { $0 = range.loadWord(4096) } }
+        let toucher = Toucher { range.loadWord(pageBytes) }
         #expect(gate.waitUntilReached())
         let stopper = Toucher { try? pager.stop(.poison) }
         // It has poisoned all but the one that the source has in hand.
         #expect(wait { pager.statistics.pagesPoisoned == 3 })
         gate.open()
-        #expect(toucher.join())
         #expect(stopper.join())
-        #expect(word.value.withLock { $0 } == NumberedSource.word(4096))
+        #expect(toucher.value() == NumberedSource.word(pageBytes))
     }
 
     @Test
     func aPagerThatIsDroppedPoisonsWhatItHasNotLoaded() async {
         await #expect(processExitsWith: .signal(SIGBUS)) {
-            let mapping = try Mapping(anonymous: 4 * 4096)
+            let mapping = try Mapping(anonymous: 4 * pageBytes)
             do {
                 let pager = try Pager(UserfaultFD(), source: NumberedSource())
                 try pager.add(mapping.range)
@@ -214,18 +157,18 @@ struct FailureTests {
 
     @Test
     func populatedMemoryNeedsNoPager() throws {
-        let mapping = try Mapping(anonymous: 700 * 4096)
+        let mapping = try Mapping(anonymous: 700 * pageBytes)
         let pager = try Pager(UserfaultFD(), source: NumberedSource())
         try pager.add(mapping.range)
         try pager.start()
         try pager.stop(.populate)
         let range = mapping.range
-        #expect((0..<700).allSatisfy { range.loadWord($0 * 4096) == NumberedSource.word($0 * 4096) })
+        #expect((0..<700).allSatisfy { range.loadWord($0 * pageBytes) == NumberedSource.word($0 * pageBytes) })
     }
 
     @Test
     func twoPagersCannotHaveOneRegion() throws {
-        let mapping = try Mapping(anonymous: 4096)
+        let mapping = try Mapping(anonymous: pageBytes)
         let first = try Pager(UserfaultFD(), source: ZeroSource())
         let second = try Pager(UserfaultFD(), source: ZeroSource())
         try first.add(mapping.range)
@@ -262,10 +205,10 @@ struct FailureTests {
         let result = await #expect(
             processExitsWith: .signal(SIGBUS), observing: [\.standardErrorContent]
         ) { [workers] in
-            let mapping = try Mapping(anonymous: 16 * 4096)
+            let mapping = try Mapping(anonymous: 16 * pageBytes)
             let range = mapping.range
             let source = ClosureSource<Never> { offset, pages in
-                if offset == 0 { _ = range.loadWord(4096) }
+                if offset == 0 { _ = range.loadWord(pageBytes) }
                 return NumberedSource().load(offset: offset, into: &pages)
             }
             let pager = try Pager(
@@ -282,14 +225,5 @@ struct FailureTests {
         }
         let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
         #expect(text.contains("self-deadlock"))
-    }
-}
-
-/// Something that is not copied, shared.
-final class Shared<Value: ~Copyable & Sendable>: Sendable {
-    let value: Value
-
-    init(_ value: consuming Value) {
-        self.value = value
     }
 }

@@ -14,11 +14,11 @@ struct GuardianTests {
     @Test(.startsThreadsAfterFork)
     func theClientOfAKilledPagerIsKilled() async {
         await #expect(processExitsWith: .success) {
-            let mapping = try Mapping(anonymous: 8 * 4096)
+            let mapping = try Mapping(anonymous: 8 * pageBytes)
             let client = try Client.start(mapping)
             let server = try Server.start(client) { uffd, owner, _ in
                 let source = ClosureSource<Never> { offset, pages in
-                    if offset == 4 * 4096 { kill(getpid(), SIGKILL) }
+                    if offset == 4 * pageBytes { kill(getpid(), SIGKILL) }
                     return NumberedSource().load(offset: offset, into: &pages)
                 }
                 let pager = try Pager(uffd, source: source, owner: owner)
@@ -38,7 +38,7 @@ struct GuardianTests {
     @Test(.startsThreadsAfterFork)
     func theClientOfAPagerThatStoppedLivesOn() async {
         await #expect(processExitsWith: .success) {
-            let mapping = try Mapping(anonymous: 8 * 4096)
+            let mapping = try Mapping(anonymous: 8 * pageBytes)
             let client = try Client.start(mapping)
             let server = try Server.start(client) { uffd, owner, socket in
                 let pager = try Pager(uffd, source: NumberedSource(), owner: owner)
@@ -60,7 +60,7 @@ struct GuardianTests {
     @Test
     func theEndOfTheClientEndsTheWatch() async {
         await #expect(processExitsWith: .success) {
-            let mapping = try Mapping(anonymous: 4096)
+            let mapping = try Mapping(anonymous: pageBytes)
             let client = try Client.start(mapping)
             let server = try Server.start(client) { _, _, socket in
                 _ = Glibc.close(socket.rawValue)

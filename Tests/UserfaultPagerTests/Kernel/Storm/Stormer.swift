@@ -18,8 +18,8 @@ struct Stormer {
     /// - Returns: What was wrong, or `nil`.
     mutating func round(_ pager: Pager<HaltingSource>, _ ground: CommonGround) -> String? {
         do {
-            let mapping = try Mapping(anonymous: Self.pages * 4096)
-            let offset = random.below(1 << 20) * 4096
+            let mapping = try Mapping(anonymous: Self.pages * pageBytes)
+            let offset = random.below(1 << 20) * pageBytes
             let readAhead = [RegionOptions.ReadAhead.none, .adaptive(maximumPages: 8), .adaptive()][random.below(3)]
             let region = try pager.add(mapping.range, offset: offset, options: RegionOptions(readAhead: readAhead))
             var memory = mapping.release()
@@ -47,8 +47,8 @@ struct Stormer {
         let stride = random.below(2) == 0 ? 1 : 17
         for step in 0..<random.below(Self.pages) {
             let page = (first + step * stride) % Self.pages
-            let found = memory.loadWord(page * 4096 + 8 * random.below(512))
-            let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * 4096)
+            let found = memory.loadWord(page * pageBytes + 8 * random.below(pageBytes / 8))
+            let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * pageBytes)
             if found != expected { return "page \(page) holds \(found) in place of \(expected)" }
         }
         return nil
@@ -59,7 +59,7 @@ struct Stormer {
         let count = 1 + random.below(16)
         switch random.below(3) {
         case 0:
-            try? AddressSpace.advise(.dontNeed, memory.part(at: first * 4096, count: count * 4096))
+            try? AddressSpace.advise(.dontNeed, memory.part(at: first * pageBytes, count: count * pageBytes))
             for page in first..<first + count { isZero[page] = true }
         case 1:
             guard let target = try? Mapping(anonymous: memory.count) else { return }
@@ -74,8 +74,8 @@ struct Stormer {
         let status = isZero.withUnsafeBufferPointer { isZero in
             inFork {
                 for page in Swift.stride(from: 0, to: Self.pages, by: 5) {
-                    let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * 4096)
-                    if memory.loadWord(page * 4096) != expected { return 1 }
+                    let expected = isZero[page] ? 0 : NumberedSource.word(offset + page * pageBytes)
+                    if memory.loadWord(page * pageBytes) != expected { return 1 }
                 }
                 return 0
             }

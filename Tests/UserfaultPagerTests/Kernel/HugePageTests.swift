@@ -9,7 +9,9 @@ import UserfaultFD
 struct HugePageTests {
     private static let size = PageSize.twoMiB.bytes
     /// In the first huge page, in the second where the file ends, behind its end, and in a page that it does not reach.
-    private static let offsets = [0, 511 * 4096, size, size + 4096, size + 2 * 4096, 2 * size, 3 * size - 8]
+    private static let offsets = [
+        0, 511 * pageBytes, size, size + pageBytes, size + 2 * pageBytes, 2 * size, 3 * size - 8,
+    ]
     private static let options = RegionOptions(pageSize: .twoMiB, failure: .poisonAtOnce)
 
     /// What a source of a file of one huge page and a bit serves.
@@ -20,12 +22,12 @@ struct HugePageTests {
         try pager.start()
         let range = mapping.range
         let found = Toucher.value { offsets.map { range.loadWord($0) } }
-        #expect(found == offsets.map { $0 <= size + 4096 ? NumberedSource.word($0) : 0 })
+        #expect(found == offsets.map { $0 <= size + pageBytes ? NumberedSource.word($0) : 0 })
         try pager.stop(.poison)
         return pager.statistics
     }
 
-    private static func file() throws -> Memfd { try numberedFile(pages: 514, bytes: size + 4096 + 100) }
+    private static func file() throws -> Memfd { try numberedFile(pages: 514, bytes: size + pageBytes + 100) }
 
     @Test(.requiresHugePages(3))
     func aFileIsReadInHugePages() throws {
@@ -47,13 +49,13 @@ struct HugePageTests {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let descriptor = try Self.file().release()
             let source = try FileSource(adopting: descriptor)
-            _ = ftruncate(descriptor, Self.size + 4096)
+            _ = ftruncate(descriptor, Self.size + pageBytes)
             _ = try Self.check(source)
         }
         await #expect(processExitsWith: .signal(SIGBUS)) {
             let file = try Self.file()
             let source = try file.withUnsafeDescriptor { file throws in try MappedFileSource(file) }
-            try file.resize(to: Self.size + 4096)
+            try file.resize(to: Self.size + pageBytes)
             _ = try Self.check(source)
         }
     }
@@ -77,7 +79,7 @@ struct HugePageTests {
         let size = Self.size
         let file = try Memfd(count: 2 * size, hugePages: .twoMiB)
         let pages = try SharedPages(file, from: NumberedSource())
-        let offsets = [0, size - 4096, size, 2 * size - 4096]
+        let offsets = [0, size - pageBytes, size, 2 * size - pageBytes]
         for _ in 0..<2 {
             let client = try Mapping(file)
             let pager = try Pager(UserfaultFD(), source: pages.source)
@@ -96,7 +98,7 @@ struct HugePageTests {
         try file.punchHole(at: 0, count: size)
         pages.source.forget(offset: 0, count: 2 * size)
         #expect(try ask(pages.source, at: 0, count: 2 * size).reply == .inFile(count: 2 * size))
-        #expect(client.range.loadWord(size - 4096) == NumberedSource.word(size - 4096))
+        #expect(client.range.loadWord(size - pageBytes) == NumberedSource.word(size - pageBytes))
         #expect(client.range.load(size + 1) == 7)
     }
 }

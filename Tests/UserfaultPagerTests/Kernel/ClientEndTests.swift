@@ -28,7 +28,7 @@ struct ClientEndTests {
     }
 
     private static func goDuringAFill(_ end: End, _ service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: 4 * 4096)
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
         let client = try startTouching(mapping.range, end)
         let gate = Gate()
         let reports = Reports()

@@ -15,7 +15,7 @@ struct ModelKernel {
         case change(Change, author: Int)
     }
 
-    static let pageBytes = 4096
+    static let pageBytes = PageSize.base.bytes
 
     private(set) var pages: [Page]
     let base: UInt = 0x10000

@@ -61,7 +61,7 @@ struct StormTests {
         let failure = Shared(Mutex<String?>(nil))
         let isOver = Shared(Atomic<Bool>(false))
         let ground = CommonGround()
-        func repeatedly(_ body: @escaping @Sendable (inout Stormer) -> String?, _ stormer: Stormer) -> Toucher {
+        func repeatedly(_ body: @escaping @Sendable (inout Stormer) -> String?, _ stormer: Stormer) -> Toucher<Void> {
             Toucher {
                 var stormer = stormer
                 while !isOver.value.load(ordering: .relaxed) {
@@ -91,40 +91,5 @@ struct StormTests {
         #expect(pager.statistics.failures == 0)
         #expect(pager.statistics.pagesPoisoned == 0)
         try pager.stop(.poison)
-    }
-}
-
-/// What the process takes, as the kernel counts it.
-struct Footprint {
-    let descriptors: Int
-    let mappings: Int
-    let kibibytes: Int
-    /// In bytes.
-    let addressSpace: Int
-
-    init() {
-        descriptors = Self.entries("/proc/self/fd")
-        mappings = Self.text("/proc/self/maps").split(separator: "\n").count
-        let resident = Self.text("/proc/self/status").split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
-        kibibytes = resident.flatMap { Int($0.filter(\.isNumber)) } ?? 0
-        let mapped = Self.text("/proc/self/status").split(separator: "\n").first { $0.hasPrefix("VmSize:") }
-        addressSpace = (mapped.flatMap { Int($0.filter(\.isNumber)) } ?? 0) << 10
-    }
-
-    private static func entries(_ path: String) -> Int {
-        guard let directory = opendir(path) else { return -1 }
-        defer { closedir(directory) }
-        var count = 0
-        while readdir(directory) != nil { count += 1 }
-        return count
-    }
-
-    private static func text(_ path: String) -> String {
-        guard let file = fopen(path, "r") else { return "" }
-        defer { fclose(file) }
-        var bytes: [UInt8] = []
-        var part = [UInt8](repeating: 0, count: 65_536)
-        while case let read = fread(&part, 1, part.count, file), read > 0 { bytes += part[..<read] }
-        return String(decoding: bytes, as: UTF8.self)
     }
 }

@@ -33,27 +33,20 @@ private final class Crowd: PageSource {
 struct SlowSourceTests {
     /// Touches a page each on threads of their own.
     private static func touch(_ count: Int, of range: AddressRange) -> [UInt64?] {
-        let found = Shared(Mutex([UInt64?](repeating: nil, count: count)))
-        let touchers = (0..<count).map { page in
-            Toucher {
-                let word = range.loadWord(page * 4096)
-                found.value.withLock { $0[page] = word }
-            }
-        }
-        for toucher in touchers { _ = toucher.join() }
-        return found.value.withLock { $0 }
+        let touchers = (0..<count).map { page in Toucher { range.loadWord(page * pageBytes) } }
+        return touchers.map { $0.value() }
     }
 
     @Test(arguments: [2, 8])
     func asManyPagesAreLoadedAtOnceAsThereAreWorkers(count: Int) throws {
         let crowd = Shared(Crowd(of: count))
-        let mapping = try Mapping(anonymous: count * 4096)
+        let mapping = try Mapping(anonymous: count * pageBytes)
         let source = ClosureSource<Never>(isSlow: true) { crowd.value.load(offset: $0, into: &$1) }
         let pager = try Pager(
             UserfaultFD(), source: source, configuration: PagerConfiguration(service: .workers(count)))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
-        #expect(Self.touch(count, of: mapping.range) == (0..<count).map { NumberedSource.word($0 * 4096) })
+        #expect(Self.touch(count, of: mapping.range) == (0..<count).map { NumberedSource.word($0 * pageBytes) })
         let isLate = crowd.value.isLate.load(ordering: .relaxed)
         #expect(!isLate)
         try pager.stop(.poison)
@@ -63,7 +56,7 @@ struct SlowSourceTests {
     @Test
     func sharedPagesAreMadeAtOnce() throws {
         let crowd = Shared(Crowd(of: 4))
-        let file = try Memfd(count: 4 * 4096)
+        let file = try Memfd(count: 4 * pageBytes)
         let base = ClosureSource<Never>(isSlow: true) { crowd.value.load(offset: $0, into: &$1) }
         let pages = try SharedPages(file, from: base)
         let mapping = try Mapping(file)
@@ -71,7 +64,7 @@ struct SlowSourceTests {
             UserfaultFD(), source: pages.source, configuration: PagerConfiguration(service: .workers(4)))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
-        #expect(Self.touch(4, of: mapping.range) == (0..<4).map { NumberedSource.word($0 * 4096) })
+        #expect(Self.touch(4, of: mapping.range) == (0..<4).map { NumberedSource.word($0 * pageBytes) })
         let isLate = crowd.value.isLate.load(ordering: .relaxed)
         #expect(!isLate)
         try pager.stop(.poison)
@@ -88,7 +81,7 @@ struct SlowSourceTests {
             }
             return NumberedSource().load(offset: offset, into: &pages)
         }
-        let mapping = try Mapping(anonymous: 64 * 4096)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let pager = try Pager(UserfaultFD(), source: source, configuration: PagerConfiguration(service: .workers(2)))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
@@ -98,8 +91,8 @@ struct SlowSourceTests {
             _ = range.loadWord(0)
             isFirstThere.value.store(true, ordering: .releasing)
         }
-        let others = Toucher.value { (1..<64).map { range.loadWord($0 * 4096) } }
-        #expect(others == (1..<64).map { NumberedSource.word($0 * 4096) })
+        let others = Toucher.value { (1..<64).map { range.loadWord($0 * pageBytes) } }
+        #expect(others == (1..<64).map { NumberedSource.word($0 * pageBytes) })
         let isFirst = isFirstThere.value.load(ordering: .acquiring)
         #expect(!isFirst)
         mayAnswer.value.store(true, ordering: .releasing)

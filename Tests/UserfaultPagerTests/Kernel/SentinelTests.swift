@@ -38,21 +38,19 @@ struct SentinelTests {
     /// Handlers that get no processor for long are no deadlock: their faults are still theirs.
     @Test(arguments: [UserfaultFD.Features(), .threadID])
     func faultsThatNobodyTakesInTimeAreServedLater(features: UserfaultFD.Features) throws {
-        let mapping = try Mapping(anonymous: 4096)
+        let mapping = try Mapping(anonymous: pageBytes)
         let reports = Reports()
         let pager = try Pager(
             UserfaultFD(features: features), source: NumberedSource(),
             configuration: PagerConfiguration(report: { reports.add($0) }))
         try pager.add(mapping.range)
         let range = mapping.range
-        let word = Shared(Mutex<UInt64?>(nil))
-        let toucher = Toucher { word.value.withLock { $0 = range.loadWord(0) } }
+        let toucher = Toucher { range.loadWord(0) }
         #expect(awaitPending(1, of: pager.core.memories[0]))
         takeOver(pager.core)
         #expect(reports.all == [])
         try pager.start()
-        #expect(toucher.join())
-        #expect(word.value.withLock { $0 } == NumberedSource.word(0))
+        #expect(toucher.value() == NumberedSource.word(0))
         try pager.stop(.poison)
     }
 

@@ -5,21 +5,6 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// Runs a body in a child of `fork`: the body may load and store, and must not allocate.
-///
-/// - Returns: The child's exit status, or the negative signal that ended it, or `nil` where it took too long.
-func inFork(seconds: Int = 20, _ body: () -> CInt) -> Int? {
-    let pid = fork()
-    if pid == 0 { _exit(body()) }
-    let process = try? ProcessHandle(id: pid)
-    let ended = (try? process?.waitForExit(timeout: .seconds(seconds))) ?? false
-    if !ended { kill(pid, SIGKILL) }
-    var status: CInt = 0
-    waitpid(pid, &status, 0)
-    guard ended else { return nil }
-    return status & 0x7f == 0 ? Int((status >> 8) & 0xff) : -Int(status & 0x7f)
-}
-
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct EventTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(3)]
@@ -34,54 +19,58 @@ struct EventTests {
 
     @Test(arguments: services)
     func removedPagesAreZeros(service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: 64 * 4096)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let pager = try pager(.eventRemove, service)
         try pager.add(mapping.range)
         try pager.start()
         let range = mapping.range
         let words = Toucher.value {
-            let before = range.loadWord(4096)
-            try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 32 * 4096))
-            return [before, range.loadWord(4096), range.loadWord(31 * 4096), range.loadWord(40 * 4096)]
+            let before = range.loadWord(pageBytes)
+            try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 32 * pageBytes))
+            return [before, range.loadWord(pageBytes), range.loadWord(31 * pageBytes), range.loadWord(40 * pageBytes)]
         }
-        #expect(words == [NumberedSource.word(4096), 0, 0, NumberedSource.word(40 * 4096)])
+        #expect(words == [NumberedSource.word(pageBytes), 0, 0, NumberedSource.word(40 * pageBytes)])
         try pager.stop(.poison)
     }
 
     @Test(arguments: services)
     func movedPagesKeepTheirPlaceInTheSource(service: PagerConfiguration.Service) throws {
-        let mapping = try Mapping(anonymous: 64 * 4096)
-        let target = try Mapping(anonymous: 64 * 4096)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
+        let target = try Mapping(anonymous: 64 * pageBytes)
         let pager = try pager([.eventRemap, .eventUnmap], service)
         try pager.add(mapping.range)
         try pager.start()
         let range = mapping.range
         let new = target.range
         let words = Toucher.value {
-            let before = range.loadWord(4096)
+            let before = range.loadWord(pageBytes)
             _ = try? AddressSpace.move(range, to: new.start)
-            return [before, new.loadWord(4096), new.loadWord(63 * 4096)]
+            return [before, new.loadWord(pageBytes), new.loadWord(63 * pageBytes)]
         }
         #expect(
-            words == [NumberedSource.word(4096), NumberedSource.word(4096), NumberedSource.word(63 * 4096)])
+            words == [
+                NumberedSource.word(pageBytes), NumberedSource.word(pageBytes), NumberedSource.word(63 * pageBytes),
+            ])
         _ = mapping.release()
         try pager.stop(.poison)
     }
 
     @Test(.followsForks)
     func childrenAreServedAsTheirParentWas() throws {
-        let mapping = try Mapping(anonymous: 64 * 4096)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let pager = try pager([.eventFork, .eventRemove], .workers(3))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
         let range = mapping.range
         let status = Toucher.value {
-            _ = range.loadWord(4096)
-            try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 2 * 4096))
+            _ = range.loadWord(pageBytes)
+            try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 2 * pageBytes))
             return inFork {
-                if range.loadWord(4096) != 0 { return 1 }
+                if range.loadWord(pageBytes) != 0 { return 1 }
                 if range.loadWord(0) != 0 { return 2 }
-                for page in 2..<64 where range.loadWord(page * 4096) != NumberedSource.word(page * 4096) { return 3 }
+                for page in 2..<64 where range.loadWord(page * pageBytes) != NumberedSource.word(page * pageBytes) {
+                    return 3
+                }
                 return 0
             }
         }
@@ -94,7 +83,7 @@ struct EventTests {
     /// Places are taken by children that live: what has ended makes room for the next fork.
     @Test(.followsForks)
     func oneChildAfterTheOtherNeedsOnePlace() throws {
-        let mapping = try Mapping(anonymous: 4096)
+        let mapping = try Mapping(anonymous: pageBytes)
         let pager = try Pager(
             UserfaultFD(features: .eventFork), source: NumberedSource(),
             configuration: PagerConfiguration(service: .workers(1), maximumChildren: 1))
@@ -111,7 +100,7 @@ struct EventTests {
     @Test(.takesNoMemoryWhileItForks)
     func aForkWaitsForAFreeDescriptor() async {
         await #expect(processExitsWith: .success) {
-            let mapping = try Mapping(anonymous: 2 * 4096)
+            let mapping = try Mapping(anonymous: 2 * pageBytes)
             let pager = try Pager(
                 UserfaultFD(features: .eventFork), source: NumberedSource(),
                 configuration: PagerConfiguration(service: .workers(1)))
@@ -127,7 +116,7 @@ struct EventTests {
                 wait { mayFork.value.load(ordering: .relaxed) }
                 isForking.value.store(true, ordering: .relaxed)
                 let pid = fork()
-                if pid == 0 { _exit(range.loadWord(4096) == NumberedSource.word(4096) ? 0 : 1) }
+                if pid == 0 { _exit(range.loadWord(pageBytes) == NumberedSource.word(pageBytes) ? 0 : 1) }
                 var status: CInt = 0
                 waitpid(pid, &status, 0)
                 precondition(status == 0)
@@ -147,7 +136,7 @@ struct EventTests {
     @Test(.followsForks)
     func aForkRightAfterTheStartIsFollowed() throws {
         for _ in 0..<20 {
-            let mapping = try Mapping(anonymous: 4096)
+            let mapping = try Mapping(anonymous: pageBytes)
             let pager = try pager(.eventFork, .workers(2))
             try pager.add(mapping.range)
             try pager.start()

@@ -5,27 +5,13 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// Each page's number, eight bytes at a time: what a page should hold follows from where it is.
-struct NumberedSource: PageSource {
-    static func word(_ offset: Int) -> UInt64 { UInt64(offset / 4096) &* 0x9E37_79B9_7F4A_7C15 | 1 }
-
-    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
-        var position = offset
-        while pages.freeCapacity > 0 {
-            pages.append(repeating: Self.word(position), count: 512, as: UInt64.self)
-            position += 4096
-        }
-        return .data
-    }
-}
-
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct PagerTests {
     static let waitings: [PagerConfiguration.Waiting] = [.poll, .block, .spin, .adaptive()]
 
     @Test(arguments: waitings, [1, 3])
     func everyPageHoldsWhatTheSourceSays(waiting: PagerConfiguration.Waiting, handlers: Int) throws {
-        let mapping = try Mapping(anonymous: 1024 * 4096)
+        let mapping = try Mapping(anonymous: 1024 * pageBytes)
         let pager = try Pager(
             UserfaultFD(), source: NumberedSource(),
             configuration: PagerConfiguration(waiting: waiting, handlers: handlers))
@@ -33,7 +19,7 @@ struct PagerTests {
         try pager.start()
         let range = mapping.range
         let wrong = Toucher.value {
-            stride(from: 0, to: range.count, by: 4096).filter { range.loadWord($0) != NumberedSource.word($0) }
+            stride(from: 0, to: range.count, by: pageBytes).filter { range.loadWord($0) != NumberedSource.word($0) }
         }
         #expect(wrong == [])
         try pager.stop(.poison)
@@ -45,15 +31,15 @@ struct PagerTests {
 
     @Test
     func shardsServeOneRegion() throws {
-        let mapping = try Mapping(anonymous: 999 * 4096)
+        let mapping = try Mapping(anonymous: 999 * pageBytes)
         let pager = try Pager(
             UserfaultFD(), source: NumberedSource(), configuration: PagerConfiguration(handlers: 2, shards: 2))
-        try pager.add(mapping.range, offset: 8 * 4096)
+        try pager.add(mapping.range, offset: 8 * pageBytes)
         try pager.start()
         let range = mapping.range
         let wrong = Toucher.value {
-            stride(from: 0, to: range.count, by: 4096)
-                .filter { range.loadWord($0) != NumberedSource.word($0 + 8 * 4096) }
+            stride(from: 0, to: range.count, by: pageBytes)
+                .filter { range.loadWord($0) != NumberedSource.word($0 + 8 * pageBytes) }
         }
         #expect(wrong == [])
         try pager.stop(.poison)
@@ -61,7 +47,7 @@ struct PagerTests {
 
     @Test
     func writesAreRememberedAndTakenOnce() throws {
-        let mapping = try Mapping(anonymous: 32 * 4096)
+        let mapping = try Mapping(anonymous: 32 * pageBytes)
         let pager = try Pager(
             UserfaultFD(features: [.writeProtect, .writeProtectUnpopulated]), source: NumberedSource())
         let region = try pager.add(mapping.range, options: RegionOptions(writeProtected: true))
@@ -70,28 +56,28 @@ struct PagerTests {
         func write(_ pages: [Int]) {
             #expect(
                 Toucher.value {
-                    for page in 0..<32 { _ = range.loadWord(page * 4096) }
-                    for page in pages { range.store(1, at: page * 4096 + 9) }
+                    for page in 0..<32 { _ = range.loadWord(page * pageBytes) }
+                    for page in pages { range.store(1, at: page * pageBytes + 9) }
                     return true
                 } == true)
         }
         write([3, 17])
-        #expect(try pager.takeWritten(of: region) == [3 * 4096, 17 * 4096])
+        #expect(try pager.takeWritten(of: region) == [3 * pageBytes, 17 * pageBytes])
         #expect(try pager.takeWritten(of: region) == [])
         write([17, 31])
-        #expect(try pager.takeWritten(of: region) == [17 * 4096, 31 * 4096])
+        #expect(try pager.takeWritten(of: region) == [17 * pageBytes, 31 * pageBytes])
         try pager.stop(.poison)
     }
 
     /// Whatever else the program does to its memory at the same time.
     @Test
     func noWriteIsLostWhileTheMemoryChanges() throws {
-        let mapping = try Mapping(anonymous: 64 * 4096)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let pager = try Pager(
             UserfaultFD(features: [.writeProtect, .writeProtectUnpopulated, .eventRemove]), source: NumberedSource())
         let region = try pager.add(
-            mapping.range.part(at: 0, count: 32 * 4096), options: RegionOptions(writeProtected: true))
-        let other = mapping.range.part(at: 32 * 4096, count: 32 * 4096)
+            mapping.range.part(at: 0, count: 32 * pageBytes), options: RegionOptions(writeProtected: true))
+        let other = mapping.range.part(at: 32 * pageBytes, count: 32 * pageBytes)
         try pager.add(other)
         try pager.start()
         let range = mapping.range
@@ -103,7 +89,7 @@ struct PagerTests {
             }
         }
         let writing = Toucher {
-            for page in 0..<32 { range.store(1, at: page * 4096) }
+            for page in 0..<32 { range.store(1, at: page * pageBytes) }
             isOver.value.store(true, ordering: .relaxed)
         }
         var taken: Set<Int> = []
@@ -118,13 +104,13 @@ struct PagerTests {
     @Test
     func aWorkingSetIsRecordedAndReplayed() throws {
         let recorded = try workingSet { range in
-            for page in [5, 3, 60, 9] { _ = range.loadWord(page * 4096) }
+            for page in [5, 3, 60, 9] { _ = range.loadWord(page * pageBytes) }
         }
-        #expect(recorded.offsets == [5, 3, 60, 9].map { UInt64($0 * 4096) })
+        #expect(recorded.offsets == [5, 3, 60, 9].map { UInt64($0 * pageBytes) })
         #expect(WorkingSet(bytes: recorded.bytes) == recorded)
         #expect(WorkingSet(bytes: Array(recorded.bytes.dropLast())) == nil)
 
-        let mapping = try Mapping(anonymous: 64 * 4096)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let pager = try Pager(UserfaultFD(), source: NumberedSource())
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
@@ -132,13 +118,13 @@ struct PagerTests {
         let deadline = MonotonicInstant.now.nanoseconds + 20_000_000_000
         while pager.statistics.pagesReadAhead < 4, MonotonicInstant.now.nanoseconds < deadline { NativeThread.yield() }
         let range = mapping.range
-        #expect(Toucher.value { range.loadWord(60 * 4096) } == NumberedSource.word(60 * 4096))
+        #expect(Toucher.value { range.loadWord(60 * pageBytes) } == NumberedSource.word(60 * pageBytes))
         try pager.stop(.poison)
         #expect(pager.statistics.missingFaults == 0)
     }
 
     private func workingSet(_ touch: @escaping @Sendable (AddressRange) -> Void) throws -> WorkingSet {
-        let mapping = try Mapping(anonymous: 64 * 4096)
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
         let pager = try Pager(
             UserfaultFD(), source: NumberedSource(), configuration: PagerConfiguration(workingSetCapacity: 100))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
@@ -151,7 +137,7 @@ struct PagerTests {
 
     @Test
     func aChildWithoutAPagerDoesNotReadZeros() throws {
-        let mapping = try Mapping(anonymous: 4 * 4096)
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
         let pager = try Pager(UserfaultFD(), source: NumberedSource())
         try pager.add(mapping.range)
         try pager.start()

@@ -49,22 +49,22 @@ struct MisuseTests {
 
     @Test
     func rangesAreChecked() throws {
-        let mapping = try Mapping(anonymous: 8 * 4096)
+        let mapping = try Mapping(anonymous: 8 * pageBytes)
         let pager = try Pager(UserfaultFD(), source: NumberedSource())
         let range = mapping.range
         for wrong in [
-            range.part(at: 0, count: 0), range.part(at: 1, count: 4096), range.part(at: 0, count: 4095),
+            range.part(at: 0, count: 0), range.part(at: 1, count: pageBytes), range.part(at: 0, count: pageBytes - 1),
         ] {
             #expect(throws: PagerError.badRange(wrong)) { try pager.add(wrong) }
         }
         #expect(throws: PagerError.badRange(range)) { try pager.add(range, offset: 7) }
-        #expect(throws: PagerError.badRange(range)) { try pager.add(range, offset: -4096) }
-        try pager.add(range.part(at: 0, count: 4 * 4096))
+        #expect(throws: PagerError.badRange(range)) { try pager.add(range, offset: -pageBytes) }
+        try pager.add(range.part(at: 0, count: 4 * pageBytes))
         #expect(throws: PagerError.badRange(range)) { try pager.add(range) }
         // What was refused is not registered, and another may have it.
         let other = try Pager(UserfaultFD(), source: NumberedSource())
-        try other.add(range.part(at: 4 * 4096, count: 4 * 4096))
-        let error = #expect(throws: PagerError.self) { try other.add(range.part(at: 0, count: 4096)) }
+        try other.add(range.part(at: 4 * pageBytes, count: 4 * pageBytes))
+        let error = #expect(throws: PagerError.self) { try other.add(range.part(at: 0, count: pageBytes)) }
         guard case .kernel(let answer) = error else {
             Issue.record("\(String(describing: error))")
             return
@@ -74,7 +74,7 @@ struct MisuseTests {
 
     @Test
     func eachStepIsTakenOnce() throws {
-        let mapping = try Mapping(anonymous: 4096)
+        let mapping = try Mapping(anonymous: pageBytes)
         let pager = try Pager(UserfaultFD(), source: NumberedSource())
         let region = try pager.add(mapping.range)
         try pager.start()
@@ -87,6 +87,8 @@ struct MisuseTests {
         try pager.stop(.populate)
         #expect(throws: PagerError.alreadyStarted) { try pager.start() }
         #expect(throws: PagerError.notRunning) { try pager.add(mapping.range) }
-        #expect(throws: PagerError.notRunning) { try pager.replay(WorkingSet(offsets: [0], pageBytes: 4096)) }
+        #expect(throws: PagerError.notRunning) {
+            try pager.replay(WorkingSet(offsets: [0], pageBytes: UInt32(pageBytes)))
+        }
     }
 }

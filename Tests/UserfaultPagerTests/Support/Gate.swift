@@ -30,16 +30,6 @@ final class Gate: Sendable {
     }
 }
 
-/// Numbered pages, each load of which waits at a gate.
-struct GatedSource: PageSource {
-    let gate: Gate
-
-    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
-        gate.pass()
-        return NumberedSource().load(offset: offset, into: &pages)
-    }
-}
-
 /// - Returns: `false` where it does not come true.
 @discardableResult
 func wait(until isTrue: () -> Bool) -> Bool {

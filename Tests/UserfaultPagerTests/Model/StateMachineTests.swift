@@ -81,13 +81,13 @@ struct StateMachineTests {
     func memoryMovedToAnAddressOutlivesTheEventsOfWhatWasThere() throws {
         try withTwoPages { machine, records in
             // The second region is unmapped, then the first moved to where it was; the events come the other way round.
-            _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: 4096))
-            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
-            _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: 4096)))
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: pageBytes))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: pageBytes)))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: pageBytes)))
             #expect(machine.spans.find(0x11000)?.region == records[0])
             #expect(machine.spans.count == 1)
             // Now the program unmaps it indeed.
-            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: pageBytes)))
             #expect(machine.spans.count == 0)
         }
     }
@@ -96,15 +96,15 @@ struct StateMachineTests {
     @Test
     func memoryThatMadeRoomIsFoundWhereItWent() throws {
         try withTwoPages { machine, records in
-            _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: 4096))
-            _ = try machine.apply(.remap(from: 0x11000, to: 0x20000, count: 4096))
-            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
-            _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: 4096)))
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x11000, count: pageBytes))
+            _ = try machine.apply(.remap(from: 0x11000, to: 0x20000, count: pageBytes))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: pageBytes)))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: pageBytes)))
             #expect(machine.spans.find(0x11000)?.region == records[0])
             #expect(machine.spans.find(0x20000)?.region == records[1])
             #expect(machine.spans.count == 2)
             for address in [0x11000, 0x20000] as [UInt] {
-                _ = try machine.apply(.unmap(AddressRange(start: address, count: 4096)))
+                _ = try machine.apply(.unmap(AddressRange(start: address, count: pageBytes)))
             }
         }
     }
@@ -114,16 +114,16 @@ struct StateMachineTests {
     func memoryThatMovesOnIsNotTakenForWhatWasLeftBehind() throws {
         try withTwoPages { machine, records in
             // The first region leaves, the second takes its place and moves on; only then the unmapping is told.
-            _ = try machine.apply(.remap(from: 0x10000, to: 0x30000, count: 4096))
-            _ = try machine.apply(.remap(from: 0x11000, to: 0x10000, count: 4096))
-            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: 4096)))
-            _ = try machine.apply(.remap(from: 0x10000, to: 0x20000, count: 4096))
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x30000, count: pageBytes))
+            _ = try machine.apply(.remap(from: 0x11000, to: 0x10000, count: pageBytes))
+            _ = try machine.apply(.unmap(AddressRange(start: 0x11000, count: pageBytes)))
+            _ = try machine.apply(.remap(from: 0x10000, to: 0x20000, count: pageBytes))
             #expect(machine.spans.find(0x20000)?.states == records[1].states)
             #expect(machine.spans.find(0x30000)?.states == records[0].states)
-            for _ in 0..<2 { _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: 4096))) }
+            for _ in 0..<2 { _ = try machine.apply(.unmap(AddressRange(start: 0x10000, count: pageBytes))) }
             #expect(machine.spans.count == 2)
             for address in [0x20000, 0x30000] as [UInt] {
-                _ = try machine.apply(.unmap(AddressRange(start: address, count: 4096)))
+                _ = try machine.apply(.unmap(AddressRange(start: address, count: pageBytes)))
             }
         }
     }
@@ -163,7 +163,7 @@ struct StateMachineTests {
     @Test
     func aPageThatTheFileHasLostIsLookedForAgain() throws {
         try withTwoPages { machine, records in
-            let page = AddressRange(start: 0x10000, count: 4096)
+            let page = AddressRange(start: 0x10000, count: pageBytes)
             _ = try machine.apply(.remove(page))
             let minor = PageFault(address: page.start, flags: .minor)
             guard case .fill(let claim) = machine.begin(minor, readAt: .max) else {
@@ -179,7 +179,7 @@ struct StateMachineTests {
             }
             #expect(records[0].states[0] == [.removed, .written])
             for address in [0x10000, 0x11000] as [UInt] {
-                _ = try machine.apply(.unmap(AddressRange(start: address, count: 4096)))
+                _ = try machine.apply(.unmap(AddressRange(start: address, count: pageBytes)))
             }
         }
     }
@@ -189,12 +189,12 @@ struct StateMachineTests {
         _ body: (inout PagerStateMachine, [RegionReference]) throws -> Void
     ) throws {
         let records = try (1...2).map { id in
-            RegionReference(try RegionRecord(id: id, count: 4096, options: RegionOptions()))
+            RegionReference(try RegionRecord(id: id, count: pageBytes, options: RegionOptions()))
         }
         defer { for record in records { unsafe record.destroy() } }
         var machine = try PagerStateMachine()
         for (index, record) in records.enumerated() {
-            let range = AddressRange(start: UInt(0x10000 + index * 4096), count: 4096)
+            let range = AddressRange(start: UInt(0x10000 + index * pageBytes), count: pageBytes)
             try machine.add(Span(range: range, region: record, states: record.states, offset: 0))
         }
         try body(&machine, records)

@@ -11,7 +11,7 @@ struct WatchdogTests {
     /// A load that has just begun is not taken away in place of one that was old, however they follow each other.
     @Test
     func onlyTheLoadThatIsOldIsTakenAway() throws {
-        let region = RegionReference(try RegionRecord(id: 1, count: 2 * 4096, options: RegionOptions()))
+        let region = RegionReference(try RegionRecord(id: 1, count: 2 * pageBytes, options: RegionOptions()))
         let memory = try ServedMemory(UserfaultFD())
         let record = ThreadRecord()
         let watcher = ThreadRecord()
@@ -21,16 +21,16 @@ struct WatchdogTests {
             while !isOver.value.load(ordering: .relaxed) {
                 guard let load = record.takeLoad(begunBefore: 100, for: watcher) else { continue }
                 load.memory.endUse()
-                let isOld = load.claim.offset == 0 && load.claim.range.start == 4096
+                let isOld = load.claim.offset == 0 && load.claim.range.start == pageBytes
                 if !isOld { mistakes.value.add(1, ordering: .relaxed) }
             }
         }
         let owner = Toucher {
             for _ in 0..<2_000_000 {
                 for page in 0..<2 {
-                    let range = AddressRange(start: UInt(4096 + page * 4096), count: 4096)
+                    let range = AddressRange(start: UInt(pageBytes + page * pageBytes), count: pageBytes)
                     let claim = Claim(
-                        range: range, states: nil, region: region, offset: page * 4096, content: .source,
+                        range: range, states: nil, region: region, offset: page * pageBytes, content: .source,
                         isAwaited: true, changes: 0)
                     record.beginLoad(claim, of: memory, at: page == 0 ? 1 : 1000)
                     if !record.endLoad(), page == 1 { mistakes.value.add(1, ordering: .relaxed) }
@@ -50,12 +50,13 @@ struct WatchdogTests {
     /// Neither the region nor the descriptor goes away under who has taken a load away from its thread.
     @Test
     func whoTakesALoadAwayHoldsWhatItIsOf() throws {
-        let region = RegionReference(try RegionRecord(id: 1, count: 4096, options: RegionOptions()))
+        let region = RegionReference(try RegionRecord(id: 1, count: pageBytes, options: RegionOptions()))
         let memory = try ServedMemory(UserfaultFD())
         let record = ThreadRecord()
         let watcher = ThreadRecord()
         let claim = Claim(
-            range: AddressRange(start: 4096, count: 4096), states: region.states, region: region, offset: 0,
+            range: AddressRange(start: UInt(pageBytes), count: pageBytes), states: region.states, region: region,
+            offset: 0,
             content: .source, isAwaited: true, changes: 0)
         record.beginLoad(claim, of: memory, at: 1)
         #expect(record.takeLoad(begunBefore: 1, for: watcher) == nil)
@@ -91,7 +92,7 @@ struct WatchdogTests {
             alarm(60)
             // The page whose load hangs is poisoned; its thread stays where it is.
             signal(SIGBUS) { _ in while true { pause() } }
-            let mapping = try Mapping(anonymous: 2 * 4096)
+            let mapping = try Mapping(anonymous: 2 * pageBytes)
             let gate = Gate()
             let reports = Reports()
             let source = ClosureSource<Never>(isSlow: true) { offset, pages in
@@ -108,14 +109,12 @@ struct WatchdogTests {
             let range = mapping.range
             let hangs = Toucher { _ = range.loadWord(0) }
             try #require(gate.waitUntilReached())
-            let word = Shared(Mutex<UInt64?>(nil))
-            let waits = Toucher { word.value.withLock { $0 = range.loadWord(4096) } }
+            let waits = Toucher { range.loadWord(pageBytes) }
             #expect(reports.waitFor(.timedOut(address: range.start)))
-            #expect(reports.wait { reports in reports.contains { $0.isStuck(at: range.start + 4096) } })
+            #expect(reports.wait { reports in reports.contains { $0.isStuck(at: range.start + UInt(pageBytes)) } })
             gate.open()
-            #expect(waits.join())
-            #expect(word.value.withLock { $0 } == NumberedSource.word(4096))
-            #expect(!reports.all.contains(.timedOut(address: range.start + 4096)))
+            #expect(waits.value() == NumberedSource.word(pageBytes))
+            #expect(!reports.all.contains(.timedOut(address: range.start + UInt(pageBytes))))
             try pager.stop(.poison)
             _ = hangs
         }
@@ -124,7 +123,7 @@ struct WatchdogTests {
     /// A handler that hangs has read more faults than the one that it serves: another handler serves them.
     @Test
     func whatIsBehindAHungLoadIsServedByOthers() throws {
-        let mapping = try Mapping(anonymous: 4 * 4096)
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
         let gate = Gate()
         let isFirst = Shared(Atomic<Bool>(true))
         let source = ClosureSource<Never> { offset, pages in
@@ -140,7 +139,7 @@ struct WatchdogTests {
         let right = Shared(Atomic<Int>(0))
         let touchers = (0..<4).map { page in
             Toucher {
-                guard range.loadWord(page * 4096) == NumberedSource.word(page * 4096) else { return }
+                guard range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes) else { return }
                 right.value.add(1, ordering: .relaxed)
             }
         }
@@ -161,7 +160,7 @@ struct WatchdogTests {
     /// With one handler nobody else can: the kernel holds them, and that is said.
     @Test
     func whatIsBehindTheOnlyHungLoadIsReported() throws {
-        let mapping = try Mapping(anonymous: 2 * 4096)
+        let mapping = try Mapping(anonymous: 2 * pageBytes)
         let gate = Gate()
         let reports = Reports()
         let pager = try Pager(
@@ -171,7 +170,7 @@ struct WatchdogTests {
                 report: { reports.add($0) }))
         try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         let range = mapping.range
-        let touchers = (0..<2).map { page in Toucher { _ = range.loadWord(page * 4096) } }
+        let touchers = (0..<2).map { page in Toucher { _ = range.loadWord(page * pageBytes) } }
         let memory = pager.core.memories[0]
         #expect(
             wait {
@@ -180,7 +179,7 @@ struct WatchdogTests {
         try pager.start()
         #expect(
             reports.wait { reports in
-                reports.contains { $0.isStuck(at: range.start) || $0.isStuck(at: range.start + 4096) }
+                reports.contains { $0.isStuck(at: range.start) || $0.isStuck(at: range.start + UInt(pageBytes)) }
             })
         #expect(reports.wait { reports in reports.contains { if case .unread = $0 { true } else { false } } })
         gate.open()
@@ -191,7 +190,7 @@ struct WatchdogTests {
     /// Once when the time is over, and again whenever it has doubled.
     @Test
     func aStuckFaultIsReportedAtDoublingIntervals() throws {
-        let mapping = try Mapping(anonymous: 4096)
+        let mapping = try Mapping(anonymous: pageBytes)
         let gate = Gate()
         let reports = Reports()
         let pager = try Pager(
@@ -218,7 +217,7 @@ struct WatchdogTests {
     /// Who asks for pages by a call is told of those that came too late.
     @Test
     func aPageThatTimesOutWhilePopulatingIsCounted() throws {
-        let mapping = try Mapping(anonymous: 4096)
+        let mapping = try Mapping(anonymous: pageBytes)
         let gate = Gate()
         let reports = Reports()
         let pager = try Pager(
@@ -226,18 +225,10 @@ struct WatchdogTests {
             configuration: PagerConfiguration(sourceTimeout: .milliseconds(50), report: { reports.add($0) }))
         try pager.add(mapping.range)
         try pager.start()
-        let error = Shared(Mutex<PagerError?>(nil))
-        let caller = Toucher {
-            do throws(PagerError) {
-                try pager.populateAll()
-            } catch let failure {
-                error.value.withLock { $0 = failure }
-            }
-        }
+        let caller = Toucher { error { () throws(PagerError) in try pager.populateAll() } }
         #expect(reports.waitFor(.timedOut(address: mapping.range.start)))
         gate.open()
-        #expect(caller.join())
-        #expect(error.value.withLock { $0 } == .pagesFailed(1))
+        #expect(caller.value() == .pagesFailed(1))
         #expect(pager.statistics.failures == 1)
         try pager.stop(.poison)
     }

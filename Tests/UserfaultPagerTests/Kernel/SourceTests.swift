@@ -6,45 +6,19 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// A file in memory with a numbered word at the start of each page.
-func numberedFile(pages: Int, bytes: Int? = nil) throws -> Memfd {
-    let file = try Memfd(count: pages * 4096)
-    for page in 0..<pages {
-        let word = [NumberedSource.word(page * 4096)]
-        try file.write(word.span.bytes, at: page * 4096)
-    }
-    if let bytes { try file.resize(to: bytes) }
-    return file
-}
-
-/// The first words of pages that a source serves, read by a thread of the program.
-func words<Source: PageSource & ~Copyable>(
-    of source: consuming Source, at pages: [Int], count: Int,
-    options: RegionOptions = RegionOptions(), memory: () throws -> Mapping
-) throws -> [UInt64]? {
-    let mapping = try memory()
-    let pager = try Pager(UserfaultFD(), source: source)
-    try pager.add(mapping.range, options: options)
-    try pager.start()
-    let range = mapping.range
-    let words = Toucher.value { pages.map { range.loadWord($0 * 4096) } }
-    try pager.stop(.poison)
-    return words
-}
-
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct SourceTests {
     static let pages = [0, 1, 2, 3, 7, 8, 15, 20]
     /// The file ends in the middle of page 15.
-    static let expected = pages.map { $0 < 16 ? NumberedSource.word($0 * 4096) : 0 }
+    static let expected = pages.map { $0 < 16 ? NumberedSource.word($0 * pageBytes) : 0 }
 
     private func descriptor(_ file: consuming Memfd) -> Int32 { file.release() }
 
     @Test
     func fileIsReadAndPaddedWithZeros() throws {
-        let file = try numberedFile(pages: 16, bytes: 15 * 4096 + 100)
+        let file = try numberedFile(pages: 16, bytes: 15 * pageBytes + 100)
         let found = try words(of: FileSource(adopting: descriptor(file)), at: Self.pages, count: 32) {
-            try Mapping(anonymous: 32 * 4096)
+            try Mapping(anonymous: 32 * pageBytes)
         }
         #expect(found == Self.expected)
     }
@@ -56,22 +30,22 @@ struct SourceTests {
         let pages = Array(0..<32)
         let expected = pages.map { page -> UInt64 in
             var word: UInt64 = 0
-            return pread(descriptor, &word, 8, off_t(page * 4096)) == 8 ? word : 0
+            return pread(descriptor, &word, 8, off_t(page * pageBytes)) == 8 ? word : 0
         }
-        var most = [UInt8](repeating: 0, count: 16 * 4096)
+        var most = [UInt8](repeating: 0, count: 16 * pageBytes)
         try #require(pread(descriptor, &most, most.count, 0) < most.count)
         let options = RegionOptions(readAhead: .adaptive(maximumPages: 16))
         let found = try words(of: FileSource(adopting: descriptor), at: pages, count: 32, options: options) {
-            try Mapping(anonymous: 32 * 4096)
+            try Mapping(anonymous: 32 * pageBytes)
         }
         #expect(found == expected)
     }
 
     @Test
     func mappedFileIsCopiedFromWhereItIs() throws {
-        let file = FileDescriptor(rawValue: descriptor(try numberedFile(pages: 16, bytes: 15 * 4096 + 100)))
+        let file = FileDescriptor(rawValue: descriptor(try numberedFile(pages: 16, bytes: 15 * pageBytes + 100)))
         let found = try words(of: MappedFileSource(file), at: Self.pages, count: 32) {
-            try Mapping(anonymous: 32 * 4096)
+            try Mapping(anonymous: 32 * pageBytes)
         }
         try file.close()
         #expect(found == Self.expected)
@@ -80,10 +54,10 @@ struct SourceTests {
     @Test
     func bytesAreCopiedFromWhereTheyAre() throws {
         let bytes = (0..<16).flatMap { page in
-            [NumberedSource.word(page * 4096)] + [UInt64](repeating: 0, count: page < 15 ? 511 : 3)
+            [NumberedSource.word(page * pageBytes)] + [UInt64](repeating: 0, count: page < 15 ? 511 : 3)
         }
         let found = try words(of: BytesSource(bytes.span.bytes), at: Self.pages, count: 32) {
-            try Mapping(anonymous: 32 * 4096)
+            try Mapping(anonymous: 32 * pageBytes)
         }
         #expect(found == Self.expected)
     }
@@ -91,18 +65,18 @@ struct SourceTests {
     @Test
     func closureSaysWhatEachPageIs() throws {
         let source = ClosureSource<Never> { offset, pages in
-            offset >= 16 * 4096 ? .zero : NumberedSource().load(offset: offset, into: &pages)
+            offset >= 16 * pageBytes ? .zero : NumberedSource().load(offset: offset, into: &pages)
         }
         // No read-ahead: the answer of this closure is not the same for all pages that it may be asked for.
         let found = try words(
             of: source, at: Self.pages, count: 32, options: RegionOptions(readAhead: .none)
-        ) { try Mapping(anonymous: 32 * 4096) }
+        ) { try Mapping(anonymous: 32 * pageBytes) }
         #expect(found == Self.expected)
     }
 
     @Test(arguments: [Mapping.Sharing.shared, .private])
     func sharedPagesAreMadeOnceForAllClients(sharing: Mapping.Sharing) throws {
-        let file = try Memfd(count: 32 * 4096)
+        let file = try Memfd(count: 32 * pageBytes)
         let pages = try SharedPages(file, from: NumberedSource())
         let first = try Mapping(file, sharing: sharing)
         let second = try Mapping(file, sharing: sharing)
@@ -113,8 +87,8 @@ struct SourceTests {
             return pager
         }
         for range in [first.range, second.range] {
-            let found = Toucher.value { (0..<32).map { range.loadWord($0 * 4096) } }
-            #expect(found == (0..<32).map { NumberedSource.word($0 * 4096) })
+            let found = Toucher.value { (0..<32).map { range.loadWord($0 * pageBytes) } }
+            #expect(found == (0..<32).map { NumberedSource.word($0 * pageBytes) })
         }
         for pager in pagers {
             try pager.stop(.poison)
@@ -126,13 +100,13 @@ struct SourceTests {
     /// Of a long window the page that is waited for is loaded by itself, and what comes behind it after its thread goes on.
     @Test
     func theUrgentPageComesFirst() throws {
-        let mapping = try Mapping(anonymous: 1024 * 4096)
+        let mapping = try Mapping(anonymous: 1024 * pageBytes)
         let asked = Shared(Mutex<[Range<Int>]>([]))
         let pager = try Pager(
             UserfaultFD(),
             source: ClosureSource<Never> { offset, pages in
-                let first = offset / 4096
-                asked.value.withLock { $0.append(first..<first + pages.freeCapacity / 4096) }
+                let first = offset / pageBytes
+                asked.value.withLock { $0.append(first..<first + pages.freeCapacity / pageBytes) }
                 return NumberedSource().load(offset: offset, into: &pages)
             })
         try pager.add(mapping.range)
@@ -140,7 +114,7 @@ struct SourceTests {
         let range = mapping.range
         #expect(
             Toucher.value {
-                (0..<1024).allSatisfy { range.loadWord($0 * 4096) == NumberedSource.word($0 * 4096) }
+                (0..<1024).allSatisfy { range.loadWord($0 * pageBytes) == NumberedSource.word($0 * pageBytes) }
             } == true)
         try pager.stop(.poison)
         let loads = asked.value.withLock { $0 }

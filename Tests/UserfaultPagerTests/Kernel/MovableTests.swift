@@ -5,38 +5,16 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// Pages that are numbered and may be taken away.
-struct Stock: ~Copyable {
-    let mapping: Mapping
-    var range: AddressRange { mapping.range }
-
-    /// - Parameter hole: A page that is not there.
-    init(pages: Int, sharing: Mapping.Sharing = .private, hole: Int? = nil) throws {
-        let mapping = try Mapping(anonymous: pages * 4096, sharing: sharing)
-        try mapping.advise(.noHugePage)
-        for page in 0..<pages where page != hole {
-            let word = UnsafeMutablePointer<UInt64>(bitPattern: mapping.range.start + UInt(page * 4096))!
-            word.pointee = NumberedSource.word(page * 4096)
-        }
-        self.mapping = mapping
-    }
-
-    var source: ClosureSource<Never> {
-        let start = range.start
-        return ClosureSource { offset, pages in .movable(at: start + UInt(offset), count: pages.freeCapacity) }
-    }
-}
-
 @Suite(.serialized, .timeLimit(.minutes(1)))
 struct MovableTests {
     private static func serve(_ stock: borrowing Stock, pages: Int) throws -> PagerStatistics {
-        let mapping = try Mapping(anonymous: pages * 4096)
+        let mapping = try Mapping(anonymous: pages * pageBytes)
         let pager = try Pager(UserfaultFD(), source: stock.source)
         try pager.add(mapping.range)
         try pager.start()
         let range = mapping.range
-        let found = Toucher.value { (0..<pages).map { range.loadWord($0 * 4096) } }
-        #expect(found == (0..<pages).map { NumberedSource.word($0 * 4096) })
+        let found = Toucher.value { (0..<pages).map { range.loadWord($0 * pageBytes) } }
+        #expect(found == (0..<pages).map { NumberedSource.word($0 * pageBytes) })
         try pager.stop(.poison)
         return pager.statistics
     }
@@ -47,7 +25,7 @@ struct MovableTests {
         let statistics = try Self.serve(stock, pages: 64)
         #expect(statistics.pagesMoved == 64)
         #expect(statistics.pagesCopied == 0)
-        #expect((0..<64).allSatisfy { stock.range.loadWord($0 * 4096) == 0 })
+        #expect((0..<64).allSatisfy { stock.range.loadWord($0 * pageBytes) == 0 })
     }
 
     /// Shared memory cannot be moved.
@@ -57,7 +35,7 @@ struct MovableTests {
         let statistics = try Self.serve(stock, pages: 64)
         #expect(statistics.pagesMoved == 0)
         #expect(statistics.pagesCopied == 64)
-        #expect((0..<64).allSatisfy { stock.range.loadWord($0 * 4096) == NumberedSource.word($0 * 4096) })
+        #expect((0..<64).allSatisfy { stock.range.loadWord($0 * pageBytes) == NumberedSource.word($0 * pageBytes) })
     }
 
     @Test
@@ -74,13 +52,13 @@ struct MovableTests {
         await #expect(processExitsWith: .success) {
             alarm(20)
             let stock = try Stock(pages: 16, hole: 5)
-            let mapping = try Mapping(anonymous: 16 * 4096)
+            let mapping = try Mapping(anonymous: 16 * pageBytes)
             let pager = try Pager(UserfaultFD(), source: stock.source)
             try pager.add(mapping.range, options: RegionOptions(failure: .poisonAtOnce))
             try pager.start()
             #expect(throws: PagerError.pagesFailed(1)) { try pager.populateAll() }
             let pages = Array(0..<5) + Array(6..<16)
-            #expect(pages.allSatisfy { mapping.range.loadWord($0 * 4096) == NumberedSource.word($0 * 4096) })
+            #expect(pages.allSatisfy { mapping.range.loadWord($0 * pageBytes) == NumberedSource.word($0 * pageBytes) })
             try pager.stop(.poison)
             #expect(pager.statistics.pagesMoved == 15)
             #expect(pager.statistics.pagesPoisoned == 1)
@@ -93,7 +71,7 @@ struct MovableTests {
         await #expect(processExitsWith: .signal(SIGBUS)) {
             alarm(20)
             let stock = try Stock(pages: 1)
-            let mapping = try Mapping(anonymous: 4096)
+            let mapping = try Mapping(anonymous: pageBytes)
             let pager = try Pager(UserfaultFD(), source: stock.source)
             try pager.add(mapping.range, options: RegionOptions(failure: .poisonAtOnce))
             try pager.start()

@@ -38,9 +38,9 @@ final class CommonGround: @unchecked Sendable {
         let first = random.below(Self.pages)
         for page in first..<min(Self.pages, first + 8) {
             let before = removals[page].load(ordering: .sequentiallyConsistent)
-            let found = memory.loadWord(page * 4096 + 8 * random.below(512))
+            let found = memory.loadWord(page * pageBytes + 8 * random.below(pageBytes / 8))
             let after = removals[page].load(ordering: .sequentiallyConsistent)
-            let content = NumberedSource.word(offset + page * 4096)
+            let content = NumberedSource.word(offset + page * pageBytes)
             let isRight = found == content && before != .over || found == 0 && after != .none
             guard isRight else { return "page \(page) holds \(found), from \(before) to \(after)" }
         }
@@ -55,8 +55,8 @@ final class CommonGround: @unchecked Sendable {
             let isFile = random.below(2) == 0
             let mapping =
                 isFile
-                ? try Mapping(Memfd(count: Self.pages * 4096)) : try Mapping(anonymous: Self.pages * 4096)
-            let newOffset = random.below(1 << 20) * 4096
+                ? try Mapping(Memfd(count: Self.pages * pageBytes)) : try Mapping(anonymous: Self.pages * pageBytes)
+            let newOffset = random.below(1 << 20) * pageBytes
             let maximum = random.below(3) * 8
             try pager.add(
                 mapping.range, offset: newOffset, options: RegionOptions(readAhead: .adaptive(maximumPages: maximum)))
@@ -77,7 +77,7 @@ final class CommonGround: @unchecked Sendable {
         for page in dropped where removals[page].load(ordering: .relaxed) == .none {
             removals[page].store(.begun, ordering: .sequentiallyConsistent)
         }
-        try? AddressSpace.advise(advice, range.part(at: first * 4096, count: dropped.count * 4096))
+        try? AddressSpace.advise(advice, range.part(at: first * pageBytes, count: dropped.count * pageBytes))
         for page in dropped { removals[page].store(.over, ordering: .sequentiallyConsistent) }
     }
 
@@ -87,15 +87,5 @@ final class CommonGround: @unchecked Sendable {
         memory = range
         offset = newOffset
         for page in 0..<Self.pages { removals[page].store(.none, ordering: .relaxed) }
-    }
-}
-
-/// Lets others run between the look-up of a page and its fill, now and then: what they change meanwhile must be noticed.
-struct HaltingSource: PageSource {
-    private let numbered = NumberedSource()
-
-    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
-        if offset >> 12 & 7 == 0 { NativeThread.yield() }
-        return numbered.load(offset: offset, into: &pages)
     }
 }

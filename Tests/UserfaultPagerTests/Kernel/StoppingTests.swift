@@ -11,17 +11,17 @@ struct StoppingTests {
     func stoppingPassesOverWhatIsNotMappedAnyMore(_ ending: Ending) async {
         let poisons = ending == .poison
         await #expect(processExitsWith: .success) { [poisons = poisons as Bool] in
-            let mapping = try Mapping(anonymous: 64 * 4096)
+            let mapping = try Mapping(anonymous: 64 * pageBytes)
             let pager = try Pager(UserfaultFD(), source: NumberedSource())
             try pager.add(mapping.range)
             try pager.start()
             let range = mapping.release()
             for hole in [0..<2, 20..<21, 60..<64] {
-                try? AddressSpace.unmap(range.part(at: hole.lowerBound * 4096, count: hole.count * 4096))
+                try? AddressSpace.unmap(range.part(at: hole.lowerBound * pageBytes, count: hole.count * pageBytes))
             }
             let stopping = Toucher { try? pager.stop(poisons ? .poison : .populate) }
             guard stopping.join() else { fatalError("stop does not end") }
-            if !poisons { for page in [2, 19, 21, 59] { precondition(range.loadWord(page * 4096) != 0) } }
+            if !poisons { for page in [2, 19, 21, 59] { precondition(range.loadWord(page * pageBytes) != 0) } }
         }
     }
 
@@ -30,7 +30,7 @@ struct StoppingTests {
     func afterwardsTheMemoryIsOrdinary(events: UserfaultFD.Features) async {
         let bits = events.rawValue
         await #expect(processExitsWith: .success) { [bits = bits as UInt64] in
-            let mapping = try Mapping(anonymous: 8 * 4096)
+            let mapping = try Mapping(anonymous: 8 * pageBytes)
             let uffd = try UserfaultFD(
                 features: [.writeProtect, .writeProtectUnpopulated, UserfaultFD.Features(rawValue: bits)])
             let kept = try uffd.duplicate()
@@ -40,8 +40,8 @@ struct StoppingTests {
             try pager.stop(.populate)
             let range = mapping.release()
             let using = Toucher {
-                for page in 0..<8 { range.store(1, at: page * 4096) }
-                try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: 4096))
+                for page in 0..<8 { range.store(1, at: page * pageBytes) }
+                try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: pageBytes))
                 precondition(range.loadWord(0) == 0)
                 try? AddressSpace.unmap(range)
             }
@@ -52,17 +52,17 @@ struct StoppingTests {
 
     @Test
     func whileItStopsAPagerTakesNoFurtherRegion() throws {
-        let mapping = try Mapping(anonymous: 2 * 4096)
+        let mapping = try Mapping(anonymous: 2 * pageBytes)
         let range = mapping.range
         let gate = Gate()
         let pager = try Pager(
             UserfaultFD(),
             source: GatedSource(gate: gate))
-        try pager.add(range.part(at: 0, count: 4096))
+        try pager.add(range.part(at: 0, count: pageBytes))
         try pager.start()
         let stopping = Toucher { try? pager.stop(.populate) }
         #expect(gate.waitUntilReached())
-        #expect(throws: PagerError.notRunning) { try pager.add(range.part(at: 4096, count: 4096)) }
+        #expect(throws: PagerError.notRunning) { try pager.add(range.part(at: pageBytes, count: pageBytes)) }
         gate.open()
         #expect(stopping.join())
     }
@@ -70,9 +70,9 @@ struct StoppingTests {
     @Test
     func whatMovesWhileThePagerStopsIsLoadedAllTheSame() throws {
         // Lower than the memory that moves there.
-        let room = try Mapping(anonymous: 32 * 4096)
-        let target = room.range.part(at: 0, count: 16 * 4096)
-        let range = room.range.part(at: 16 * 4096, count: 16 * 4096)
+        let room = try Mapping(anonymous: 32 * pageBytes)
+        let target = room.range.part(at: 0, count: 16 * pageBytes)
+        let range = room.range.part(at: 16 * pageBytes, count: 16 * pageBytes)
         let gate = Gate()
         let pager = try Pager(
             UserfaultFD(features: [.eventRemove, .eventUnmap, .eventRemap]),
@@ -84,13 +84,13 @@ struct StoppingTests {
         #expect(try AddressSpace.move(range, to: target.start) == target)
         gate.open()
         #expect(stopping.join())
-        for page in 0..<16 { #expect(target.loadWord(page * 4096) == NumberedSource.word(page * 4096)) }
+        for page in 0..<16 { #expect(target.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
     }
 
     @Test(.fitsAddressSpaceLimit)
     func whereNoThreadCanBeMadeNobodyReadsZeros() async {
         await #expect(processExitsWith: .signal(SIGBUS)) {
-            let mapping = try Mapping(anonymous: 4096)
+            let mapping = try Mapping(anonymous: pageBytes)
             let pager = try Pager(UserfaultFD(), source: NumberedSource())
             try pager.add(mapping.range)
             var limit = rlimit()
@@ -121,7 +121,7 @@ struct StoppingTests {
         let pager = try Pager(UserfaultFD(features: .eventUnmap), source: NumberedSource())
         try pager.start()
         for _ in 0..<200 {
-            let mapping = try Mapping(anonymous: 4096)
+            let mapping = try Mapping(anonymous: pageBytes)
             try pager.add(mapping.range)
             try mapping.unmap()
         }
