@@ -69,7 +69,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// Registers memory and begins to serve it: from now on whoever touches a page that is not there waits for it.
     ///
-    /// Pages that are there already stay as they are. Before ``start()`` nobody serves, and threads wait.
+    /// With ``RegionOptions/Registration/byOwner`` the process whose memory it is registers it, before or later. Threads
+    /// that have faulted in the range already, and wait by ``StrayPolicy/wait``, are served. Pages that are there already stay as they are. Before ``start()`` nobody serves, and threads wait.
     ///
     /// - Parameters:
     ///   - range: The memory: whole pages, mapped, of one kind.
@@ -84,6 +85,15 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         try core.whileOpen { () throws(PagerError) in
             Region(id: try core.add(range, offset: offset, options: options).id, range: range)
         }
+    }
+
+    /// Changes what happens to faults outside of every region, from ``PagerConfiguration/strays``.
+    ///
+    /// Threads that wait for a region to come are served as the new policy says.
+    ///
+    /// - Throws: ``PagerError/notRunning`` if the pager was stopped.
+    public func setStrayPolicy(_ policy: StrayPolicy) throws(PagerError) {
+        try core.whileOpen { () throws(PagerError) in core.setStrayPolicy(policy) }
     }
 
     /// Loads every page of a region that was not loaded yet, and waits until all are there.

@@ -72,6 +72,11 @@ public struct PagerConfiguration: Sendable {
     /// Each takes 8 bytes.
     public var workingSetCapacity: Int
 
+    /// What happens to faults outside of every region.
+    ///
+    /// See also ``Pager/setStrayPolicy(_:)``.
+    public var strays: StrayPolicy
+
     /// Gets what the engine has to report, on the watchdog's thread.
     ///
     /// `nil` drops it.
@@ -89,6 +94,7 @@ public struct PagerConfiguration: Sendable {
         stuckAfter: Duration = .seconds(10),
         watchdogInterval: Duration = .milliseconds(250),
         workingSetCapacity: Int = 0,
+        strays: StrayPolicy = .poison,
         report: (@Sendable (PagerReport) -> Void)? = nil
     ) {
         self.waiting = waiting
@@ -101,6 +107,7 @@ public struct PagerConfiguration: Sendable {
         self.stuckAfter = stuckAfter
         self.watchdogInterval = watchdogInterval
         self.workingSetCapacity = workingSetCapacity
+        self.strays = strays
         self.report = report
     }
 }

@@ -22,19 +22,24 @@ public struct RegionOptions: Hashable, Sendable {
     /// Only regions of this process know this.
     public var inFork: InFork
 
+    /// Who registers the memory with the userfaultfd.
+    public var registration: Registration
+
     /// How a region is served.
     public init(
         pageSize: PageSize = .base,
         readAhead: ReadAhead = .adaptive(),
         failure: FailurePolicy = FailurePolicy(),
         writeProtected: Bool = false,
-        inFork: InFork = .absent
+        inFork: InFork = .absent,
+        registration: Registration = .byPager
     ) {
         self.pageSize = pageSize
         self.readAhead = readAhead
         self.failure = failure
         self.writeProtected = writeProtected
         self.inFork = inFork
+        self.registration = registration
     }
 
     /// How many pages behind a fault may be filled along with it.
@@ -61,5 +66,17 @@ public struct RegionOptions: Hashable, Sendable {
 
         /// The pages that were filled, and **zeros** in place of those that were not.
         case unserved
+    }
+
+    /// Who registers the memory with the userfaultfd.
+    public enum Registration: Hashable, Sendable {
+        /// The pager, when the region is added. The memory must be mapped.
+        case byPager
+
+        /// The process whose memory it is, before or after the region is added. The memory need not be mapped yet.
+        ///
+        /// Nothing that is not registered yet is loaded or poisoned: until then, whoever touches the memory gets what the
+        /// process mapped there. When the service ends, the pager unregisters the memory.
+        case byOwner
     }
 }

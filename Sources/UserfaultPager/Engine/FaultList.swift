@@ -59,6 +59,25 @@ struct FaultList: ~Copyable {
         count = 0
     }
 
+    mutating func removeLast() { count -= 1 }
+
+    /// Takes faults out.
+    mutating func takeAll(where isTaken: (PageFault) -> Bool) -> [PendingFault] {
+        var taken: [PendingFault] = []
+        var left = 0
+        for index in 0..<count {
+            let pending = unsafe faults[index]
+            if isTaken(pending.fault) {
+                taken.append(pending)
+            } else {
+                unsafe faults[left] = pending
+                left += 1
+            }
+        }
+        count = left
+        return taken
+    }
+
     /// Takes the first fault that is due, or `nil`.
     mutating func takeDue(at now: UInt64) -> PendingFault? {
         for index in 0..<count where unsafe faults[index].due <= now {

@@ -89,13 +89,12 @@ extension PagerCore where Source: ~Copyable {
         case .unprotect(let range):
             if pending.attempts == 0 { record.count(.writeProtect) }
             return unprotect(range, pending, of: memory)
-        case .stray(let range):
-            if pending.attempts == 0 { record.count(.strays) }
-            return poisonStray(range, pending, of: memory)
+        case .stray:
+            return serveStray(pending, of: memory, by: record)
         }
     }
 
-    private func unprotect(_ range: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
+    func unprotect(_ range: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
             if pending.fault.kind == .readWriteProtect {
                 return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(range, .unprotect) }
@@ -109,17 +108,7 @@ extension PagerCore where Source: ~Copyable {
         return follow(outcome, pending, range, of: memory)
     }
 
-    /// Fails closed where nobody knows what the page should hold.
-    private func poisonStray(_ range: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
-        let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
-            if machine.spans.find(range.start) != nil { return .changing }
-            return FillOutcome { () throws(UserfaultError) in try uffd.poison(range) }
-        }
-        if outcome == .done { note(.failed(address: range.start)) }
-        return follow(outcome, pending, range, of: memory)
-    }
-
-    private func follow(
+    func follow(
         _ outcome: FillOutcome, _ pending: PendingFault, _ range: AddressRange, of memory: ServedMemory
     ) -> Served {
         switch outcome {

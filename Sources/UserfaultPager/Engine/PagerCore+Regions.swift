@@ -37,8 +37,7 @@ extension PagerCore where Source: ~Copyable {
         } catch {
             for part in parts[..<served] {
                 memories[part.memory].excludingOthers { uffd, machine in
-                    try? uffd.unregister(part.range)
-                    try? uffd.wake(part.range)
+                    unregister(part.range, of: reference, uffd)
                     machine.forgetSpans(of: reference)
                 }
             }
@@ -75,17 +74,16 @@ extension PagerCore where Source: ~Copyable {
             pauseThread(for: .microseconds(100))
         }
         do throws(PagerError) {
-            try asPagerError { () throws(UserfaultError) in
-                try memory.withDescriptor { (uffd) throws(UserfaultError) in
-                    _ = try uffd.register(part.range, modes: region.modes)
+            if region.isRegisteredByPager {
+                try asPagerError { () throws(UserfaultError) in
+                    try memory.withDescriptor { (uffd) throws(UserfaultError) in
+                        _ = try uffd.register(part.range, modes: region.modes)
+                    }
                 }
             }
             // Stopped meanwhile: nobody would serve it.
             if memory.sharingOrder({ _, _ in memory.isSealed }) {
-                memory.withDescriptor { uffd in
-                    try? uffd.unregister(part.range)
-                    try? uffd.wake(part.range)
-                }
+                memory.withDescriptor { uffd in unregister(part.range, of: region, uffd) }
                 throw .notRunning
             }
             if region.writeProtected { try protectPresent(part.range, in: memory) }
@@ -97,6 +95,13 @@ extension PagerCore where Source: ~Copyable {
         if hidesFromChildren(region) {
             try? AddressSpace.advise(.dontFork, part.range)
         }
+        memory.releaseStrays(in: part.range)
+    }
+
+    /// Undoes what adding a region has registered.
+    private func unregister(_ range: AddressRange, of region: RegionReference, _ uffd: borrowing UserfaultFD) {
+        if region.isRegisteredByPager { try? uffd.unregister(range) }
+        try? uffd.wake(range)
     }
 
     /// - Returns: `false` where there is something already.

@@ -39,7 +39,9 @@ extension PagerCore where Source: ~Copyable {
                 // Where the kernel cannot, all was loaded before.
                 let rest = canPoison ? poisonUnfilled(of: machine, in: uffd, count: &poisoned) : .done
                 if rest == .changing { return false }
-                if rest == .failed { killOwner() }
+                let strays = memory.poisonStrays(of: machine, in: uffd)
+                if strays == .changing { return false }
+                if rest == .failed || strays == .failed { killOwner() }
                 for index in 0..<machine.spans.count where machine.spans[index].region.id != Sentinel.regionID {
                     // The program may have unmapped it, which does as well.
                     let span = machine.spans[index]

@@ -55,6 +55,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)
+    let strays: Mutex<StrayPolicy>
     let registry = Mutex(Registry())
     /// Who needs the descriptors open.
     let uses = Uses()
@@ -101,6 +102,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         let capacity = configuration.workingSetCapacity
         touches = try asPagerError { () throws(UserfaultError) in try TouchLog(capacity: capacity) }
         self.configuration = configuration
+        strays = Mutex(configuration.strays)
         self.owner = owner
         self.memories = memories
         zeros = try asPagerError { () throws(UserfaultError) in try ZeroMemory() }

@@ -35,6 +35,8 @@ final class ServedMemory: @unchecked Sendable {
     private var hearsOfUnmapping = false
     /// Its place among the pager's descriptors; set before any thread runs.
     var number = 0
+    /// Faults of no region whose threads wait for one.
+    let kept = Mutex(FaultList(capacity: 4000))
     /// Nothing is served any more.
     ///
     /// In the order.
@@ -98,6 +100,7 @@ final class ServedMemory: @unchecked Sendable {
         guard !isVacant else { return true }
         state.store(State.closing.rawValue, ordering: .sequentiallyConsistent)
         guard users.load(ordering: .sequentiallyConsistent) == 0 else { return false }
+        kept.withLock { $0.removeAll() }
         unsafe machine.deinitialize(count: 1)
         unsafe uffd.deinitialize(count: 1)
         state.store(State.vacant.rawValue, ordering: .sequentiallyConsistent)

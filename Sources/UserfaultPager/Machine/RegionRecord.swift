@@ -61,6 +61,7 @@ struct RegionReference: @unchecked Sendable, Equatable {
     var isHuge: Bool { unsafe record.pointee.isHuge }
     var modes: UserfaultFD.RegisterModes { unsafe record.pointee.modes }
     var isOwedAgain: Bool { unsafe record.pointee.isOwedAgain }
+    var isRegisteredByPager: Bool { unsafe record.pointee.options.registration == .byPager }
     var isAbsentInFork: Bool { unsafe record.pointee.options.inFork == .absent }
     var writeProtected: Bool { unsafe record.pointee.options.writeProtected }
     var failure: FailurePolicy { unsafe record.pointee.options.failure }

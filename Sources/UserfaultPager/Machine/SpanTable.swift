@@ -74,6 +74,12 @@ struct SpanTable: ~Copyable {
         return unsafe spans[index]
     }
 
+    /// The last span in front of an address and the first one behind it, where no span has the address.
+    func neighbours(of address: UInt) -> (before: Span?, after: Span?) {
+        let index = firstIndex(endingBehind: address)
+        return (index > 0 ? self[index - 1] : nil, index < count ? self[index] : nil)
+    }
+
     /// Where the page with a state is now: the way back from a page to its address.
     func address(of state: PageStates) -> UInt? {
         for index in 0..<count {
@@ -110,12 +116,28 @@ struct SpanTable: ~Copyable {
 
     /// Adds a span that overlaps no other.
     mutating func insert(_ span: Span) throws(UserfaultError) {
-        try reserve(1)
         let index = firstIndex(endingBehind: span.range.start)
+        if span.states == nil, joinZeros(span, at: index) { return }
+        try reserve(1)
         unsafe (spans + index + 1).update(from: spans + index, count: count - index)
         unsafe spans[index] = span
         count += 1
         span.region.countReferences(1)
+    }
+
+    /// Makes memory without states a part of its neighbours that have none either: there is nothing to tell them apart by.
+    private mutating func joinZeros(_ span: Span, at index: Int) -> Bool {
+        func isAlike(_ other: Int) -> Bool {
+            other >= 0 && other < count && self[other].region == span.region && self[other].states == nil
+        }
+        let follows = isAlike(index - 1) && self[index - 1].range.end == span.range.start
+        let precedes = isAlike(index) && self[index].range.start == span.range.end
+        guard follows || precedes else { return false }
+        let start = follows ? self[index - 1].range.start : span.range.start
+        let end = precedes ? self[index].range.end : span.range.end
+        if follows, precedes { removeSpan(startingAt: self[index].range.start) }
+        unsafe spans[follows ? index - 1 : index].range = AddressRange(start: start, end: end)
+        return true
     }
 
     /// Forgets a range.

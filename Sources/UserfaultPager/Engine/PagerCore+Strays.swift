@@ -1,0 +1,158 @@
+internal import Synchronization
+internal import UserfaultFD
+
+// Faults at addresses of no region. Runs on every thread that serves, on callers that change the policy or add regions,
+// and on the thread that stops.
+
+extension PagerCore where Source: ~Copyable {
+    /// Serves a fault at an address of no region.
+    @inline(never)
+    func serveStray(_ pending: PendingFault, of memory: ServedMemory, by record: ThreadRecord) -> Served {
+        let fault = pending.fault
+        let page = fault.page(size: .base)
+        guard fault.kind == .missing || fault.kind == .minor else { return unprotect(page, pending, of: memory) }
+        if pending.attempts == 0 { record.count(.strays) }
+        let answer: StrayPolicy.Answer
+        switch strays.withLock({ $0.choice }) {
+        case .always(.wait): answer = .wait
+        case .always(let fixed):
+            answer = memory.growRegion(over: page) ? .zeros : fixed
+        case .ask(let body):
+            answer = body(
+                StrayFault(address: fault.address, isWrite: fault.isWrite, adjoinsRegion: memory.adjoinsRegion(page)))
+        }
+        switch answer {
+        case .wait:
+            switch memory.keepStray(pending) {
+            case .kept: return .done
+            case .known: return again(pending)
+            case .full: return poisonStray(page, pending, of: memory)
+            }
+        case .zeros: return zeroStray(page, pending, of: memory)
+        case .poison: return poisonStray(page, pending, of: memory)
+        case .killOwner:
+            note(.failed(address: page.start))
+            killOwner()
+            return .failed
+        }
+    }
+
+    private func zeroStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
+        let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
+            // A region that came meanwhile, and is more than zeros.
+            if machine.spans.find(page.start)?.states != nil { return .changing }
+            let isInFile = pending.fault.kind == .minor
+            return FillOutcome { () throws(UserfaultError) in
+                if isInFile { try uffd.continue(page) } else { try uffd.zeropage(page) }
+            }
+        }
+        return follow(outcome, pending, page, of: memory)
+    }
+
+    /// Fails closed where nobody knows what the page should hold.
+    private func poisonStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
+        let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
+            if machine.spans.find(page.start) != nil { return .changing }
+            return FillOutcome { () throws(UserfaultError) in try uffd.poison(page) }
+        }
+        if outcome == .done { note(.failed(address: page.start)) }
+        return follow(outcome, pending, page, of: memory)
+    }
+
+    /// Has what happens to strays decided anew, for those that wait as well.
+    func setStrayPolicy(_ policy: StrayPolicy) {
+        strays.withLock { $0 = policy }
+        forEachMemory { memory in memory.releaseStrays() }
+    }
+}
+
+extension ServedMemory {
+    /// What became of a stray that is to wait.
+    enum Keeping {
+        case kept
+        /// A region has come to have it.
+        case known
+        /// No further one can be kept.
+        case full
+    }
+
+    /// Leaves a thread waiting, until ``releaseStrays(in:)`` or the end.
+    func keepStray(_ pending: PendingFault) -> Keeping {
+        // In the order: a region comes either before, and is found, or after, and releases what is kept.
+        sharingOrder { _, machine in
+            guard machine.spans.find(pending.fault.address) == nil else { return .known }
+            let page = pending.fault.page(size: .base)
+            return kept.withLock { kept in
+                for index in 0..<kept.count where page.contains(kept[index].fault.address) { return .kept }
+                return kept.append(pending) ? .kept : .full
+            }
+        }
+    }
+
+    /// Lets threads fault again whose faults were kept.
+    ///
+    /// - Parameter range: Those at its addresses; `nil` for all.
+    func releaseStrays(in range: AddressRange? = nil) {
+        let released = kept.withLock { kept in
+            kept.takeAll { fault in range?.contains(fault.address) ?? true }
+        }
+        for pending in released { wake(pending.fault.page(size: .base)) }
+    }
+
+    /// Poisons pages that threads still wait for.
+    ///
+    /// - Returns: ``FillOutcome/done``; ``FillOutcome/changing`` where the program must first go on;
+    ///   ``FillOutcome/failed`` where a page could not be poisoned.
+    func poisonStrays(of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD) -> FillOutcome {
+        kept.withLock { kept in
+            while kept.count > 0 {
+                let page = kept[kept.count - 1].fault.page(size: .base)
+                if machine.spans.find(page.start) == nil {
+                    switch uffd.holder(of: page, modes: .missing) {
+                    case .changing: return .changing
+                    case .processGone: return .done
+                    case .another, .nobody: break
+                    case .thisDescriptor:
+                        let outcome = FillOutcome { () throws(UserfaultError) in try uffd.poison(page) }
+                        if outcome == .changing || outcome == .failed { return outcome }
+                    }
+                }
+                try? uffd.wake(page)
+                kept.removeLast()
+            }
+            return .done
+        }
+    }
+
+    // MARK: Growth
+
+    /// Whether a page on which a thread has just faulted lies in one mapping with a region.
+    func adjoinsRegion(_ page: AddressRange) -> Bool {
+        sharingOrder { uffd, machine in machine.growth(to: page).contains { uffd.probe($0.reach) == .thisDescriptor } }
+    }
+
+    /// Has a region reach over memory that its mapping has grown by.
+    ///
+    /// - Parameter page: One on which a thread has just faulted, so that it is this descriptor's.
+    /// - Returns: `false` where the page is no region's.
+    func growRegion(over page: AddressRange) -> Bool {
+        excludingOthers { uffd, machine in
+            guard !isSealed else { return false }
+            // Another thread was faster.
+            if let span = machine.spans.find(page.start) { return span.states == nil }
+            for growth in machine.growth(to: page) where uffd.probe(growth.reach) == .thisDescriptor {
+                var reach = growth
+                // Twice as far each time, so that a large mapping is found out by few faults.
+                var further = page.count
+                while let wider = reach.widened(by: further), machine.canGrow(wider),
+                    uffd.probe(wider.reach) == .thisDescriptor
+                {
+                    reach = wider
+                    further *= 2
+                }
+                return (try? machine.grow(reach)) != nil
+            }
+            return false
+        }
+    }
+}
