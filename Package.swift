@@ -6,6 +6,7 @@ let package = Package(
     products: [
         .library(name: "UserfaultFD", targets: ["UserfaultFD"]),
         .library(name: "UserfaultPager", targets: ["UserfaultPager"]),
+        .library(name: "UserfaultHandoff", targets: ["UserfaultHandoff"]),
         .library(name: "UserfaultPagerMetrics", targets: ["UserfaultPagerMetrics"]),
         .library(name: "UserfaultPagerService", targets: ["UserfaultPagerService"]),
         .executable(name: "uffd-selftest", targets: ["uffd-selftest"]),
@@ -37,6 +38,19 @@ let package = Package(
             name: "UserfaultPagerTests",
             dependencies: [
                 "CUserfaultFD", "UserfaultFD", "UserfaultPager",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
+        .target(
+            name: "UserfaultHandoff",
+            dependencies: [
+                "UserfaultFD", "UserfaultPager", .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
+        .testTarget(
+            name: "UserfaultHandoffTests",
+            dependencies: [
+                "UserfaultFD", "UserfaultHandoff", "UserfaultPager",
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
@@ -99,7 +113,7 @@ var strictC: [CSetting] {
 
 /// The libraries whose every unsafe operation is marked.
 let memorySafe: Set<String> = [
-    "UserfaultFD", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService",
+    "UserfaultFD", "UserfaultHandoff", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService",
 ]
 
 for target in package.targets where [.regular, .test, .executable].contains(target.type) {

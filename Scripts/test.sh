@@ -65,7 +65,7 @@ reserve_huge_pages() {
     trap 'echo "$pages_before" >$pool' EXIT
 }
 
-step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples Benchmarks Package.swift; }
+step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples Benchmarks Tools Package.swift; }
 
 step_sources() {
     one sources Scripts/check/sources.sh

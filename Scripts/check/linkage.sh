@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
-libraries=(Sources/CUserfaultFD Sources/UserfaultFD Sources/UserfaultPager)
+libraries=(Sources/CUserfaultFD Sources/UserfaultFD Sources/UserfaultPager Sources/UserfaultHandoff)
 if grep -rnE '^\s*((public|internal|package|private) )?(@_?[a-zA-Z]+ )*import (Foundation|FoundationEssentials|Dispatch|Glibc)\b' \
     "${libraries[@]}"; then
     die "the libraries import a module that they must not import"

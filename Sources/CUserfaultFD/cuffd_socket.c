@@ -5,6 +5,7 @@
 
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -58,6 +59,13 @@ static int unix_socket(const char *path, int (*attach)(int, const struct sockadd
 int cuffd_unix_listen(const char *path, int backlog) { return unix_socket(path, bind, backlog > 0 ? backlog : 1); }
 
 int cuffd_unix_connect(const char *path) { return unix_socket(path, connect, 0); }
+
+int cuffd_unix_remove(const char *path) {
+    struct stat status;
+    int error = CUFFD_ANSWER(lstat(path, &status));
+    if (error < 0) return error;
+    return S_ISSOCK(status.st_mode) ? CUFFD_ANSWER(unlink(path)) : -ENOTSOCK;
+}
 
 int cuffd_accept(int listener) { return CUFFD_ANSWER(accept4(listener, NULL, NULL, SOCK_CLOEXEC)); }
 

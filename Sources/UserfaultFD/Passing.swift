@@ -16,6 +16,14 @@ public struct ReceivedDescriptors: ~Copyable, Sendable {
     /// The number of descriptors that were not taken yet.
     public var count: Int { descriptors.count }
 
+    /// Takes further descriptors over; those above the limit are closed.
+    package mutating func append(_ further: consuming ReceivedDescriptors, limit: Int) {
+        while descriptors.count < limit, let next = further.takeFirst() { descriptors.append(next) }
+    }
+
+    /// None.
+    package static var none: ReceivedDescriptors { ReceivedDescriptors([]) }
+
     /// Takes the first of the descriptors that are left: the caller owns it from now on.
     public mutating func takeFirst() -> Int32? {
         descriptors.isEmpty ? nil : descriptors.removeFirst()

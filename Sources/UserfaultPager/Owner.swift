@@ -84,7 +84,10 @@ public struct Owner: Sendable {
     /// What to watch for the end of another process; negative for this one, whose end nobody here would see.
     var watched: Int32 { isCurrent ? -1 : pidfd }
 
-    func kill() {
+    /// Ends the process with `SIGKILL`: for memory that can no longer be served.
+    ///
+    /// Does nothing if the process has ended.
+    public func kill() {
         guard handle.process != nil else { return }
         try? handle.process!.kill()
     }

@@ -15,6 +15,8 @@ let package = Package(
             name: "UserfaultPagerAdapterTests",
             dependencies: [
                 .product(name: "UserfaultFD", package: "swift-userfaultfd"),
+                // Not tested here: the documentation is built from this package's modules.
+                .product(name: "UserfaultHandoff", package: "swift-userfaultfd"),
                 .product(name: "UserfaultPager", package: "swift-userfaultfd"),
                 .product(name: "UserfaultPagerMetrics", package: "swift-userfaultfd"),
                 .product(name: "UserfaultPagerService", package: "swift-userfaultfd"),

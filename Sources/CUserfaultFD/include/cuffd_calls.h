@@ -230,6 +230,8 @@ int cuffd_socketpair(int sockets[2]);
 int cuffd_unix_listen(const char *path, int backlog);
 /// A stream socket connected to `path`, close-on-exec.
 int cuffd_unix_connect(const char *path);
+/// unlink(2) of a socket; -ENOTSOCK for every other file.
+int cuffd_unix_remove(const char *path);
 /// accept4(2), close-on-exec.
 int cuffd_accept(int listener);
 int cuffd_peer_credentials(int socket, struct cuffd_peer *peer);

@@ -32,4 +32,19 @@ package enum UnixSocket {
         let number = listener.rawValue
         return OwnedDescriptor(adopting: try answer(to: .socket, retryOnInterrupt: true) { cuffd_accept(number) })
     }
+
+    /// Whether there is a socket at a path at which nobody listens any more.
+    package static func isAbandoned(_ path: String) -> Bool {
+        do throws(UserfaultError) {
+            _ = try connect(to: path)
+            return false
+        } catch {
+            return error.errno == .connectionRefused
+        }
+    }
+
+    /// Removes a socket from the file system; refuses to remove any other file.
+    package static func remove(_ path: String) throws(UserfaultError) {
+        _ = try answer(to: .socket) { unsafe cuffd_unix_remove(path) }
+    }
 }

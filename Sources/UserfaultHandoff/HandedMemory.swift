@@ -1,0 +1,139 @@
+internal import SystemPackage
+public import UserfaultFD
+public import UserfaultPager
+
+/// Memory that a client handed over: its userfaultfd, where its regions are, and whose it is.
+public struct HandedMemory: ~Copyable, Sendable {
+    /// The regions, in the order in which the client named them.
+    public let regions: [HandedRegion]
+
+    /// The process that connected.
+    public let owner: Owner
+
+    /// Who that is.
+    public let peer: PeerCredentials
+
+    /// The memory file that the regions map with `MAP_SHARED`, if the client sent one to be filled.
+    public let file: Memfd?
+
+    private let connection: HandoffConnection
+    private let format: HandoffFormat
+    private let uffd: UserfaultFD
+
+    /// What came with a message, looked at before the connection is given away: its peer may have to be told no.
+    struct Parts: ~Copyable {
+        let uffd: UserfaultFD
+        let file: Memfd?
+        let owner: Owner
+
+        /// Descriptors that nobody needs are closed.
+        init(
+            _ content: HandoffMessage.Content, _ descriptors: consuming ReceivedDescriptors, of socket: FileDescriptor,
+            isMissingDescriptors: Bool
+        ) throws(HandoffError) {
+            guard descriptors.count > 0 else {
+                // Those that the kernel dropped would have come if this process had had room for them.
+                throw isMissingDescriptors ? .noRoomForDescriptors : .noDescriptor
+            }
+            let uffd = try HandedMemory.userfaultfd(content, &descriptors)
+            let file = try HandedMemory.memoryFile(content.flags, &descriptors, isMissingDescriptors)
+            do throws(PagerError) {
+                owner = try Owner.peer(of: socket)
+            } catch {
+                throw .pager(error)
+            }
+            self.uffd = uffd
+            self.file = file
+        }
+    }
+
+    init(
+        _ content: HandoffMessage.Content, _ format: HandoffFormat, _ parts: consuming Parts,
+        _ connection: consuming HandoffConnection
+    ) {
+        peer = connection.peer
+        regions = content.regions
+        owner = parts.owner
+        file = parts.file
+        uffd = parts.uffd
+        self.format = format
+        self.connection = connection
+    }
+
+    private static func userfaultfd(
+        _ content: HandoffMessage.Content, _ descriptors: inout ReceivedDescriptors
+    ) throws(HandoffError) -> UserfaultFD {
+        do throws(UserfaultError) {
+            return try descriptors.takeUserfaultFD(
+                features: content.features, handlesKernelFaults: content.flags.contains(.kernelFaults))
+        } catch {
+            throw .kernel(error)
+        }
+    }
+
+    private static func memoryFile(
+        _ flags: HandoffMessage.Flags, _ descriptors: inout ReceivedDescriptors, _ isMissing: Bool
+    ) throws(HandoffError) -> Memfd? {
+        guard flags.contains(.memoryFile) else { return nil }
+        guard let number = descriptors.takeFirst() else {
+            throw isMissing ? .noRoomForDescriptors : .malformed("the memory file is missing")
+        }
+        do throws(UserfaultError) {
+            return try Memfd(adopting: number)
+        } catch {
+            _ = OwnedDescriptor(adopting: number)
+            throw .kernel(error)
+        }
+    }
+
+    /// Where the content of the last region ends in the source, in bytes.
+    public var sourceEnd: Int { regions.reduce(0) { max($0, $1.end) } }
+
+    /// A second descriptor of the client's userfaultfd, for who keeps it in case this process dies.
+    ///
+    /// - Throws: ``HandoffError/kernel(_:)``: `EMFILE`.
+    public func duplicateDescriptor() throws(HandoffError) -> Int32 {
+        try asHandoffError { () throws(UserfaultError) in
+            try OwnedDescriptor(duplicating: uffd.withUnsafeDescriptor { $0.rawValue }).release()
+        }
+    }
+
+    /// Makes a pager that serves all regions, starts it, and tells the client if its protocol has a word for that.
+    ///
+    /// - Parameters:
+    ///   - source: Where pages come from.
+    ///   - configuration: How to work.
+    ///   - options: How to serve the regions; the page size is each region's own.
+    /// - Returns: The pager, and its regions in the order of ``regions``.
+    /// - Throws: ``HandoffError/pager(_:)``; ``HandoffError/kernel(_:)`` if the client is gone. Pages of regions that were
+    ///   added already are poisoned then.
+    public consuming func serve<Source: PageSource & ~Copyable>(
+        from source: consuming Source,
+        configuration: PagerConfiguration = PagerConfiguration(),
+        options: RegionOptions = RegionOptions()
+    ) throws(HandoffError) -> (pager: Pager<Source>, regions: [Region]) {
+        let (places, owner, format) = (regions, owner, format)
+        let pager: Pager<Source>
+        var added: [Region] = []
+        do throws(PagerError) {
+            pager = try Pager(uffd, source: source, owner: owner, configuration: configuration)
+            for place in places {
+                var options = options
+                options.pageSize = place.pageSize
+                added.append(try pager.add(place.range, offset: place.offset, options: options))
+            }
+            try pager.start()
+        } catch {
+            let failure = HandoffError.pager(error)
+            if format == .handoff { try? connection.send(HandoffReply.refused(failure.description).bytes) }
+            throw failure
+        }
+        if format == .handoff { try connection.send(HandoffReply.served.bytes) }
+        return (pager, added)
+    }
+
+    /// Tells the client why its memory is not served, if its protocol has a word for that.
+    public consuming func refuse(_ reason: String) {
+        if format == .handoff { try? connection.send(HandoffReply.refused(reason).bytes) }
+    }
+}

@@ -1,0 +1,29 @@
+/// How much a peer may ask for.
+public struct HandoffLimits: Hashable, Sendable {
+    /// The most bytes of one message.
+    public var messageBytes: Int
+
+    /// The most regions of one client.
+    public var regions: Int
+
+    /// The most connections that are sending their messages at the same time.
+    public var connections: Int
+
+    /// How long a peer may take for its message.
+    public var handshakeTime: Duration
+
+    /// Limits that suit virtual machines.
+    public init(
+        messageBytes: Int = 1 << 20,
+        regions: Int = 4096,
+        connections: Int = 256,
+        handshakeTime: Duration = .seconds(10)
+    ) {
+        precondition(
+            messageBytes > 0 && regions > 0 && connections > 0 && handshakeTime > .zero, "a limit is more than zero")
+        self.messageBytes = messageBytes
+        self.regions = regions
+        self.connections = connections
+        self.handshakeTime = handshakeTime
+    }
+}

@@ -1,0 +1,61 @@
+internal import SystemPackage
+internal import UserfaultFD
+
+/// A Unix socket at which clients connect.
+///
+/// The path stays in the file system when the value goes, as it must for a socket that systemd made; ``removePath()``
+/// removes it.
+public struct HandoffListener: ~Copyable, Sendable {
+    let descriptor: OwnedDescriptor
+
+    /// The path that was bound; `nil` for a socket that somebody else bound.
+    public let path: String?
+
+    /// Listens at a path.
+    ///
+    /// A socket at which nobody listens any more is replaced.
+    ///
+    /// - Parameter path: At most 107 bytes.
+    /// - Throws: ``HandoffError/kernel(_:)``: `EADDRINUSE` if somebody listens there, or if it is not a socket.
+    public init(path: String) throws(HandoffError) {
+        descriptor = try asHandoffError { () throws(UserfaultError) in
+            do throws(UserfaultError) {
+                return try UnixSocket.listen(at: path, backlog: Self.backlog)
+            } catch {
+                guard error.errno == .addressInUse, UnixSocket.isAbandoned(path) else { throw error }
+                try UnixSocket.remove(path)
+                return try UnixSocket.listen(at: path, backlog: Self.backlog)
+            }
+        }
+        self.path = path
+    }
+
+    /// Takes over a socket that listens already, for example one that systemd passed.
+    ///
+    /// - Parameter rawDescriptor: A socket that nobody else will close.
+    public init(adopting rawDescriptor: Int32) {
+        descriptor = OwnedDescriptor(adopting: rawDescriptor)
+        path = nil
+    }
+
+    private static var backlog: Int32 { 1024 }
+
+    /// Waits for the next client.
+    ///
+    /// - Parameter limit: How long; `nil` waits without a limit.
+    /// - Returns: The connection, or `nil` if the time is over.
+    /// - Throws: ``HandoffError/kernel(_:)``: `EMFILE`, `ENFILE`.
+    public func accept(within limit: Duration? = nil) throws(HandoffError) -> HandoffConnection? {
+        let accepted = try asHandoffError { () throws(UserfaultError) -> OwnedDescriptor? in
+            guard try poll(descriptor.rawValue, until: Deadline(after: limit)) != 0 else { return nil }
+            return try UnixSocket.accept(from: descriptor)
+        }
+        guard let accepted else { return nil }
+        return try HandoffConnection(accepted)
+    }
+
+    /// Removes the path that was bound, so that clients find out at once that nobody listens.
+    public func removePath() {
+        if let path { try? UnixSocket.remove(path) }
+    }
+}

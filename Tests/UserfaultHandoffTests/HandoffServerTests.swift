@@ -1,0 +1,161 @@
+import SystemPackage
+import Testing
+import UserfaultFD
+import UserfaultPager
+
+@testable import UserfaultHandoff
+
+@Suite("A server of handed memory")
+struct HandoffServerTests {
+    private func json(_ memory: borrowing ClientMemory, offset: Int = 0) -> [UInt8] {
+        let range = memory.mapping.range
+        return Array("[{\"base_host_virt_addr\":\(range.start),\"size\":\(range.count),\"offset\":\(offset)}]".utf8)
+    }
+
+    /// The descriptor, and as many others.
+    private func send(
+        _ bytes: some Collection<UInt8>, _ descriptors: [FileDescriptor], over connection: borrowing HandoffConnection
+    ) throws {
+        try connection.send(Array(bytes), descriptors)
+    }
+
+    /// What the server sends; nothing if it closes the connection.
+    private func receive(_ connection: borrowing HandoffConnection) throws -> [UInt8] {
+        guard let part = try connection.receive(upTo: 8192, until: Deadline(after: .seconds(20))) else {
+            Issue.record("nothing comes")
+            return []
+        }
+        return part.payload
+    }
+
+    private func isClosed(_ connection: borrowing HandoffConnection) throws -> Bool { try receive(connection).isEmpty }
+
+    @Test("serves a client of its own protocol")
+    func own() throws {
+        let ground = try Ground(.handoff)
+        let memory = try ClientMemory(pages: 8)
+        let region = try memory.region(offset: 3 * PageSize.base.bytes)
+        try HandoffClient.handOver(memory.uffd, regions: [region], at: ground.path)
+        #expect(try memory.firstBytes() == [4, 5, 6, 7, 8, 9, 10, 11])
+        _ = try ground.wait { $0.pagers.count == 1 }
+    }
+
+    @Test("serves Firecracker, whose message comes in pieces and with further descriptors", arguments: 1...3)
+    func firecracker(descriptors: Int) throws {
+        let ground = try Ground(.firecracker)
+        let memory = try ClientMemory(pages: 4)
+
+        let files = try Memfd(count: 4096)
+        let numbers =
+            [memory.uffd.withUnsafeDescriptor { $0 }]
+            + Array(repeating: files.withUnsafeDescriptor { $0 }, count: descriptors - 1)
+        let connection = try HandoffConnection(connectingTo: ground.path)
+        let message = json(memory)
+        try send(message.prefix(20), numbers, over: connection)
+        try send(message.dropFirst(20), [], over: connection)
+        #expect(try memory.firstBytes() == [1, 2, 3, 4])
+        #expect(try ground.wait { $0.pagers.count == 1 }.reports.isEmpty)
+    }
+
+    @Test("ends the session of a peer that sends garbage, and no other")
+    func garbage() throws {
+        let ground = try Ground(.firecracker)
+        let memory = try ClientMemory(pages: 2)
+        let half = try HandoffConnection(connectingTo: ground.path)
+        try send(json(memory).prefix(9), [memory.uffd.withUnsafeDescriptor { $0 }], over: half)
+        for bytes in ["x", "[]", "[{}]", "[{\"size\":\"\"}]"] {
+            let peer = try HandoffConnection(connectingTo: ground.path)
+            try send(bytes.utf8, [], over: peer)
+            // The server closes the connection.
+            #expect(try isClosed(peer))
+        }
+        _ = try ground.wait { $0.reports.count == 4 }
+        try send(json(memory).dropFirst(9), [], over: half)
+        #expect(try memory.firstBytes() == [1, 2])
+    }
+
+    @Test("reports a peer without descriptor, one that closes, and one that sends nothing")
+    func early() throws {
+        let ground = try Ground(.firecracker, limits: HandoffLimits(handshakeTime: .milliseconds(200)))
+        let memory = try ClientMemory(pages: 2)
+        let without = try HandoffConnection(connectingTo: ground.path)
+        try send(json(memory), [], over: without)
+        #expect(try ground.wait { !$0.reports.isEmpty }.reports == [.noDescriptor])
+        do { _ = try HandoffConnection(connectingTo: ground.path) }
+        #expect(try ground.wait { $0.reports.count == 2 }.reports.last == .closedEarly)
+        let silent = try HandoffConnection(connectingTo: ground.path)
+        #expect(try ground.wait { $0.reports.count == 3 }.reports.last == .timedOut)
+        #expect(try isClosed(silent))
+    }
+
+    @Test("refuses a descriptor that is no userfaultfd, and says so to a client of its own protocol")
+    func noUserfaultFD() throws {
+        let ground = try Ground(.handoff)
+        let memory = try ClientMemory(pages: 2)
+        let file = try Memfd(count: 4096)
+        let peer = try HandoffConnection(connectingTo: ground.path)
+        let content = HandoffMessage.Content(regions: [try memory.region()])
+        try send(content.bytes, [file.withUnsafeDescriptor { $0 }], over: peer)
+        let answer = try receive(peer)
+        #expect(try HandoffReply.read(answer)?.isServed == false)
+        _ = try ground.wait { $0.reports.count == 1 }
+    }
+
+    @Test("refuses peers that are not allowed")
+    func peers() throws {
+        let ground = try Ground(.handoff, peers: PeerPolicy(processes: [1]))
+        let memory = try ClientMemory(pages: 2)
+        let regions = [try memory.region()]
+        #expect(throws: HandoffError.self) {
+            try HandoffClient.handOver(memory.uffd, regions: regions, at: ground.path, within: .seconds(20))
+        }
+        let report = try #require(try ground.wait { !$0.reports.isEmpty }.reports.first)
+        guard case .refused = report else { throw report }
+    }
+
+    @Test("bounds the connections that have not sent their messages")
+    func connections() throws {
+        let ground = try Ground(.firecracker, limits: HandoffLimits(connections: 2))
+        let first = try HandoffConnection(connectingTo: ground.path)
+        let second = try HandoffConnection(connectingTo: ground.path)
+        let third = try HandoffConnection(connectingTo: ground.path)
+        #expect(try ground.wait { !$0.reports.isEmpty }.reports == [.tooManyConnections(limit: 2)])
+        #expect(try isClosed(third))
+        try send("[".utf8, [], over: first)
+        try send("[".utf8, [], over: second)
+    }
+
+    @Test("tells a client what could not be served")
+    func refusal() throws {
+        let ground = try Ground(.handoff)
+        let memory = try ClientMemory(pages: 2)
+        // Nothing is mapped there.
+        let nowhere = try HandedRegion(
+            address: 0x10000, byteCount: UInt64(PageSize.base.bytes), offset: 0, pageBytes: UInt64(PageSize.base.bytes))
+        do {
+            try HandoffClient.handOver(memory.uffd, regions: [nowhere], at: ground.path)
+            Issue.record("nowhere is served")
+        } catch HandoffError.notServed(let text) {
+            #expect(!text.isEmpty)
+        }
+        _ = try ground.wait { $0.errors.count == 1 }
+    }
+
+    @Test("replaces a socket at which nobody listens, and no other file")
+    func paths() throws {
+        let path = "/tmp/uffd-handoff-path-\(UInt64.random(in: 0 ... .max))"
+        do { _ = try HandoffListener(path: path) }
+        let listener = try HandoffListener(path: path)
+        #expect(throws: HandoffError.self) { _ = try HandoffListener(path: path) }
+        listener.removePath()
+        let file = try FileDescriptor.open(path, .writeOnly, options: .create, permissions: .ownerReadWrite)
+        #expect(throws: HandoffError.self) { _ = try HandoffListener(path: path) }
+        try file.close()
+        listener.removePath()
+        #expect(throws: Errno.self) {
+            _ = try FileDescriptor.open(
+                path, .writeOnly, options: [.create, .exclusiveCreate], permissions: .ownerReadWrite)
+        }
+        try #require(unlinkFile(path))
+    }
+}

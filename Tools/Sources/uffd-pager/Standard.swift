@@ -1,0 +1,64 @@
+import ArgumentParser
+import Glibc
+
+/// How the program ends, by the numbers of `sysexits.h`.
+extension ExitCode {
+    /// A file that was named cannot be read (EX_NOINPUT).
+    static let unreadable = ExitCode(66)
+    /// This host cannot do what was asked (EX_UNAVAILABLE).
+    static let unavailable = ExitCode(69)
+    /// The kernel refused (EX_OSERR).
+    static let system = ExitCode(71)
+    /// A socket or a file cannot be made (EX_CANTCREAT).
+    static let uncreatable = ExitCode(73)
+    /// Output cannot be written (EX_IOERR).
+    static let unwritable = ExitCode(74)
+}
+
+/// The descriptors that the program is started with.
+enum Standard {
+    /// Makes a reader that goes away an error of the write, and keeps other files off the standard descriptors.
+    static func prepare() {
+        signal(SIGPIPE, SIG_IGN)
+        for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
+            // A closed standard output cannot be written: what keeps its place must not be writable either.
+            _ = open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY)
+        }
+    }
+
+    /// Writes to standard output.
+    ///
+    /// - Throws: ``ExitCode/unwritable`` unless all of it was written.
+    static func write(_ text: String) throws {
+        guard writeAll(text, to: STDOUT_FILENO) else {
+            let error = errno
+            complain("standard output cannot be written: \(String(cString: strerror(error)))")
+            throw ExitCode.unwritable
+        }
+    }
+
+    /// Writes a line to standard error, where nobody can be told of a failure.
+    static func complain(_ text: String) { _ = writeAll("uffd-pager: \(text)\n", to: STDERR_FILENO) }
+
+    private static func writeAll(_ text: String, to descriptor: Int32) -> Bool {
+        var left = Array(text.utf8)[...]
+        while !left.isEmpty {
+            let written = left.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress!, $0.count) }
+            if written < 0 && errno == EINTR { continue }
+            guard written > 0 else { return false }
+            left = left.dropFirst(written)
+        }
+        return true
+    }
+}
+
+/// A failure that ends the program: one line for the person, and the exit code.
+struct Failure: Error, CustomStringConvertible {
+    let code: ExitCode
+    let description: String
+
+    init(_ code: ExitCode, _ description: String) {
+        self.code = code
+        self.description = description
+    }
+}
