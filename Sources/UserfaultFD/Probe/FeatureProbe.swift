@@ -1,5 +1,5 @@
 /// What a feature means, and since when kernels have it.
-enum FeatureProbe {
+package enum FeatureProbe {
     private static let known: [UserfaultFD.Features: (meaning: String, since: String)] = [
         .writeProtect: ("Write protection on anonymous memory", "5.7"),
         .eventFork: ("Events of forks", "4.11"),
@@ -21,6 +21,9 @@ enum FeatureProbe {
         .readWriteProtect: ("Read-write protection", "7.3"),
         .readWriteProtectAsync: ("Read-write-protect faults that resolve themselves", "7.3"),
     ]
+
+    /// The first kernel series that has a feature, such as `6.8`; nil for a feature that this library does not know.
+    package static func firstKernel(with feature: UserfaultFD.Features) -> String? { known[feature]?.since }
 
     static func check(
         _ feature: UserfaultFD.Features, name: String, features: UserfaultFD.Features, isUsable: Bool

@@ -6,23 +6,23 @@ enum AddressCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "address-of-page", on: .all, "without EXACT_ADDRESS a message names the page, on hugetlbfs the huge page",
-            requires: [.missingFaults, .hugePages(128)], covers: ["part5.28"]
+            requires: [.missingFaults, .hugePages(128)], covers: [.exactAddresses]
         ) { context in
             try faults(context, features: [])
         },
         SelftestCase(
             "address-exact", on: .all, "with EXACT_ADDRESS a message names the byte, of every kind of fault",
-            requires: [.missingFaults, .features(.exactAddress), .hugePages(128)], covers: ["part5.28"]
+            requires: [.missingFaults, .features(.exactAddress), .hugePages(128)], covers: [.exactAddresses]
         ) { context in
             try faults(context, features: .exactAddress)
         },
         SelftestCase(
             "address-of-waiter", on: [.hugetlb],
             "a waiter is woken by its message's address: of the huge page, or with EXACT_ADDRESS of the byte",
-            requires: [.missingFaults, .features(.exactAddress)], covers: ["part5.28", "part5.20"], body: ofWaiter),
+            requires: [.missingFaults, .features(.exactAddress)], covers: [.exactAddresses, .waking], body: ofWaiter),
         SelftestCase(
             "thread-id", "with THREAD_ID a message names the thread that faulted, without it none",
-            requires: [.features(.threadID)], covers: ["part5.29"]
+            requires: [.features(.threadID)], covers: [.threadIDs]
         ) { _ in
             let named = try GuardedMemory(pages: 3, features: .threadID)
             var touches: [Touch] = []

@@ -8,11 +8,11 @@ enum CallOrderCases: CaseTheme {
         SelftestCase(
             "order-before-api",
             "before UFFDIO_API every other ioctl and read answer EINVAL, poll answers POLLERR, and nothing is done",
-            covers: ["part5.17", "part5.31"], body: beforeAPI),
+            covers: [.callOrder, .polling], body: beforeAPI),
         SelftestCase(
             "order-unknown-command",
             "a command that the kernel does not have, in number, size or direction, answers EINVAL and does nothing",
-            covers: ["part5.17"], body: unknownCommand),
+            covers: [.callOrder], body: unknownCommand),
     ]
 
     /// Every ioctl with its size; the direction that is encoded is no guide.

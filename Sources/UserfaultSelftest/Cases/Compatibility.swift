@@ -8,17 +8,17 @@ enum CompatibilityCases: CaseTheme {
         SelftestCase(
             "register-every-memory",
             "anonymous memory and shmem can be registered wherever they come from, and no other memory",
-            covers: ["part5.24"], body: everyMemory),
+            covers: [.registerErrors], body: everyMemory),
         SelftestCase(
             "register-next-to-other-memory",
             "one mapping that cannot be registered makes the whole range fail, before anything of it has changed",
-            requires: [.features(.missingShmem)], covers: ["part5.24", "part5.26"], body: nextToOther),
+            requires: [.features(.missingShmem)], covers: [.registerErrors, .unregister], body: nextToOther),
         SelftestCase(
             "register-async",
             "with WP_ASYNC any mapping can be registered for write protection alone, and nothing else is made possible",
-            requires: [.features(.writeProtectAsync)], covers: ["part5.44"], body: async),
+            requires: [.features(.writeProtectAsync)], covers: [.asyncProtection], body: async),
         SelftestCase(
-            "register-droppable", "droppable memory is refused since Linux 6.17", covers: ["part5.55"]
+            "register-droppable", "droppable memory is refused since Linux 6.17", covers: [.specialMappings]
         ) { context in
             let mapDroppable: Int32 = 8
             guard let page = try? RawMemory.mapAnonymous(count: PageSize.base.bytes, flags: mapDroppable) else {
@@ -40,10 +40,10 @@ enum CompatibilityCases: CaseTheme {
         },
         SelftestCase(
             "register-growing-stack", "a registered stack mapping that grows is registered where it has grown",
-            requires: [.missingFaults], covers: ["part5.55"], body: growingStack),
+            requires: [.missingFaults], covers: [.specialMappings], body: growingStack),
         SelftestCase(
             "register-locked", "locked memory that is dropped all the same faults as missing again",
-            requires: [.lockedPages(3), .missingFaults], covers: ["part5.55"]
+            requires: [.lockedPages(3), .missingFaults], covers: [.specialMappings]
         ) { context in
             let page = PageSize.base.bytes
             let memory = try Mapping(anonymous: 3 * page)

@@ -76,8 +76,8 @@ enum ContextLeakCases: CaseTheme {
     ) -> SelftestCase {
         SelftestCase(
             name, "closing a userfaultfd \(what), gives back all that the kernel keeps for it",
-            requires: [.root, .features(features), .file("\(cache)/objects"), .file("\(cache)/shrink")],
-            limit: .seconds(30), covers: ["part5.37"]
+            requires: [.alone, .root, .features(features), .file("\(cache)/objects"), .file("\(cache)/shrink")],
+            limit: .seconds(30), covers: [.passedDescriptors]
         ) { context in
             let rounds = 16
             // The first round makes what is made once.

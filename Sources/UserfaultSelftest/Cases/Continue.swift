@@ -7,35 +7,36 @@ enum ContinueCases: CaseTheme {
         SelftestCase(
             "continue-exists", on: .pageCache,
             "CONTINUE of a page that is already mapped answers EEXIST and changes nothing",
-            requires: [.minorFaults], covers: ["3.4.B", "part5.2"], body: exists),
+            requires: [.minorFaults], covers: [.continueExists, .failedContinue], body: exists),
         SelftestCase(
             "continue-exists-quota", on: [.tmpfs, .tmpfsPrivate],
             "neither CONTINUE nor a CONTINUE refused with EEXIST takes a block of the file system",
-            requires: [.minorFaults, .privateMounts], covers: ["3.4.B", "part5.2"], body: existsQuota),
+            requires: [.minorFaults, .privateMounts], covers: [.continueExists, .failedContinue], body: existsQuota),
         SelftestCase(
             "continue-hole", on: .pageCache,
             "CONTINUE where the file has no page answers EFAULT, allocates nothing and wakes nobody",
-            requires: [.minorFaults, .missingFaults], covers: ["3.4.I", "part5.2"], body: hole),
+            requires: [.minorFaults, .missingFaults], covers: [.continueErrors, .failedContinue], body: hole),
         SelftestCase(
             "continue-past-eof", on: .pageCache,
             "CONTINUE past the end of the file is refused, and the page that holds the end is within it",
-            requires: [.minorFaults], covers: ["3.4.I"], body: pastEOF),
+            requires: [.minorFaults], covers: [.continueErrors], body: pastEOF),
         SelftestCase(
             "continue-partial", on: .pageCache,
             "CONTINUE that meets a hole on its way says how far it came, and wakes the waiters of that part alone",
-            requires: [.minorFaults, .missingFaults], covers: ["3.4.I", "part5.8"], body: partialAtHole),
+            requires: [.minorFaults, .missingFaults], covers: [.continueErrors, .fillProgress], body: partialAtHole),
         SelftestCase(
             "continue-partial-exists", on: .pageCache,
             "CONTINUE that meets a mapped page on its way says how far it came and leaves that page alone",
-            requires: [.minorFaults], covers: ["3.4.B", "3.4.I", "part5.8"], body: partialAtMapped),
+            requires: [.minorFaults], covers: [.continueExists, .continueErrors, .fillProgress], body: partialAtMapped),
         SelftestCase(
             "continue-cow", on: .pageCache.filter(\.isPrivate),
             "after CONTINUE on a private mapping the first write makes a copy, and the file keeps its page",
-            requires: [.minorFaults], covers: ["3.4.G", "part5.1", "part5.3"], body: copyOnWrite),
+            requires: [.minorFaults], covers: [.continueCopyOnWrite, .privateContinue, .privateStores],
+            body: copyOnWrite),
         SelftestCase(
             "continue-shared", on: .pageCache.filter { !$0.isPrivate },
             "after CONTINUE on a shared mapping both mappings are the same page, writable without another fault",
-            requires: [.minorFaults], covers: ["3.4.A"], body: shared),
+            requires: [.minorFaults], covers: [.continueResolves], body: shared),
     ]
 
     /// An area whose every page the file has, registered for minor faults, with holes in the file before it.

@@ -8,27 +8,28 @@ enum ContinueMemoryCases: CaseTheme {
         SelftestCase(
             "continue-fallocated", on: .pageCache,
             "CONTINUE of a page that was allocated and never written shows zeros, not what the memory held before",
-            requires: [.minorFaults], covers: ["3.4.L", "part5.5"], body: fallocated),
+            requires: [.minorFaults], covers: [.continueAllocated, .unwrittenPages], body: fallocated),
         SelftestCase(
             "continue-swapped", on: .allShmem,
             "a page of the file that is swapped out is a minor fault, and CONTINUE brings it back whole",
-            requires: [.minorFaults, .swap], limit: .seconds(30), covers: ["3.4.M", "3.4.F", "part5.7"], body: swapped),
+            requires: [.minorFaults, .swap], limit: .seconds(30),
+            covers: [.continueSwapped, .continueDirty, .swappedMinor], body: swapped),
         SelftestCase(
             "continue-references", on: .allShmem,
             "CONTINUE, done and refused, leaves the file its page when the view is gone and memory is used anew",
-            requires: [.minorFaults], covers: ["3.4.D", "part5.2"], body: references),
+            requires: [.minorFaults], covers: [.continueKeepsReferences, .failedContinue], body: references),
         SelftestCase(
             "continue-other-process", on: .pageCache,
             "CONTINUE, done and refused, changes nothing for another process that maps the file",
-            requires: [.minorFaults], covers: ["3.4.P"], body: otherProcess),
+            requires: [.minorFaults], covers: [.continueOtherProcess], body: otherProcess),
         SelftestCase(
             "continue-kernel-access", on: .pageCache,
             "a system call that meets a minor fault waits for CONTINUE, and then has the file's bytes",
-            requires: [.minorFaults, .kernelFaults], covers: ["3.4.Q", "part5.19"], body: kernelAccess),
+            requires: [.minorFaults, .kernelFaults], covers: [.continueKernelAccess, .kernelFaults], body: kernelAccess),
         SelftestCase(
             "continue-huge-pool", on: .allHugetlb,
             "huge pages that were continued, and refused, go back to the pool, all of them and no more",
-            requires: [.minorFaults], covers: ["3.4.C", "part5.2"], body: hugePool),
+            requires: [.minorFaults], covers: [.continueLeaksNothing, .failedContinue], body: hugePool),
     ]
 
     /// Leaves bytes in memory that is free afterwards.

@@ -7,11 +7,11 @@ enum CopyCases: CaseTheme {
         SelftestCase(
             "copy-exists", on: .all,
             "COPY to a page that is already there answers EEXIST and changes nothing, in the file or in the view",
-            requires: [.missingFaults], covers: ["part5.2"], body: exists),
+            requires: [.missingFaults], covers: [.failedContinue], body: exists),
         SelftestCase(
             "copy-private", on: .pageCache.filter(\.isPrivate),
             "COPY on a private mapping makes a page of the view alone, also where the file has one",
-            requires: [.missingFaults], covers: ["part5.4"], body: ofPrivateMapping),
+            requires: [.missingFaults], covers: [.privateCopy], body: ofPrivateMapping),
     ]
 
     private static func exists(_ context: CaseContext) throws {

@@ -8,19 +8,19 @@ enum CopyModelCases: CaseTheme {
         SelftestCase(
             "fill-write-first", on: .all,
             "a write to a missing page makes one message with WRITE, and lands in what the fill puts there",
-            requires: [.missingFaults], covers: ["part5.4"], body: writeFirst),
+            requires: [.missingFaults], covers: [.privateCopy], body: writeFirst),
         SelftestCase(
             "copy-writable", on: .all,
             "what COPY and CONTINUE put into writable memory is written without another fault, where no copy is due",
-            requires: [.missingFaults], covers: ["part5.4"], body: writable),
+            requires: [.missingFaults], covers: [.privateCopy], body: writable),
         SelftestCase(
             "copy-atomic", on: .all,
             "a page that COPY brings is seen whole or not at all, by its readers and in the file",
-            requires: [.missingFaults, .features(.sigbus)], limit: .seconds(30), covers: ["part5.11"], body: atomic),
+            requires: [.missingFaults, .features(.sigbus)], limit: .seconds(30), covers: [.atomicity], body: atomic),
         SelftestCase(
             "copy-exclusive", on: [.anon],
             "an anonymous page that COPY has made belongs to the process alone: it can be moved on",
-            requires: [.missingFaults, .features(.move)], covers: ["part5.4"]
+            requires: [.missingFaults, .features(.move)], covers: [.privateCopy]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -37,11 +37,12 @@ enum CopyModelCases: CaseTheme {
         SelftestCase(
             "copy-swapped", on: .smallPages,
             "pages that COPY has made can be swapped out like any other, and come back whole",
-            requires: [.missingFaults, .swap], limit: .seconds(30), covers: ["part5.4", "3.4.F"], body: swapped),
+            requires: [.missingFaults, .swap], limit: .seconds(30), covers: [.privateCopy, .continueDirty],
+            body: swapped),
         SelftestCase(
             "copy-private-fork", on: .pageCache.filter(\.isPrivate),
             "what COPY makes on a private mapping is copied on write after fork, and the file knows nothing of it",
-            requires: [.missingFaults], covers: ["part5.4", "3.4.E"]
+            requires: [.missingFaults], covers: [.privateCopy, .continueResident]
         ) { context in
             let trial = try FillTrial(.copy, context)
             let area = trial.area

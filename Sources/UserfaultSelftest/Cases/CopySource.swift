@@ -8,23 +8,23 @@ enum CopySourceCases: CaseTheme {
         SelftestCase(
             "copy-source-unaligned", on: .all,
             "COPY takes its bytes from any address, whole and in order",
-            requires: [.missingFaults], covers: ["part5.21", "part5.23"], body: unaligned),
+            requires: [.missingFaults], covers: [.arguments, .copySources], body: unaligned),
         SelftestCase(
             "copy-source-unreadable", on: .all,
             "COPY from memory that cannot be read answers EFAULT, after the pages before it were copied",
-            requires: [.missingFaults], covers: ["part5.8", "part5.23"], body: unreadable),
+            requires: [.missingFaults], covers: [.fillProgress, .copySources], body: unreadable),
         SelftestCase(
             "copy-source-untouched", on: [.anon, .shmem, .hugetlb],
             "COPY brings in what it copies from: pages of a file not mapped yet, and zeros of memory never touched",
-            requires: [.missingFaults], covers: ["part5.23"], body: untouched),
+            requires: [.missingFaults], covers: [.copySources], body: untouched),
         SelftestCase(
             "copy-source-guarded", on: [.anon, .shmem, .hugetlb],
             "COPY from memory guarded against user code alone answers EFAULT and makes no message",
-            requires: [.missingFaults], covers: ["part5.23", "part5.19"], body: guardedFromUser),
+            requires: [.missingFaults], covers: [.copySources, .kernelFaults], body: guardedFromUser),
         SelftestCase(
             "copy-source-served", on: [.anon, .shmem, .hugetlb],
             "COPY from guarded memory waits like any kernel access until that is resolved, and then copies it",
-            requires: [.missingFaults, .kernelFaults], covers: ["part5.23", "part5.19"], body: served),
+            requires: [.missingFaults, .kernelFaults], covers: [.copySources, .kernelFaults], body: served),
     ]
 
     private static func unaligned(_ context: CaseContext) throws {

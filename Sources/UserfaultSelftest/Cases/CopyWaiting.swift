@@ -9,7 +9,7 @@ enum CopyWaitingCases: CaseTheme {
         SelftestCase(
             "copy-waiting-filled", on: .all,
             "COPY whose page is filled by another while it waits for its source answers EEXIST and leaves that page",
-            requires: requires, covers: ["part5.23"]
+            requires: requires, covers: [.copySources]
         ) { context in
             let scene = try Scene(context)
             let area = scene.area
@@ -26,7 +26,7 @@ enum CopyWaitingCases: CaseTheme {
         SelftestCase(
             "copy-waiting-unmapped", on: .all,
             "COPY whose destination is unmapped, or unregistered, while it waits for its source answers ENOENT",
-            requires: requires, covers: ["part5.22", "part5.23"]
+            requires: requires, covers: [.rangeLimits, .copySources]
         ) { context in
             for unmaps in [false, true] {
                 let scene = try Scene(context)
@@ -44,11 +44,11 @@ enum CopyWaitingCases: CaseTheme {
         SelftestCase(
             "copy-waiting-replaced", on: .all,
             "COPY whose destination becomes another mapping while it waits for its source is not done there",
-            requires: requires, covers: ["part5.22", "part5.23"], body: replaced),
+            requires: requires, covers: [.rangeLimits, .copySources], body: replaced),
         SelftestCase(
             "copy-waiting-truncated", on: .allShmem,
             "COPY whose file is truncated before its page while it waits for its source is refused, and maps nothing",
-            requires: requires, covers: ["part5.10", "part5.23"]
+            requires: requires, covers: [.truncation, .copySources]
         ) { context in
             let scene = try Scene(context)
             let copy = try scene.startCopy()
@@ -63,7 +63,7 @@ enum CopyWaitingCases: CaseTheme {
         SelftestCase(
             "copy-waiting-changing", on: .all,
             "COPY that waits for its source while an event is raised answers EAGAIN, and is done when it is repeated",
-            requires: requires + [.features(.eventRemove)], covers: ["part5.23", "part5.33"], body: changing),
+            requires: requires + [.features(.eventRemove)], covers: [.copySources, .removeEvent], body: changing),
     ]
 
     private static let requires: [Requirement] = [.missingFaults, .kernelFaults]

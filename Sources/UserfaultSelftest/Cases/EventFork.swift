@@ -8,7 +8,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork", on: .all,
             "fork waits until its event is read; the child's faults come to the new descriptor, and to no other",
-            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.eventFork, .threadID])
@@ -40,7 +40,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-descriptor", on: [.anon],
             "the child's descriptor has the parent's flags and features, and is initialised already",
-            requires: [.root, .features([.eventFork, .eventRemove, .threadID])], covers: ["part5.35"]
+            requires: [.root, .features([.eventFork, .eventRemove, .threadID])], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
             for closeOnExec in [true, false] {
@@ -67,7 +67,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-not-copied", on: [.anon, .shmem],
             "a fork that copies no registered memory makes no event",
-            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventFork)
@@ -85,7 +85,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-several-mappings", on: [.anon, .shmem],
             "a fork that copies several registered mappings makes one event, and one descriptor for all of them",
-            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventFork)
@@ -105,7 +105,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-wiped", on: [.anon],
             "memory that a fork empties is registered in the child: its pages are missing there, and not here",
-            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventFork)
@@ -126,7 +126,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-not-enabled", on: .smallPages,
             "without the feature a child's memory is not registered: its touches are ordinary faults",
-            requires: [.missingFaults], covers: ["part5.35"]
+            requires: [.missingFaults], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -143,7 +143,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-each-context", on: [.anon, .shmem],
             "two userfaultfds of one process get an event each from one fork",
-            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35"]
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent]
         ) { context in
             let first = try Area(context)
             let second = try Area(context)
@@ -173,7 +173,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-no-descriptor", on: [.anon],
             "where no descriptor is free the read is EMFILE, and the event stays to be read later",
-            requires: [.root, .features(.eventFork)], covers: ["part5.35", "part5.42"]
+            requires: [.root, .features(.eventFork)], covers: [.forkEvent, .exhaustion]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventFork)
@@ -199,7 +199,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-close", on: [.anon, .shmem],
             "closing the last descriptor releases a fork that waits; its child's memory is not registered",
-            requires: [.root, .missingFaults, .features(.eventFork)], covers: ["part5.35", "part5.37"]
+            requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent, .passedDescriptors]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventFork)
@@ -214,7 +214,7 @@ enum EventForkCases: CaseTheme {
         SelftestCase(
             "event-fork-child-killed", on: [.anon],
             "a child that waits for a page, or in an event of its own, can be killed; its descriptor answers ESRCH then",
-            requires: [.root, .features([.eventFork, .eventRemove])], covers: ["part5.35", "part5.36"]
+            requires: [.root, .features([.eventFork, .eventRemove])], covers: [.forkEvent, .endedProcess]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.eventFork, .eventRemove])

@@ -7,7 +7,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap", on: .all,
             "mremap to another place reports both places, waits until that is read, and the new place is registered",
-            requires: [.missingFaults, .features(.eventRemap)], covers: ["part5.34"]
+            requires: [.missingFaults, .features(.eventRemap)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventRemap)
@@ -39,7 +39,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-part", on: .smallPages,
             "moving a part of a registered mapping reports that part; both pieces stay registered",
-            requires: [.missingFaults, .features(.eventRemap)], covers: ["part5.34"]
+            requires: [.missingFaults, .features(.eventRemap)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventRemap)
@@ -59,7 +59,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-grow", on: .smallPages,
             "memory that grows while it moves reports its old length, and is registered in its new length",
-            requires: [.missingFaults, .features(.eventRemap)], covers: ["part5.34"]
+            requires: [.missingFaults, .features(.eventRemap)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             try area.file?.resize(to: 8 * area.pageSize.bytes)
@@ -79,7 +79,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-in-place", on: .smallPages,
             "mremap that only shrinks in place makes no REMAP event",
-            requires: [.missingFaults, .features(.eventRemap)], covers: ["part5.34"]
+            requires: [.missingFaults, .features(.eventRemap)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventRemap)
@@ -91,7 +91,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-keeping", on: [.anon, .shmem, .shmemPrivate],
             "MREMAP_DONTUNMAP makes a REMAP and no UNMAP event, and leaves the old range registered and empty",
-            requires: [.missingFaults, .features([.eventRemap, .eventUnmap])], covers: ["part5.34"]
+            requires: [.missingFaults, .features([.eventRemap, .eventUnmap])], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.eventRemap, .eventUnmap])
@@ -124,7 +124,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-then-unmap", on: [.anon, .shmem],
             "moving memory onto registered memory reports what it replaces, then the move, then what it left",
-            requires: [.missingFaults, .features([.eventRemap, .eventUnmap])], covers: ["part5.32", "part5.34"]
+            requires: [.missingFaults, .features([.eventRemap, .eventUnmap])], covers: [.unmapEvent, .remapEvent]
         ) { context in
             let area = try Area(context)
             let target = try Area(context)
@@ -153,7 +153,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-failed", on: .smallPages,
             "mremap that fails makes no event, and the descriptor fills pages as before",
-            requires: [.missingFaults, .features([.eventRemap, .eventUnmap])], covers: ["part5.34"]
+            requires: [.missingFaults, .features([.eventRemap, .eventUnmap])], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.eventRemap, .eventUnmap])
@@ -187,7 +187,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-several", on: .smallPages,
             "mremap does not move several registered mappings at once, not even where it moves several others",
-            requires: [.missingFaults, .features(.eventRemap)], covers: ["part5.34"]
+            requires: [.missingFaults, .features(.eventRemap)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventRemap)
@@ -205,7 +205,7 @@ enum EventRemapCases: CaseTheme {
         SelftestCase(
             "event-remap-not-enabled", on: .smallPages,
             "without the feature memory that moves is no longer registered, and no message is made",
-            requires: [.missingFaults], covers: ["part5.34"]
+            requires: [.missingFaults], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()

@@ -8,21 +8,21 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove", on: .all,
             "MADV_DONTNEED reports its range before it drops a page, waits until that is read, and drops only then",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             try removes(context, .dontNeed)
         },
         SelftestCase(
             "event-remove-file", on: [.shmem, .tmpfs, .hugetlb],
             "MADV_REMOVE reports its range before it drops a page, waits until that is read, and drops only then",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             try removes(context, .remove)
         },
         SelftestCase(
             "event-remove-free", on: [.anon],
             "MADV_FREE reports its range and waits until that is read",
-            requires: [.features(.eventRemove)], covers: ["part5.33"]
+            requires: [.features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: .eventRemove)
@@ -36,7 +36,8 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-locked", on: [.anon, .shmem],
             "MADV_DONTNEED of locked memory is EINVAL and no event; DONTNEED_LOCKED reports its range and waits",
-            requires: [.lockedPages(4), .missingFaults, .features(.eventRemove)], covers: ["part5.33", "part5.55"]
+            requires: [.lockedPages(4), .missingFaults, .features(.eventRemove)],
+            covers: [.removeEvent, .specialMappings]
         ) { context in
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: .eventRemove)
@@ -63,7 +64,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-each-mapping", on: [.anon, .shmem, .tmpfsPrivate],
             "one madvise over two registered mappings makes two events, each of its part, one after the other",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let area = try Area(context, pages: 6)
             let uffd = try UserfaultFD(features: .eventRemove)
@@ -80,7 +81,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-registered-part", on: [.anon, .shmem],
             "madvise over registered and other memory reports the registered part only",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let area = try Area(context, pages: 6)
             let uffd = try UserfaultFD(features: .eventRemove)
@@ -94,7 +95,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-silent", on: [.shmem, .tmpfs],
             "mprotect, MADV_PAGEOUT, punching a hole and truncating make no event",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: .eventRemove)
@@ -113,7 +114,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-guard", on: [.anon],
             "guard regions make no event",
-            requires: [.features(.eventRemove)], covers: ["part5.33", "part5.49"]
+            requires: [.features(.eventRemove)], covers: [.removeEvent, .guardRegions]
         ) { context in
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: .eventRemove)
@@ -133,7 +134,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-unmapped", on: [.anon, .shmem, .shmemPrivate],
             "madvise whose memory is unmapped while it waits for its event answers ENOMEM, and drops what is left",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             for (unmapped, right) in [(1..<4, [-ENOMEM]), (2..<4, [-ENOMEM, 0])] {
                 let area = try Area(context, pages: 6)
@@ -154,7 +155,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-not-enabled", on: .smallPages,
             "without the feature madvise does not wait, and makes no message",
-            requires: [.missingFaults], covers: ["part5.33"]
+            requires: [.missingFaults], covers: [.removeEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -166,7 +167,7 @@ enum EventRemoveCases: CaseTheme {
         SelftestCase(
             "event-remove-close", on: [.anon, .shmem],
             "closing the userfaultfd releases a madvise that waits for its event to be read",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33", "part5.37"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent, .passedDescriptors]
         ) { context in
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: .eventRemove)

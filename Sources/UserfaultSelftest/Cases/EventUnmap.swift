@@ -8,7 +8,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap", on: .all,
             "munmap of some pages reports their range once they are unmapped, and waits until that is read",
-            requires: [.missingFaults, .features(.eventUnmap)], covers: ["part5.32"]
+            requires: [.missingFaults, .features(.eventUnmap)], covers: [.unmapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)
@@ -28,7 +28,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-whole-request", on: .smallPages,
             "munmap over registered and other memory makes one event with the whole range that was asked for",
-            requires: [.missingFaults, .features(.eventUnmap)], covers: ["part5.32"]
+            requires: [.missingFaults, .features(.eventUnmap)], covers: [.unmapEvent]
         ) { context in
             let area = try Area(context, pages: 6)
             let uffd = try UserfaultFD(features: .eventUnmap)
@@ -43,7 +43,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-nothing-registered", on: .smallPages,
             "munmap of memory that is not registered makes no event",
-            requires: [.missingFaults, .features(.eventUnmap)], covers: ["part5.32"]
+            requires: [.missingFaults, .features(.eventUnmap)], covers: [.unmapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)
@@ -55,7 +55,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-replaced", on: .smallPages,
             "a mapping put over registered memory makes an event of the part that it replaces",
-            requires: [.missingFaults, .features(.eventUnmap)], covers: ["part5.32"]
+            requires: [.missingFaults, .features(.eventUnmap)], covers: [.unmapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)
@@ -76,7 +76,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-shrink", on: .smallPages,
             "mremap that shrinks registered memory in place makes an UNMAP event of the tail, and no REMAP",
-            requires: [.missingFaults, .features([.eventUnmap, .eventRemap])], covers: ["part5.32", "part5.34"]
+            requires: [.missingFaults, .features([.eventUnmap, .eventRemap])], covers: [.unmapEvent, .remapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.eventUnmap, .eventRemap])
@@ -93,7 +93,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-each-context", on: [.anon, .shmem],
             "one munmap over memory of two userfaultfds makes an event for each, and waits for both",
-            requires: [.missingFaults, .features(.eventUnmap)], covers: ["part5.32"]
+            requires: [.missingFaults, .features(.eventUnmap)], covers: [.unmapEvent]
         ) { context in
             let area = try Area(context)
             let first = try UserfaultFD(features: .eventUnmap)
@@ -126,7 +126,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-heap",
             "a heap that shrinks reports what it gives back, and waits until that is read",
-            requires: [.features(.eventUnmap)], covers: ["part5.32"]
+            requires: [.features(.eventUnmap)], covers: [.unmapEvent]
         ) { context in
             let page = PageSize.base.bytes
             var start: UInt = 0
@@ -149,7 +149,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-not-enabled", on: .smallPages,
             "without the feature munmap does not wait, and makes no message",
-            requires: [.missingFaults], covers: ["part5.32"]
+            requires: [.missingFaults], covers: [.unmapEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -161,7 +161,7 @@ enum EventUnmapCases: CaseTheme {
         SelftestCase(
             "event-unmap-close", on: [.anon, .shmem],
             "closing the userfaultfd releases a munmap that waits for its event to be read",
-            requires: [.missingFaults, .features(.eventUnmap)], covers: ["part5.32", "part5.37"]
+            requires: [.missingFaults, .features(.eventUnmap)], covers: [.unmapEvent, .passedDescriptors]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)

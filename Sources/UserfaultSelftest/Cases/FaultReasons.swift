@@ -10,7 +10,7 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "fault-missing", on: .all,
             "each access to a page that is nowhere makes a message, and none to a page that is there",
-            requires: [.missingFaults], covers: ["part5.4"]
+            requires: [.missingFaults], covers: [.privateCopy]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -36,10 +36,10 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "fault-by-cache", on: .pageCache,
             "a hole of the file is a missing page, a page that only the file has is a minor fault, and neither is both",
-            requires: [.missingFaults, .minorFaults], covers: ["part5.1"], body: byCache),
+            requires: [.missingFaults, .minorFaults], covers: [.privateContinue], body: byCache),
         SelftestCase(
             "fault-past-end", on: .pageCache, "an access past the end of the file is SIGBUS and no message",
-            requires: [.missingFaults], covers: ["part5.10"]
+            requires: [.missingFaults], covers: [.truncation]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -62,7 +62,7 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "fault-around", on: .allShmem,
             "where minor or write-protect faults are registered an access maps its own page and no neighbour",
-            requires: [.minorFaults], covers: ["part5.1"]
+            requires: [.minorFaults], covers: [.privateContinue]
         ) { context in
             let known = try UserfaultFD().supportedFeatures
             for modes in [.minor, .writeProtect] as [UserfaultFD.RegisterModes]
@@ -88,7 +88,7 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "fault-many", on: .eachKind,
             "many threads at one page are all reported or served, and one fill lets all of them go on",
-            requires: [.threads(28), .missingFaults], covers: ["part5.53"]
+            requires: [.threads(28), .missingFaults], covers: [.manyWaiters]
         ) { context in
             let count = 24
             let area = try Area(context, pages: 2)
@@ -112,11 +112,11 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "fault-race-with-fill", on: [.anon, .shmem],
             "an access at the very moment at which its page is filled goes on, whichever comes first",
-            requires: [.missingFaults], covers: ["part5.11"], body: raceWithFill),
+            requires: [.missingFaults], covers: [.atomicity], body: raceWithFill),
         SelftestCase(
             "fault-huge-page", on: [.anon],
             "memory that may have transparent huge pages faults page by page where missing faults are registered",
-            requires: [.missingFaults, .transparentHugePages], covers: ["part5.48"]
+            requires: [.missingFaults, .transparentHugePages], covers: [.hugePages]
         ) { context in
             let huge = 2 << 20
             let area = try Area(context, pages: huge / PageSize.base.bytes, alignment: huge)
@@ -139,7 +139,7 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "unregister-foreign", on: [.anon, .hugetlb],
             "another userfaultfd cannot unregister memory; kernels before 6.17 let it",
-            requires: [.missingFaults], covers: ["part5.26", "part5.27"]
+            requires: [.missingFaults], covers: [.unregister, .foreignDescriptors]
         ) { context in
             let area = try Area(context)
             let owner = try UserfaultFD()

@@ -8,31 +8,32 @@ enum FillCases: CaseTheme {
         SelftestCase(
             "fill-range", on: .all,
             "a fill fills every page of its range and none beside it, and says how many bytes",
-            requires: [.descriptors(40), .missingFaults], covers: ["3.4.A"], body: range),
+            requires: [.descriptors(40), .missingFaults], covers: [.continueResolves], body: range),
         SelftestCase(
             "fill-wakes", on: .all,
             "a fill wakes every waiter of its range, of all its pages, and no waiter beside it",
-            requires: [.threads(10), .missingFaults], covers: ["part5.20", "part5.53"], body: wakes),
+            requires: [.threads(10), .missingFaults], covers: [.waking, .manyWaiters], body: wakes),
         SelftestCase(
             "fill-dontwake", on: .all,
             "a fill with DONTWAKE wakes nobody, nor does one refused with EEXIST; UFFDIO_WAKE of the page does",
-            requires: [.missingFaults], covers: ["3.4.O", "part5.20"], body: doNotWake),
+            requires: [.missingFaults], covers: [.continueWithoutWake, .waking], body: doNotWake),
         SelftestCase(
             "fill-partial", on: .all,
             "a fill that meets a page on its way says how far it came, and wakes the waiters of that part alone",
-            requires: [.descriptors(40), .missingFaults], covers: ["part5.8"], body: partial),
+            requires: [.descriptors(40), .missingFaults], covers: [.fillProgress], body: partial),
         SelftestCase(
             "fill-any-mode", on: .all,
             "a fill asks for registered memory, whatever the modes it is registered with",
-            requires: [.descriptors(40), .missingFaults], covers: ["part5.27"], body: anyMode),
+            requires: [.descriptors(40), .missingFaults], covers: [.foreignDescriptors], body: anyMode),
         SelftestCase(
             "fill-write-protected", on: .all,
             "COPY and CONTINUE with MODE_WP protect every page that they fill; the first write is a fault",
-            requires: [.missingFaults, .writeProtectFaults], covers: ["3.4.K", "part5.14"], body: writeProtected),
+            requires: [.missingFaults, .writeProtectFaults], covers: [.continueProtected, .minorProtection],
+            body: writeProtected),
         SelftestCase(
             "fill-read-only", on: .all,
             "memory that may not be written, or not even read, can be filled, and stays what it is",
-            requires: [.missingFaults], covers: ["part5.50", "3.4.F"], body: readOnly),
+            requires: [.missingFaults], covers: [.unwritableMemory, .continueDirty], body: readOnly),
     ]
 
     private static func range(_ context: CaseContext) throws {

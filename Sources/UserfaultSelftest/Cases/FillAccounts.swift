@@ -8,19 +8,20 @@ enum FillAccountCases: CaseTheme {
         SelftestCase(
             "fill-resident", on: .smallPages,
             "each fill counts its pages as what they are, anonymous or shmem, until they are unmapped",
-            requires: [.missingFaults], covers: ["3.4.E", "part5.9"], body: resident),
+            requires: [.missingFaults], covers: [.continueResident, .residentMemory], body: resident),
         SelftestCase(
             "fill-huge-resident", on: .allHugetlb,
             "COPY and CONTINUE count their huge pages in HugetlbPages, until they are unmapped",
-            requires: [.missingFaults], covers: ["3.4.E", "part5.9"], body: hugeResident),
+            requires: [.missingFaults], covers: [.continueResident, .residentMemory], body: hugeResident),
         SelftestCase(
             "fill-frames", on: .smallPages,
             "a filled page has the map count and the flags of a page that an access has made",
-            requires: [.missingFaults, .pageFrames], covers: ["3.4.B", "3.4.E", "part5.9"], body: frames),
+            requires: [.missingFaults, .pageFrames], covers: [.continueExists, .continueResident, .residentMemory],
+            body: frames),
         SelftestCase(
             "fill-charge", on: [.anon, .shmem, .shmemPrivate],
             "the pages that COPY and ZEROPAGE make are charged to the memory control group for as long as they are",
-            requires: [.missingFaults, .memoryGroup], covers: ["part5.42", "3.4.E"], body: charge),
+            requires: [.missingFaults, .memoryGroup], covers: [.exhaustion, .continueResident], body: charge),
     ]
 
     private static let pages = 2048

@@ -7,23 +7,24 @@ enum FillErrorsCases: CaseTheme {
         SelftestCase(
             "fill-validation", on: .all,
             "a fill with a bad range or mode answers EINVAL before its output word is written, and does nothing",
-            requires: [.missingFaults], covers: ["part5.21"], body: validation),
+            requires: [.missingFaults], covers: [.arguments], body: validation),
         SelftestCase(
             "fill-argument", on: .all,
             "a fill whose argument cannot be read does nothing; one whose output word cannot be written has filled",
-            requires: [.missingFaults], covers: ["part5.21"], body: argument),
+            requires: [.missingFaults], covers: [.arguments], body: argument),
         SelftestCase(
             "fill-not-registered", on: .all,
             "a fill that is not wholly inside one registered mapping answers ENOENT and fills no page of it",
-            requires: [.missingFaults], covers: ["part5.22", "3.4.I"], body: notRegistered),
+            requires: [.missingFaults], covers: [.rangeLimits, .continueErrors], body: notRegistered),
         SelftestCase(
             "fill-wrong-memory", on: .all,
             "CONTINUE on anonymous memory, ZEROPAGE on huge pages and parts of huge pages answer EINVAL",
-            requires: [.missingFaults], covers: ["3.4.I", "part5.21"], body: wrongMemory),
+            requires: [.missingFaults], covers: [.continueErrors, .arguments], body: wrongMemory),
         SelftestCase(
             "fill-write-protect-unregistered", on: .all,
             "COPY and CONTINUE that should write-protect memory not registered so answer EINVAL and fill nothing",
-            requires: [.missingFaults, .features(.writeProtect)], covers: ["3.4.K"], body: protectUnregistered),
+            requires: [.missingFaults, .features(.writeProtect)], covers: [.continueProtected],
+            body: protectUnregistered),
     ]
 
     private static func validation(_ context: CaseContext) throws {

@@ -8,29 +8,29 @@ enum FillFileCases: CaseTheme {
         SelftestCase(
             "fill-past-eof", on: .pageCache,
             "COPY, ZEROPAGE and POISON past the end of the file are refused; the page that holds the end is within it",
-            requires: [.missingFaults], covers: ["part5.4", "part5.40", "part5.39"], body: pastEOF),
+            requires: [.missingFaults], covers: [.privateCopy, .zeropage, .poison], body: pastEOF),
         SelftestCase(
             "fill-truncate-race", on: .allShmem,
             "however a fill and a truncation meet, no page stays mapped past the end of the file",
-            requires: [.missingFaults], limit: .seconds(30), covers: ["3.4.J", "part5.10"]
+            requires: [.missingFaults], limit: .seconds(30), covers: [.continueRaces, .truncation]
         ) { context in
             try race(context, shrinks: true)
         },
         SelftestCase(
             "fill-punch-race", on: .allShmem,
             "however a fill and a hole punched meet, no page of the file stays mapped in the hole",
-            requires: [.missingFaults], limit: .seconds(30), covers: ["3.4.J", "part5.10"]
+            requires: [.missingFaults], limit: .seconds(30), covers: [.continueRaces, .truncation]
         ) { context in
             try race(context, shrinks: false)
         },
         SelftestCase(
             "fill-quota", on: [.tmpfs, .tmpfsPrivate],
             "on a full file system COPY and ZEROPAGE of shared memory answer ENOMEM and leave nothing; others need none",
-            requires: [.missingFaults, .privateMounts], covers: ["part5.42", "3.4.E"], body: quota),
+            requires: [.missingFaults, .privateMounts], covers: [.exhaustion, .continueResident], body: quota),
         SelftestCase(
             "copy-huge-pool", on: .allHugetlb,
             "COPY without a free huge page is refused and takes nothing from the pool; with one it is done",
-            requires: [.missingFaults, .privateHugetlbfs], covers: ["part5.42"], body: hugePool),
+            requires: [.missingFaults, .privateHugetlbfs], covers: [.exhaustion], body: hugePool),
     ]
 
     private static func pastEOF(_ context: CaseContext) throws {

@@ -8,20 +8,21 @@ enum FillHugeCases: CaseTheme {
         SelftestCase(
             "continue-huge-tail", on: [.shmem, .shmemPrivate],
             "CONTINUE of one page inside a huge page of the file maps that very page, as the file's",
-            requires: [.minorFaults, .shmemHugePages], limit: .seconds(30), covers: ["3.4.N", "part5.6"], body: tail),
+            requires: [.minorFaults, .shmemHugePages], limit: .seconds(30), covers: [.continueHugeTail, .hugePagePart],
+            body: tail),
         SelftestCase(
             "fill-onto-huge", on: [.anon],
             "a fill where a huge page is mapped answers EEXIST and leaves it whole",
-            requires: [.missingFaults, .transparentHugePages], covers: ["part5.48"], body: ontoHuge),
+            requires: [.missingFaults, .transparentHugePages], covers: [.hugePages], body: ontoHuge),
         SelftestCase(
             "fill-in-huge-mapping", on: [.anon],
             "in memory that may have huge pages each missing page is a fault of its own, and is filled alone",
-            requires: [.missingFaults, .transparentHugePages], covers: ["part5.48"], body: inHugeMapping),
+            requires: [.missingFaults, .transparentHugePages], covers: [.hugePages], body: inHugeMapping),
         SelftestCase(
             "collapse-keeps-holes", on: [.anon, .shmem],
             "making a huge page of filled pages does not fill those that are still missing",
             requires: [.missingFaults, .transparentHugePages, .shmemHugePages], limit: .seconds(30),
-            covers: ["part5.47"], body: keepsHoles),
+            covers: [.holes], body: keepsHoles),
     ]
 
     private static let huge = PageSize.transparentHuge

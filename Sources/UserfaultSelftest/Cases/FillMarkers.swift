@@ -8,16 +8,16 @@ enum FillMarkerCases: CaseTheme {
         SelftestCase(
             "fill-over-poison", on: .all,
             "COPY and CONTINUE, and ZEROPAGE of shared memory, replace poison; ZEROPAGE of private memory does not",
-            requires: [.missingFaults, .features(.poison)], covers: ["part5.39", "part5.40"], body: overPoison),
+            requires: [.missingFaults, .features(.poison)], covers: [.poison, .zeropage], body: overPoison),
         SelftestCase(
             "fill-over-protection", on: .all,
             "COPY and CONTINUE replace the marker of a protected empty page, and keep the protection only if told",
             requires: [.missingFaults, .writeProtectFaults, .features(.writeProtectUnpopulated)],
-            covers: ["3.4.K", "part5.13", "part5.40"], body: overProtection),
+            covers: [.continueProtected, .protectionSurvives, .zeropage], body: overProtection),
         SelftestCase(
             "fill-over-guard", on: .smallPages,
             "a guard page is no missing page: fills are refused and leave nothing behind, and accesses make no message",
-            requires: [.missingFaults], covers: ["part5.49", "part5.2"], body: overGuard),
+            requires: [.missingFaults], covers: [.guardRegions, .failedContinue], body: overGuard),
     ]
 
     /// Whether a call replaces markers: ZEROPAGE does where it makes a page of a file.

@@ -9,21 +9,21 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "UFFDIO_API (with syscall)",
             "UFFDIO_API refuses what it does not know, and then succeeds once",
-            covers: ["A.1", "part5.16"]
+            covers: [.upstream, .handshake]
         ) { _ in try agree(on: UserfaultFD(unnegotiated: .init(way: .systemCall))) },
         SelftestCase(
             "UFFDIO_API (with /dev/userfaultfd)",
             "UFFDIO_API refuses what it does not know, and then succeeds once",
-            requires: [.device], covers: ["A.2", "part5.16"]
+            requires: [.device], covers: [.upstream, .handshake]
         ) { _ in try agree(on: UserfaultFD(unnegotiated: .init(way: .device))) },
         SelftestCase(
             "api-reports-everything",
             "UFFDIO_API answers all features and ioctls there are, whichever were asked for, and fdinfo says so too",
-            covers: ["part5.16", "part5.45"], body: reportsEverything),
+            covers: [.handshake, .fdinfo], body: reportsEverything),
         SelftestCase(
             "api-unknown-feature",
             "each feature bit that the kernel does not offer is refused with EINVAL and leaves all open",
-            covers: ["part5.16"]
+            covers: [.handshake]
         ) { _ in
             let known = try UserfaultFD().supportedFeatures.rawValue
             let uffd = try UserfaultFD(unnegotiated: .init())
@@ -41,11 +41,11 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "api-enables-what-was-asked",
             "each feature alone can be enabled, and then that one is in force and no other",
-            covers: ["part5.16", "part5.45"], body: enablesWhatWasAsked),
+            covers: [.handshake, .fdinfo], body: enablesWhatWasAsked),
         SelftestCase(
             "api-once",
             "a second UFFDIO_API is refused with EINVAL and a zeroed argument, and changes nothing",
-            covers: ["part5.16"]
+            covers: [.handshake]
         ) { _ in
             let uffd = try UserfaultFD(features: .threadID)
             for features in [[], .threadID, .sigbus] as [UserfaultFD.Features] {
@@ -60,7 +60,7 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "api-fork-privilege",
             "EVENT_FORK without CAP_SYS_PTRACE is refused with EPERM and leaves all open",
-            covers: ["part5.16", "part5.18"]
+            covers: [.handshake, .opening]
         ) { _ in
             try Privilege.dropTracing()
             let known = try UserfaultFD().supportedFeatures
@@ -82,7 +82,7 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "api-rwp-async-alone",
             "RWP_ASYNC without RWP is refused with EINVAL",
-            requires: [.features(.readWriteProtectAsync)], covers: ["part5.16"]
+            requires: [.features(.readWriteProtectAsync)], covers: [.handshake]
         ) { _ in
             let uffd = try UserfaultFD(unnegotiated: .init())
             let alone = UserfaultFD.Features.readWriteProtectAsync
@@ -95,7 +95,7 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "api-bad-pointer",
             "an argument that cannot be read or written is EFAULT, and leaves the descriptor as it was",
-            covers: ["part5.16"], body: badPointer),
+            covers: [.handshake], body: badPointer),
     ]
 
     /// What upstream's test of the same name does, with the errno and the argument of each call.

@@ -9,7 +9,7 @@ enum KernelFaultCases: CaseTheme {
         SelftestCase(
             "kernel-faults", on: .eachKind,
             "a system call that touches a page waits until its fault is resolved and then does all of its work, if it can wait",
-            requires: [.missingFaults, .kernelFaults], covers: ["part5.19", "part5.51", "3.4.Q"]
+            requires: [.missingFaults, .kernelFaults], covers: [.kernelFaults, .remoteAccess, .continueKernelAccess]
         ) { context in
             try forEachAccess(context, features: [], handlesKernel: true) { kind, access, area, uffd in
                 let offset = area.address(1) + PageFault.Kind.offset
@@ -35,7 +35,7 @@ enum KernelFaultCases: CaseTheme {
         SelftestCase(
             "kernel-faults-user-mode-only", on: .eachKind,
             "with UFFD_USER_MODE_ONLY such a system call fails with EFAULT, without a message and without effect",
-            requires: [.missingFaults], covers: ["part5.19"]
+            requires: [.missingFaults], covers: [.kernelFaults]
         ) { context in
             guard try !UserfaultFD().handlesKernelFaults else {
                 try context.skip("this kernel has no UFFD_USER_MODE_ONLY")
@@ -45,7 +45,7 @@ enum KernelFaultCases: CaseTheme {
         SelftestCase(
             "kernel-faults-sigbus", on: .eachKind,
             "with the feature SIGBUS such a system call fails with EFAULT and user code gets SIGBUS, without a message",
-            requires: [.missingFaults, .features(.sigbus)], covers: ["part5.19"]
+            requires: [.missingFaults, .features(.sigbus)], covers: [.kernelFaults]
         ) { context in
             try refuses(context, features: .sigbus)
             for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
@@ -65,11 +65,11 @@ enum KernelFaultCases: CaseTheme {
         SelftestCase(
             "kernel-faults-short", on: [.anon, .shmem],
             "a system call that meets a missing page on its way, with UFFD_USER_MODE_ONLY, answers what it did before",
-            requires: [.missingFaults], covers: ["part5.19"], body: short),
+            requires: [.missingFaults], covers: [.kernelFaults], body: short),
         SelftestCase(
             "kernel-faults-forced", on: [.anon, .shmemPrivate],
             "a write of /proc/PID/mem, which read-only memory takes, is no way around write-protection",
-            requires: [.writeProtectFaults], covers: ["part5.13", "part5.51"]
+            requires: [.writeProtectFaults], covers: [.protectionSurvives, .remoteAccess]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()

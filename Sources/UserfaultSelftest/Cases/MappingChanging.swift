@@ -7,14 +7,14 @@ enum MappingChangingCases: CaseTheme {
         SelftestCase(
             "mmap-changing", on: [.shmem],
             "while a REMOVE event is outstanding every call that fills pages answers EAGAIN before it looks at anything",
-            requires: [.missingFaults, .features([.eventRemove, .move, .poison, .minorShmem])], covers: ["A.114"]
+            requires: [.missingFaults, .features([.eventRemove, .move, .poison, .minorShmem])], covers: [.upstream]
         ) { context in
             try gates(context, FillCall.allCases)
         },
         SelftestCase(
             "mmap-changing-fills", on: .all,
             "while a REMOVE event is outstanding the calls that this kernel has answer EAGAIN, and work afterwards",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let features = try UserfaultFD().supportedFeatures
             try gates(context, FillCall.allCases.filter { features.isSuperset(of: $0.features) })
@@ -22,7 +22,7 @@ enum MappingChangingCases: CaseTheme {
         SelftestCase(
             "mmap-changing-protect", on: .all,
             "while a REMOVE event is outstanding WRITEPROTECT answers EAGAIN and changes nothing; REGISTER, WAKE work",
-            requires: [.missingFaults, .writeProtectFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .writeProtectFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventRemove)
@@ -52,7 +52,8 @@ enum MappingChangingCases: CaseTheme {
         SelftestCase(
             "mmap-changing-rwprotect", on: .all,
             "while a REMOVE event is outstanding RWPROTECT answers EAGAIN",
-            requires: [.missingFaults, .features([.eventRemove, .readWriteProtect])], covers: ["part5.33", "part5.43"]
+            requires: [.missingFaults, .features([.eventRemove, .readWriteProtect])],
+            covers: [.removeEvent, .readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.eventRemove, .readWriteProtect])
@@ -73,7 +74,7 @@ enum MappingChangingCases: CaseTheme {
         SelftestCase(
             "mmap-changing-every-event", on: [.anon, .shmem],
             "UNMAP, REMAP and FORK raise the gate as REMOVE does, until the process that changed its memory goes on",
-            requires: [.root, .missingFaults, .features(.events)], covers: ["part5.32", "part5.34", "part5.35"]
+            requires: [.root, .missingFaults, .features(.events)], covers: [.unmapEvent, .remapEvent, .forkEvent]
         ) { context in
             let area = try Area(context, pages: 8)
             let uffd = try UserfaultFD(features: .events)
@@ -105,7 +106,7 @@ enum MappingChangingCases: CaseTheme {
         SelftestCase(
             "mmap-changing-two-events", on: [.anon, .shmem],
             "two outstanding events keep the gate up until both are read and their callers have gone on",
-            requires: [.missingFaults, .features(.eventRemove)], covers: ["part5.33"]
+            requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventRemove)

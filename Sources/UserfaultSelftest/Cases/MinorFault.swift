@@ -7,32 +7,36 @@ enum MinorFaultCases: CaseTheme {
         SelftestCase(
             "minor-read-first", on: .allShmem,
             "a read of a page that only the file has makes one MINOR fault, and CONTINUE shows the file's bytes",
-            requires: [.minorFaults], covers: ["3.4.A", "part5.1"], body: readFirst),
+            requires: [.minorFaults], covers: [.continueResolves, .privateContinue], body: readFirst),
         SelftestCase(
             "minor-write-first", on: .allShmem,
             "a write to a page that only the file has makes one MINOR|WRITE fault, also where it copies the page then",
-            requires: [.minorFaults], covers: ["3.4.A", "3.4.H", "part5.1", "part5.3"], body: writeFirst),
+            requires: [.minorFaults],
+            covers: [.continueResolves, .continueWriteFirst, .privateContinue, .privateStores], body: writeFirst),
         SelftestCase(
             "minor", on: .pageCache,
             "every page that only the file has makes one minor fault, and the reader sees what was stored before CONTINUE",
-            requires: [.minorFaults], covers: ["A.37", "A.38", "3.4.A", "3.4.B", "part5.1"], body: minor),
+            requires: [.minorFaults], covers: [.upstream, .continueResolves, .continueExists, .privateContinue],
+            body: minor),
         SelftestCase(
             "minor-wp", on: .pageCache,
             "minor faults are resolved with the pages write-protected, and the protection holds",
             requires: [.minorFaults, .writeProtectFaults, .features(.writeProtectUnpopulated)],
-            covers: ["A.39", "A.40", "3.4.K", "part5.14"], body: protecting),
+            covers: [.upstream, .continueProtected, .minorProtection], body: protecting),
         SelftestCase(
             "minor-collapse", on: [.shmem],
             "pages mapped by CONTINUE can be collapsed into huge pages, and are the same bytes after it",
-            requires: [.minorFaults, .shmemHugePages], limit: .seconds(30), covers: ["A.41", "3.4.C"], body: collapse),
+            requires: [.minorFaults, .shmemHugePages], limit: .seconds(30), covers: [.upstream, .continueLeaksNothing],
+            body: collapse),
         SelftestCase(
             "minor-or-missing", on: .pageCache,
             "of memory registered for both, what the file has makes a MINOR fault, and a hole a missing one",
-            requires: [.minorFaults, .missingFaults], covers: ["3.4.A", "3.4.I"], body: minorOrMissing),
+            requires: [.minorFaults, .missingFaults], covers: [.continueResolves, .continueErrors], body: minorOrMissing
+        ),
         SelftestCase(
             "minor-hole-alone", on: .pageCache,
             "of memory registered for minor faults alone a hole is filled by the kernel, without a message",
-            requires: [.minorFaults], covers: ["3.4.A"], body: holeAlone),
+            requires: [.minorFaults], covers: [.continueResolves], body: holeAlone),
     ]
 
     private static func readFirst(_ context: CaseContext) throws {

@@ -6,7 +6,7 @@ enum MoveCases: CaseTheme {
         SelftestCase(
             "move", on: [.anon],
             "MOVE resolves each missing fault with the source's page, which then reads as zeros",
-            requires: [.features(.move)], covers: ["A.13", "part5.15"]
+            requires: [.features(.move)], covers: [.upstream, .movedState]
         ) { context in
             let source = try Area(context, pages: 16)
             let destination = try Area(context, pages: 16)
@@ -18,7 +18,7 @@ enum MoveCases: CaseTheme {
         SelftestCase(
             "move-pmd", on: [.anon],
             "MOVE of a whole aligned huge page moves it in one piece",
-            requires: [.features(.move), .transparentHugePages], covers: ["A.14"]
+            requires: [.features(.move), .transparentHugePages], covers: [.upstream]
         ) { context in
             let source = try Area.transparentHuge(context, count: 2)
             let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
@@ -31,7 +31,7 @@ enum MoveCases: CaseTheme {
         SelftestCase(
             "move-pmd-swapped", on: [.anon],
             "a huge page that was moved whole can be swapped out like one that was not, and comes back whole",
-            requires: [.features(.move), .transparentHugePages, .swap], limit: .seconds(30), covers: ["part5.15"]
+            requires: [.features(.move), .transparentHugePages, .swap], limit: .seconds(30), covers: [.movedState]
         ) { context in
             let count = Area.hugePageCount
             // Shows that the kernel does swap huge pages out.
@@ -49,7 +49,7 @@ enum MoveCases: CaseTheme {
         SelftestCase(
             "move-pmd-split", on: [.anon],
             "MOVE of a part of a huge page splits it: the part moves, the rest stays",
-            requires: [.features(.move), .transparentHugePages], covers: ["A.15"]
+            requires: [.features(.move), .transparentHugePages], covers: [.upstream]
         ) { context in
             let source = try Area.transparentHuge(context, count: 2)
             let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
@@ -72,7 +72,7 @@ enum MoveCases: CaseTheme {
         SelftestCase(
             "move-pmd-split-faults", on: [.anon],
             "MOVE resolves faults by whole huge pages where the destination wants none",
-            requires: [.features(.move), .transparentHugePages], covers: ["A.15"]
+            requires: [.features(.move), .transparentHugePages], covers: [.movedState]
         ) { context in
             let source = try Area.transparentHuge(context, count: 2)
             let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)

@@ -9,7 +9,7 @@ enum MoveBusyCases: CaseTheme {
         SelftestCase(
             "move-shared-swapped", on: [.anon],
             "a swapped page that a child shares cannot be moved: EBUSY",
-            requires: [.features(.move), .swap], covers: ["part5.41"]
+            requires: [.features(.move), .swap], covers: [.moveErrors]
         ) { context in
             let source = try Area(context)
             let destination = try Area(context)
@@ -33,7 +33,7 @@ enum MoveBusyCases: CaseTheme {
         SelftestCase(
             "move-shared-huge", on: [.anon],
             "a huge page that a child shares cannot be moved, neither whole nor in part: EBUSY",
-            requires: [.features(.move), .transparentHugePages], covers: ["part5.41"]
+            requires: [.features(.move), .transparentHugePages], covers: [.moveErrors]
         ) { context in
             let source = try Area.transparentHuge(context, count: 1)
             let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
@@ -57,7 +57,7 @@ enum MoveBusyCases: CaseTheme {
         SelftestCase(
             "move-swap-cache", on: [.anon],
             "a swapped page that is in the swap cache still is moved with it, and can be swapped out again",
-            requires: [.features(.move), .swap], covers: ["part5.41"]
+            requires: [.features(.move), .swap], covers: [.moveErrors]
         ) { context in
             let source = try Area(context)
             let destination = try Area(context)
@@ -80,7 +80,7 @@ enum MoveBusyCases: CaseTheme {
         SelftestCase(
             "move-no-second-fault", on: [.anon],
             "a moved page is writable: writing it takes no further fault",
-            requires: [.features(.move)], covers: ["part5.15"]
+            requires: [.features(.move)], covers: [.movedState]
         ) { context in
             let source = try Area(context, pages: 8)
             let destination = try Area(context, pages: 8)

@@ -9,32 +9,32 @@ enum MoveErrorCases: CaseTheme {
         SelftestCase(
             "move-errors", on: [.anon],
             "MOVE refuses wrong ranges and modes with EINVAL, a bad argument with EFAULT, and leaves its word alone",
-            requires: [.features(.move)], covers: ["part5.21", "part5.41"], body: arguments),
+            requires: [.features(.move)], covers: [.arguments, .moveErrors], body: arguments),
         SelftestCase(
             "move-foreign", on: [.anon],
             "MOVE by a process that does not own the memory answers EINVAL",
-            requires: [.features(.move)], covers: ["part5.37", "part5.41"], body: foreign),
+            requires: [.features(.move)], covers: [.passedDescriptors, .moveErrors], body: foreign),
         SelftestCase(
             "move-output-unwritable", on: [.anon],
             "MOVE that cannot write its output word answers EFAULT, has moved the page and wakes nobody",
-            requires: [.features(.move)], covers: ["part5.21", "part5.41"], body: unwritableWord),
+            requires: [.features(.move)], covers: [.arguments, .moveErrors], body: unwritableWord),
         SelftestCase(
             "move-wrong-mapping", on: [.anon],
             "MOVE refuses mappings that differ, cannot be written, are not registered here or are left by the range",
-            requires: [.lockedPages(16), .features(.move)], covers: ["part5.22", "part5.27", "part5.41"],
+            requires: [.lockedPages(16), .features(.move)], covers: [.rangeLimits, .foreignDescriptors, .moveErrors],
             body: mappingRules),
         SelftestCase(
             "move-wrong-memory", on: .pageCache,
             "MOVE takes neither from nor to memory that a file is behind",
-            requires: [.features(.move), .missingFaults], covers: ["part5.41"], body: memoryTypes),
+            requires: [.features(.move), .missingFaults], covers: [.moveErrors], body: memoryTypes),
         SelftestCase(
             "move-guard", on: [.anon],
             "a guard page ends MOVE: EFAULT in the source, EEXIST at the destination",
-            requires: [.features(.move)], covers: ["part5.41", "part5.49"], body: guardPages),
+            requires: [.features(.move)], covers: [.moveErrors, .guardRegions], body: guardPages),
         SelftestCase(
             "move-merged", on: [.anon],
             "a page merged with an equal one cannot be moved: EBUSY",
-            requires: [.features(.move), .setting(.sharedPageMerging, "1")], limit: .seconds(30), covers: ["part5.41"],
+            requires: [.features(.move), .setting(.sharedPageMerging, "1")], limit: .seconds(30), covers: [.moveErrors],
             body: merged),
     ]
 

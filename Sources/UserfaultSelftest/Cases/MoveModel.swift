@@ -7,39 +7,39 @@ enum MoveModelCases: CaseTheme {
         SelftestCase(
             "move-range", on: [.anon],
             "MOVE takes exactly the range asked for, page by page in order, and nothing beside it",
-            requires: [.features(.move)], covers: ["part5.15"], body: range),
+            requires: [.features(.move)], covers: [.movedState], body: range),
         SelftestCase(
             "move-frame", on: [.anon],
             "MOVE copies nothing: the page frame itself goes over, mapped once and counted once",
-            requires: [.features(.move), .pageFrames], covers: ["part5.15"], body: frame),
+            requires: [.features(.move), .pageFrames], covers: [.movedState], body: frame),
         SelftestCase(
             "move-writable", on: [.anon],
             "a moved page can be written at once, and keeps what was written when it is swapped",
-            requires: [.features(.move), .swap], covers: ["part5.15"], body: dirty),
+            requires: [.features(.move), .swap], covers: [.movedState], body: dirty),
         SelftestCase(
             "move-soft-dirty", on: [.anon],
             "a moved page counts as changed",
-            requires: [.features(.move)], covers: ["part5.15"], body: softDirty),
+            requires: [.features(.move)], covers: [.movedState], body: softDirty),
         SelftestCase(
             "move-drops-protection", on: [.anon],
             "a moved page is not write-protected, whatever the source's was and the destination's registration is",
-            requires: [.features(.move), .writeProtectFaults], covers: ["part5.15"], body: dropsProtection),
+            requires: [.features(.move), .writeProtectFaults], covers: [.movedState], body: dropsProtection),
         SelftestCase(
             "move-zero-page", on: [.anon],
             "MOVE of the zero page moves a zero page: it uses no memory, and a write makes a page of it",
-            requires: [.features(.move)], covers: ["part5.15"], body: zeroPage),
+            requires: [.features(.move)], covers: [.movedState], body: zeroPage),
         SelftestCase(
             "move-swapped", on: [.anon],
             "MOVE of a page that is swapped out moves the swap entry and reads nothing",
-            requires: [.features(.move), .swap], covers: ["part5.15", "part5.41"], body: swapped),
+            requires: [.features(.move), .swap], covers: [.movedState, .moveErrors], body: swapped),
         SelftestCase(
             "move-same-vma", on: [.anon],
             "MOVE within one registered mapping leaves a missing page behind",
-            requires: [.features(.move)], covers: ["part5.15"], body: sameMapping),
+            requires: [.features(.move)], covers: [.movedState], body: sameMapping),
         SelftestCase(
             "move-overlap", on: [.anon],
             "MOVE onto pages of the source itself answers EEXIST and moves nothing",
-            requires: [.features(.move)], covers: ["part5.15"]
+            requires: [.features(.move)], covers: [.movedState]
         ) { context in
             let area = try Area(context, pages: 6)
             let uffd = try UserfaultFD()
@@ -55,7 +55,7 @@ enum MoveModelCases: CaseTheme {
         SelftestCase(
             "move-back-and-forth", on: [.anon],
             "a page moved many times keeps its contents, and no memory is lost or counted twice",
-            requires: [.features(.move)], covers: ["part5.9", "part5.15"], body: backAndForth),
+            requires: [.features(.move)], covers: [.residentMemory, .movedState], body: backAndForth),
     ]
 
     private static func range(_ context: CaseContext) throws {

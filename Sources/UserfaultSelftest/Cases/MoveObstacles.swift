@@ -8,16 +8,16 @@ enum MoveObstacleCases: CaseTheme {
         SelftestCase(
             "move-holes", on: [.anon],
             "a hole in the source ends MOVE with ENOENT, or with ALLOW_SRC_HOLES counts as moved and stays missing",
-            requires: [.features(.move)], covers: ["part5.8", "part5.15", "part5.41"], body: holes),
+            requires: [.features(.move)], covers: [.fillProgress, .movedState, .moveErrors], body: holes),
         SelftestCase(
             "move-exists", on: [.anon],
             "whatever is at the destination ends MOVE there with EEXIST: a page, a swapped one, a zero page, a marker",
-            requires: [.features([.move, .poison, .writeProtectUnpopulated])], covers: ["part5.8", "part5.41"],
+            requires: [.features([.move, .poison, .writeProtectUnpopulated])], covers: [.fillProgress, .moveErrors],
             body: exists),
         SelftestCase(
             "move-exists-huge", on: [.anon],
             "a huge page at the destination ends MOVE with EEXIST",
-            requires: [.features(.move), .transparentHugePages], covers: ["part5.41", "part5.48"]
+            requires: [.features(.move), .transparentHugePages], covers: [.moveErrors, .hugePages]
         ) { context in
             let destination = try Area.transparentHuge(context, count: 1)
             let source = try Area.transparentHuge(context, count: 1)
@@ -34,23 +34,23 @@ enum MoveObstacleCases: CaseTheme {
         SelftestCase(
             "move-special-source", on: [.anon],
             "a poisoned page or a write-protection marker in the source ends MOVE with EFAULT",
-            requires: [.features([.move, .poison, .writeProtectUnpopulated])], covers: ["part5.41"], body: special),
+            requires: [.features([.move, .poison, .writeProtectUnpopulated])], covers: [.moveErrors], body: special),
         SelftestCase(
             "move-shared-by-fork", on: [.anon],
             "a page that a child shares cannot be moved: EBUSY, until the child is gone and the page is written",
-            requires: [.features(.move)], covers: ["part5.41"], body: forked),
+            requires: [.features(.move)], covers: [.moveErrors], body: forked),
         SelftestCase(
             "move-pinned", on: [.anon],
             "a pinned page cannot be moved: EBUSY, until the pin is given up",
-            requires: [.features(.move)], covers: ["part5.41"], body: pinned),
+            requires: [.features(.move)], covers: [.moveErrors], body: pinned),
         SelftestCase(
             "move-pinned-huge", on: [.anon],
             "a pinned huge page cannot be moved, neither whole nor in part: EBUSY",
-            requires: [.features(.move), .transparentHugePages], covers: ["part5.41"], body: pinnedHuge),
+            requires: [.features(.move), .transparentHugePages], covers: [.moveErrors], body: pinnedHuge),
         SelftestCase(
             "move-wakes", on: [.anon],
             "MOVE wakes those who wait for the pages moved, and nobody else; with DONTWAKE nobody until WAKE",
-            requires: [.threads(10), .features(.move)], covers: ["part5.20"], body: wakes),
+            requires: [.threads(10), .features(.move)], covers: [.waking], body: wakes),
     ]
 
     private static func holes(_ context: CaseContext) throws {

@@ -9,19 +9,19 @@ enum OpeningCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "open-flags", "each set of flags gives a descriptor that has these flags and no others",
-            covers: ["part5.18"]
+            covers: [.opening]
         ) { context in try flags(.systemCall, context) },
         SelftestCase(
             "open-flags-device", "each set of flags gives a descriptor that has these flags and no others",
-            requires: [.device], covers: ["part5.18"]
+            requires: [.device], covers: [.opening]
         ) { context in try flags(.device, context) },
         SelftestCase(
             "open-privilege",
             "without CAP_SYS_PTRACE and with the sysctl at 0 only user-mode faults may be handled, by the system call",
-            requires: [.setting(.unprivilegedUserfaultfd, "0")], covers: ["part5.18"], body: privilege),
+            requires: [.setting(.unprivilegedUserfaultfd, "0")], covers: [.opening], body: privilege),
         SelftestCase(
             "open-sysctl", "with the sysctl at 1 everybody may handle the kernel's faults",
-            requires: [.setting(.unprivilegedUserfaultfd, "1")], covers: ["part5.18"]
+            requires: [.setting(.unprivilegedUserfaultfd, "1")], covers: [.opening]
         ) { _ in
             try Privilege.dropTracing()
             try RawOpening.systemCall.expect(0, nil, "sysctl 1")
@@ -29,7 +29,7 @@ enum OpeningCases: CaseTheme {
         },
         SelftestCase(
             "open-user-namespace", "a capability in a user namespace of one's own counts for nothing",
-            requires: [.setting(.unprivilegedUserfaultfd, "0")], covers: ["part5.18"]
+            requires: [.setting(.unprivilegedUserfaultfd, "0")], covers: [.opening]
         ) { context in
             let knowsUserMode = userModeIsKnown
             try Privilege.enterUserNamespace()
@@ -42,7 +42,7 @@ enum OpeningCases: CaseTheme {
         },
         SelftestCase(
             "open-device-privilege", "whoever can open the device needs neither the capability nor the sysctl",
-            requires: [.device, .setting(.unprivilegedUserfaultfd, "0")], covers: ["part5.18"]
+            requires: [.device, .setting(.unprivilegedUserfaultfd, "0")], covers: [.opening]
         ) { _ in
             try Privilege.dropTracing()
             try RawOpening.device.expect(0, nil, "without privilege")
@@ -50,7 +50,7 @@ enum OpeningCases: CaseTheme {
         },
         SelftestCase(
             "open-device-commands", "the device has one command and answers EINVAL to every other",
-            requires: [.device], covers: ["part5.18"]
+            requires: [.device], covers: [.opening]
         ) { _ in
             let device = cuffd_device_open()
             try checked(device)
@@ -66,7 +66,7 @@ enum OpeningCases: CaseTheme {
             try expect(uffd >= 0, "the device's own command works after those", seen: "errno \(-uffd)")
         },
         SelftestCase(
-            "open-exhausted", "a full descriptor table is EMFILE, and nothing is left behind", covers: ["part5.42"]
+            "open-exhausted", "a full descriptor table is EMFILE, and nothing is left behind", covers: [.exhaustion]
         ) { _ in
             let device = cuffd_device_open()
             try Privilege.exhaustDescriptors()
@@ -79,7 +79,7 @@ enum OpeningCases: CaseTheme {
             }
         },
         SelftestCase(
-            "open-inode", "the descriptor can be neither written nor mapped, and says what it is", covers: ["part5.17"]
+            "open-inode", "the descriptor can be neither written nor mapped, and says what it is", covers: [.callOrder]
         ) { context in
             let uffd = try UserfaultFD()
             try uffd.withUnsafeDescriptor { descriptor in

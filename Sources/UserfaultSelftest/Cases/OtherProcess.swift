@@ -9,10 +9,10 @@ enum OtherProcessCases: CaseTheme {
         SelftestCase(
             "process-manager",
             "a process that holds another's userfaultfd resolves its faults, from memory of its own",
-            requires: [.features(.threadID)], covers: ["part5.29", "part5.37"], body: manager),
+            requires: [.features(.threadID)], covers: [.threadIDs, .passedDescriptors], body: manager),
         SelftestCase(
             "process-killed", "a process that waits for a fault can be killed, and takes its message along",
-            covers: ["part5.46"]
+            covers: [.signals]
         ) { _ in
             let target = try TargetProcess { [.load($0.start)] }
             try target.child.resume()
@@ -25,7 +25,7 @@ enum OtherProcessCases: CaseTheme {
         },
         SelftestCase(
             "process-stopped", "a process that is stopped while it waits for a fault goes on after SIGCONT",
-            covers: ["part5.46"]
+            covers: [.signals]
         ) { _ in
             let target = try TargetProcess { [.load($0.start)] }
             try target.child.resume()
@@ -41,7 +41,7 @@ enum OtherProcessCases: CaseTheme {
         },
         SelftestCase(
             "process-inherited", "a registration lives as long as a child has inherited the descriptor",
-            covers: ["part5.37"]
+            covers: [.passedDescriptors]
         ) { _ in
             let memory = try reserve(PageSize.base.bytes)
             try checked(RawMemory.protect(memory, .readWrite))
@@ -62,7 +62,7 @@ enum OtherProcessCases: CaseTheme {
         },
         SelftestCase(
             "process-namespace", "a message names the thread as its own process id namespace does",
-            requires: [.features(.threadID)], covers: ["part5.29"]
+            requires: [.features(.threadID)], covers: [.threadIDs]
         ) { context in
             if geteuid() != 0 { try Privilege.enterUserNamespace() }
             try Privilege.enterProcessNamespace()
@@ -75,7 +75,7 @@ enum OtherProcessCases: CaseTheme {
         SelftestCase(
             "process-remote-access", on: [.anon, .shmem],
             "another process that accesses missing memory waits for it, and the message names that process",
-            requires: [.missingFaults, .kernelFaults, .features(.threadID)], covers: ["part5.29", "part5.51"]
+            requires: [.missingFaults, .kernelFaults, .features(.threadID)], covers: [.threadIDs, .remoteAccess]
         ) { context in
             for access in [KernelAccess.processRead, .processWrite] where access.isPossible {
                 let area = try Area(context)
@@ -95,7 +95,7 @@ enum OtherProcessCases: CaseTheme {
         },
         SelftestCase(
             "process-exit-thread", "a thread that exits does not wait for a page, whatever the kernel touches then",
-            requires: [.kernelFaults], covers: ["part5.52"]
+            requires: [.kernelFaults], covers: [.dumpAndExit]
         ) { _ in
             let guarded = try GuardedMemory(pages: 1, options: .init(faults: .userAndKernelMode))
             let address = guarded.address(0)
@@ -109,7 +109,7 @@ enum OtherProcessCases: CaseTheme {
             requires: [
                 .kernelFaults, .privateMounts,
                 .setting(SystemSetting(path: "/proc/sys/kernel/core_pattern"), "/tmp/core"),
-            ], covers: ["part5.52"]
+            ], covers: [.dumpAndExit]
         ) { context in
             let directory = try context.mountPrivateTmpfs(options: "size=256m")
             let target = try TargetProcess(kernelFaults: true, then: [.abort])

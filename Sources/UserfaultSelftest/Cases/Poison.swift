@@ -10,31 +10,31 @@ enum PoisonCases: CaseTheme {
             "poison", on: .all,
             "of four missing pages the two that are poisoned raise SIGBUS, and the two that are copied are zeros",
             requires: [.missingFaults, .features(.poison)],
-            covers: ["A.109", "A.110", "A.111", "A.112", "A.113"], body: poison),
+            covers: [.upstream], body: poison),
         SelftestCase(
             "poison-signal", on: .all,
             "every access to a poisoned page raises SIGBUS with the page's size, and no access beside it does",
-            requires: [.missingFaults, .features(.poison)], covers: ["part5.39"], body: signal),
+            requires: [.missingFaults, .features(.poison)], covers: [.poison], body: signal),
         SelftestCase(
             "poison-kernel-access", on: .all,
             "a system call that is given a poisoned page answers EFAULT and makes no message",
-            requires: [.missingFaults, .features(.poison)], covers: ["part5.39"], body: kernelAccess),
+            requires: [.missingFaults, .features(.poison)], covers: [.poison], body: kernelAccess),
         SelftestCase(
             "poison-exists", on: .all,
             "POISON where anything is mapped answers EEXIST and leaves it alone; a poisoned page stays poisoned",
-            requires: [.missingFaults, .features(.poison)], covers: ["part5.39"], body: exists),
+            requires: [.missingFaults, .features(.poison)], covers: [.poison], body: exists),
         SelftestCase(
             "poison-mapping-only", on: .pageCache,
             "POISON is of the mapping: the file's page, other mappings and the accounts do not change",
-            requires: [.missingFaults, .features(.poison)], covers: ["part5.39"], body: mappingOnly),
+            requires: [.missingFaults, .features(.poison)], covers: [.poison], body: mappingOnly),
         SelftestCase(
             "poison-heals", on: .all,
             "MADV_DONTNEED and COPY and CONTINUE make a poisoned page memory again; protection changes do not",
-            requires: [.missingFaults, .features(.poison)], covers: ["part5.39"], body: heals),
+            requires: [.missingFaults, .features(.poison)], covers: [.poison], body: heals),
         SelftestCase(
             "poison-fork", on: .all.filter(\.isPrivate),
             "a forked child of private memory inherits the poison, and not more than that",
-            requires: [.missingFaults, .features(.poison)], covers: ["part5.39"], body: fork),
+            requires: [.missingFaults, .features(.poison)], covers: [.poison], body: fork),
     ]
 
     private static func poison(_ context: CaseContext) throws {

@@ -8,7 +8,7 @@ enum PollingCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "poll-readiness", "poll answers POLLIN alone while a message is unread, and nothing else",
-            covers: ["part5.31"]
+            covers: [.polling]
         ) { _ in
             let guarded = try GuardedMemory(pages: 3)
             try expectEqual(guarded.uffd.rawPoll(), 0, "poll before any fault")
@@ -29,7 +29,7 @@ enum PollingCases: CaseTheme {
         },
         SelftestCase(
             "poll-blocking-mode", "poll on a descriptor in blocking mode answers POLLERR, until the mode is changed",
-            covers: ["part5.31"]
+            covers: [.polling]
         ) { _ in
             let guarded = try GuardedMemory(pages: 1, options: .init(nonBlocking: false))
             let error = Int32(CUFFD_POLLERR)
@@ -50,7 +50,7 @@ enum PollingCases: CaseTheme {
         },
         SelftestCase(
             "poll-wakes", "a fault wakes every thread that polls, and the timeout ends the others' wait",
-            covers: ["part5.31"]
+            covers: [.polling]
         ) { _ in
             let guarded = try GuardedMemory(pages: 1)
             try expectEqual(guarded.uffd.rawPoll(CUFFD_POLLIN, milliseconds: 1), 0, "poll that runs out of time")
@@ -65,7 +65,7 @@ enum PollingCases: CaseTheme {
         },
         SelftestCase(
             "poll-wakes-for-event", "an event that is no fault wakes those who poll, and a blocking read",
-            requires: [.features(.eventRemove)], covers: ["part5.31"]
+            requires: [.features(.eventRemove)], covers: [.polling]
         ) { _ in
             for polls in [true, false] {
                 let guarded = try GuardedMemory(
@@ -83,7 +83,7 @@ enum PollingCases: CaseTheme {
         },
         SelftestCase(
             "poll-epoll", "epoll reports unread messages for as long as they are there, or once for each new one",
-            covers: ["part5.31"], body: epoll),
+            covers: [.polling], body: epoll),
     ]
 
     /// A descriptor of epoll with one userfaultfd in it.

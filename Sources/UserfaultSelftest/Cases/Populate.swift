@@ -8,7 +8,7 @@ enum PopulateCases: CaseTheme {
         SelftestCase(
             "populate-waits", on: .eachKind,
             "MADV_POPULATE_READ and MADV_POPULATE_WRITE wait for each missing page of their range",
-            requires: [.missingFaults, .kernelFaults], covers: ["part5.47"]
+            requires: [.missingFaults, .kernelFaults], covers: [.holes]
         ) { context in
             for (advice, flags) in [(Advice.populateRead, PageFault.Flags()), (.populateWrite, .write)] {
                 try waits(context, flags) { RawMemory.advise($0, advice) }
@@ -17,7 +17,7 @@ enum PopulateCases: CaseTheme {
         SelftestCase(
             "mlock-waits", on: .eachKind,
             "mlock waits for each missing page of its range",
-            requires: [.lockedPages(2), .missingFaults, .kernelFaults], covers: ["part5.47"]
+            requires: [.lockedPages(2), .missingFaults, .kernelFaults], covers: [.holes]
         ) { context in
             // What is private and writable is brought in as for a write, so that no copy is due later.
             try waits(context, context.memory.isPrivate ? .write : []) { RawMemory.lock($0) }
@@ -25,7 +25,7 @@ enum PopulateCases: CaseTheme {
         SelftestCase(
             "populate-user-mode-only", on: .eachKind,
             "where only user faults are handled, populating a missing page fails, makes no message and fills nothing",
-            requires: [.missingFaults], covers: ["part5.47"]
+            requires: [.missingFaults], covers: [.holes]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()

@@ -8,7 +8,7 @@ enum ProcessGoneCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "process-exited", "when the process has exited, each call says so and the descriptor is silent",
-            covers: ["part5.31", "part5.36"]
+            covers: [.polling, .endedProcess]
         ) { context in
             let target = try TargetProcess(then: [])
             try target.child.resume()
@@ -17,10 +17,10 @@ enum ProcessGoneCases: CaseTheme {
         },
         SelftestCase(
             "process-exited-after-calls", "no call, done or refused, holds on to the memory of a process that exits",
-            requires: [.descriptors(200)], covers: ["part5.36"], body: exitedAfterCalls),
+            requires: [.descriptors(200)], covers: [.endedProcess], body: exitedAfterCalls),
         SelftestCase(
             "process-replaced", "when the process has become another program, each call says so",
-            requires: [.file("/bin/sleep")], covers: ["part5.36"]
+            requires: [.file("/bin/sleep")], covers: [.endedProcess]
         ) { context in
             let target = try TargetProcess(then: [.exec])
             try target.child.resume()

@@ -7,28 +7,28 @@ enum ProtectErrorCases: CaseTheme {
         SelftestCase(
             "wp-errors", on: .all,
             "WRITEPROTECT refuses wrong ranges, modes and memory with the right errno, and changes nothing",
-            requires: [.writeProtectFaults], covers: ["part5.21", "part5.38"]
+            requires: [.writeProtectFaults], covers: [.arguments, .protectErrors]
         ) { try errors($0, .writeProtect) },
         SelftestCase(
             "rwp-errors", on: .all,
             "RWPROTECT refuses wrong ranges, modes and memory with the right errno, and changes nothing",
-            requires: [.features(.readWriteProtect)], covers: ["part5.21", "part5.43"]
+            requires: [.features(.readWriteProtect)], covers: [.arguments, .readWriteProtect]
         ) { try errors($0, .readWriteProtect) },
         // Linux 6.4 brought ranges of many mappings together with this feature.
         SelftestCase(
             "wp-many-mappings", on: .all,
             "WRITEPROTECT reaches every registered mapping of its range and passes over gaps",
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["part5.38"]
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectErrors]
         ) { try manyMappings($0, .writeProtect) },
         SelftestCase(
             "rwp-many-mappings", on: .all,
             "RWPROTECT reaches every registered mapping of its range and passes over gaps",
-            requires: [.features(.readWriteProtect)], covers: ["part5.43"]
+            requires: [.features(.readWriteProtect)], covers: [.readWriteProtect]
         ) { try manyMappings($0, .readWriteProtect) },
         SelftestCase(
             "wp-mixed-mappings", on: .all,
             "WRITEPROTECT stops with ENOENT at a mapping that is not registered for it; those before keep the change",
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["part5.38"]
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectErrors]
         ) { context in
             let area = try Area(context, pages: 5)
             let uffd = try UserfaultFD()
@@ -53,7 +53,7 @@ enum ProtectErrorCases: CaseTheme {
         SelftestCase(
             "rwp-mixed-mappings", on: .all,
             "RWPROTECT looks at all mappings first: where one is not registered for it, ENOENT, and nothing changes",
-            requires: [.features(.readWriteProtect)], covers: ["part5.43"]
+            requires: [.features(.readWriteProtect)], covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context, pages: 5)
             let uffd = try UserfaultFD(features: .readWriteProtect)

@@ -11,13 +11,13 @@ enum ProtectMigrationCases: CaseTheme {
             "wp-migrated", on: [.anon, .shmem],
             "write-protection outlasts the migration of a page to another frame",
             requires: [.writeProtectFaults, .pagemapProtection, .pageFrames, .file("/proc/sys/vm/compact_memory")],
-            limit: .seconds(30), covers: ["part5.13"]
+            limit: .seconds(30), covers: [.protectionSurvives]
         ) { try migrate($0, .writeProtect) },
         SelftestCase(
             "rwp-migrated", on: [.anon, .shmem],
             "read-write-protection outlasts the migration of a page to another frame",
             requires: [.features(.readWriteProtect), .pageFrames, .file("/proc/sys/vm/compact_memory")],
-            limit: .seconds(30), covers: ["part5.43"]
+            limit: .seconds(30), covers: [.readWriteProtect]
         ) { try migrate($0, .readWriteProtect) },
     ]
 

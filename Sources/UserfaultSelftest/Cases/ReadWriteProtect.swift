@@ -9,7 +9,7 @@ enum ReadWriteProtectCases: CaseTheme {
             "rwp-async", on: .all,
             "with RWP_ASYNC an access to a protected page restores it, without a message and with its contents",
             requires: [.features([.readWriteProtect, .readWriteProtectAsync])],
-            covers: ["A.42", "A.43", "A.44", "A.45", "A.46"]
+            covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.readWriteProtect, .readWriteProtectAsync])
@@ -29,12 +29,12 @@ enum ReadWriteProtectCases: CaseTheme {
         SelftestCase(
             "rwp-sync", on: .all,
             "a read of a protected page is an RWP fault, a write an RWP|WRITE fault; the contents are kept",
-            requires: [.features(.readWriteProtect)], covers: ["A.47", "A.48", "A.49", "A.50", "A.51"], body: sync),
+            requires: [.features(.readWriteProtect)], covers: [.upstream], body: sync),
         SelftestCase(
             "rwp-pagemap", on: .all,
             "PAGE_IS_ACCESSED tells exactly the pages that were touched since they were protected",
             requires: [.features([.readWriteProtect, .readWriteProtectAsync])],
-            covers: ["A.52", "A.53", "A.54", "A.55", "A.56"]
+            covers: [.upstream]
         ) { context in
             let area = try Area(context, pages: 4)
             let uffd = try UserfaultFD(features: [.readWriteProtect, .readWriteProtectAsync])
@@ -58,7 +58,7 @@ enum ReadWriteProtectCases: CaseTheme {
             "rwp-mprotect", on: .all,
             "read-write-protection outlasts mprotect to PROT_NONE and back",
             requires: [.features([.readWriteProtect, .readWriteProtectAsync])],
-            covers: ["A.57", "A.58", "A.59", "A.60", "A.61"]
+            covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.readWriteProtect, .readWriteProtectAsync])
@@ -79,7 +79,7 @@ enum ReadWriteProtectCases: CaseTheme {
             "rwp-gup", on: .all,
             "the kernel's own access to a protected page restores it with RWP_ASYNC",
             requires: [.features([.readWriteProtect, .readWriteProtectAsync])],
-            covers: ["A.62", "A.63", "A.64", "A.65", "A.66"]
+            covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: [.readWriteProtect, .readWriteProtectAsync])
@@ -95,7 +95,7 @@ enum ReadWriteProtectCases: CaseTheme {
             "rwp-async-toggle", on: .all,
             "SET_MODE turns RWP_ASYNC off and on again: messages come only while it is off",
             requires: [.features([.readWriteProtect, .readWriteProtectAsync])],
-            covers: ["A.67", "A.68", "A.69", "A.70", "A.71"]
+            covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let descriptor = Handler.Descriptor(
@@ -121,7 +121,7 @@ enum ReadWriteProtectCases: CaseTheme {
         SelftestCase(
             "rwp-close", on: .all,
             "closing the userfaultfd makes protected pages accessible, with their contents",
-            requires: [.features(.readWriteProtect)], covers: ["A.72", "A.73", "A.74", "A.75", "A.76", "part5.12"]
+            requires: [.features(.readWriteProtect)], covers: [.upstream, .release]
         ) { context in
             let area = try Area(context)
             area.fillView()
@@ -142,11 +142,11 @@ enum ReadWriteProtectCases: CaseTheme {
             "rwp-fork", on: .all,
             "with EVENT_FORK the child's pages are protected too, and its faults come to its own userfaultfd",
             requires: [.features([.readWriteProtect, .eventFork]), .root],
-            covers: ["A.77", "A.78", "A.79", "A.80", "A.81"], body: fork),
+            covers: [.upstream], body: fork),
         SelftestCase(
             "rwp-fork-pin", on: [.anon],
             "a fork that copies a pinned page at once keeps the child's protection with EVENT_FORK",
-            requires: [.features([.readWriteProtect, .readWriteProtectAsync, .eventFork]), .root], covers: ["A.82"]
+            requires: [.features([.readWriteProtect, .readWriteProtectAsync, .eventFork]), .root], covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let descriptor = Handler.Descriptor(
@@ -169,7 +169,7 @@ enum ReadWriteProtectCases: CaseTheme {
         SelftestCase(
             "rwp-swap-cow", on: [.anon],
             "a protected page that was swapped out and is shared with a child is an RWP fault when it is written",
-            requires: [.features(.readWriteProtect), .swap], covers: ["A.83"]
+            requires: [.features(.readWriteProtect), .swap], covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -193,7 +193,7 @@ enum ReadWriteProtectCases: CaseTheme {
             "rwp-wp-exclusive", on: .all,
             "WP and RWP cannot be registered together: EINVAL, and nothing is registered",
             requires: [.features(.readWriteProtect), .writeProtectFaults],
-            covers: ["A.84", "A.85", "A.86", "A.87", "A.88"]
+            covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)

@@ -9,7 +9,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-empty", on: .all,
             "RWPROTECT leaves pages that are not there alone, and a page put there by COPY is accessible",
-            requires: requires + [.missingFaults], covers: ["part5.43"]
+            requires: requires + [.missingFaults], covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -32,7 +32,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-continue", on: .pageCache,
             "a page mapped by CONTINUE in memory registered for RWP is accessible, and can be protected then",
-            requires: requires + [.minorFaults], covers: ["part5.43"]
+            requires: requires + [.minorFaults], covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -59,7 +59,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-dropped", on: .all,
             "MADV_DONTNEED ends read-write-protection: the next access is an ordinary one",
-            requires: requires, covers: ["part5.43"]
+            requires: requires, covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -82,11 +82,11 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-swap", on: .smallPages,
             "read-write-protection of private pages outlasts swapping, and can be set and lifted meanwhile",
-            requires: requires + [.swap], covers: ["part5.43"], body: swapped),
+            requires: requires + [.swap], covers: [.readWriteProtect], body: swapped),
         SelftestCase(
             "rwp-release", on: .all,
             "unregistering makes protected pages accessible; those who wait for one go on when they are woken",
-            requires: requires, covers: ["part5.12", "part5.43"]
+            requires: requires, covers: [.release, .readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -109,7 +109,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-kernel", on: .all,
             "the kernel's access to a protected page fails where only user faults are handled, and changes nothing",
-            requires: requires, covers: ["part5.19", "part5.43"]
+            requires: requires, covers: [.kernelFaults, .readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -127,7 +127,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-waiters", on: .all,
             "lifting the protection lets go of all who wait in its range and of nobody beside it; protecting wakes nobody",
-            requires: requires + [.threads(10)], covers: ["part5.20", "part5.43"]
+            requires: requires + [.threads(10)], covers: [.waking, .readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -156,7 +156,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-move", on: [.anon],
             "MOVE into memory registered for RWP protects what it moves: a page, the zero page, a swapped page",
-            requires: requires + [.features(.move), .swap], covers: ["part5.15", "part5.43"]
+            requires: requires + [.features(.move), .swap], covers: [.movedState, .readWriteProtect]
         ) { context in
             let source = try Area(context)
             let destination = try Area(context)
@@ -182,11 +182,11 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-huge", on: [.anon],
             "a transparent huge page is read-write-protected whole, accessed and moved so, and in part",
-            requires: requires + [.features(.move), .transparentHugePages], covers: ["part5.43"], body: huge),
+            requires: requires + [.features(.move), .transparentHugePages], covers: [.readWriteProtect], body: huge),
         SelftestCase(
             "rwp-async-huge", on: [.anon],
             "with RWP_ASYNC an access to a protected huge page restores it, without a message",
-            requires: requires + [.features(.readWriteProtectAsync), .transparentHugePages], covers: ["part5.43"]
+            requires: requires + [.features(.readWriteProtectAsync), .transparentHugePages], covers: [.readWriteProtect]
         ) { context in
             let area = try Area.transparentHuge(context, count: 2)
             let uffd = try UserfaultFD(features: [.readWriteProtect, .readWriteProtectAsync])

@@ -10,7 +10,7 @@ enum ReadingCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "read-size", "a buffer holds as many whole messages as fit; none is EINVAL and loses nothing",
-            requires: [.threads(10)], covers: ["part5.30"]
+            requires: [.threads(10)], covers: [.reading]
         ) { _ in
             let guarded = try GuardedMemory(pages: 5)
             let touches = try guarded.touch(0..<5)
@@ -34,7 +34,7 @@ enum ReadingCases: CaseTheme {
             try guarded.release(touches)
         },
         SelftestCase(
-            "read-form", "a message says what it must, and every other byte of it is zero", covers: ["part5.30"]
+            "read-form", "a message says what it must, and every other byte of it is zero", covers: [.reading]
         ) { _ in
             let guarded = try GuardedMemory(pages: 2)
             let touches = [try Touch.read(guarded.address(0) + 99)]
@@ -55,7 +55,7 @@ enum ReadingCases: CaseTheme {
         },
         SelftestCase(
             "read-nothing", "a non-blocking read without messages is EAGAIN and writes nothing",
-            covers: ["part5.30"]
+            covers: [.reading]
         ) { context in
             let guarded = try GuardedMemory(pages: 2)
             for size in [32, 320] {
@@ -74,10 +74,10 @@ enum ReadingCases: CaseTheme {
         },
         SelftestCase(
             "read-vectors", "readv fills one buffer after another, and RWF_NOWAIT never waits",
-            requires: [.threads(10)], covers: ["part5.30"], body: vectors),
+            requires: [.threads(10)], covers: [.reading], body: vectors),
         SelftestCase(
             "read-blocking", "a blocking read waits for the first message, and takes all that there are then",
-            covers: ["part5.30"]
+            covers: [.reading]
         ) { _ in
             let guarded = try GuardedMemory(pages: 3)
             try guarded.uffd.setNonBlocking(false)
@@ -92,18 +92,18 @@ enum ReadingCases: CaseTheme {
         },
         SelftestCase(
             "read-interrupted", "a signal ends a blocking read with EINTR, unless its handler restarts system calls",
-            covers: ["part5.30", "part5.46"], body: interrupted),
+            covers: [.reading, .signals], body: interrupted),
         SelftestCase(
             "read-bad-buffer",
             "a message that cannot be stored is EFAULT and lost, its thread waits on, and a wake-up brings it again",
-            covers: ["part5.30"], body: badBuffer),
+            covers: [.reading], body: badBuffer),
         SelftestCase(
             "read-shared", "each message goes to one of several readers, and to one only", requires: [.threads(28)],
-            covers: ["part5.30"],
+            covers: [.reading],
             body: severalReaders),
         SelftestCase(
             "read-faults-first", "page faults are read before other events, though these came earlier",
-            requires: [.features(.eventRemove)], covers: ["part5.30", "part5.31"]
+            requires: [.features(.eventRemove)], covers: [.reading, .polling]
         ) { _ in
             let guarded = try GuardedMemory(pages: 4, features: .eventRemove)
             try guarded.uffd.zeropage(guarded.page(0))

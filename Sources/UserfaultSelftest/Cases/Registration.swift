@@ -7,27 +7,27 @@ enum RegistrationCases: CaseTheme {
         SelftestCase(
             "register-ioctls", on: .all,
             "each set of modes is accepted where the memory can do it, answers the mask of its ioctls and shows in smaps",
-            covers: ["A.3", "A.4", "A.5", "A.6", "A.7", "part5.24", "part5.26"], body: ioctls),
+            covers: [.upstream, .registerErrors, .unregister], body: ioctls),
         SelftestCase(
             "register-again", on: .eachKind,
             "registering again never narrows the modes, replaces them where they are not enough, and drops no protection",
-            requires: [.missingFaults], covers: ["part5.25"], body: again),
+            requires: [.missingFaults], covers: [.registerAgain], body: again),
         SelftestCase(
             "register-splits", on: [.anon, .shmem, .shmemPrivate],
             "registering and unregistering parts splits the mapping there and nowhere else, and merges it again",
-            requires: [.missingFaults], covers: ["part5.25"], body: splits),
+            requires: [.missingFaults], covers: [.registerAgain], body: splits),
         SelftestCase(
             "register-over-mappings", on: [.anon, .shmem],
             "one call registers parts of several mappings and skips the holes between them",
-            requires: [.missingFaults], covers: ["part5.24", "part5.25"], body: overMappings),
+            requires: [.missingFaults], covers: [.registerErrors, .registerAgain], body: overMappings),
         SelftestCase(
             "register-over-huge-pages", on: [.hugetlb, .hugetlbPrivate],
             "a range of ordinary and huge pages answers the huge pages' mask, and each part faults with its own pages",
-            requires: [.missingFaults], covers: ["part5.54"], body: overHugePages),
+            requires: [.missingFaults], covers: [.mixedMemory], body: overHugePages),
         SelftestCase(
             "unregister-skips", on: .eachKind,
             "unregistering what is not registered is no error, also twice, also where only a part is",
-            requires: [.missingFaults], covers: ["part5.26"]
+            requires: [.missingFaults], covers: [.unregister]
         ) { context in
             let area = try Area(context, pages: 5)
             let uffd = try UserfaultFD()

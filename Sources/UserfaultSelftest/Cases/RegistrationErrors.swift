@@ -9,13 +9,13 @@ enum RegistrationErrorCases: CaseTheme {
         SelftestCase(
             "register-refuses", on: [.anon, .shmem, .hugetlb],
             "bad ranges, bad modes and bad arguments are refused, and nothing is registered",
-            requires: [.missingFaults], covers: ["part5.24"], body: refusesRegister),
+            requires: [.missingFaults], covers: [.registerErrors], body: refusesRegister),
         SelftestCase(
             "unregister-refuses", on: [.anon, .shmem, .hugetlb],
             "bad ranges and bad arguments are refused, and everything stays registered",
-            requires: [.missingFaults], covers: ["part5.26"], body: refusesUnregister),
+            requires: [.missingFaults], covers: [.unregister], body: refusesUnregister),
         SelftestCase(
-            "register-unmapped", "a range without any mapping is refused", covers: ["part5.24", "part5.26"]
+            "register-unmapped", "a range without any mapping is refused", covers: [.registerErrors, .unregister]
         ) { context in
             let uffd = try UserfaultFD()
             let hole = try reserve(4 * PageSize.base.bytes)
@@ -39,15 +39,15 @@ enum RegistrationErrorCases: CaseTheme {
         SelftestCase(
             "register-not-writable", on: [.shmem, .tmpfs, .hugetlb],
             "a shared mapping that can never be written is refused with EPERM, a private or read-only one is not",
-            requires: [.missingFaults], covers: ["part5.24", "part5.50"], body: refusesNeverWritable),
+            requires: [.missingFaults], covers: [.registerErrors, .unwritableMemory], body: refusesNeverWritable),
         SelftestCase(
             "register-owned", on: [.anon, .shmem, .hugetlb],
             "memory of another userfaultfd is refused with EBUSY, before anything of the range is registered",
-            requires: [.missingFaults], covers: ["part5.24"], body: refusesOwned),
+            requires: [.missingFaults], covers: [.registerErrors], body: refusesOwned),
         SelftestCase(
             "register-output-unwritable", on: [.anon],
             "where the mask cannot be written the answer is EFAULT, and the range is registered all the same",
-            requires: [.missingFaults], covers: ["part5.21", "part5.24"]
+            requires: [.missingFaults], covers: [.arguments, .registerErrors]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -66,7 +66,7 @@ enum RegistrationErrorCases: CaseTheme {
         SelftestCase(
             "register-fork-child", on: [.anon],
             "registrations do not reach a forked child without EVENT_FORK",
-            requires: [.missingFaults], covers: ["part5.37"]
+            requires: [.missingFaults], covers: [.passedDescriptors]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()

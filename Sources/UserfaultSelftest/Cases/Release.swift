@@ -7,7 +7,7 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "close-releases", on: .eachKind,
             "closing the last descriptor lets every waiter go on as if there had been no userfaultfd, without a signal",
-            covers: ["part5.12"]
+            covers: [.release]
         ) { context in
             for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
                 try closeReleases(kind, context)
@@ -16,7 +16,7 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "close-duplicate", on: [.anon],
             "nothing is released as long as one descriptor of the userfaultfd is open",
-            requires: [.missingFaults], covers: ["part5.12", "part5.37"]
+            requires: [.missingFaults], covers: [.release, .passedDescriptors]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -35,7 +35,7 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "close-unread", on: [.anon],
             "closing releases waiters whose messages nobody has read, many on one page too",
-            requires: [.threads(10), .missingFaults], covers: ["part5.12"]
+            requires: [.threads(10), .missingFaults], covers: [.release]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -48,7 +48,7 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "unregister-wakes", on: .eachKind,
             "UFFDIO_UNREGISTER wakes the waiters of its range where missing faults were registered, and no others",
-            covers: ["part5.12", "part5.26"]
+            covers: [.release, .unregister]
         ) { context in
             for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
                 try unregisterWakes(kind, context)
@@ -57,7 +57,7 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "unregister-wakes-both", on: [.anon, .shmem, .hugetlb],
             "UFFDIO_UNREGISTER wakes write-protect waiters too where missing faults are registered as well",
-            requires: [.writeProtectFaults], covers: ["part5.12", "part5.26"]
+            requires: [.writeProtectFaults], covers: [.release, .unregister]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -73,11 +73,11 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "unregister-ends-protection", on: .eachKind,
             "after UFFDIO_UNREGISTER no page is protected, no mark is left where none was, and contents are kept",
-            requires: [.writeProtectFaults], covers: ["part5.26", "part5.13"], body: unregisterEndsProtection),
+            requires: [.writeProtectFaults], covers: [.unregister, .protectionSurvives], body: unregisterEndsProtection),
         SelftestCase(
             "close-ends-protection", on: .eachKind,
             "after close no page is protected, and contents are kept",
-            requires: [.writeProtectFaults], covers: ["part5.12", "part5.13"], body: closeEndsProtection),
+            requires: [.writeProtectFaults], covers: [.release, .protectionSurvives], body: closeEndsProtection),
     ]
 
     private static func closeReleases(_ kind: PageFault.Kind, _ context: CaseContext) throws {

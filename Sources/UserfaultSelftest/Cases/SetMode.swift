@@ -11,7 +11,7 @@ enum SetModeCases: CaseTheme {
         SelftestCase(
             "set-mode-errors",
             "SET_MODE refuses overlaps, other features and RWP_ASYNC without RWP, and changes nothing then",
-            requires: [.features(both)], covers: ["part5.43"]
+            requires: [.features(both)], covers: [.readWriteProtect]
         ) { _ in
             let uffd = try UserfaultFD(features: both)
             let plain = try UserfaultFD()
@@ -44,7 +44,7 @@ enum SetModeCases: CaseTheme {
         SelftestCase(
             "set-mode-wakes", on: .all,
             "enabling RWP_ASYNC lets go of all who wait for protected pages; disabling it wakes nobody",
-            requires: [.features(both)], covers: ["part5.43"]
+            requires: [.features(both)], covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)
@@ -73,7 +73,7 @@ enum SetModeCases: CaseTheme {
         SelftestCase(
             "set-mode-other-faults", on: .all,
             "RWP_ASYNC turned on leaves missing faults to be handled as ever",
-            requires: [.features(both), .missingFaults], covers: ["part5.43"]
+            requires: [.features(both), .missingFaults], covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .readWriteProtect)

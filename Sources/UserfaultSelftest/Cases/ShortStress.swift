@@ -7,7 +7,7 @@ enum StressCases: CaseTheme {
             "stress-bounce", on: .all,
             "pages that many threads lock, copy and write-protect at once keep their contents and counts",
             requires: [.threads(10), .missingFaults, .hugePages(16)], limit: .seconds(60),
-            covers: ["part5.11", "part5.53"]
+            covers: [.atomicity, .manyWaiters]
         ) { context in
             try run(.bounce, context)
         },
@@ -15,7 +15,7 @@ enum StressCases: CaseTheme {
             "stress-minor", on: .pageCache,
             "pages that are continued twice, touched, written and dropped at once stay as the file has them",
             requires: [.threads(10), .minorFaults, .hugePages(16)], limit: .seconds(60),
-            covers: ["3.4.B", "part5.2", "part5.3"]
+            covers: [.continueExists, .failedContinue, .privateStores]
         ) { context in
             try run(.minor, context)
         },
@@ -25,14 +25,14 @@ enum StressCases: CaseTheme {
             requires: [
                 .threads(10), .descriptors(64), .missingFaults, .features([.eventRemap, .eventRemove, .eventUnmap]),
             ], limit: .seconds(60),
-            covers: ["part5.33", "part5.34", "part5.35"]
+            covers: [.removeEvent, .remapEvent, .forkEvent]
         ) { context in
             try run(.events, context)
         },
         SelftestCase(
             "stress-truncate", on: .allShmem,
             "fills that race with truncation and holes leave nothing mapped or charged behind the file's end",
-            requires: [.threads(10), .missingFaults], limit: .seconds(60), covers: ["3.4.J", "part5.10"]
+            requires: [.threads(10), .missingFaults], limit: .seconds(60), covers: [.continueRaces, .truncation]
         ) { context in
             try run(.truncate, context)
         },

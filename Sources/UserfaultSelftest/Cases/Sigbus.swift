@@ -10,7 +10,7 @@ enum SigbusCases: CaseTheme {
             "sigbus", on: .all,
             "with the SIGBUS feature each missing page is one signal and no message, in a forked child too",
             requires: [.root, .missingFaults, .features([.sigbus, .eventFork])],
-            covers: ["A.89", "A.90", "A.91", "A.92", "A.93"]
+            covers: [.upstream]
         ) { context in
             try faults(context, protects: false)
         },
@@ -18,14 +18,14 @@ enum SigbusCases: CaseTheme {
             "sigbus-wp", on: .all,
             "with the SIGBUS feature a write to a protected page is one signal, and none once it is unprotected",
             requires: [.root, .missingFaults, .writeProtectFaults, .features([.sigbus, .eventFork])],
-            covers: ["A.94", "A.95", "A.96", "A.97", "A.98"]
+            covers: [.upstream]
         ) { context in
             try faults(context, protects: true)
         },
         SelftestCase(
             "sigbus-minor", on: .pageCache,
             "with the SIGBUS feature a minor fault is a signal, and none once the page is continued",
-            requires: [.minorFaults, .features(.sigbus)], covers: ["3.4.A"]
+            requires: [.minorFaults, .features(.sigbus)], covers: [.continueResolves]
         ) { context in
             let area = try Area(context, offset: 3)
             let uffd = try UserfaultFD(features: .sigbus)
@@ -43,7 +43,7 @@ enum SigbusCases: CaseTheme {
         SelftestCase(
             "sigbus-kernel-access", on: .eachKind,
             "with the SIGBUS feature a system call that meets a missing page answers EFAULT and makes no message",
-            requires: [.missingFaults, .kernelFaults, .features(.sigbus)], covers: ["part5.19"]
+            requires: [.missingFaults, .kernelFaults, .features(.sigbus)], covers: [.kernelFaults]
         ) { context in
             let area = try Area(context, offset: 3)
             let uffd = try UserfaultFD(features: .sigbus, options: .init(faults: .userAndKernelMode))

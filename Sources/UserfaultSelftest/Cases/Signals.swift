@@ -8,7 +8,7 @@ enum SignalCases: CaseTheme {
         SelftestCase(
             "signal-handler", on: .eachKind,
             "a signal's handler runs while its thread waits for a fault, which is then reported anew",
-            covers: ["part5.46"]
+            covers: [.signals]
         ) { context in
             try checked(css_catch_signal(true))
             for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
@@ -17,7 +17,7 @@ enum SignalCases: CaseTheme {
         },
         SelftestCase(
             "signal-leaves", "a handler that jumps out of an access takes the unread message along",
-            covers: ["part5.46", "part5.31"]
+            covers: [.signals, .polling]
         ) { _ in
             try checked(css_catch_signal_by_leaving())
             let guarded = try GuardedMemory(pages: 2)

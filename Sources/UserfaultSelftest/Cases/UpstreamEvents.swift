@@ -9,7 +9,7 @@ enum EventsCases: CaseTheme {
             "events", on: .all,
             "a child's faults are served through fork, mremap and madvise, one message for each page",
             requires: [.root, .missingFaults, .features([.eventFork, .eventRemap, .eventRemove])],
-            covers: ["A.99", "A.100", "A.101", "A.102", "A.103"]
+            covers: [.upstream]
         ) { context in
             try serveChild(context, isProtected: false)
         },
@@ -19,7 +19,7 @@ enum EventsCases: CaseTheme {
             requires: [
                 .root, .missingFaults, .writeProtectFaults, .features([.eventFork, .eventRemap, .eventRemove]),
             ],
-            covers: ["A.104", "A.105", "A.106", "A.107", "A.108"]
+            covers: [.upstream]
         ) { context in
             try serveChild(context, isProtected: true)
         },

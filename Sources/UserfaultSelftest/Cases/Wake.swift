@@ -8,7 +8,7 @@ enum WakeCases: CaseTheme {
         SelftestCase(
             "wake-range", on: .eachKind,
             "UFFDIO_WAKE wakes the waiters of exactly its range, for every kind of fault",
-            requires: [.threads(10)], covers: ["part5.20"]
+            requires: [.threads(10)], covers: [.waking]
         ) { context in
             for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
                 try wakesItsRange(kind, context)
@@ -17,7 +17,7 @@ enum WakeCases: CaseTheme {
         SelftestCase(
             "wake-unresolved", on: .eachKind,
             "a waiter that is woken while its page is still not right faults again, with a new message",
-            covers: ["part5.20"]
+            covers: [.waking]
         ) { context in
             for kind in PageFault.Kind.lawful(on: context.memory, try UserfaultFD().supportedFeatures) {
                 let area = try Area(context, pages: 3)
@@ -37,7 +37,7 @@ enum WakeCases: CaseTheme {
         SelftestCase(
             "wake-unread", on: [.anon, .hugetlb],
             "UFFDIO_WAKE also wakes a waiter whose message nobody has read, and the message is gone",
-            requires: [.missingFaults], covers: ["part5.20"]
+            requires: [.missingFaults], covers: [.waking]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -59,15 +59,15 @@ enum WakeCases: CaseTheme {
         },
         SelftestCase(
             "wake-many", "UFFDIO_WAKE wakes all waiters of a page, not just one",
-            requires: [.threads(20)], covers: ["part5.20", "part5.53"], body: wakesAll),
+            requires: [.threads(20)], covers: [.waking, .manyWaiters], body: wakesAll),
         SelftestCase(
             "wake-refuses", on: [.anon, .hugetlb],
             "UFFDIO_WAKE of a range that cannot be is EINVAL, a bad argument EFAULT, and nobody is woken",
-            requires: [.missingFaults], covers: ["part5.20"], body: refuses),
+            requires: [.missingFaults], covers: [.waking], body: refuses),
         SelftestCase(
             "wake-anything",
             "UFFDIO_WAKE needs no waiter, no registration and no mapping",
-            covers: ["part5.20"]
+            covers: [.waking]
         ) { _ in
             let uffd = try UserfaultFD()
             let page = PageSize.base.bytes
@@ -83,7 +83,7 @@ enum WakeCases: CaseTheme {
         },
         SelftestCase(
             "wake-other-context", "UFFDIO_WAKE wakes no waiter of another userfaultfd",
-            covers: ["part5.20", "part5.27"]
+            covers: [.waking, .foreignDescriptors]
         ) { _ in
             let guarded = try GuardedMemory(pages: 1)
             let touches = try guarded.touch(0..<1)

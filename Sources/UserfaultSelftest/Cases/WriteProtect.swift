@@ -7,31 +7,32 @@ enum WriteProtectCases: CaseTheme {
         SelftestCase(
             "wp-fault", on: .all,
             "a write to a protected page is one WRITE|WP fault, and changes nothing until the protection is lifted",
-            requires: [.writeProtectFaults], covers: ["part5.13", "part5.20"], body: fault),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives, .waking], body: fault),
         SelftestCase(
             "wp-range", on: .all,
             "WRITEPROTECT protects and unprotects exactly the pages of its range",
-            requires: [.writeProtectFaults], covers: ["part5.13"], body: range),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: range),
         SelftestCase(
             "wp-read", on: .all,
             "reads of protected pages, mapped or dropped, by user or kernel, make no fault and leave the protection",
-            requires: [.writeProtectFaults], covers: ["part5.13"], body: read),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: read),
         SelftestCase(
             "wp-kernel-write", on: .all,
             "a write by the kernel to a protected page fails where only user faults are handled, and writes nothing",
-            requires: [.writeProtectFaults], covers: ["part5.13", "part5.19"], body: kernelWriteRefused),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives, .kernelFaults], body: kernelWriteRefused),
         SelftestCase(
             "wp-kernel-write-handled", on: .all,
             "a write by the kernel to a protected page is a WP fault where kernel faults are handled",
-            requires: [.writeProtectFaults, .kernelFaults], covers: ["part5.13", "part5.19"], body: kernelWriteHandled),
+            requires: [.writeProtectFaults, .kernelFaults], covers: [.protectionSurvives, .kernelFaults],
+            body: kernelWriteHandled),
         SelftestCase(
             "wp-waiters", on: .all,
             "lifting the protection lets go of all who wait in its range and of nobody beside it; protecting wakes nobody",
-            requires: [.threads(10), .writeProtectFaults], covers: ["part5.13", "part5.20"], body: waiters),
+            requires: [.threads(10), .writeProtectFaults], covers: [.protectionSurvives, .waking], body: waiters),
         SelftestCase(
             "wp-one-mapping", on: .pageCache.filter { !$0.isPrivate },
             "protection belongs to one mapping: stores through another go on, and are seen through the protected one",
-            requires: [.writeProtectFaults], covers: ["part5.13"]
+            requires: [.writeProtectFaults], covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context, offset: 1)
             let uffd = try UserfaultFD()
@@ -47,11 +48,11 @@ enum WriteProtectCases: CaseTheme {
         SelftestCase(
             "wp-private-copy", on: .pageCache.filter(\.isPrivate),
             "a write to a protected page of a private mapping faults first, then copies: the file keeps its bytes",
-            requires: [.writeProtectFaults], covers: ["part5.3", "part5.13"], body: privateCopy),
+            requires: [.writeProtectFaults], covers: [.privateStores, .protectionSurvives], body: privateCopy),
         SelftestCase(
             "wp-release", on: .all,
             "unregistering, like closing, lifts all protection, also from pages that are not mapped",
-            requires: [.writeProtectFaults], covers: ["part5.12", "part5.13", "part5.26"], body: release),
+            requires: [.writeProtectFaults], covers: [.release, .protectionSurvives, .unregister], body: release),
     ]
 
     private static func fault(_ context: CaseContext) throws {

@@ -12,11 +12,11 @@ enum WriteProtectAsyncCases: CaseTheme {
         SelftestCase(
             "wp-async", on: .all,
             "with WP_ASYNC a write lifts the protection of its page by itself, without a message",
-            requires: requires, covers: ["part5.44"], body: async),
+            requires: requires, covers: [.asyncProtection], body: async),
         SelftestCase(
             "wp-async-empty", on: [.anon],
             "WP_ASYNC brings WP_UNPOPULATED along: an empty page is tracked too",
-            requires: requires, covers: ["part5.44"]
+            requires: requires, covers: [.asyncProtection]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .writeProtectAsync)
@@ -33,19 +33,19 @@ enum WriteProtectAsyncCases: CaseTheme {
         SelftestCase(
             "wp-async-file",
             "with WP_ASYNC a regular file's mapping can be registered for WP alone, is tracked, and takes no fills",
-            requires: [.features(.writeProtectAsync)], covers: ["part5.44"], body: regularFile),
+            requires: [.features(.writeProtectAsync)], covers: [.asyncProtection], body: regularFile),
         SelftestCase(
             "scan-written", on: .all,
             "PAGEMAP_SCAN reports exactly the pages written, and with WP_MATCHING protects exactly those anew",
-            requires: requires, covers: ["part5.44"], body: written),
+            requires: requires, covers: [.asyncProtection], body: written),
         SelftestCase(
             "scan-limits", on: .all,
             "PAGEMAP_SCAN ends where its regions or pages are used up, says where, and has protected no page beyond",
-            requires: requires, covers: ["part5.44"], body: limits),
+            requires: requires, covers: [.asyncProtection], body: limits),
         SelftestCase(
             "scan-protect-all", on: .all,
             "PAGEMAP_SCAN with WP_MATCHING and no room for regions protects all that was written",
-            requires: requires, covers: ["part5.44"]
+            requires: requires, covers: [.asyncProtection]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .writeProtectAsync)
@@ -63,15 +63,15 @@ enum WriteProtectAsyncCases: CaseTheme {
         SelftestCase(
             "scan-other-mappings", on: .all,
             "PAGEMAP_SCAN protects only where WP_ASYNC is registered; CHECK_WPASYNC ends with EPERM elsewhere",
-            requires: requires, covers: ["part5.44"], body: otherMappings),
+            requires: requires, covers: [.asyncProtection], body: otherMappings),
         SelftestCase(
             "scan-categories", on: [.anon],
             "PAGEMAP_SCAN tells present, zero, swapped and empty pages apart, by masks and their inverse",
-            requires: requires + [.swap], covers: ["part5.44"], body: categories),
+            requires: requires + [.swap], covers: [.asyncProtection], body: categories),
         SelftestCase(
             "scan-empty", on: .smallPages,
             "PAGEMAP_SCAN counts pages that were never touched as written, and with WP_MATCHING protects them",
-            requires: requires, covers: ["part5.44"]
+            requires: requires, covers: [.asyncProtection]
         ) { context in
             // So large that there are no page tables for its middle.
             let area = try Area(context, pages: 3 * Area.hugePageCount, alignment: Area.hugePageBytes)
@@ -107,11 +107,11 @@ enum WriteProtectAsyncCases: CaseTheme {
         SelftestCase(
             "scan-errors", on: [.anon],
             "PAGEMAP_SCAN refuses wrong sizes, flags, categories, addresses and pointers",
-            requires: [.features(.writeProtectAsync)], covers: ["part5.44"], body: errors),
+            requires: [.features(.writeProtectAsync)], covers: [.asyncProtection], body: errors),
         SelftestCase(
             "scan-huge", on: [.anon],
             "PAGEMAP_SCAN protects a written transparent huge page whole, or only the part that it is asked for",
-            requires: requires + [.transparentHugePages], covers: ["part5.44"]
+            requires: requires + [.transparentHugePages], covers: [.asyncProtection]
         ) { context in
             let area = try Area.transparentHuge(context, count: 2)
             let uffd = try UserfaultFD(features: .writeProtectAsync)

@@ -6,30 +6,30 @@ enum WriteProtectForkCases: CaseTheme {
         SelftestCase(
             "wp-fork", on: .all,
             "without EVENT_FORK a child has no write-protection, and the parent keeps its own, evicted or not",
-            requires: [.writeProtectFaults, .pagemapProtection], covers: ["A.16", "A.17", "A.18", "A.19", "A.20"]
+            requires: [.writeProtectFaults, .pagemapProtection], covers: [.upstream]
         ) { try fork($0, reported: false) },
         SelftestCase(
             "wp-fork-with-event", on: .all,
             "with EVENT_FORK a child's pages are write-protected like the parent's, evicted or not",
             requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root],
-            covers: ["A.21", "A.22", "A.23", "A.24", "A.25", "part5.13"]
+            covers: [.upstream, .protectionSurvives]
         ) { try fork($0, reported: true) },
         SelftestCase(
             "wp-fork-pin", on: .all,
             "a fork that copies a pinned page at once drops the child's write-protection without EVENT_FORK",
-            requires: [.writeProtectFaults, .pagemapProtection], covers: ["A.26", "A.27", "A.28", "A.29", "A.30"]
+            requires: [.writeProtectFaults, .pagemapProtection], covers: [.upstream]
         ) { try forkPinned($0, reported: false) },
         SelftestCase(
             "wp-fork-pin-with-event", on: .all,
             "a fork that copies a pinned page at once keeps the child's write-protection with EVENT_FORK",
             requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root],
-            covers: ["A.31", "A.32", "A.33", "A.34", "A.35"]
+            covers: [.upstream]
         ) { try forkPinned($0, reported: true) },
         SelftestCase(
             "wp-fork-swapped", on: [.anon, .shmemPrivate, .tmpfsPrivate],
             "a child's swapped pages are write-protected with EVENT_FORK, and are not without",
             requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root, .swap],
-            covers: ["part5.13"]
+            covers: [.protectionSurvives]
         ) { context in
             for reported in [false, true] {
                 let area = try Area(context)
@@ -47,7 +47,7 @@ enum WriteProtectForkCases: CaseTheme {
             "wp-fork-huge", on: [.anon],
             "a child's huge page is write-protected with EVENT_FORK, and is not without",
             requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root, .transparentHugePages],
-            covers: ["part5.13"]
+            covers: [.protectionSurvives]
         ) { context in
             for reported in [false, true] {
                 let area = try Area.transparentHuge(context, count: 1)
@@ -70,7 +70,7 @@ enum WriteProtectForkCases: CaseTheme {
             "wp-fork-markers", on: .all,
             "a child has the protection of pages that are not there with EVENT_FORK, and has it not without",
             requires: [.writeProtectFaults, .features([.eventFork, .writeProtectUnpopulated]), .root],
-            covers: ["part5.13"]
+            covers: [.protectionSurvives]
         ) { context in
             for reported in [false, true] {
                 let area = try Area(context)
@@ -98,7 +98,7 @@ enum WriteProtectForkCases: CaseTheme {
             "with EVENT_FORK a child's write to a protected page is a message on the child's userfaultfd, and each "
                 + "process' protection is its own",
             requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root],
-            covers: ["part5.13", "part5.35"],
+            covers: [.protectionSurvives, .forkEvent],
             body: childEvents),
     ]
 

@@ -6,17 +6,18 @@ enum WriteProtectHugeCases: CaseTheme {
         SelftestCase(
             "wp-pagemap", on: [.anon],
             "pagemap shows the protection of a page through fork, swap and unprotecting",
-            requires: [.writeProtectFaults, .pagemapProtection, .swap], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .pagemapProtection, .swap], covers: [.protectionSurvives]
         ) { try pagemap($0, try Area($0, pages: 1)) },
         SelftestCase(
             "wp-pagemap-huge", on: [.anon],
             "pagemap shows the protection of every part of a transparent huge page through fork, swap and unprotecting",
-            requires: [.writeProtectFaults, .pagemapProtection, .swap, .transparentHugePages], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .pagemapProtection, .swap, .transparentHugePages],
+            covers: [.protectionSurvives]
         ) { try pagemap($0, try .transparentHuge($0, count: 1)) },
         SelftestCase(
             "wp-huge-whole", on: [.anon],
             "a transparent huge page is protected whole; unprotecting one page of it leaves all others protected",
-            requires: [.writeProtectFaults, .transparentHugePages], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .transparentHugePages], covers: [.protectionSurvives]
         ) { context in
             let area = try Area.transparentHuge(context, count: 2)
             let uffd = try UserfaultFD()
@@ -50,7 +51,7 @@ enum WriteProtectHugeCases: CaseTheme {
         SelftestCase(
             "wp-huge-mprotect", on: [.anon],
             "the protection of a whole huge page outlasts mprotect",
-            requires: [.writeProtectFaults, .transparentHugePages], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .transparentHugePages], covers: [.protectionSurvives]
         ) { context in
             let area = try Area.transparentHuge(context, count: 1)
             let uffd = try UserfaultFD()
@@ -71,7 +72,7 @@ enum WriteProtectHugeCases: CaseTheme {
         SelftestCase(
             "wp-collapse-alias", on: [.shmem],
             "making a huge page of a file through another mapping leaves this mapping's protection",
-            requires: [.writeProtectFaults, .shmemHugePages, .features(.poison)], covers: ["part5.13", "part5.47"]
+            requires: [.writeProtectFaults, .shmemHugePages, .features(.poison)], covers: [.protectionSurvives, .holes]
         ) { context in
             let area = try Area(context, pages: Area.hugePageCount, alignment: Area.hugePageBytes)
             let uffd = try UserfaultFD()
@@ -96,7 +97,7 @@ enum WriteProtectHugeCases: CaseTheme {
         SelftestCase(
             "wp-huge-part", on: [.anon],
             "protecting some pages of a transparent huge page protects those and no others",
-            requires: [.writeProtectFaults, .transparentHugePages], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .transparentHugePages], covers: [.protectionSurvives]
         ) { context in
             let area = try Area.transparentHuge(context, count: 2)
             let uffd = try UserfaultFD()
@@ -121,7 +122,7 @@ enum WriteProtectHugeCases: CaseTheme {
             "wp-huge-collapse", on: [.anon],
             "MADV_COLLAPSE neither makes a huge page of protected pages nor takes their protection away",
             requires: [.writeProtectFaults, .transparentHugePages, .features(.poison)],
-            covers: ["part5.13", "part5.47"]
+            covers: [.protectionSurvives, .holes]
         ) { context in
             let area = try Area(context, pages: Area.hugePageCount, alignment: Area.hugePageBytes)
             let uffd = try UserfaultFD()
@@ -144,7 +145,8 @@ enum WriteProtectHugeCases: CaseTheme {
         SelftestCase(
             "wp-huge-file", on: [.shmem, .shmemPrivate],
             "a protected page of a huge page in the page cache is protected alone, also after it is dropped",
-            requires: [.writeProtectFaults, .shmemHugePages, .features(.poison)], covers: ["part5.13"], body: file),
+            requires: [.writeProtectFaults, .shmemHugePages, .features(.poison)], covers: [.protectionSurvives],
+            body: file),
     ]
 
     private static func pagemap(_ context: CaseContext, _ area: Area) throws {

@@ -11,27 +11,27 @@ enum WriteProtectRemapCases: CaseTheme {
         SelftestCase(
             "wp-mremap", on: .all,
             "mremap without EVENT_REMAP strips registration and write-protection from the memory that it moves",
-            requires: requires, covers: ["part5.34"]
+            requires: requires, covers: [.remapEvent]
         ) { try remap($0, try Area($0), swapped: false) },
         SelftestCase(
             "wp-mremap-swapped", on: .smallPages,
             "mremap without EVENT_REMAP strips the write-protection of pages that are swapped out",
-            requires: requires + [.swap], covers: ["part5.34"]
+            requires: requires + [.swap], covers: [.remapEvent]
         ) { try remap($0, try Area($0), swapped: true) },
         SelftestCase(
             "wp-mremap-huge", on: [.anon],
             "mremap without EVENT_REMAP strips the write-protection of a transparent huge page",
-            requires: requires + [.transparentHugePages], covers: ["part5.34"]
+            requires: requires + [.transparentHugePages], covers: [.remapEvent]
         ) { try remap($0, try .transparentHuge($0, count: 1), swapped: false) },
         SelftestCase(
             "wp-mremap-huge-swapped", on: [.anon],
             "mremap without EVENT_REMAP strips the write-protection of a transparent huge page that is swapped out",
-            requires: requires + [.transparentHugePages, .swap], covers: ["part5.34"]
+            requires: requires + [.transparentHugePages, .swap], covers: [.remapEvent]
         ) { try remap($0, try .transparentHuge($0, count: 1), swapped: true) },
         SelftestCase(
             "wp-mremap-tables", on: [.anon, .shmem, .shmemPrivate],
             "mremap without EVENT_REMAP strips the write-protection where it moves whole page tables",
-            requires: requires + [.features(.writeProtectUnpopulated)], covers: ["part5.34"]
+            requires: requires + [.features(.writeProtectUnpopulated)], covers: [.remapEvent]
         ) { context in
             let pages = Area.hugePageCount
             let area = try Area(context, pages: 2 * pages, alignment: Area.hugePageBytes)
@@ -51,7 +51,7 @@ enum WriteProtectRemapCases: CaseTheme {
         SelftestCase(
             "wp-mremap-unpopulated", on: .all,
             "mremap without EVENT_REMAP strips the markers of pages that are not there",
-            requires: requires + [.features(.writeProtectUnpopulated)], covers: ["part5.34"]
+            requires: requires + [.features(.writeProtectUnpopulated)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
             let target = try Area(context)

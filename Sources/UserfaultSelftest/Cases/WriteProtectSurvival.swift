@@ -7,19 +7,19 @@ enum WriteProtectSurvivalCases: CaseTheme {
         SelftestCase(
             "wp-dropped", on: .all,
             "MADV_DONTNEED of anonymous memory ends its protection; a file's pages keep theirs, mapped or not",
-            requires: [.writeProtectFaults], covers: ["part5.13"], body: dropped),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: dropped),
         SelftestCase(
             "wp-hole-punch", on: .shared,
             "a page whose place in the file is punched out stays protected",
-            requires: [.writeProtectFaults], covers: ["part5.13"], body: holePunched),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: holePunched),
         SelftestCase(
             "wp-swap", on: .smallPages,
             "protection outlasts swapping out and in, and can be set and lifted while a page is out",
-            requires: [.writeProtectFaults, .swap], covers: ["part5.13"], body: swapped),
+            requires: [.writeProtectFaults, .swap], covers: [.protectionSurvives], body: swapped),
         SelftestCase(
             "wp-dropped-swapped", on: .smallPages,
             "MADV_DONTNEED of a protected page that is swapped out does as for one that is not",
-            requires: [.writeProtectFaults, .swap, .features(.writeProtectUnpopulated)], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .swap, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -36,15 +36,17 @@ enum WriteProtectSurvivalCases: CaseTheme {
         SelftestCase(
             "wp-mprotect", on: .all,
             "protection outlasts mprotect to read-only, to nothing and back; a write is refused by mprotect first",
-            requires: [.writeProtectFaults], covers: ["part5.13"], body: mprotected),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: mprotected),
         SelftestCase(
             "wp-remap-with-event", on: .all,
             "with EVENT_REMAP protection moves along with the mapping",
-            requires: [.writeProtectFaults, .features(.eventRemap)], covers: ["part5.13", "part5.34"], body: remapped),
+            requires: [.writeProtectFaults, .features(.eventRemap)], covers: [.protectionSurvives, .remapEvent],
+            body: remapped),
         SelftestCase(
             "wp-copy-over-marker", on: .all,
             "COPY onto a protected page that is not mapped keeps the protection with MODE_WP, and drops it without",
-            requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)],
+            covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
@@ -68,7 +70,7 @@ enum WriteProtectSurvivalCases: CaseTheme {
             "wp-continue-over-marker", on: .pageCache,
             "CONTINUE onto a protected page that is not mapped keeps the protection with MODE_WP, and drops it without",
             requires: [.writeProtectFaults, .minorFaults, .features(.writeProtectUnpopulated)],
-            covers: ["part5.13", "part5.14"]
+            covers: [.protectionSurvives, .minorProtection]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -93,7 +95,7 @@ enum WriteProtectSurvivalCases: CaseTheme {
             "wp-zeropage-over-marker", on: .smallPages,
             "ZEROPAGE onto a protected page that is not mapped answers EEXIST, or overwrites a marker of shared memory",
             requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)],
-            covers: ["part5.13", "part5.40"]
+            covers: [.protectionSurvives, .zeropage]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .writeProtectUnpopulated)

@@ -6,7 +6,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         SelftestCase(
             "wp-unpopulated", on: [.anon],
             "with WP_UNPOPULATED an empty page of anonymous memory can be protected, and loses that when it is dropped",
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["A.36"]
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.upstream]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
@@ -41,7 +41,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         SelftestCase(
             "wp-empty-anon-untracked", on: [.anon],
             "without WP_UNPOPULATED an empty page of anonymous memory is not protected",
-            requires: [.writeProtectFaults], covers: ["part5.13"]
+            requires: [.writeProtectFaults], covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
@@ -55,15 +55,15 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         },
         SelftestCase(
             "wp-marker-write", on: [.anon], markerWriteSummary,
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"],
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives],
             body: markerWrite),
         SelftestCase(
             "wp-marker-write", on: .pageCache, markerWriteSummary,
-            requires: [.writeProtectFaults], covers: ["part5.13"], body: markerWrite),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: markerWrite),
         SelftestCase(
             "wp-empty-tables", on: .all,
             "pages are protected also where there are no page tables yet",
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives]
         ) { context in
             let count = context.memory.isHugetlb ? 4 : 3 * Area.hugePageCount
             let area = try Area(context, pages: count, alignment: Area.hugePageBytes)
@@ -81,7 +81,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         SelftestCase(
             "wp-marker-mprotect", on: .all,
             "the protection of pages that are not there outlasts mprotect to read-only, to nothing and back",
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"]
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
@@ -102,7 +102,8 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         SelftestCase(
             "wp-marker-missing", on: .all,
             "where missing faults are registered too, a write to a protected hole is first a missing fault, then WP",
-            requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)], covers: ["part5.13"],
+            requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)],
+            covers: [.protectionSurvives],
             body: markerMissing),
     ]
 

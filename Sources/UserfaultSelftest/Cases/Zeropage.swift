@@ -7,23 +7,23 @@ enum ZeropageCases: CaseTheme {
         SelftestCase(
             "zeropage", on: .all,
             "ZEROPAGE fills with zeros once, answers EEXIST after that, and EINVAL on huge pages",
-            requires: [.missingFaults], covers: ["A.8", "A.9", "A.10", "A.11", "A.12"], body: zeropage),
+            requires: [.missingFaults], covers: [.upstream, .zeropage], body: zeropage),
         SelftestCase(
             "zeropage-uses-no-memory", on: .smallPages.filter(\.isPrivate),
             "ZEROPAGE on private memory maps the one page of zeros, and the first write makes a page",
-            requires: [.missingFaults], covers: ["part5.40", "part5.9", "3.4.E"], body: usesNoMemory),
+            requires: [.missingFaults], covers: [.zeropage, .residentMemory, .continueResident], body: usesNoMemory),
         SelftestCase(
             "zeropage-zero-frame", on: .smallPages.filter(\.isPrivate),
             "what ZEROPAGE maps on private memory is the kernel's page of zeros",
-            requires: [.missingFaults, .pageFrames], covers: ["part5.40"], body: zeroFrame),
+            requires: [.missingFaults, .pageFrames], covers: [.zeropage], body: zeroFrame),
         SelftestCase(
             "zeropage-makes-page", on: .smallPages.filter { !$0.isPrivate },
             "ZEROPAGE on shared memory makes a page of the file, which is what every mapping sees from then on",
-            requires: [.missingFaults], covers: ["part5.40"], body: makesPage),
+            requires: [.missingFaults], covers: [.zeropage], body: makesPage),
         SelftestCase(
             "zeropage-cached", on: .allShmem,
             "ZEROPAGE where only the file has a page: refused on a shared mapping, a page of zeros on a private one",
-            requires: [.missingFaults], covers: ["part5.40"], body: cached),
+            requires: [.missingFaults], covers: [.zeropage], body: cached),
     ]
 
     private static func zeropage(_ context: CaseContext) throws {

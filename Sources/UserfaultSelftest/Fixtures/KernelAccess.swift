@@ -29,14 +29,6 @@ package enum KernelAccess: String, CaseIterable, Sendable {
         }
     }
 
-    /// Whether it can reach another process.
-    package var isRemote: Bool {
-        switch self {
-        case .processRead, .processWrite, .memoryRead, .memoryWrite: true
-        case .read, .uring, .write, .vmsplice: false
-        }
-    }
-
     /// Whether it goes through /proc/PID/mem, which ptrace's PEEK and POKE are like.
     package var isOfMemoryFile: Bool { self == .memoryRead || self == .memoryWrite }
 

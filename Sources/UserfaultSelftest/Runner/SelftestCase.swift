@@ -10,8 +10,11 @@ package struct SelftestCase: Sendable {
     package let requires: [Requirement]
     /// How long one result may take before its process is killed and it fails.
     package let limit: Duration
-    /// Entries of the coverage table that the case answers for, such as `part5.12`, `3.4.B` or `A.37`.
-    package let covers: [String]
+    /// The behaviours that the case checks.
+    package let covers: [Coverage]
+    /// How long a result may take whose case does not say it.
+    package static let usualLimit = Duration.seconds(10)
+
     package let body: @Sendable (CaseContext) throws -> Void
 
     package init(
@@ -19,8 +22,8 @@ package struct SelftestCase: Sendable {
         on memory: [MemoryType] = [],
         _ summary: String,
         requires: [Requirement] = [],
-        limit: Duration = .seconds(10),
-        covers: [String] = [],
+        limit: Duration = usualLimit,
+        covers: [Coverage] = [],
         body: @escaping @Sendable (CaseContext) throws -> Void
     ) {
         self.name = name

@@ -1,0 +1,69 @@
+import ArgumentParser
+import UserfaultSelftest
+
+extension MemoryType: ExpressibleByArgument {}
+
+/// Which results a command works on.
+struct FilterOptions: ParsableArguments {
+    @Option(
+        name: .long, help: ArgumentHelp("Select only results that match this glob. Can be repeated.", valueName: "glob")
+    )
+    var filter: [String] = []
+
+    @Option(
+        name: .long, help: ArgumentHelp("Leave out results that match this glob. Can be repeated.", valueName: "glob"))
+    var exclude: [String] = []
+
+    @Option(
+        name: .long, help: ArgumentHelp("Select only results on this memory type. Can be repeated.", valueName: "type"))
+    var memory: [MemoryType] = []
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp("Select only results that have this tag; see list. Can be repeated.", valueName: "tag"))
+    var tag: [String] = []
+
+    @Flag(
+        name: .long, help: "Select a few results of every call and every memory type, which take less than 3 seconds.")
+    var quick = false
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp("Select only results that failed in this JSON report of an earlier run.", valueName: "file"))
+    var rerunFailed: String?
+
+    func selection() throws -> Selection {
+        var selection = Selection(filters: filter, memory: memory)
+        selection.excludes = exclude
+        selection.tags = tag
+        selection.isQuick = quick
+        if let rerunFailed { selection.identities = try usable { try EarlierReport.failures(in: rerunFailed) } }
+        return selection
+    }
+
+    func validate() throws {
+        let selection = try selection()
+        for useless in selection.uselessGlobs() {
+            let wider = useless + "/*"
+            let hint =
+                Selection(filters: [wider]).uselessGlobs().isEmpty
+                ? "'\(wider)' does" : "see uffd-selftest list for what there is"
+            throw ValidationError("no result matches '\(useless)', a glob on the whole name CASE/TYPE; \(hint)")
+        }
+        for useless in selection.uselessTags() {
+            throw ValidationError("no result has the tag '\(useless)'; see uffd-selftest list --format pretty")
+        }
+        guard !selection.results().isEmpty else {
+            throw ValidationError("no result matches all of what is asked for")
+        }
+    }
+}
+
+/// Makes a file that is no use wrong usage.
+func usable<Value>(_ body: () throws -> Value) throws -> Value {
+    do {
+        return try body()
+    } catch let useless as UselessFile {
+        throw ValidationError(useless.description)
+    }
+}
