@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
-#   format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest hosts matrix bench
-#   commands
+#   format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix
+#   bench commands
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
 set -uo pipefail
@@ -134,6 +134,14 @@ step_selftest() {
     fi
 }
 
+# The selftest's reports, read by parsers of other projects.
+step_reports() {
+    local python
+    python=$(python_with kcidb-io tap.py jsonschema) || { count 0 1 0 && return; }
+    one reports timeout -k 10 300 "$python" -B Scripts/check/selftest-reports.py \
+        "$(swift build --show-bin-path)/uffd-selftest"
+}
+
 # The selftest on hosts that lack something.
 step_hosts() {
     local numbers
@@ -156,7 +164,7 @@ step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
 
 step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 
-steps=(format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest hosts matrix bench commands)
+steps=(format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix bench commands)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || usage 64

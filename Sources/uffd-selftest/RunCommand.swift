@@ -4,7 +4,6 @@ import Glibc
 import SystemPackage
 import UserfaultSelftest
 
-extension MemoryType: ExpressibleByArgument {}
 extension ReportFormat: ExpressibleByArgument {}
 
 struct RunCommand: ParsableCommand {
@@ -14,28 +13,51 @@ struct RunCommand: ParsableCommand {
         discussion: """
             A result is a case on a memory type, CASE/TYPE. Filters are globs on that whole name: 'minor/*', '*/shmem'.
 
-            Exit codes: 0 all passed or was lawfully skipped, 1 something failed or the host could not be put back as it \
-            was, 4 everything was skipped, 64 wrong usage, 74 the report could not be written.
+            Exit codes: 0 everything passed, was skipped for a lawful reason, or failed as expected; 1 something failed, \
+            or the host's settings could not be restored; 4 everything was skipped; 64 wrong usage; 74 the report could \
+            not be written.
             """
     )
 
-    @Option(name: .long, help: "Run only results that match this glob. Can be repeated.")
-    var filter: [String] = []
+    @OptionGroup var filters: FilterOptions
 
-    @Option(name: .long, help: "Run only results on this memory type. Can be repeated.")
-    var memory: [MemoryType] = []
-
-    @Option(name: .long, help: "Format of the report; by default pretty on a terminal, else tap.")
+    @Option(name: .long, help: "Format of the report; by default pretty on a terminal, tap elsewhere.")
     var format: ReportFormat?
 
     @Option(name: .long, help: ArgumentHelp("Write the report to this file.", valueName: "file"))
     var output: String?
 
-    @Option(name: .long, help: ArgumentHelp("The limit of each result, instead of its own.", valueName: "seconds"))
+    @Option(name: .long, help: ArgumentHelp("Time limit of each result, in place of its own.", valueName: "seconds"))
     var timeout: Seconds?
 
     @Option(name: .customLong("repeat"), help: ArgumentHelp("Number of repetitions.", valueName: "n"))
     var repetitions = 1
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Number of results that run at the same time. Those that change or measure the host run alone.",
+            valueName: "n"))
+    var jobs = 1
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp("Skip results that have not started after this time.", valueName: "seconds"))
+    var timeBudget: Seconds?
+
+    @Flag(name: .long, help: "Stop at the first failure.")
+    var failFast = false
+
+    @Option(
+        name: .long, defaultAsFlag: Int.random(in: 1...999_999),
+        help: ArgumentHelp(
+            "Run in random order. The report names the seed, which repeats the order.", valueName: "seed"))
+    var shuffle: Int?
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp("Failures in this JSON file are expected and do not count.", valueName: "file"))
+    var knownFailures: String?
 
     @Flag(name: .long, help: "Treat every skip as a failure.")
     var requireNoSkips = false
@@ -43,38 +65,50 @@ struct RunCommand: ParsableCommand {
     @Flag(name: .long, help: "Do not change huge pages, swap or other settings of the host.")
     var noSystemChanges = false
 
+    @Option(name: .long, help: ArgumentHelp("Name of the CI system in the format kcidb.", valueName: "name"))
+    var kcidbOrigin = KCIDBIdentity().origin
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp("Id of the kernel's build in the format kcidb, if KCIDB knows the build.", valueName: "id"))
+    var kcidbBuild: String?
+
     func validate() throws {
         try require(repetitions, in: 1...1_000_000, "--repeat")
-        let selection = Selection(filters: filter, memory: memory)
-        for useless in selection.uselessFilters() {
-            let wider = useless + "/*"
-            let hint =
-                Selection(filters: [wider]).uselessFilters().isEmpty
-                ? "'\(wider)' does" : "see uffd-selftest list for what there is"
-            throw ValidationError("no result matches '\(useless)', a glob on the whole name CASE/TYPE; \(hint)")
+        try require(jobs, in: 1...1024, "--jobs")
+        guard kcidbOrigin.wholeMatch(of: /[a-z0-9_]+/) != nil else {
+            throw ValidationError("--kcidb-origin needs lower-case letters, digits and underscores")
         }
-        guard !selection.results().isEmpty else {
-            throw ValidationError("no result matches both the filters and the memory types")
+        guard kcidbBuild?.wholeMatch(of: /[a-z0-9_]+:.*/) != nil || kcidbBuild == nil else {
+            throw ValidationError("--kcidb-build needs an id, ORIGIN:NAME")
         }
     }
 
     func run() throws {
         var options = Runner.Options()
-        options.selection = Selection(filters: filter, memory: memory)
+        options.selection = try filters.selection()
         options.timeout = timeout?.duration
         options.repetitions = repetitions
+        options.jobs = jobs
+        options.timeBudget = timeBudget?.duration
+        options.stopsAtFailure = failFast
+        options.seed = shuffle
         options.systemChanges = !noSystemChanges
         options.requireNoSkips = requireNoSkips
+        if let knownFailures { options.knownFailures = try usable { try KnownFailures(file: knownFailures) } }
         let descriptor = try output.map(Self.create) ?? .standardOutput
         let format = self.format ?? (isatty(descriptor.rawValue) == 1 ? .pretty : .tap)
-        let report = ReportOutput(descriptor)
-        let ending = try Runner(options: options).run(reporter: format.reporter(to: report))
+        let report = ReportOutput(descriptor, isOwnFile: output != nil)
+        var kcidb = KCIDBIdentity()
+        kcidb.origin = kcidbOrigin
+        kcidb.build = kcidbBuild
+        let ending = try Runner(options: options).run(reporter: format.reporter(to: report, kcidb: kcidb))
         let totals = ending.totals
         try Standard.finish(
             report, named: output ?? "standard output",
             verdict: "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped")
         // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
-        if let signal = ending.signal { css_die_of(signal) }
+        if case .signal(let signal) = ending.stop { css_die_of(signal) }
         throw ExitCode(ending.exitCode)
     }
 

@@ -1,15 +1,17 @@
 import ArgumentParser
 import CSelftestSupport
+import UserfaultSelftest
 
 @main
 struct UffdSelftest: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "uffd-selftest",
-        abstract: "Tests whether userfaultfd works on this host as it should.",
+        abstract: "Test whether userfaultfd works on this host as it should.",
         discussion: """
-            Exit codes: 0 all passed or was lawfully skipped, 1 something failed, 4 everything was skipped, \
-            64 wrong usage, 74 the report could not be written.
+            Exit codes: 0 everything passed or was skipped for a lawful reason, 1 something failed, 4 everything was \
+            skipped, 64 wrong usage, 74 the report could not be written.
             """,
+        version: "uffd-selftest \(Version.line)",
         subcommands: [
             RunCommand.self, ListCommand.self, ProbeCommand.self, StressCommand.self, RunCaseCommand.self,
             GuardCommand.self,

@@ -57,12 +57,42 @@ struct CommandLineTests {
         let keys = "import json, sys; print({tuple(sorted(case)) for case in json.load(sys.stdin)})"
         #expect(
             try SelftestProgram.python(keys, input: list.output)
-                == "{('case', 'covers', 'limit', 'memory', 'requires', 'summary')}")
+                == "{('case', 'covers', 'limit', 'memory', 'requires', 'summary', 'tags')}")
         #expect(!list.output.contains("selfcheck-"), "the hidden cases stay hidden")
         let probe = try SelftestProgram.run("probe", "--format", "json")
         let usable = try SelftestProgram.python(
             "import json, sys; print(json.load(sys.stdin)['usable'])", input: probe.output)
         #expect(probe.exitCode == (usable == "True" ? 0 : 1))
+    }
+
+    @Test func aListForScriptsHasAResultALine() throws {
+        let list = try SelftestProgram.run("list", "--filter", "minor/*", "--exclude", "*/tmpfs*", "--tag", "continue")
+        #expect(
+            list.output == "minor/shmem\nminor/shmem-private\nminor/hugetlb\nminor/hugetlb-private\n")
+        #expect(try SelftestProgram.run("list", "--tag", "papyrus").errors.contains("has the tag 'papyrus'"))
+        #expect(try SelftestProgram.run("list", "--exclude", "papyrus").exitCode == 64)
+        #expect(try SelftestProgram.run("list", "--filter", "move", "--memory", "tmpfs").exitCode == 64)
+    }
+
+    @Test func aListForPeopleTellsWhatACaseCovers() throws {
+        let list = try SelftestProgram.run("list", "--filter", "move/*", "--format", "pretty")
+        #expect(list.output.contains("move on anon\n    MOVE resolves"))
+        #expect(list.output.contains("    covers: MOVE keeps contents, dirty state and holes as they were\n"))
+        #expect(list.output.contains("    tags: move since-6.8 upstream quick\n"))
+    }
+
+    @Test func whatFailedCanBeRunAgain() throws {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID()).json")
+        defer { try? FileManager.default.removeItem(at: file) }
+        _ = try SelftestProgram.run(
+            "--filter", "selfcheck-[pf]a[is]*", "--format", "json", "--output", file.path)
+        let again = try SelftestProgram.run("--rerun-failed", file.path)
+        #expect(again.output.contains("1..1\n"))
+        #expect(again.output.contains("not ok 1 selfcheck-fail"))
+        try Data("{}".utf8).write(to: file)
+        let refused = try SelftestProgram.run("--rerun-failed", file.path)
+        #expect(refused.exitCode == 64)
+        #expect(refused.errors.contains("is no report"))
     }
 
     @Test func aStoppedRunEndsByTheSignalAndReportsWhatItHas() throws {

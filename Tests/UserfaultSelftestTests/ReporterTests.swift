@@ -31,6 +31,42 @@ struct ReporterTests {
         #expect(lines.last == "# Totals: pass:2 fail:1 xfail:0 xpass:0 skip:1 error:0")
     }
 
+    @Test func ktapNestsTheMemoryTypes() throws {
+        let lines = try run("ktap").output.split(separator: "\n").map(String.init)
+        #expect(lines.prefix(2) == ["KTAP version 1", "1..3"])
+        let nested = lines.filter { $0.hasPrefix("  ") && !$0.contains("#") }
+        #expect(nested == ["  KTAP version 1", "  1..2", "  ok 1 anon", "  ok 2 shmem"])
+        #expect(
+            lines.filter { $0.contains(#/^(not )?ok /#) } == [
+                "ok 1 selfcheck-pass", "not ok 2 selfcheck-fail", "ok 3 selfcheck-skip # SKIP nothing to see",
+            ])
+    }
+
+    /// What a run has written to a file that is killed while its third result runs.
+    private func fileOfKilledRun(_ format: String) throws -> String {
+        let script = """
+            file=$(mktemp); filters="--filter selfcheck-pass/* --filter selfcheck-hang"
+            \(SelftestProgram.path) run $filters --timeout 60 --format \(format) --output $file & run=$!
+            for _ in $(seq 200); do pgrep -f "run-case selfcheck-hang .*--runner $run" >&2 && break; sleep 0.1; done
+            kill -KILL $run; wait $run; cat $file; rm $file
+            """
+        return try SelftestProgram.start("bash", ["-fc", script]).output
+    }
+
+    @Test func aKilledRunLeavesAWholeJSONDocument() throws {
+        let script = "import json, sys; r = json.load(sys.stdin); print(len(r['results']), r['interrupted'])"
+        let answer = try SelftestProgram.python(script, input: try fileOfKilledRun("json"))
+        #expect(answer == "2 the report was not finished")
+    }
+
+    @Test func aKilledRunLeavesAWholeJUnitDocument() throws {
+        let schema = try #require(Bundle.module.path(forResource: "junit", ofType: "xsd"))
+        let document = try fileOfKilledRun("junit")
+        let answer = try SelftestProgram.start("xmllint", ["--noout", "--schema", schema, "-"], input: document)
+        #expect(answer.exitCode == 0, "\(answer.errors)")
+        #expect(document.contains("tests=\"2\"") && document.contains("the report was not finished"))
+    }
+
     @Test func junitIsValidByItsSchema() throws {
         let schema = try #require(Bundle.module.path(forResource: "junit", ofType: "xsd"))
         let answer = try SelftestProgram.start(
@@ -66,13 +102,13 @@ struct ReporterTests {
             print({tuple(sorted(result)) for result in report["results"]})
             print([(result["case"], result["memory"], result["outcome"]) for result in report["results"]][1:3])
             print(report["planned"], report["interrupted"])
-            print(report["totals"] == {"pass": 2, "fail": 1, "skip": 1}, "EVENT_FORK" in report["features"])
+            print(report["totals"] == {"pass": 2, "fail": 1, "skip": 1, "xfail": 0}, "EVENT_FORK" in report["features"])
             """
         let answer = try SelftestProgram.python(script, input: try run("json").output)
         #expect(
             answer == """
-                features interrupted kernel machine notes planned results totals
-                {('case', 'detail', 'memory', 'outcome', 'reason', 'seconds')}
+                features host interrupted kernel machine notes planned results selftest totals
+                {('case', 'detail', 'memory', 'outcome', 'reason', 'run', 'seconds')}
                 [('selfcheck-pass', 'shmem', 'pass'), ('selfcheck-fail', None, 'fail')]
                 4 None
                 True True

@@ -1,37 +1,37 @@
 import FoundationEssentials
 import SystemPackage
 
-/// One JSON document for the whole run, written when it is over.
+/// One JSON document for the whole run, a result a line.
 final class JSONReporter: Reporter {
     let output: ReportOutput
-    private var document: Document?
+    private var stream: JSONStream?
+    private var tail = Tail()
 
-    private struct Document: Encodable {
-        enum CodingKeys: CodingKey {
-            case kernel, machine, features, planned, interrupted, notes, results, totals
-        }
-
+    private struct Head: Encodable {
+        let selftest: String
         let kernel: String
         let machine: String
         let features: [String]
+        let host: [String: String]
         /// How many results the run was to have.
         let planned: Int
-        /// The signal that stopped the run before it had them.
-        var interrupted: String?
+    }
+
+    private struct Tail: Encodable {
+        enum Keys: CodingKey {
+            case interrupted, notes, totals
+        }
+
+        /// What stopped the run before it had all results.
+        var interrupted: String? = "the report was not finished"
         var notes: [String] = []
-        var results: [Result] = []
         var totals = Totals()
 
         func encode(to encoder: any Encoder) throws {
             // Every key is always there; what does not apply is null.
-            var container = encoder.container(keyedBy: CodingKeys.self)
-            try container.encode(kernel, forKey: .kernel)
-            try container.encode(machine, forKey: .machine)
-            try container.encode(features, forKey: .features)
-            try container.encode(planned, forKey: .planned)
+            var container = encoder.container(keyedBy: Keys.self)
             try container.encode(interrupted, forKey: .interrupted)
             try container.encode(notes, forKey: .notes)
-            try container.encode(results, forKey: .results)
             try container.encode(totals, forKey: .totals)
         }
     }
@@ -39,7 +39,7 @@ final class JSONReporter: Reporter {
     private struct Result: Encodable {
         enum Keys: String, CodingKey {
             case selftestCase = "case"
-            case memory, outcome, reason, seconds, detail
+            case memory, run, outcome, reason, seconds, detail
         }
 
         let result: CaseResult
@@ -49,6 +49,7 @@ final class JSONReporter: Reporter {
             var container = encoder.container(keyedBy: Keys.self)
             try container.encode(result.selected.selftestCase.name, forKey: .selftestCase)
             try container.encode(result.selected.memory, forKey: .memory)
+            try container.encode(result.selected.iteration?.number ?? 1, forKey: .run)
             try container.encode(result.outcome, forKey: .outcome)
             try container.encode(result.reason, forKey: .reason)
             try container.encode(result.seconds, forKey: .seconds)
@@ -61,27 +62,30 @@ final class JSONReporter: Reporter {
     }
 
     func begin(_ plan: Plan, on host: Host) {
-        document = Document(
-            kernel: host.kernel, machine: host.machine, features: host.featureNames, planned: plan.count)
+        let head = Head(
+            selftest: Version.text, kernel: host.kernel, machine: host.machine, features: host.featureNames,
+            host: Dictionary(uniqueKeysWithValues: host.facts.map { ($0.name, $0.value) }), planned: plan.count)
+        stream = JSONStream(output, head: head, array: "results", tail: tail)
         if let unusable = host.unusable { note(unusable) }
     }
 
     func note(_ line: String) {
-        document?.notes.append(line)
+        tail.notes.append(line)
         ReportOutput(.standardError).line("uffd-selftest: \(line)")
     }
 
     func starting(_ result: SelectedResult) {}
 
     func finished(_ result: CaseResult) {
-        document?.results.append(Result(result: result))
+        tail.totals.count(result.outcome)
+        stream?.append(Result(result: result), tail: tail)
     }
 
-    func end(_ totals: Totals, seconds: Double, signal: Int32?) {
-        document?.totals = totals
-        document?.interrupted = signal.map(SignalName.of)
-        if let signal { note("stopped by \(SignalName.of(signal)) before all was done") }
-        if let document { output.json(document) }
+    func end(_ totals: Totals, seconds: Double, stop: Runner.Stop?) {
+        tail.totals = totals
+        tail.interrupted = stop?.description
+        if let stop { note("stopped by \(stop) before all was done") }
+        stream?.end(tail: tail)
     }
 }
 

@@ -1,21 +1,33 @@
 /// JUnit's XML, in the form that continuous integration servers read: one suite for the run.
 ///
+/// The suite's counts come before its results. A file gets both as the run goes; elsewhere all is written at the end.
 /// Written by hand: the XML packages for Swift bring all of Foundation, four times this program's size.
 final class JUnitReporter: Reporter {
     let output: ReportOutput
-    private var host: Host?
-    private var results: [CaseResult] = []
     private var notes: [String] = []
-    private var planned = 0
+    private var totals = Totals()
+    private let start = ContinuousClock.now
+    /// The results that are not written yet.
+    private var pending = ""
 
     init(output: ReportOutput) {
         self.output = output
     }
 
     func begin(_ plan: Plan, on host: Host) {
-        self.host = host
-        planned = plan.count
-        if let unusable = host.unusable { note(unusable) }
+        if let unusable = host.unusable { notes.append(unusable) }
+        let facts = [
+            ("selftest", Version.text), ("kernel", host.kernel), ("machine", host.machine),
+            ("features", host.featureNames.joined(separator: " ")), ("planned", "\(plan.count)"),
+        ]
+        let properties = (facts + host.facts.map { ($0.name, $0.value) }).map {
+            XMLElement("property", ["name": $0.0, "value": $0.1])
+        }
+        pending = XMLElement("properties") { properties }.serialized(indent: "    ")
+        if output.isRewritable {
+            output.write(head)
+            writePending()
+        }
     }
 
     func note(_ line: String) {
@@ -25,29 +37,46 @@ final class JUnitReporter: Reporter {
     func starting(_ result: SelectedResult) {}
 
     func finished(_ result: CaseResult) {
-        results.append(result)
+        totals.count(result.outcome)
+        pending += Self.element(of: result).serialized(indent: "    ")
+        if output.isRewritable { writePending() }
     }
 
-    func end(_ totals: Totals, seconds: Double, signal: Int32?) {
-        if let signal { note("stopped by \(SignalName.of(signal))") }
+    /// Writes what is known now as a whole document.
+    private func writePending() {
+        output.write(pending, closing: closing(Self.unfinished))
+        output.rewriteStart(head)
+        pending = ""
+    }
+
+    func end(_ totals: Totals, seconds: Double, stop: Runner.Stop?) {
+        self.totals = totals
+        let closing = closing(stop.map { "stopped by \($0)" })
+        if output.isRewritable {
+            output.write(closing)
+            output.rewriteStart(head)
+        } else {
+            output.write(head + pending + closing)
+        }
+    }
+
+    private static let unfinished = "the report was not finished"
+
+    /// The beginning of the document, always of the same length.
+    private var head: String {
         let counts: KeyValuePairs = [
             "name": "uffd-selftest", "tests": "\(totals.all)", "failures": "\(totals.fail)", "errors": "0",
-            "skipped": "\(totals.skip)", "time": Self.time(seconds),
+            "skipped": "\(totals.skip + totals.xfail)", "time": Self.time((ContinuousClock.now - start).inSeconds),
         ]
-        let properties = KeyValuePairs(
-            dictionaryLiteral: ("kernel", host?.kernel ?? ""), ("machine", host?.machine ?? ""),
-            ("features", host?.featureNames.joined(separator: " ") ?? ""), ("planned", "\(planned)"),
-            ("interrupted", signal.map(SignalName.of) ?? ""))
-        let suite = XMLElement("testsuite", counts) {
-            [
-                XMLElement("properties") {
-                    properties.map { XMLElement("property", ["name": $0.key, "value": $0.value]) }
-                }
-            ]
-                + results.map(Self.element) + [XMLElement("system-out", text: notes.joined(separator: "\n"))]
-        }
-        output.line("<?xml version=\"1.0\" encoding=\"UTF-8\"?>")
-        output.write(XMLElement("testsuites") { [suite] }.serialized())
+        let attributes = XMLElement.text(of: counts)
+        let room = String(repeating: " ", count: max(0, 160 - attributes.utf8.count))
+        return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite\(attributes)\(room)>\n"
+    }
+
+    /// The end of the document, with what is known only then.
+    private func closing(_ end: String?) -> String {
+        let log = XMLElement("system-out", text: (notes + (end.map { [$0] } ?? [])).joined(separator: "\n"))
+        return log.serialized(indent: "    ") + "  </testsuite>\n</testsuites>\n"
     }
 
     private static func element(of result: CaseResult) -> XMLElement {
@@ -61,7 +90,7 @@ final class JUnitReporter: Reporter {
         return XMLElement("testcase", attributes) {
             switch result.outcome {
             case .pass: text.isEmpty ? [] : [XMLElement("system-out", text: text)]
-            case .skip: [XMLElement("skipped", reason)]
+            case .skip, .xfail: [XMLElement("skipped", reason)]
             case .fail: [XMLElement("failure", reason, text: text)]
             }
         }
@@ -71,50 +100,5 @@ final class JUnitReporter: Reporter {
         let milliseconds = Int((seconds * 1000).rounded())
         let fraction = "\(milliseconds % 1000)"
         return "\(milliseconds / 1000).\(String(repeating: "0", count: 3 - fraction.count))\(fraction)"
-    }
-}
-
-/// An element that is written, never read.
-private struct XMLElement {
-    private let name: String
-    private let attributes: KeyValuePairs<String, String>
-    private let text: String
-    private let children: [XMLElement]
-
-    init(
-        _ name: String, _ attributes: KeyValuePairs<String, String> = [:], text: String = "",
-        children: () -> [XMLElement] = { [] }
-    ) {
-        self.name = name
-        self.attributes = attributes
-        self.text = text
-        self.children = children()
-    }
-
-    func serialized(indent: String = "") -> String {
-        let start = indent + "<\(name)" + attributes.map { " \($0.key)=\"\(Self.escaped($0.value))\"" }.joined()
-        guard !text.isEmpty || !children.isEmpty else { return start + "/>\n" }
-        guard !children.isEmpty else { return start + ">\(Self.escaped(text, "\n"))</\(name)>\n" }
-        return start + ">\n" + children.map { $0.serialized(indent: indent + "  ") }.joined() + indent + "</\(name)>\n"
-    }
-
-    /// Text for attributes, and for content, which may hold more.
-    ///
-    /// XML cannot hold most control characters at all; they become `?`.
-    private static func escaped(_ text: String, _ newline: String = "&#10;") -> String {
-        var escaped = ""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "&": escaped += "&amp;"
-            case "<": escaped += "&lt;"
-            case ">": escaped += "&gt;"
-            case "\"": escaped += "&quot;"
-            case "\n": escaped += newline
-            case "\t": escaped += "&#9;"
-            case "\u{0}"..<" ", "\u{fffe}", "\u{ffff}": escaped += "?"
-            default: escaped.unicodeScalars.append(scalar)
-            }
-        }
-        return escaped
     }
 }

@@ -9,7 +9,10 @@ final class PrettyReporter: Reporter {
     /// The results of the case that is running now.
     private var current: [CaseResult] = []
     private var failures: [CaseResult] = []
-    private var skips: [(reason: String, results: [SelectedResult])] = []
+    private var skips: [Group] = []
+    private var known: [Group] = []
+
+    private typealias Group = (reason: String, results: [SelectedResult])
 
     init(output: ReportOutput) {
         self.output = output
@@ -33,53 +36,67 @@ final class PrettyReporter: Reporter {
     }
 
     func starting(_ result: SelectedResult) {
-        if let first = current.first, first.selected.selftestCase.name != result.selftestCase.name { flush() }
         showProgress("[\(done + 1)/\(planned)] \(result.title)")
     }
 
     func finished(_ result: CaseResult) {
         done += 1
+        if let first = current.first?.selected,
+            first.selftestCase.name != result.selected.selftestCase.name
+                || first.iteration != result.selected.iteration
+        {
+            flush()
+        }
         current.append(result)
         switch result.outcome {
         case .pass: break
         case .fail: failures.append(result)
-        case .skip: groupSkip(result)
+        case .skip: Self.group(result, in: &skips)
+        case .xfail: Self.group(result, in: &known)
         }
     }
 
-    func end(_ totals: Totals, seconds: Double, signal: Int32?) {
+    func end(_ totals: Totals, seconds: Double, stop: Runner.Stop?) {
         flush()
         clearProgress()
-        if let signal { output.line(styled(.red, "stopped by \(SignalName.of(signal))")) }
+        if let stop { output.line(styled(.red, "stopped by \(stop)")) }
         for (index, failure) in failures.enumerated() {
             output.line("")
             output.line(styled(.red, "failure \(index + 1): \(failure.selected.title)"))
             output.line("  \(failure.reason ?? "")")
             failure.detail.forEach { output.line(styled(.dim, "    \($0)")) }
         }
-        if !skips.isEmpty { output.line("") }
-        for skip in skips {
-            output.line(styled(.yellow, "skipped (\(skip.results.count)): \(skip.reason)"))
-            Self.titles(of: skip.results).forEach { output.line(styled(.dim, "    \($0)")) }
-        }
+        write(known, as: "failed")
+        write(skips, as: "skipped")
         output.line("")
-        let counts = "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped"
+        let more = totals.xfail > 0 ? ", \(totals.xfail) known failures" : ""
+        let counts = "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped\(more)"
         output.line(
             styled(totals.fail > 0 ? .red : .green, counts) + " in \(Double(Int(seconds * 10)) / 10) s")
     }
 
-    private func groupSkip(_ result: CaseResult) {
+    private func write(_ groups: [Group], as word: String) {
+        if !groups.isEmpty { output.line("") }
+        for group in groups {
+            output.line(styled(.yellow, "\(word) (\(group.results.count)): \(group.reason)"))
+            Self.titles(of: group.results).forEach { output.line(styled(.dim, "    \($0)")) }
+        }
+    }
+
+    private static func group(_ result: CaseResult, in groups: inout [Group]) {
         let reason = result.reason ?? ""
-        let index = skips.firstIndex { $0.reason == reason } ?? skips.endIndex
-        if index == skips.endIndex { skips.append((reason, [])) }
-        skips[index].results.append(result.selected)
+        let index = groups.firstIndex { $0.reason == reason } ?? groups.endIndex
+        if index == groups.endIndex { groups.append((reason, [])) }
+        groups[index].results.append(result.selected)
     }
 
     /// One line for each case: `minor on shmem, tmpfs`.
     private static func titles(of results: [SelectedResult]) -> [String] {
         var lines: [(name: String, text: String)] = []
         for result in results {
-            if let last = lines.last, last.name == result.selftestCase.name, let memory = result.memory {
+            if let last = lines.last, last.name == result.selftestCase.name, result.iteration == nil,
+                let memory = result.memory
+            {
                 lines[lines.count - 1].text += ", \(memory.rawValue)"
             } else {
                 lines.append((result.selftestCase.name, result.title))
@@ -93,11 +110,12 @@ final class PrettyReporter: Reporter {
         guard let first = current.first else { return }
         clearProgress()
         let worst =
-            current.contains { $0.outcome == .fail }
-            ? CaseResult.Outcome.fail : current.allSatisfy { $0.outcome == .skip } ? .skip : .pass
+            [CaseResult.Outcome.fail, .xfail, .pass].first { outcome in current.contains { $0.outcome == outcome } }
+            ?? .skip
         let name = first.selected.selftestCase.name
         let padding = String(repeating: " ", count: max(0, nameWidth - name.count))
-        output.line("\(mark(worst)) \(name)\(padding)  \(types(indent: nameWidth + 7))")
+        let run = first.selected.iteration.map { "  (run \($0.number) of \($0.of))" } ?? ""
+        output.line("\(mark(worst)) \(name)\(padding)  \(types(indent: nameWidth + 7))\(run)")
         current = []
     }
 
@@ -116,6 +134,7 @@ final class PrettyReporter: Reporter {
             switch result.outcome {
             case .pass: lines[lines.count - 1].append(type)
             case .fail: lines[lines.count - 1].append(styled(.red, "\(type)!"))
+            case .xfail: lines[lines.count - 1].append(styled(.yellow, "\(type)?"))
             case .skip: lines[lines.count - 1].append(styled(.dim, "(\(type))"))
             }
             column += length
@@ -128,6 +147,7 @@ final class PrettyReporter: Reporter {
         case .pass: styled(.green, "ok  ")
         case .fail: styled(.red, "FAIL")
         case .skip: styled(.yellow, "skip")
+        case .xfail: styled(.yellow, "xfail")
         }
     }
 

@@ -1,4 +1,4 @@
-/// TAP version 13, as the kernel's own kselftest prints it.
+/// TAP version 13 as the kernel's selftests print it.
 final class TAPReporter: Reporter {
     let output: ReportOutput
     private var number = 0
@@ -11,6 +11,7 @@ final class TAPReporter: Reporter {
         output.line("TAP version 13")
         output.line("1..\(plan.count)")
         note("Linux \(host.kernel) \(host.machine), userfaultfd: \(host.featureNames.joined(separator: " "))")
+        for fact in host.facts { note("\(fact.name): \(fact.value)") }
         if let unusable = host.unusable { note(unusable) }
     }
 
@@ -22,18 +23,13 @@ final class TAPReporter: Reporter {
 
     func finished(_ result: CaseResult) {
         number += 1
-        let name = "\(number) \(result.selected.title)"
-        switch result.outcome {
-        case .pass: output.line("ok \(name)")
-        case .skip: output.line("ok \(name) # SKIP \(result.reason ?? "")")
-        case .fail: output.line("not ok \(name)")
-        }
+        output.line(result.outcome.tapLine("\(number) \(result.selected.title)", result.reason))
         if result.outcome == .fail, let reason = result.reason { note("failed: \(reason)") }
         result.detail.forEach(note)
     }
 
-    func end(_ totals: Totals, seconds: Double, signal: Int32?) {
-        if let signal { output.line("Bail out! stopped by \(SignalName.of(signal))") }
-        note("Totals: pass:\(totals.pass) fail:\(totals.fail) xfail:0 xpass:0 skip:\(totals.skip) error:0")
+    func end(_ totals: Totals, seconds: Double, stop: Runner.Stop?) {
+        if let stop { output.line("Bail out! stopped by \(stop)") }
+        note(totals.line)
     }
 }

@@ -12,6 +12,8 @@ package enum CaseBody {
     package static func runAndExit(identity: String, channel: FileDescriptor?) -> Never {
         // An arena for each thread takes address space that small hosts lack, and fills gaps that cases make.
         css_use_one_arena()
+        // Processes that the case loses stay its own, so that the runner can tell whose they are.
+        _ = css_become_subreaper()
         let messages = MessageChannel(descriptor: channel ?? .standardOutput)
         if identity == Means.identity || identity == Means.idleIdentity {
             messages.send(CaseMessage.means(identity == Means.identity ? .measured() : .assumed))

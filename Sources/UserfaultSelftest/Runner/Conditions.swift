@@ -129,6 +129,8 @@ struct Conditions {
             makeMemoryGroup()
         case .setting, .transparentHugePages, .shmemHugePages:
             nil  // A setting is held when all else is there.
+        case .alone:
+            nil  // The run keeps others away.
         }
     }
 

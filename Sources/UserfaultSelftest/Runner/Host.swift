@@ -5,10 +5,12 @@ package import UserfaultFD
 package struct Host: Sendable {
     package let support: KernelSupport
     package let isRoot: Bool
+    package let facts: [HostFact]
 
     package init() {
         support = .probe()
         isRoot = geteuid() == 0
+        facts = HostFacts.all()
     }
 
     package var kernel: String { support.kernelRelease }

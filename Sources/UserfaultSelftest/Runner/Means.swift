@@ -126,6 +126,17 @@ package struct Means: Codable, Sendable {
 }
 
 extension Means {
+    /// What each of several results has that run at the same time.
+    ///
+    /// Descriptors, addresses and locked memory are limited for each process; the others have to share.
+    func shared(among jobs: Int) -> Means {
+        var share = self
+        if threads < Self.manyThreads { share.threads /= jobs }
+        share.tmpfsRoom = tmpfsRoom.map { $0 == .max ? $0 : $0 / jobs }
+        share.slowness *= max(1, Double(jobs) / Double(max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))))
+        return share
+    }
+
     /// Why a requirement of such means is not met, and the remedy; nil when it is.
     func shortage(of requirement: Requirement, for memory: MemoryType?) -> String? {
         func lacks(_ needed: Int, _ has: Int, _ what: String, _ remedy: String) -> String? {

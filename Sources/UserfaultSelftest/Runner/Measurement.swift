@@ -22,18 +22,24 @@ enum Measurement {
     }
 
     private static func run(_ identity: String, _ signals: FileDescriptor) -> Measurement {
-        let end: CaseProcess.Ending
+        let process: CaseProcess
         do {
-            end = try CaseProcess(identity: identity).wait(limit: .seconds(30), signals: signals, sparing: [])
+            process = try CaseProcess(identity: identity, limit: .seconds(30))
         } catch {
             return .impossible(why: "a result's process cannot be started: \(error); \(remedy(error))")
         }
-        for case .means(let means) in end.messages { return .done(means) }
-        return switch end.cause {
-        case .interrupted(let signal): .interrupted(signal: signal)
-        case .signaled(let signal): .failed(why: "it was killed by \(SignalName.of(signal))")
-        case .exited(let code): .failed(why: "it ended with exit code \(code)")
-        case .hung(let report): .failed(why: (["it did not end"] + report).joined(separator: "\n"))
+        switch CaseProcess.waitForOne(of: [process], signals: signals) {
+        case .signal(let signal):
+            process.abandon()
+            return .interrupted(signal: signal)
+        case .ended(_, let cause):
+            let end = process.ending(cause, sparing: [])
+            for case .means(let means) in end.messages { return .done(means) }
+            return switch end.cause {
+            case .signaled(let signal): .failed(why: "it was killed by \(SignalName.of(signal))")
+            case .exited(let code): .failed(why: "it ended with exit code \(code)")
+            case .hung(let report): .failed(why: (["it did not end"] + report).joined(separator: "\n"))
+            }
         }
     }
 

@@ -49,6 +49,8 @@ package enum Requirement: Hashable, Sendable {
     case gupTest
     /// A file that only some kernels have.
     case file(String)
+    /// No other result at the same time, because the case measures the host and not only itself.
+    case alone
 }
 
 /// A host-wide setting that a run may change and always puts back.

@@ -2,13 +2,21 @@ import CSelftestSupport
 import Glibc
 import SystemPackage
 
-/// Runs the selected results one after the other, each in a process of its own, and tells a reporter about each.
+/// Runs the selected results, each in a process of its own, and tells a reporter about each.
 package struct Runner {
     package struct Options {
         package var selection = Selection()
         /// Replaces the limit that each case has.
         package var timeout: Duration?
         package var repetitions = 1
+        /// How many results run at the same time, except for those that change or measure the host.
+        package var jobs = 1
+        /// Results that have not begun after this time are skipped.
+        package var timeBudget: Duration?
+        package var stopsAtFailure = false
+        /// The seed of an order by chance.
+        package var seed: Int?
+        package var knownFailures = KnownFailures()
         package var systemChanges = true
         /// Makes any skip a failure.
         package var requireNoSkips = false
@@ -16,18 +24,30 @@ package struct Runner {
         package init() {}
     }
 
+    /// What stopped a run before all was done.
+    package enum Stop: Sendable, CustomStringConvertible {
+        case signal(Int32)
+        case firstFailure
+
+        package var description: String {
+            switch self {
+            case .signal(let signal): SignalName.of(signal)
+            case .firstFailure: "the first failure"
+            }
+        }
+    }
+
     /// How a run ended.
     package struct Ending {
         package var totals = Totals()
-        /// The signal that ended the run before its time.
-        package var signal: Int32?
+        package var stop: Stop?
         /// What the run could not put back on the host.
         package var troubles: [String] = []
 
-        /// 0 when all passed or was lawfully skipped, 4 when all was skipped, 1 when something failed or the host is
-        /// not as it was.
+        /// 0 when all passed, failed as expected or was lawfully skipped, 4 when all was skipped, 1 when something
+        /// failed or the host is not as it was.
         package var exitCode: Int32 {
-            totals.fail > 0 || !troubles.isEmpty ? 1 : totals.pass > 0 ? 0 : 4
+            totals.fail > 0 || !troubles.isEmpty ? 1 : totals.pass + totals.xfail > 0 ? 0 : 4
         }
     }
 
@@ -40,37 +60,27 @@ package struct Runner {
     }
 
     package func run(reporter: any Reporter) throws -> Ending {
-        let plan = Plan(results: options.selection.results(), repetitions: options.repetitions)
+        let plan = Plan(
+            results: options.selection.results(), repetitions: options.repetitions, seed: options.seed)
         closeInheritedDescriptorsOnExec()
         // Whatever a case leaves behind becomes a child of the runner, and can be found and killed.
         try checked(css_become_subreaper())
         let signals = FileDescriptor(rawValue: try checked(css_signal_descriptor()))
         defer { try? signals.close() }
-        var watch = KernelWatch()
+        let watch = KernelWatch()
         let start = ContinuousClock.now
         var ending = Ending()
 
         reporter.begin(plan, on: host)
         for note in watch.notes { reporter.note(note) }
-        var conditions = conditions(signals, reporter, &ending)
-        var number = 0
-        while number < plan.count, ending.signal == nil, reporter.isHeard {
-            let selected = plan[number]
-            number += 1
-            reporter.starting(selected)
-            guard var result = one(selected, &conditions, signals, &ending) else { break }
-            if number == plan.count { ending.troubles = conditions.finish() }
-            let complaints = watch.complaints()
-            if options.requireNoSkips, result.outcome == .skip {
-                result.fail("skipped: \(result.reason ?? "")", detail: [])
-            }
-            if !complaints.isEmpty { result.fail("the kernel complained", detail: complaints) }
-            ending.totals.count(result.outcome)
-            reporter.finished(result)
-        }
-        ending.troubles += conditions.finish()
+        if let seed = options.seed { reporter.note("the order is by chance: --shuffle \(seed) repeats it") }
+        let conditions = conditions(signals, reporter, &ending)
+        var loop = RunLoop(
+            plan, options: options, host: host, conditions: conditions, watch: watch, reporter: reporter,
+            signals: signals, ending: ending)
+        ending = loop.run()
         for trouble in ending.troubles { reporter.note("not put back: \(trouble)") }
-        reporter.end(ending.totals, seconds: (ContinuousClock.now - start).inSeconds, signal: ending.signal)
+        reporter.end(ending.totals, seconds: (ContinuousClock.now - start).inSeconds, stop: ending.stop)
         return ending
     }
 
@@ -89,97 +99,13 @@ package struct Runner {
             case .impossible(let why):
                 impossible = why
                 reporter.note(why)
-            case .interrupted(let signal): ending.signal = signal
+            case .interrupted(let signal): ending.stop = .signal(signal)
             }
         }
+        means = means.shared(among: options.jobs)
         if means.slowness > 1.5 {
             reporter.note("this host is slow: every limit is \(Int(means.slowness.rounded())) times as long")
         }
         return Conditions(host: host, means: means, impossible: impossible, changes: changes)
-    }
-
-    /// Runs one result; nil when the run is to stop.
-    private func one(
-        _ selected: SelectedResult, _ conditions: inout Conditions, _ signals: FileDescriptor, _ ending: inout Ending
-    ) -> CaseResult? {
-        defer { conditions.release() }
-        let readiness = conditions.prepare(selected)
-        if let signal = readSignal(signals) {
-            ending.signal = signal
-            return nil
-        }
-        switch readiness {
-        case .missing(let reason):
-            return CaseResult(selected: selected, outcome: .skip, reason: reason, seconds: 0, detail: [])
-        case .ready(let environment):
-            let limit = options.timeout ?? conditions.stretched(selected.selftestCase.limit)
-            let patience = options.timeout.map { ["\(Waiting.variable)=\(Int($0.inSeconds))"] } ?? []
-            let activity = HostActivity()
-            do {
-                let process = try CaseProcess(identity: selected.identity, environment: environment + patience)
-                let end = process.wait(limit: limit, signals: signals, sparing: conditions.ownProcesses)
-                if case .interrupted(let signal) = end.cause {
-                    ending.signal = signal
-                    return nil
-                }
-                var result = end.result(of: selected, limit: limit)
-                activity.explain(&result, ofProcessKilled: end.wasKilled)
-                return result
-            } catch {
-                // That processes can be started was seen when the run began.
-                return CaseResult(
-                    selected: selected, outcome: .skip, reason: "this time its process could not be started: \(error)",
-                    seconds: 0, detail: [])
-            }
-        }
-    }
-}
-
-extension String {
-    /// The same without control characters, which a crashing case may print and no report should obey.
-    fileprivate var printable: String {
-        String(String.UnicodeScalarView(unicodeScalars.map { $0.value < 32 && $0 != "\n" && $0 != "\t" ? "?" : $0 }))
-    }
-}
-
-extension CaseProcess.Ending {
-    /// Whether somebody else has killed the process, as the kernel does when memory runs out.
-    fileprivate var wasKilled: Bool {
-        if case .signaled(SIGKILL) = cause { true } else { false }
-    }
-
-    /// What the end of the process and its messages say together.
-    fileprivate func result(of selected: SelectedResult, limit: Duration) -> CaseResult {
-        var result = CaseResult(selected: selected, outcome: .pass, reason: nil, seconds: seconds, detail: [])
-        var verdict: CaseMessage?
-        for message in messages {
-            if case .note(let note) = message { result.detail.append(note) } else { verdict = message }
-        }
-        switch (cause, verdict) {
-        case (.hung(let report), _):
-            result.fail("it did not end within \(limit)", detail: report)
-        case (.signaled(let signal), _):
-            result.fail("it was killed by \(SignalName.of(signal))", detail: [])
-        case (.exited(0), .passed):
-            break
-        case (.exited(0), .skipped(let reason)):
-            result.outcome = .skip
-            result.reason = reason
-        case (.exited(0), .failed(let reason, let detail)):
-            result.fail(reason, detail: detail)
-        case (.exited(let code), _):
-            result.fail("it ended with exit code \(code) and without a verdict", detail: [])
-        case (.interrupted, _):
-            result.fail("the run was interrupted", detail: [])
-        }
-        if strays > 0 { result.detail.append("it left \(strays) processes behind, which were killed") }
-        if result.outcome == .fail {
-            if !result.detail.contains(where: { $0.hasPrefix("breaks: ") }) {
-                result.detail.insert("breaks: \(selected.selftestCase.summary)", at: 0)
-            }
-            result.detail += output.split(separator: "\n").map { "printed: \($0.prefix(200))" }
-        }
-        result.detail = result.detail.map(\.printable)
-        return result
     }
 }
