@@ -6,7 +6,6 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -24,6 +23,9 @@ struct start {
 static void *run(void *opaque) {
     struct start start = *(struct start *)opaque;
     free(opaque);
+    // They are blocked already; for whoever asks.
+    uint64_t mask = 0;
+    cuffd_signals_block(&mask);
     // Containers may forbid naming; a thread without a name works as well.
     (void)pthread_setname_np(pthread_self(), start.name);
     start.body(start.argument);
@@ -42,15 +44,11 @@ int cuffd_thread_create(
     if (error == 0 && stack_size != 0) error = pthread_attr_setstacksize(&attributes, stack_size);
 
     // The mask is inherited, so the new thread never runs a handler of the program it serves.
-    // What its own instructions raise stays deliverable: blocked, it would kill the process past every crash handler.
-    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
-    sigset_t others, before;
-    sigfillset(&others);
-    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) sigdelset(&others, own[i]);
-    pthread_sigmask(SIG_SETMASK, &others, &before);
+    uint64_t mask = 0;
+    cuffd_signals_block(&mask);
     pthread_t created;
     if (error == 0) error = pthread_create(&created, &attributes, run, start);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    cuffd_signals_restore(mask);
     pthread_attr_destroy(&attributes);
 
     if (error != 0) {

@@ -54,6 +54,7 @@ extension UserfaultError.Operation: CustomStringConvertible {
         case .socket: "a socket call"
         case .createThread: "creating a thread"
         case .createLock: "creating a lock"
+        case .handleSignal: "sigaction"
         default: "operation \(rawValue)"
         }
     }

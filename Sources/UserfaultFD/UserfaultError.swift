@@ -196,5 +196,7 @@ extension UserfaultError {
         public static var createThread: Operation { Operation(rawValue: 48) }
         /// A lock was to be made.
         public static var createLock: Operation { Operation(rawValue: 49) }
+        /// A handler of a signal was to be installed.
+        public static var handleSignal: Operation { Operation(rawValue: 51) }
     }
 }

@@ -29,6 +29,12 @@ public protocol PageSource: ~Copyable, Sendable {
     /// Slow sources are asked by worker threads, while another thread goes on reading faults. `false` unless said.
     var isSlow: Bool { get }
 
+    /// Whether ``load(offset:into:)`` may be called in a signal handler, for ``PagerConfiguration/Service/inThread``.
+    ///
+    /// It then takes no memory from the heap, no lock that an interrupted thread can have, and makes only calls that
+    /// `signal-safety(7)` lists. `false` unless said.
+    var isSignalSafe: Bool { get }
+
     /// Whether every reply is ``PageReply/inFile(count:)``: regions are then registered for minor faults as well, so that
     /// nobody sees a page that is being written. `false` unless said.
     var fillsFile: Bool { get }
@@ -53,6 +59,8 @@ public protocol PageSource: ~Copyable, Sendable {
 extension PageSource where Self: ~Copyable {
     /// Whether loading may wait, see ``PageSource/isSlow``.
     public var isSlow: Bool { false }
+    /// Whether it may be asked in a signal handler, see ``PageSource/isSignalSafe``.
+    public var isSignalSafe: Bool { false }
     /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { false }
     /// Pages come when they are asked for, see ``PageSource/handling``.

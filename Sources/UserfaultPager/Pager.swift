@@ -58,6 +58,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         }
         core = try PagerCore(
             memories: memories, children: children, source: source, owner: owner, configuration: configuration)
+        try core.serveInThreads()
     }
 
     deinit {

@@ -20,8 +20,22 @@ extension PagerConfiguration {
             try demand(
                 !features.contains(.eventFork),
                 "a descriptor that reports forks needs workers: its reader must not wait for a source")
-        case .automatic: break
+        case .automatic, .inThread: break
         }
+        let sendsSignals = features.contains(.sigbus)
+        try demand(
+            service != .inThread || sendsSignals,
+            "serving in the thread that faults needs a descriptor with Features.sigbus")
+        try demand(
+            !sendsSignals || service == .inThread || service == .automatic,
+            "a descriptor with Features.sigbus has no messages for other threads: its faults are served in their threads"
+        )
+        try demand(
+            !sendsSignals || owner.isCurrent && features.isDisjoint(with: .events) && shards == 1,
+            "serving in the thread that faults is for memory of this process, one descriptor, and no events")
+        try demand(
+            !sendsSignals || sourceTimeout == nil,
+            "a source that is asked in the thread that faults cannot be left to itself: no time limit")
         try demand(
             maximumChildren > 0 || !features.contains(.eventFork),
             "a descriptor that reports forks needs room for children")

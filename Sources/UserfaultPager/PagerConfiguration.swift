@@ -22,7 +22,8 @@ public struct PagerConfiguration: Sendable {
 
     /// Who asks the source.
     public enum Service: Hashable, Sendable {
-        /// ``workers(_:)`` with 8 of them for slow sources and where the descriptor reports forks, else ``inline``.
+        /// ``inThread`` for a descriptor that sends signals, ``workers(_:)`` with 8 of them for slow sources and where the
+        /// descriptor reports forks, else ``inline``.
         case automatic
 
         /// The thread that reads a fault also loads and fills: the fastest for sources that do not wait.
@@ -30,6 +31,15 @@ public struct PagerConfiguration: Sendable {
 
         /// One thread reads, and this many load and fill: as many pages may be on their way.
         case workers(Int)
+
+        /// The thread that faults loads and fills in a handler of `SIGBUS`, from ``Pager/add(_:offset:options:)`` on: no
+        /// other thread takes part.
+        ///
+        /// For memory of this process, a descriptor with `UserfaultFD.Features.sigbus` and without events, and a source
+        /// that is safe in a signal handler, see ``PageSource/isSignalSafe``. The kernel's own accesses, such as those of
+        /// `read(2)`, answer `EFAULT` where a page is not there: see ``Pager/withPagesPresent(_:_:)`` and
+        /// <doc:ServingInTheFaultingThread>.
+        case inThread
     }
 
     /// How handler threads wait for the next fault.

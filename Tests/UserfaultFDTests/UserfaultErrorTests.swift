@@ -116,7 +116,7 @@ import Testing
     }
 
     @Test func everyOperationHasAName() {
-        for rawValue in 1...50 {
+        for rawValue in 1...51 {
             #expect(!UserfaultError.Operation(rawValue: UInt8(rawValue)).description.hasPrefix("operation"))
         }
         #expect(UserfaultError.Operation(rawValue: 200).description == "operation 200")

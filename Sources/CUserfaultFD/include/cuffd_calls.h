@@ -1,6 +1,6 @@
 // One function per system call. Like the kernel, each answers a value >= 0, or -errno.
 //
-// Nothing here loops, retries or decides; `errno` is never left for the caller to read.
+// Nothing here loops, retries or decides, but for the handler of a signal; `errno` is never left for the caller to read.
 // Output words are set to 0 before the call: old kernels leave them untouched on some failures.
 #ifndef CUFFD_CALLS_H
 #define CUFFD_CALLS_H
@@ -209,6 +209,31 @@ void cuffd_rwlock_write(struct cuffd_rwlock *lock);
 void cuffd_rwlock_unlock(struct cuffd_rwlock *lock);
 /// Nanoseconds of CLOCK_MONOTONIC.
 uint64_t cuffd_monotonic_nanoseconds(void);
+
+// MARK: Faults as signals (cuffd_fault_signal.c)
+
+/// What became of a fault.
+enum {
+    /// Nobody here has this address.
+    CUFFD_FAULT_UNCLAIMED,
+    /// The thread goes on, or faults anew.
+    CUFFD_FAULT_SERVED,
+    /// It is a mistake of the program's: what SIGBUS did before happens.
+    CUFFD_FAULT_REFUSED,
+};
+
+/// Serves a fault in the thread that has it, in a signal handler: every signal that others can send is blocked.
+typedef int (*cuffd_fault_server)(uint64_t address);
+
+/// Handles SIGBUS from now on; once for the process, further calls change nothing. What `serve` does not claim goes where it
+/// went before. `forget` is called in the child of a fork.
+int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void));
+/// Blocks every signal that others can send to the calling thread, unless they are: calls nest.
+void cuffd_signals_block(uint64_t *mask);
+/// Undoes cuffd_signals_block.
+void cuffd_signals_restore(uint64_t mask);
+/// Tells the calling thread from every other that lives. No system call.
+uintptr_t cuffd_thread_token(void);
 
 // MARK: Unix sockets (cuffd_socket.c)
 

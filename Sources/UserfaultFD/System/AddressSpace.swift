@@ -42,6 +42,15 @@ package enum AddressSpace {
         return bytes.map { $0 & 1 == 1 }
     }
 
+    /// Whether one page of the base size is in memory: `mincore(2)`.
+    ///
+    /// Takes no memory itself.
+    package static func isResident(_ page: AddressRange) throws(UserfaultError) -> Bool {
+        var byte: UInt8 = 0
+        _ = try answer(to: .residency) { unsafe cuffd_mincore(UInt64(page.start), page.count, &byte) }
+        return byte & 1 == 1
+    }
+
     /// Has the kernel store bytes, which fails where a store of this thread's own would end in `SIGBUS`:
     /// `process_vm_writev(2)` on this process.
     @unsafe

@@ -81,8 +81,10 @@ extension PagerCore where Source: ~Copyable {
         _ order: Order, _ pending: PendingFault, of memory: ServedMemory, by record: ThreadRecord
     ) -> Served {
         switch order {
-        case .fill, .leave:
+        case .fill:
             return .done
+        case .leave:
+            return .left
         case .wake(let range):
             memory.wake(range)
             return .done

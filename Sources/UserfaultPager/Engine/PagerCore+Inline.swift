@@ -47,7 +47,7 @@ extension PagerCore where Source: ~Copyable {
         _ pending: PendingFault, of memory: ServedMemory, _ handler: inout Handler
     ) -> Bool {
         switch serve(pending, of: memory, with: &handler.bench, readsAhead: true) {
-        case .done, .gone, .failed, .pending:
+        case .done, .left, .gone, .failed, .pending:
             return true
         case .later(let again):
             keep(again, of: memory, &handler)

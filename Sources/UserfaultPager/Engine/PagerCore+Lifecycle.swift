@@ -13,7 +13,9 @@ public enum Ending: Hashable, Sendable {
 
 extension PagerCore where Source: ~Copyable {
     /// How many workers there are; none where handlers serve in place.
-    var workers: Int { configuration.workers(sourceIsSlow: source.isSlow, followsForks: !children.isEmpty) }
+    var workers: Int {
+        isInThread ? 0 : configuration.workers(sourceIsSlow: source.isSlow, followsForks: !children.isEmpty)
+    }
 
     /// Starts every thread.
     func startThreads() throws(PagerError) {
@@ -46,6 +48,8 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func startServing() throws(PagerError) {
+        // They serve already.
+        if isInThread { return }
         guard workers > 0 else {
             for memory in memories {
                 if configuration.waiting == .block {
@@ -197,6 +201,7 @@ extension PagerCore where Source: ~Copyable {
         for box in boxes {
             if let caller = try? NativeThread("uffd-stop", { box.sentinel.touchAll() }) { callers.append(caller) }
         }
+        stopServingInThreads(until: deadline)
         joinThreads(haveLeft: uses.awaitThreads(until: deadline))
         for box in boxes { box.sentinel.end(in: box.memory) }
         for caller in callers { caller.join() }
@@ -226,7 +231,7 @@ extension PagerConfiguration {
     /// How many workers there are; none where handlers serve in place.
     func workers(sourceIsSlow: Bool, followsForks: Bool) -> Int {
         switch service {
-        case .inline: 0
+        case .inline, .inThread: 0
         case .workers(let count): count
         case .automatic: sourceIsSlow || followsForks ? 8 : 0
         }

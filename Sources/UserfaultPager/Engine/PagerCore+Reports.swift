@@ -9,7 +9,8 @@ extension PagerCore where Source: ~Copyable {
     /// Does not wait and takes no memory.
     func note(_ report: PagerReport) {
         guard configuration.report != nil else { return }
-        reports.put(report)
+        // The ring's lock may be needed by a fault of this thread's.
+        BlockedSignals.during(if: isInThread) { reports.put(report) }
     }
 
     /// What the reporter does: gives the user what was left for him, until the pager stops.

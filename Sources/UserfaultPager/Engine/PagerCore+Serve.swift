@@ -6,6 +6,8 @@ extension PagerCore where Source: ~Copyable {
     /// What became of a fault.
     enum Served {
         case done
+        /// Another service has the page in hand.
+        case left
         /// It is done when the source completes its request.
         case pending
         /// The page is lost: the failure policy was applied.
@@ -123,7 +125,7 @@ extension PagerCore where Source: ~Copyable {
         let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
         switch fill(claim, for: nobody, of: memory, with: &bench) {
         case .done, .pending: return claim
-        case .failed, .gone, .later, .ended: return nil
+        case .left, .failed, .gone, .later, .ended: return nil
         }
     }
 

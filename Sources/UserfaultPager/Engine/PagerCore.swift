@@ -66,6 +66,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let requests = Requests<Source>()
     /// What threads count with that are none of the engine's.
     let spareRecords = Mutex<[ThreadRecord]>([])
+    /// Whether threads serve their own faults.
+    let isInThread: Bool
+    /// What they ask, where they do.
+    let faultServer = Mutex<FaultServer?>(nil)
     /// The last field: where one lies that follows it depends on its type, and would be looked up for every fault.
     let source: Source
 
@@ -113,6 +117,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         self.children = children
         pollSet = try asPagerError { () throws(UserfaultError) in try PollSet() }
         isAsynchronous = source.handling == .asynchronous
+        isInThread = memories[0].sendsSignals
         self.source = source
         for (number, memory) in (memories + children).enumerated() { memory.number = number }
     }

@@ -42,6 +42,11 @@ final class ServedMemory: @unchecked Sendable {
     /// In the order.
     var isSealed = false
     private(set) var rawDescriptor: CInt = -1
+    /// Whether the kernel sends signals in place of messages: then threads wait for each other here, and not in the
+    /// kernel.
+    private(set) var sendsSignals = false
+    /// Counts services that have ended for which other threads wait.
+    private let settled = FutexWord()
 
     init() throws(PagerError) {
         order = try asPagerError { () throws(UserfaultError) in try ReadWriteLock() }
@@ -69,6 +74,7 @@ final class ServedMemory: @unchecked Sendable {
         canPoison = descriptor.supportedFeatures.contains(.poison)
         hearsOfUnmapping = descriptor.enabledFeatures.contains(.eventUnmap)
         isSealed = false
+        sendsSignals = descriptor.enabledFeatures.contains(.sigbus)
         rawDescriptor = descriptor.withUnsafeDescriptor { $0.rawValue }
         unsafe uffd.initialize(to: descriptor)
         unsafe self.machine.initialize(to: machine)
@@ -126,9 +132,12 @@ final class ServedMemory: @unchecked Sendable {
     func sharingOrder<Result, Failure: Error>(
         _ body: (borrowing UserfaultFD, borrowing PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        order.lockForReading()
-        defer { order.unlock() }
-        return try unsafe body(uffd.pointee, machine.pointee)
+        // A handler of the program's that touches the memory needs the order in this very thread.
+        try BlockedSignals.during(if: sendsSignals) { () throws(Failure) in
+            order.lockForReading()
+            defer { order.unlock() }
+            return try unsafe body(uffd.pointee, machine.pointee)
+        }
     }
 
     /// Takes in changes, while nobody looks up or fills.
@@ -136,9 +145,11 @@ final class ServedMemory: @unchecked Sendable {
     func excludingOthers<Result, Failure: Error>(
         _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        order.lockForWriting()
-        defer { order.unlock() }
-        return try unsafe body(uffd.pointee, &machine.pointee)
+        try BlockedSignals.during(if: sendsSignals) { () throws(Failure) in
+            order.lockForWriting()
+            defer { order.unlock() }
+            return try unsafe body(uffd.pointee, &machine.pointee)
+        }
     }
 
     /// A second descriptor of the same kernel object.
@@ -148,7 +159,23 @@ final class ServedMemory: @unchecked Sendable {
     ///
     /// A wake fails for no reason that a caller could mend.
     func wake(_ range: AddressRange) {
+        guard !sendsSignals else { return settled.signal() }
         try? withDescriptor { (uffd) throws(UserfaultError) in try uffd.wake(range) }
+    }
+
+    /// Waits until no service has a page in hand.
+    ///
+    /// It looks again after a while: a page that is given up with its region is told to nobody.
+    func awaitSettling(of address: UInt) {
+        while true {
+            let seen = settled.changes
+            let isInHand = sharingOrder { _, machine -> Bool in
+                guard let span = machine.spans.find(address), let states = span.states else { return false }
+                return states[span.page(at: address)].contains(.claimed)
+            }
+            guard isInHand else { return }
+            settled.wait(while: seen, until: Deadline(after: .milliseconds(100)))
+        }
     }
 
     /// Whose the memory of pages is, before they are filled without a thread that waits for them.

@@ -18,6 +18,9 @@ public struct BytesSource: ~Copyable, PageSource {
         self.content = content
     }
 
+    /// It may be asked in a signal handler.
+    public var isSignalSafe: Bool { true }
+
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         content.reply(offset, pages.freeCapacity)

@@ -34,6 +34,9 @@ public struct FileSource: ~Copyable, PageSource {
         self.isSlow = isSlow
     }
 
+    /// It may be asked in a signal handler.
+    public var isSignalSafe: Bool { true }
+
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
         guard offset < count else { return .zero }

@@ -42,6 +42,9 @@ public struct MappedFileSource: ~Copyable, PageSource {
         self.isSlow = isSlow
     }
 
+    /// It may be asked in a signal handler.
+    public var isSignalSafe: Bool { true }
+
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
         let reply = content.reply(offset, pages.freeCapacity)

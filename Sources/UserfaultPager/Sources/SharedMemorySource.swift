@@ -165,7 +165,7 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         if pageShift > PageSize.base.log2 {
             // A file of huge pages has no holes that `lseek` could tell; here its pages are mapped as long as it has them.
             let here = alias.range.part(at: offset, count: PageSize.base.bytes)
-            return (try? AddressSpace.residency(of: here))?.first ?? true
+            return (try? AddressSpace.isResident(here)) ?? true
         }
         do throws(UserfaultError) {
             return try file.descriptor.dataOffset(from: offset) == offset
@@ -203,6 +203,8 @@ public struct SharedMemorySource<Base: PageSource & ~Copyable>: PageSource {
 
     /// Whether loading may wait, see ``PageSource/isSlow``.
     public var isSlow: Bool { pages.isSlow }
+    /// Whether the base source may be asked in a signal handler.
+    public var isSignalSafe: Bool { pages.base.isSignalSafe }
     /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { true }
 

@@ -3,6 +3,9 @@ public struct ZeroSource: PageSource {
     /// Zeros.
     public init() {}
 
+    /// It may be asked in a signal handler.
+    public var isSignalSafe: Bool { true }
+
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply { .zero }
 }

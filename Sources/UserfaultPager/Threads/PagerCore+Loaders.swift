@@ -113,7 +113,7 @@ extension PagerCore where Source: ~Copyable {
             break
         case .failed:
             finishQueued(item.pending.job, failed: true)
-        case .gone:
+        case .left, .gone:
             finishQueued(item.pending.job, failed: false)
         case .ended:
             noteEnd(of: memory)

@@ -172,7 +172,7 @@ extension PagerCore where Source: ~Copyable {
             let item = WorkQueue.Item(pending: again, memory: piece.number)
             if !memory.beginUse() || !queue.put(item) { finishQueued(job.id, failed: false, isDirty: true) }
             rewind(job, piece, to: first &+ UInt(page), limit: limit)
-        case .pending:
+        case .pending, .left:
             break
         case .ended:
             noteEnd(of: memory)

@@ -140,7 +140,7 @@ extension PagerCore where Source: ~Copyable {
                 finishQueued(job, failed: false, isDirty: true)
             }
         case .failed: finishQueued(job, failed: true)
-        case .done, .gone, .pending: finishQueued(job, failed: false)
+        case .done, .left, .gone, .pending: finishQueued(job, failed: false)
         case .ended:
             noteEnd(of: request.memory)
             finishQueued(job, failed: false)

@@ -7,6 +7,8 @@ import UserfaultFD
 struct NumberedSource: PageSource {
     static func word(_ offset: Int) -> UInt64 { UInt64(offset / pageBytes) &* 0x9E37_79B9_7F4A_7C15 | 1 }
 
+    var isSignalSafe: Bool { true }
+
     func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         var position = offset
         while pages.freeCapacity > 0 {
@@ -31,6 +33,8 @@ struct HaltingSource: PageSource {
 struct GatedSource: PageSource {
     let gate: Gate
 
+    var isSignalSafe: Bool { true }
+
     func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         gate.pass()
         return NumberedSource().load(offset: offset, into: &pages)
@@ -42,6 +46,8 @@ struct Unavailable: Error {}
 /// Fails a number of times, then delivers.
 final class FlakySource: PageSource {
     private let failuresLeft: Atomic<Int>
+
+    var isSignalSafe: Bool { true }
 
     init(failures: Int) {
         failuresLeft = Atomic(failures)
@@ -58,6 +64,8 @@ final class CountedSource: PageSource {
     private let calls = Atomic<Int>(0)
     private let failsAfter: Int
     private let refusal: PageReply?
+
+    var isSignalSafe: Bool { true }
 
     /// - Parameter refusal: What it answers in place of failing.
     init(failsAfter: Int = .max, refusal: PageReply? = nil) {

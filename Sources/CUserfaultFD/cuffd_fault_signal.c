@@ -1,0 +1,119 @@
+// SIGBUS in the thread that faults: UFFD_FEATURE_SIGBUS. One handler for the process, and what keeps signals away from it.
+#define _GNU_SOURCE
+#include "cuffd_answer.h"
+#include "cuffd_calls.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+// Initial-exec: no look-up of a thread's variable may take memory inside a signal handler.
+static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
+    /// How many callers rely on signals being blocked.
+    unsigned blocked;
+    /// The last fault of this thread that nobody claimed.
+    uint64_t unclaimed;
+} this_thread;
+
+static cuffd_fault_server server;
+static void (*forget_in_child)(void);
+static struct sigaction previous;
+
+/// Every signal but those that an instruction raises: blocked, these would kill the process past every crash handler.
+static void fill_others(sigset_t *set) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
+    sigfillset(set);
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) sigdelset(set, own[i]);
+}
+
+/// Does what would have happened without this handler.
+static void forward(int signal, siginfo_t *info, ucontext_t *context) {
+    if (previous.sa_flags & SA_SIGINFO || (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN)) {
+        // The kernel stores as many bytes of the mask as it has signals for, whatever the size of a sigset_t.
+        sigset_t mask;
+        sigemptyset(&mask);
+        memcpy(&mask, &context->uc_sigmask, sizeof(uint64_t));
+        sigorset(&mask, &mask, &previous.sa_mask);
+        if (!(previous.sa_flags & SA_NODEFER)) sigaddset(&mask, signal);
+        pthread_sigmask(SIG_SETMASK, &mask, NULL);
+        if (previous.sa_flags & SA_SIGINFO)
+            previous.sa_sigaction(signal, info, context);
+        else
+            previous.sa_handler(signal);
+        return;
+    }
+    // The kernel ignores no fault, but it does ignore a signal that a process sent.
+    if (previous.sa_handler == SIG_IGN && info->si_code <= 0) return;
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigaction(signal, &action, NULL);
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, signal);
+    syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), signal, info);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
+static void on_sigbus(int signal, siginfo_t *info, void *context) {
+    int error = errno;
+    if (info->si_code == BUS_ADRERR) {
+        uint64_t address = (uintptr_t)info->si_addr;
+        this_thread.blocked++;
+        int answer = server(address);
+        this_thread.blocked--;
+        // Memory that was given up after the thread had faulted is nobody's now: if the thread can go on, it does; if
+        // not, it comes back at once.
+        int retries = answer == CUFFD_FAULT_UNCLAIMED && this_thread.unclaimed != address;
+        this_thread.unclaimed = retries ? address : 0;
+        if (answer == CUFFD_FAULT_SERVED || retries) {
+            errno = error;
+            return;
+        }
+    }
+    forward(signal, info, context);
+    errno = error;
+}
+
+static void in_child(void) { forget_in_child(); }
+
+static int installed;
+
+static void install(void) {
+    struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    // A fault while a fault is served is a mistake that is to be told; no other signal may come between.
+    fill_others(&action.sa_mask);
+    installed = -pthread_atfork(NULL, NULL, in_child);
+    if (installed != 0) return;
+    // Known before a fault of another thread may ask for it.
+    sigaction(SIGBUS, NULL, &previous);
+    installed = CUFFD_ANSWER(sigaction(SIGBUS, &action, NULL));
+}
+
+int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void)) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    server = serve;
+    forget_in_child = forget;
+    pthread_once(&once, install);
+    return installed;
+}
+
+void cuffd_signals_block(uint64_t *mask) {
+    if (this_thread.blocked++ > 0) return;
+    sigset_t others, before;
+    fill_others(&others);
+    pthread_sigmask(SIG_SETMASK, &others, &before);
+    memcpy(mask, &before, sizeof *mask);
+}
+
+void cuffd_signals_restore(uint64_t mask) {
+    if (--this_thread.blocked > 0) return;
+    sigset_t before;
+    sigemptyset(&before);
+    memcpy(&before, &mask, sizeof mask);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+uintptr_t cuffd_thread_token(void) { return (uintptr_t)&this_thread; }

@@ -1,0 +1,60 @@
+internal import CUserfaultFD
+
+/// `SIGBUS` of a thread that touches memory of a descriptor with ``UserfaultFD/Features/sigbus``.
+package enum FaultSignal {
+    /// What became of a fault.
+    package enum Answer: Int32 {
+        /// Nobody here has this address: what `SIGBUS` did before happens, if the thread faults there again at once.
+        case unclaimed
+        /// The thread goes on.
+        case served
+        /// What `SIGBUS` did before happens.
+        case refused
+    }
+
+    /// Has faults served by a function, in the thread that faults; once in a process.
+    ///
+    /// It runs in a signal handler, and may neither take memory nor a lock that a thread has while signals can
+    /// interrupt it, see ``BlockedSignals``.
+    ///
+    /// - Parameters:
+    ///   - serve: Gets the address; answers a raw ``Answer``.
+    ///   - forget: Is called in the child of a fork, which has none of the memory.
+    package static func install(
+        serve: @convention(c) (UInt64) -> Int32, forget: @convention(c) () -> Void
+    ) throws(UserfaultError) {
+        _ = try answer(to: .handleSignal) { cuffd_fault_signal_install(serve, forget) }
+    }
+
+    /// Tells the calling thread from all others that live.
+    package static var threadToken: UInt { cuffd_thread_token() }
+}
+
+/// Times in which no signal that others can send interrupts the calling thread.
+///
+/// For locks that a handler of the program's could need: one that touches served memory has the fault served in its
+/// thread.
+package enum BlockedSignals {
+    /// Calls with signals blocked; calls nest.
+    ///
+    /// - Parameter isNeeded: Whether to block them at all.
+    @inlinable
+    package static func during<Result: ~Copyable, Failure: Error>(
+        if isNeeded: Bool = true, _ body: () throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        guard isNeeded else { return try body() }
+        let mask = block()
+        defer { restore(mask) }
+        return try body()
+    }
+
+    @usableFromInline
+    package static func block() -> UInt64 {
+        var mask: UInt64 = 0
+        unsafe cuffd_signals_block(&mask)
+        return mask
+    }
+
+    @usableFromInline
+    package static func restore(_ mask: UInt64) { cuffd_signals_restore(mask) }
+}

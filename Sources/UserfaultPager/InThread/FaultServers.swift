@@ -1,0 +1,104 @@
+internal import Synchronization
+internal import UserfaultFD
+
+// Asked by every thread that gets SIGBUS, in its signal handler; changed by threads that make and stop pagers.
+
+/// Serves the faults of one pager in the threads that have them.
+class FaultServer: @unchecked Sendable {
+    /// Serves a fault.
+    ///
+    /// In a signal handler: it takes no memory, counts no references, and holds no lock that it can interrupt.
+    func serve(_ address: UInt) -> FaultSignal.Answer { .unclaimed }
+}
+
+/// The servers of a process, in places that are never freed.
+///
+/// A handler enters a place before it looks who is there, so that nobody whom it finds is let go meanwhile.
+@safe
+enum FaultServers {
+    private struct Place: ~Copyable {
+        /// The address of the server; 0 for none.
+        let server = Atomic<UInt>(0)
+        /// Handlers that look or serve.
+        let users = Atomic<Int>(0)
+    }
+
+    private static let capacity = 256
+    nonisolated(unsafe) private static let places: UnsafeMutablePointer<Place> = {
+        let places = UnsafeMutablePointer<Place>.allocate(capacity: capacity)
+        for index in 0..<capacity { unsafe (places + index).initialize(to: Place()) }
+        return unsafe places
+    }()
+    /// Servers by their places, those included that were removed while a handler was with them.
+    private static let kept = Mutex<[Int: FaultServer]>([:])
+    /// The places from here on were never used.
+    private static let end = Atomic<Int>(0)
+
+    /// Has a server asked from now on.
+    static func add(_ server: FaultServer) throws(PagerError) {
+        _ = unsafe places
+        try asPagerError { () throws(UserfaultError) in
+            try FaultSignal.install(
+                serve: { address in FaultServers.serve(UInt(address)).rawValue },
+                forget: { FaultServers.forgetAll() })
+        }
+        let isThere = kept.withLock { kept -> Bool in
+            for index in 0..<capacity where unsafe places[index].server.load(ordering: .relaxed) == 0 {
+                // Somebody is with the one that was here.
+                guard unsafe places[index].users.load(ordering: .acquiring) == 0 else { continue }
+                kept[index] = server
+                end.max(index + 1, ordering: .relaxed)
+                let address = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())
+                unsafe places[index].server.store(address, ordering: .sequentiallyConsistent)
+                return true
+            }
+            return false
+        }
+        guard isThere else {
+            throw .configuration("a process has at most \(capacity) pagers that serve in its threads")
+        }
+    }
+
+    /// Has a server not asked any more.
+    ///
+    /// - Returns: Whether it is not being asked any more either.
+    static func remove(_ server: FaultServer, until deadline: Deadline) -> Bool {
+        let index = kept.withLock { kept in kept.first { $0.value === server }?.key }
+        guard let index else { return true }
+        unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
+        while unsafe places[index].users.load(ordering: .sequentiallyConsistent) > 0 {
+            // A source that hangs: the server is kept until its place is used anew.
+            if deadline.hasPassed { return false }
+            pauseThread(for: .microseconds(50))
+        }
+        _ = kept.withLock { $0.removeValue(forKey: index) }
+        return true
+    }
+
+    /// Serves a fault, in a signal handler.
+    private static func serve(_ address: UInt) -> FaultSignal.Answer {
+        for index in 0..<end.load(ordering: .relaxed) {
+            let place = unsafe places + index
+            guard unsafe place.pointee.server.load(ordering: .relaxed) != 0 else { continue }
+            unsafe place.pointee.users.add(1, ordering: .sequentiallyConsistent)
+            defer { unsafe place.pointee.users.subtract(1, ordering: .sequentiallyConsistent) }
+            guard
+                let server = unsafe UnsafeRawPointer(
+                    bitPattern: place.pointee.server.load(ordering: .sequentiallyConsistent))
+            else { continue }
+            let answer = unsafe Unmanaged<FaultServer>.fromOpaque(server)._withUnsafeGuaranteedRef {
+                $0.serve(address)
+            }
+            if answer != .unclaimed { return answer }
+        }
+        return .unclaimed
+    }
+
+    /// In the child of a fork: it has none of the memory, and none of the threads that were with a server.
+    private static func forgetAll() {
+        for index in 0..<end.load(ordering: .relaxed) {
+            unsafe places[index].server.store(0, ordering: .relaxed)
+            unsafe places[index].users.store(0, ordering: .relaxed)
+        }
+    }
+}

@@ -1,0 +1,110 @@
+internal import SystemPackage
+internal import UserfaultFD
+
+// Runs in signal handlers of the threads that touch served memory.
+
+/// Serves the faults of one pager in the threads that have them.
+///
+/// What a handler of messages does, without messages: the kernel says where a thread faulted and not why.
+final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchecked Sendable {
+    private let core: PagerCore<Source>
+    private let memory: ServedMemory
+    private let benches: BenchPool
+
+    /// How many faults are served at the same time: a thread that comes when so many are being served waits.
+    private static var capacity: Int { 64 }
+
+    init(_ core: PagerCore<Source>) throws(PagerError) {
+        self.core = core
+        memory = core.memories[0]
+        benches = BenchPool(capacity: Self.capacity)
+        for _ in 0..<Self.capacity {
+            let record = core.makeRecord()
+            do throws(UserfaultError) {
+                benches.add(try Workbench(record))
+            } catch {
+                core.retire(record)
+                throw .kernel(error)
+            }
+        }
+    }
+
+    override func serve(_ address: UInt) -> FaultSignal.Answer {
+        let now = MonotonicInstant.now.nanoseconds
+        let flags: PageFault.Flags
+        switch look(at: address) {
+        case .nobodys: return .unclaimed
+        case .lost: return .refused
+        case .missing: flags = []
+        case .protected: flags = .writeProtect
+        }
+        let answer = benches.withBench { bench in
+            serve(PendingFault(fault: PageFault(address: address, flags: flags), since: now), with: &bench)
+        }
+        return answer ?? refuse(address)
+    }
+
+    private enum Look {
+        case nobodys, missing, protected
+        /// Not every kernel tells poison from a page that is not there.
+        case lost
+    }
+
+    /// Why a thread faulted, as far as that is known.
+    private func look(at address: UInt) -> Look {
+        memory.sharingOrder { _, machine in
+            guard let span = machine.spans.find(address) else { return .nobodys }
+            guard let states = span.states else { return .missing }
+            let state = states[span.page(at: address)]
+            if state.contains(.poisoned) { return .lost }
+            // There, and not known as written: it is protected. If it is not there after all, the thread comes back, and
+            // then it is known as written.
+            let isProtected = state.contains(.present) && state.isDisjoint(with: [.written, .claimed])
+            return span.region.writeProtected && isProtected ? .protected : .missing
+        }
+    }
+
+    private func serve(_ fault: PendingFault, with bench: inout Workbench) -> FaultSignal.Answer {
+        var pending = fault
+        while true {
+            switch core.serve(pending, of: memory, with: &bench, readsAhead: true) {
+            case .done, .failed, .pending:
+                return .served
+            case .left:
+                memory.awaitSettling(of: fault.fault.address)
+                return .served
+            case .gone, .ended:
+                return .unclaimed
+            case .later(var again):
+                again.setDue()
+                pauseThread(until: again.due)
+                pending = again
+            }
+        }
+    }
+
+    /// Waits without taking memory.
+    private func pauseThread(until due: UInt64) {
+        let deadline = Deadline(at: MonotonicInstant(nanoseconds: due))
+        while !deadline.hasPassed { _ = try? poll(-1, until: deadline) }
+    }
+
+    /// The source has touched memory that it is to bring.
+    @inline(never)
+    private func refuse(_ address: UInt) -> FaultSignal.Answer {
+        core.note(.selfDeadlock(thread: NativeThread.currentID, address: address))
+        // The process may end before anybody is given the report.
+        Self.complain("UserfaultPager: a source touched memory that it is to bring\n")
+        return .refused
+    }
+
+    private static func complain(_ text: StaticString) {
+        let bytes = unsafe UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+        _ = unsafe try? FileDescriptor.standardError.write(bytes)
+    }
+
+    // MARK: The end
+
+    /// Counts what was served once and for all: when nobody is served any more.
+    func retireRecords() { benches.forEachRecord { core.retire($0) } }
+}

@@ -1,0 +1,85 @@
+internal import Synchronization
+internal import UserfaultFD
+
+// Begins and ends the service in threads that fault. Runs on the threads that make and stop the pager.
+
+extension PagerCore where Source: ~Copyable {
+    /// Has the faults of every region served in the threads that have them, from the first region on.
+    func serveInThreads() throws(PagerError) {
+        guard isInThread else { return }
+        guard source.isSignalSafe, !isAsynchronous else {
+            throw .configuration(
+                "the source is not safe in a signal handler, so that no thread can ask it for its own faults: "
+                    + "use one that says isSignalSafe, or a descriptor without Features.sigbus")
+        }
+        let server = try InThreadServer(self)
+        try FaultServers.add(server)
+        faultServer.withLock { $0 = server }
+    }
+
+    /// Has no fault served any more, once nothing is registered.
+    ///
+    /// A source that hangs is left to itself at the deadline, and keeps the descriptors.
+    func stopServingInThreads(until deadline: Deadline) {
+        guard let server = faultServer.withLock({ $0 }) as? InThreadServer<Source> else { return }
+        // As long as a handler may use them the descriptors stay open.
+        uses.enterAgain()
+        guard FaultServers.remove(server, until: deadline) else { return }
+        faultServer.withLock { $0 = nil }
+        server.retireRecords()
+        if uses.leave() { close() }
+    }
+}
+
+// What the kernel cannot ask for. Runs on callers' threads.
+
+extension PagerCore where Source: ~Copyable {
+    /// Sees to it that every page of a range is there.
+    func fetch(_ range: AddressRange) throws(PagerError) {
+        // Elsewhere the kernel's accesses are served as the program's are.
+        guard isInThread, !range.isEmpty, let server = faultServer.withLock({ $0 }) else { return }
+        let pagemap = try asPagerError { () throws(UserfaultError) in try PagemapScan() }
+        var address = range.start
+        var failed = 0
+        while address < range.end {
+            guard let page = page(at: address) else { throw .badRange(range) }
+            switch try fetch(page, by: server, pagemap) {
+            case .there: break
+            case .lost: failed += 1
+            case .nobodys: throw .badRange(range)
+            }
+            address = page.end
+        }
+        if failed > 0 { throw .pagesFailed(failed) }
+    }
+
+    private enum Fetched {
+        case there, lost, nobodys
+    }
+
+    private func page(at address: UInt) -> AddressRange? {
+        memories[0].sharingOrder { _, machine in
+            machine.spans.find(address).map { AddressRange.page(holding: address, size: $0.region.pageSize) }
+        }
+    }
+
+    /// Does what the thread would have done that touches a page.
+    private func fetch(
+        _ page: AddressRange, by server: FaultServer, _ pagemap: borrowing PagemapScan
+    ) throws(PagerError) -> Fetched {
+        // A page that was dropped without a word takes two attempts, each further one another thread's change.
+        for _ in 0..<64 {
+            if isLost(page.start) { return .lost }
+            if try asPagerError({ () throws(UserfaultError) in try pagemap.isPopulated(page.start) }) { return .there }
+            guard BlockedSignals.during({ server.serve(page.start) }) == .served else { return .nobodys }
+        }
+        return .lost
+    }
+
+    private func isLost(_ address: UInt) -> Bool {
+        memories[0].sharingOrder { _, machine in
+            guard let span = machine.spans.find(address), let states = span.states else { return false }
+            return states[span.page(at: address)].contains(.poisoned)
+        }
+    }
+}
