@@ -3,12 +3,19 @@
 #include "cuffd_answer.h"
 #include "cuffd_calls.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#endif
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -68,6 +75,47 @@ int cuffd_unix_remove(const char *path) {
 }
 
 int cuffd_accept(int listener) { return CUFFD_ANSWER(accept4(listener, NULL, NULL, SOCK_CLOEXEC)); }
+
+int cuffd_pass_sender(int socket) {
+    int one = 1;
+    int error = CUFFD_ANSWER(setsockopt(socket, SOL_SOCKET, SO_PASSPIDFD, &one, sizeof one));
+    // Linux 6.5 has the handle of the process; before it there is only its number.
+    return error == -ENOPROTOOPT ? CUFFD_ANSWER(setsockopt(socket, SOL_SOCKET, SO_PASSCRED, &one, sizeof one)) : error;
+}
+
+int cuffd_tcp_connect(const char *address, uint16_t port, int milliseconds) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } target = {0};
+    socklen_t size;
+    if (inet_pton(AF_INET, address, &target.v4.sin_addr) == 1) {
+        target.v4.sin_family = AF_INET;
+        target.v4.sin_port = htons(port);
+        size = sizeof target.v4;
+    } else if (inet_pton(AF_INET6, address, &target.v6.sin6_addr) == 1) {
+        target.v6.sin6_family = AF_INET6;
+        target.v6.sin6_port = htons(port);
+        size = sizeof target.v6;
+    } else {
+        return -EINVAL;
+    }
+    int fd = CUFFD_ANSWER(socket(target.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (fd < 0) return fd;
+    // Limits the time of connecting as well.
+    struct timeval limit = {milliseconds / 1000, milliseconds % 1000 * 1000};
+    int one = 1;
+    int error = CUFFD_ANSWER(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
+    if (error == 0) error = CUFFD_ANSWER(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one));
+    if (error == 0) error = CUFFD_ANSWER(connect(fd, &target.any, size));
+    if (error == 0) return fd;
+    close(fd);
+    // What a time that is over is called for a socket that is connecting.
+    return error == -EINPROGRESS ? -ETIMEDOUT : error;
+}
+
+ssize_t cuffd_receive(int socket, void *bytes, size_t count) { return CUFFD_ANSWER(recv(socket, bytes, count, 0)); }
 
 int cuffd_peer_credentials(int socket, struct cuffd_peer *peer) {
     struct ucred credentials = {0};
@@ -139,6 +187,12 @@ void cuffd_parse_control(void *messages, size_t length, struct cuffd_control *co
         if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_PIDFD && count == 1) {
             // The kernel may put an error in place of a descriptor.
             memcpy(&control->pidfd, CMSG_DATA(header), sizeof(int));
+        }
+        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_CREDENTIALS &&
+            header->cmsg_len == CMSG_LEN(sizeof(struct ucred))) {
+            struct ucred credentials;
+            memcpy(&credentials, CMSG_DATA(header), sizeof credentials);
+            control->pid = credentials.pid;
         }
         size_t step = CMSG_ALIGN(header->cmsg_len);
         if (step > length - at) return;

@@ -78,7 +78,8 @@ public struct ReceivedMessage: ~Copyable, Sendable {
         self.sender = sender
     }
 
-    /// Takes the process that sent the message: there is one if the socket has the option `SO_PASSPIDFD`.
+    /// Takes the process that sent the message: there is one if the socket has the option `SO_PASSPIDFD` or
+    /// `SO_PASSCRED`.
     public mutating func takeSender() -> ProcessHandle? {
         sender.take()
     }
@@ -178,11 +179,16 @@ public enum DescriptorPassing {
         }
         // Owned before anything can throw.
         let descriptors = ReceivedDescriptors(numbers(of: control))
-        let sender =
-            control.pidfd >= 0 ? ProcessHandle(received: OwnedDescriptor(adopting: control.pidfd)) : nil
+        let sender = Self.sender(control)
         _ = try answer(to: .receive) { received }
         return ReceivedMessage(
             payload: payload, descriptors: descriptors, isMissingDescriptors: control.truncated != 0, sender: sender)
+    }
+
+    /// A process that has ended meanwhile is nobody.
+    private static func sender(_ control: cuffd_control) -> ProcessHandle? {
+        if control.pidfd >= 0 { return ProcessHandle(received: OwnedDescriptor(adopting: control.pidfd)) }
+        return control.pid > 0 ? try? ProcessHandle(id: control.pid) : nil
     }
 
     private static func numbers(of control: cuffd_control) -> [Int32] {

@@ -259,6 +259,13 @@ int cuffd_unix_connect(const char *path);
 int cuffd_unix_remove(const char *path);
 /// accept4(2), close-on-exec.
 int cuffd_accept(int listener);
+/// Lets every message bring its sender: a pidfd since Linux 6.5, credentials before.
+int cuffd_pass_sender(int socket);
+/// A stream socket connected to a numeric IPv4 or IPv6 address, close-on-exec; connecting and every sending end with an
+/// error after `milliseconds`. -EINVAL for what is no address.
+int cuffd_tcp_connect(const char *address, uint16_t port, int milliseconds);
+/// recv(2).
+ssize_t cuffd_receive(int socket, void *bytes, size_t count);
 int cuffd_peer_credentials(int socket, struct cuffd_peer *peer);
 /// SO_PEERPIDFD: a pidfd of a connected peer, close-on-exec; -ENOPROTOOPT before Linux 6.5.
 int cuffd_peer_pidfd(int socket);
@@ -272,6 +279,8 @@ struct cuffd_control {
     int count;
     /// SCM_PIDFD, which the socket option SO_PASSPIDFD brings; -1 without it.
     int pidfd;
+    /// The sender's process id, which SO_PASSCRED brings; 0 without it.
+    int pid;
     /// 1 if the kernel discarded some (MSG_CTRUNC).
     int truncated;
 };

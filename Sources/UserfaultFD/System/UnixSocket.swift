@@ -1,5 +1,5 @@
 internal import CUserfaultFD
-internal import SystemPackage
+package import SystemPackage
 
 /// Stream sockets of the Unix domain, close-on-exec, as owned descriptors.
 package enum UnixSocket {
@@ -46,5 +46,10 @@ package enum UnixSocket {
     /// Removes a socket from the file system; refuses to remove any other file.
     package static func remove(_ path: String) throws(UserfaultError) {
         _ = try answer(to: .socket) { unsafe cuffd_unix_remove(path) }
+    }
+
+    /// Lets every message that arrives bring a handle of the process that sent it.
+    package static func passSenders(to socket: FileDescriptor) throws(UserfaultError) {
+        _ = try answer(to: .socket) { cuffd_pass_sender(socket.rawValue) }
     }
 }
