@@ -7,6 +7,7 @@ let package = Package(
         .library(name: "UserfaultFD", targets: ["UserfaultFD"]),
         .library(name: "UserfaultPager", targets: ["UserfaultPager"]),
         .library(name: "UserfaultHandoff", targets: ["UserfaultHandoff"]),
+        .library(name: "UserfaultNBD", targets: ["UserfaultNBD"]),
         .library(name: "UserfaultPagerMetrics", targets: ["UserfaultPagerMetrics"]),
         .library(name: "UserfaultPagerService", targets: ["UserfaultPagerService"]),
         .executable(name: "uffd-selftest", targets: ["uffd-selftest"]),
@@ -14,6 +15,7 @@ let package = Package(
     traits: [
         .trait(
             name: "Metrics", description: "UserfaultPagerMetrics: a pager's statistics as metrics of swift-metrics."),
+        .trait(name: "NBD", description: "UserfaultNBD: pages over NBD. Needs libnbd (Debian: libnbd-dev)."),
         .trait(name: "Service", description: "UserfaultPagerService: a pager as a service of swift-service-lifecycle."),
     ],
     dependencies: [
@@ -38,6 +40,16 @@ let package = Package(
             name: "UserfaultPagerTests",
             dependencies: [
                 "CUserfaultFD", "UserfaultFD", "UserfaultPager",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ]
+        ),
+        // Only read if the trait is enabled: without it nobody needs libnbd.
+        .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+        .target(
+            name: "UserfaultNBD",
+            dependencies: [
+                "UserfaultFD", "UserfaultPager",
+                .target(name: "CNBD", condition: .when(traits: ["NBD"])),
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),
@@ -113,7 +125,8 @@ var strictC: [CSetting] {
 
 /// The libraries whose every unsafe operation is marked.
 let memorySafe: Set<String> = [
-    "UserfaultFD", "UserfaultHandoff", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService",
+    "UserfaultFD", "UserfaultHandoff", "UserfaultNBD", "UserfaultPager", "UserfaultPagerMetrics",
+    "UserfaultPagerService",
 ]
 
 for target in package.targets where [.regular, .test, .executable].contains(target.type) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
-#   format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix
+#   format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix
 #   bench commands
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
@@ -101,6 +101,16 @@ step_unit() {
     unit unit-benchmarks --package-path Benchmarks --scratch-path .build-bench
 }
 
+# Pages over NBD: only where libnbd and the servers can be had.
+step_nbd() {
+    local reason
+    if ! reason=$(Scripts/check/nbd.sh --prepare 2>&1); then
+        skip nbd "${reason##*$'\n'}"
+        return
+    fi
+    unit unit-nbd --package-path Tests/NBDTests --scratch-path .build-nbd
+}
+
 step_consumer() { one consumer Scripts/check/consumer.sh; }
 step_canary() { one canary Scripts/check/canary.sh; }
 step_linkage() { one linkage Scripts/check/linkage.sh; }
@@ -112,8 +122,12 @@ step_examples() { one examples timeout -k 10 300 Scripts/check/examples.sh; }
 
 step_docs() {
     one docs-code Scripts/check/docs-code.sh
-    local catalogue
+    local catalogue reason
     for catalogue in Sources/*/*.docc; do
+        if [[ $catalogue == */UserfaultNBD.docc ]] && ! reason=$(Scripts/check/nbd.sh --prepare 2>&1); then
+            skip docs-UserfaultNBD "${reason##*$'\n'}"
+            continue
+        fi
         one "docs-$(basename "$catalogue" .docc)" Scripts/package/docs.sh "$(basename "$catalogue" .docc)"
     done
 }
@@ -164,7 +178,7 @@ step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
 
 step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 
-steps=(format sources build unit consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix bench commands)
+steps=(format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix bench commands)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || usage 64

@@ -21,10 +21,27 @@ flags+=(-swift-version 6 -c -o /dev/null -I "$bin/Modules")
 
 echo "$(find $out/parts -name '*.swift' | wc -l) parts of programs"
 swiftc "${flags[@]}" -parse-as-library -module-name Parts -wmo Tests/Documents/Prelude.swift "$out"/parts/*.swift || failed=1
+nbd_flags=()
+if grep -qs 'import UserfaultNBD' "$out"/programs/*.swift; then
+    if reason=$(Scripts/check/nbd.sh --prepare 2>&1); then
+        package=(--package-path Tests/NBDTests --scratch-path .build-nbd)
+        swift build "${package[@]}" --build-tests --quiet
+        bin=$(swift build "${package[@]}" --show-bin-path)
+        mapfile -t nbd_flags < <(module_maps "$bin" .build-nbd)
+        nbd_flags+=(-swift-version 6 -c -o /dev/null -I "$bin/Modules" -Xcc -fmodule-map-file=Sources/CNBD/module.modulemap)
+    else
+        echo "programs that use UserfaultNBD are not compiled: $reason"
+    fi
+fi
 for program in "$out"/programs/*.swift; do
+    use=("${flags[@]}")
+    if grep -q 'import UserfaultNBD' "$program"; then
+        [ ${#nbd_flags[@]} -gt 0 ] || continue
+        use=("${nbd_flags[@]}")
+    fi
     echo "$program"
     cp "$program" "$out/main.swift"
-    swiftc "${flags[@]}" -warnings-as-errors "$out/main.swift" || failed=1
+    swiftc "${use[@]}" -warnings-as-errors "$out/main.swift" || failed=1
 done
 for manifest in "$out"/manifests/*; do
     echo "$manifest"

@@ -10,11 +10,19 @@ target=${1:-UserfaultFD}
 graphs=.build-docs/symbols-$target
 rm -rf "$graphs"
 mkdir -p "$graphs"
-# The tests of the adapters enable every trait, so that their build has every library.
-package=(--package-path Tests/AdapterTests --scratch-path .build-adapters)
+# The tests of the adapters enable their traits, so that their build has every library but UserfaultNBD, which needs
+# libnbd.
+scratch=.build-adapters
+package=(--package-path Tests/AdapterTests --scratch-path "$scratch")
+if [ "$target" = UserfaultNBD ]; then
+    Scripts/check/nbd.sh --prepare
+    scratch=.build-nbd
+    package=(--package-path Tests/NBDTests --scratch-path "$scratch")
+fi
 swift build "${package[@]}" --build-tests --quiet
 bin=$(swift build "${package[@]}" --show-bin-path)
-mapfile -t flags < <(module_maps "$bin" .build-adapters)
+mapfile -t flags < <(module_maps "$bin" "$scratch")
+flags+=(-Xcc -fmodule-map-file=Sources/CNBD/module.modulemap)
 tools=$(dirname "$(readlink -f "$(command -v swift)")")
 "$tools/swift-symbolgraph-extract" -module-name "$target" -I "$bin/Modules" "${flags[@]}" -minimum-access-level public \
     -target "$(swift -print-target-info | sed -n 's/.*"unversionedTriple": "\(.*\)".*/\1/p')" -output-dir "$graphs"

@@ -17,6 +17,7 @@ const int CUFFD_SEEK_CUR = SEEK_CUR;
 const int CUFFD_SEEK_END = SEEK_END;
 const int CUFFD_SEEK_DATA = SEEK_DATA;
 const short CUFFD_POLLIN = POLLIN;
+const short CUFFD_POLLOUT = POLLOUT;
 const short CUFFD_POLLERR = POLLERR;
 const short CUFFD_POLLNVAL = POLLNVAL;
 
@@ -46,12 +47,12 @@ int cuffd_poll(int fd, short events, int milliseconds) {
     return ready > 0 ? entry.revents : ready;
 }
 
-int cuffd_poll2(int first, int second, short events, int milliseconds, short ready[2]) {
-    struct pollfd entries[2] = {{.fd = first, .events = events}, {.fd = second, .events = events}};
-    int answer = CUFFD_ANSWER(poll(entries, 2, milliseconds));
-    ready[0] = answer > 0 ? entries[0].revents : 0;
-    ready[1] = answer > 0 ? entries[1].revents : 0;
-    return answer;
+_Static_assert(sizeof(struct cuffd_poll_entry) == sizeof(struct pollfd), "an entry is a struct pollfd");
+_Static_assert(offsetof(struct cuffd_poll_entry, events) == offsetof(struct pollfd, events), "events are where they are");
+_Static_assert(offsetof(struct cuffd_poll_entry, ready) == offsetof(struct pollfd, revents), "so is the answer");
+
+int cuffd_poll_entries(struct cuffd_poll_entry *entries, int count, int milliseconds) {
+    return CUFFD_ANSWER(poll((struct pollfd *)(void *)entries, (nfds_t)count, milliseconds));
 }
 
 int cuffd_eventfd(void) { return CUFFD_ANSWER(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }

@@ -47,6 +47,7 @@ extern const int CUFFD_SEEK_CUR;
 extern const int CUFFD_SEEK_END;
 extern const int CUFFD_SEEK_DATA;
 extern const short CUFFD_POLLIN;
+extern const short CUFFD_POLLOUT;
 extern const short CUFFD_POLLERR;
 extern const short CUFFD_POLLNVAL;
 
@@ -64,8 +65,14 @@ ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset);
 int64_t cuffd_seek(int fd, int64_t offset, int whence);
 /// poll(2) of one descriptor: the events that are ready (POLL* bits), 0 on time-out. Negative time: no limit.
 int cuffd_poll(int fd, short events, int milliseconds);
-/// poll(2) of two descriptors, either of which may be -1; `ready` answers the bits of each.
-int cuffd_poll2(int first, int second, short events, int milliseconds, short ready[2]);
+/// What poll(2) is asked of a descriptor, and what it answers; a negative descriptor is passed over.
+struct cuffd_poll_entry {
+    int fd;
+    short events;
+    short ready;
+};
+/// poll(2): how many entries are ready, 0 on time-out. Negative time: no limit.
+int cuffd_poll_entries(struct cuffd_poll_entry *entries, int count, int milliseconds);
 /// eventfd(2), close-on-exec and non-blocking.
 int cuffd_eventfd(void);
 /// Adds 1 to an eventfd.

@@ -23,20 +23,61 @@ package struct PairReadiness: Sendable {
 package func poll(
     _ first: Int32, _ second: Int32, until deadline: Deadline
 ) throws(UserfaultError) -> PairReadiness {
-    var ready = InlineArray<2, Int16>(repeating: 0)
-    while true {
-        var span = ready.mutableSpan
-        let count = unsafe span.withUnsafeMutableBufferPointer { ready in
-            unsafe cuffd_poll2(first, second, CUFFD_POLLIN, deadline.remainingMilliseconds, ready.baseAddress)
+    let entry = { (fd: Int32) in cuffd_poll_entry(fd: fd, events: CUFFD_POLLIN, ready: 0) }
+    var entries: InlineArray<2, cuffd_poll_entry> = [entry(first), entry(second)]
+    var span = entries.mutableSpan
+    try unsafe span.withUnsafeMutableBufferPointer { (entries) throws(UserfaultError) in
+        unsafe try poll(entries, until: deadline)
+    }
+    return PairReadiness(first: entries[0].ready, second: entries[1].ready)
+}
+
+/// Any number of descriptors that one thread waits for, to read or to write.
+package struct PollList: ~Copyable {
+    private var entries: [cuffd_poll_entry] = []
+
+    package init() {}
+
+    /// Forgets all descriptors; their places are kept.
+    package mutating func removeAll() { entries.removeAll(keepingCapacity: true) }
+
+    /// Adds a descriptor.
+    package mutating func append(_ rawDescriptor: Int32, forReading: Bool = true, forWriting: Bool = false) {
+        let events = (forReading ? CUFFD_POLLIN : 0) | (forWriting ? CUFFD_POLLOUT : 0)
+        entries.append(cuffd_poll_entry(fd: rawDescriptor, events: events, ready: 0))
+    }
+
+    /// Adds an eventfd.
+    package mutating func append(_ event: borrowing EventFD) { append(event.descriptor.rawValue) }
+
+    /// What the last wait found of a descriptor, by its place, in the bits of `poll(2)`.
+    package subscript(_ place: Int) -> Int16 { entries[place].ready }
+
+    /// Waits until a descriptor is ready, or the time is over.
+    ///
+    /// - Throws: ``UserfaultError`` of ``UserfaultError/Operation/poll``: `EBADF` if a descriptor is not open.
+    package mutating func wait(until deadline: Deadline) throws(UserfaultError) {
+        var span = entries.mutableSpan
+        try unsafe span.withUnsafeMutableBufferPointer { (entries) throws(UserfaultError) in
+            unsafe try poll(entries, until: deadline)
         }
+    }
+}
+
+private func poll(
+    _ entries: UnsafeMutableBufferPointer<cuffd_poll_entry>, until deadline: Deadline
+) throws(UserfaultError) {
+    while true {
+        let count = unsafe cuffd_poll_entries(
+            entries.baseAddress, CInt(truncatingIfNeeded: entries.count), deadline.remainingMilliseconds)
         // A signal, or a limit that one call cannot express: wait for what is left.
         if count == -Errno.interrupted.rawValue || (count == 0 && !deadline.hasPassed) { continue }
         _ = try answer(to: .poll) { count }
         // poll(2) reports a closed descriptor as ready; everybody who asks means an open one.
-        guard (ready[0] | ready[1]) & CUFFD_POLLNVAL == 0 else {
+        for index in entries.indices where unsafe entries[index].ready & CUFFD_POLLNVAL != 0 {
             throw UserfaultError(.poll, errno: .badFileDescriptor)
         }
-        return PairReadiness(first: ready[0], second: ready[1])
+        return
     }
 }
 
@@ -45,4 +86,6 @@ extension Int16 {
     package var isReadable: Bool { self & CUFFD_POLLIN != 0 }
     /// Whether `poll(2)` says that the descriptor has an error.
     package var hasError: Bool { self & CUFFD_POLLERR != 0 }
+    /// Whether `poll(2)` says that there is room to write, and nothing else.
+    package var isOnlyWritable: Bool { self == CUFFD_POLLOUT }
 }

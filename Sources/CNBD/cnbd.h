@@ -1,0 +1,2 @@
+// libnbd, as the machine has it.
+#include <libnbd.h>

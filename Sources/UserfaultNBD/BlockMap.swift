@@ -1,0 +1,124 @@
+#if NBD
+/// Bytes of the export that follow each other and are all of one kind.
+struct BlockRun: Hashable {
+    var range: Range<Int>
+    /// Whether the server says that they read as zeros.
+    var isZero: Bool
+}
+
+/// Where the export has holes, as far as the server was asked: window by window.
+///
+/// Four bytes for each run, and not more than a limit: then windows are forgotten, the oldest first, and asked for again.
+struct BlockMap {
+    static var windowBytes: Int { 128 << 20 }
+
+    /// The runs of a window: where each ends, with the highest bit for zeros.
+    private var windows: [Int: [UInt32]] = [:]
+    private var ages: [Int] = []
+    private var count = 0
+    private let limit: Int
+    let byteCount: Int
+
+    private static var zeroBit: UInt32 { 1 << 31 }
+
+    init(byteCount: Int, limit: Int = 1 << 20) {
+        self.byteCount = byteCount
+        self.limit = limit
+    }
+
+    /// The bytes of a window.
+    func range(ofWindow number: Int) -> Range<Int> {
+        let start = number * Self.windowBytes
+        return start..<max(start, min(start + Self.windowBytes, byteCount))
+    }
+
+    /// The first window of a range that is not known.
+    func unknownWindow(in range: Range<Int>) -> Int? {
+        guard !range.isEmpty else { return nil }
+        return (range.lowerBound / Self.windowBytes...(range.upperBound - 1) / Self.windowBytes).first {
+            windows[$0] == nil
+        }
+    }
+
+    /// Remembers what the server said of a window: runs in order, without gaps, from its start to its end.
+    mutating func learn(window number: Int, _ runs: [BlockRun]) {
+        forget(window: number)
+        let start = number * Self.windowBytes
+        windows[number] = runs.map { UInt32($0.range.upperBound - start) | ($0.isZero ? Self.zeroBit : 0) }
+        ages.append(number)
+        count += runs.count
+        while count > limit, ages.count > 1, let oldest = ages.first { forget(window: oldest) }
+    }
+
+    private mutating func forget(window number: Int) {
+        guard let runs = windows.removeValue(forKey: number) else { return }
+        count -= runs.count
+        ages.removeAll { $0 == number }
+    }
+
+    /// Forgets everything.
+    mutating func removeAll() { self = BlockMap(byteCount: byteCount, limit: limit) }
+
+    /// The runs of a range, whose windows are known; neighbours of one kind are one run.
+    func runs(in range: Range<Int>) -> [BlockRun] {
+        var found: [BlockRun] = []
+        var at = range.lowerBound
+        while at < range.upperBound {
+            let number = at / Self.windowBytes
+            let start = number * Self.windowBytes
+            let ends = windows[number] ?? [UInt32(Self.windowBytes)]
+            var index = Self.firstIndex(in: ends, endingAfter: UInt32(at - start))
+            let last = min(range.upperBound, start + Self.windowBytes)
+            while at < last {
+                // What the server said nothing of is data.
+                let word = index < ends.count ? ends[index] : UInt32(Self.windowBytes)
+                let end = min(last, start + Int(word & ~Self.zeroBit))
+                Self.append(BlockRun(range: at..<end, isZero: word & Self.zeroBit != 0), to: &found)
+                at = end
+                index += 1
+            }
+        }
+        return found
+    }
+
+    static func append(_ run: BlockRun, to runs: inout [BlockRun]) {
+        guard !run.range.isEmpty else { return }
+        if let last = runs.last, last.isZero == run.isZero, last.range.upperBound == run.range.lowerBound {
+            runs[runs.count - 1].range = last.range.lowerBound..<run.range.upperBound
+        } else {
+            runs.append(run)
+        }
+    }
+
+    private static func firstIndex(in ends: [UInt32], endingAfter offset: UInt32) -> Int {
+        var low = 0
+        var high = ends.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ends[middle] & ~zeroBit > offset { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+}
+
+extension [BlockRun] {
+    /// The parts to be read for a range that has these runs: multiples of the minimum, none longer than the maximum.
+    func parts(minimum: Int, maximum: Int, end: Int) -> [Range<Int>] {
+        var parts: [Range<Int>] = []
+        for run in self where !run.isZero {
+            let lower = run.range.lowerBound / minimum * minimum
+            let upper = Swift.min((run.range.upperBound + minimum - 1) / minimum * minimum, end)
+            if let last = parts.last, last.upperBound >= lower {
+                parts[parts.count - 1] = last.lowerBound..<Swift.max(last.upperBound, upper)
+            } else {
+                parts.append(lower..<upper)
+            }
+        }
+        return parts.flatMap { part in
+            stride(from: part.lowerBound, to: part.upperBound, by: maximum).map {
+                $0..<Swift.min($0 + maximum, part.upperBound)
+            }
+        }
+    }
+}
+#endif

@@ -1,0 +1,280 @@
+#if NBD
+internal import CNBD
+internal import SystemPackage
+internal import UserfaultFD
+
+/// One connection to the server: a handle of libnbd, which makes no threads and waits for nothing.
+///
+/// Only the source's thread uses it. libnbd calls back while one of these methods runs: what has come is then in
+/// ``takeFinished()``.
+@safe
+final class Connection {
+    enum State {
+        /// There is none; the next attempt is due at a moment.
+        case waiting(until: MonotonicInstant)
+        /// It is being made.
+        case connecting(until: MonotonicInstant)
+        case ready
+    }
+
+    let number: Int
+    private(set) var state = State.waiting(until: MonotonicInstant(nanoseconds: 0))
+    /// Attempts in a row that have failed.
+    private(set) var failures = 0
+    /// Why the last one has.
+    var lastFailure: NBDError?
+    /// Requests that are outstanding.
+    private(set) var inFlight = 0
+    /// When the server was last heard of, or had nothing to do.
+    private(set) var lastProgress = MonotonicInstant(nanoseconds: 0)
+    private var handle: OpaquePointer?
+    private var finished: [Flight] = []
+
+    init(number: Int) {
+        self.number = number
+    }
+
+    deinit { unsafe nbd_close(handle) }
+
+    var isReady: Bool { if case .ready = state { true } else { false } }
+    var isConnecting: Bool { if case .connecting = state { true } else { false } }
+
+    // MARK: Connecting
+
+    /// Begins to connect.
+    func connect(to uri: String, _ configuration: NBDConfiguration) throws(NBDError) {
+        guard let handle = unsafe nbd_create() else { throw Self.lastError(.prepare) }
+        unsafe self.handle = handle
+        var answers: [CInt] = []
+        unsafe answers.append(nbd_set_pread_initialize(handle, false))
+        unsafe answers.append(nbd_set_uri_allow_local_file(handle, configuration.allowsLocalFiles))
+        let tls = configuration.tls
+        unsafe answers.append(nbd_set_tls_verify_peer(handle, tls.verifiesServer))
+        if let folder = tls.certificates { unsafe answers.append(nbd_set_tls_certificates(handle, folder)) }
+        if let file = tls.preSharedKeys { unsafe answers.append(nbd_set_tls_psk_file(handle, file)) }
+        if let name = tls.username { unsafe answers.append(nbd_set_tls_username(handle, name)) }
+        if configuration.usesExtents {
+            unsafe answers.append(nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION))
+        }
+        guard !answers.contains(-1) else { throw Self.lastError(.configuration) }
+        guard unsafe nbd_aio_connect_uri(handle, uri) != -1 else { throw Self.lastError(.connect) }
+        state = .connecting(until: Deadline(after: configuration.connectTimeout).instant)
+    }
+
+    /// What the server offers, once it is connected.
+    func export() throws(NBDError) -> NBDExport {
+        let byteCount = unsafe nbd_get_size(handle)
+        guard byteCount >= 0 else { throw Self.lastError(.connect) }
+        func blockSize(_ kind: CInt) -> Int { Int(unsafe nbd_get_block_size(handle, kind)) }
+        let largest = blockSize(LIBNBD_SIZE_MAXIMUM)
+        return NBDExport(
+            byteCount: Int(byteCount), minimumBlock: max(1, blockSize(LIBNBD_SIZE_MINIMUM)),
+            preferredBlock: max(1, blockSize(LIBNBD_SIZE_PREFERRED)),
+            // Every server must take 32 MiB if it says nothing.
+            maximumBlock: largest > 0 ? min(largest, 32 << 20) : 32 << 20,
+            allowsManyConnections: unsafe nbd_can_multi_conn(handle) == 1,
+            hasExtents: unsafe nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1)
+    }
+
+    func becomeReady() {
+        state = .ready
+        failures = 0
+        lastFailure = nil
+        lastProgress = .now
+    }
+
+    /// Lets the connection go: everything that is outstanding on it has failed.
+    func close(_ backOff: (_ failures: Int) -> Duration) {
+        let wasReady = isReady
+        unsafe nbd_close(handle)
+        unsafe handle = nil
+        if !wasReady { failures += 1 }
+        state = .waiting(until: Deadline(after: failures == 0 ? .zero : backOff(failures)).instant)
+    }
+
+    /// No attempt is made.
+    func retire() {
+        unsafe nbd_close(handle)
+        unsafe handle = nil
+        state = .waiting(until: .distantFuture)
+    }
+
+    // MARK: Waiting
+
+    var descriptor: Int32? {
+        guard unsafe handle != nil else { return nil }
+        let descriptor = unsafe nbd_aio_get_fd(handle)
+        return descriptor >= 0 ? descriptor : nil
+    }
+
+    var wantsToRead: Bool { direction & UInt32(LIBNBD_AIO_DIRECTION_READ) != 0 }
+    var wantsToWrite: Bool { direction & UInt32(LIBNBD_AIO_DIRECTION_WRITE) != 0 }
+
+    private var direction: UInt32 { unsafe nbd_aio_get_direction(handle) }
+
+    /// Reads or writes what can be.
+    ///
+    /// - Throws: ``NBDError`` if the connection is gone.
+    func advance(_ ready: Int16) throws(NBDError) {
+        let operation: NBDError.Operation = isReady ? .connection : .connect
+        if wantsToRead, !ready.isOnlyWritable {
+            // One call takes one reply. Another that finds none would leave libnbd in the middle of one, where it sends
+            // nothing.
+            guard unsafe nbd_aio_notify_read(handle) != -1 else { throw Self.lastError(operation) }
+            lastProgress = .now
+        } else if wantsToWrite {
+            guard unsafe nbd_aio_notify_write(handle) != -1 else { throw Self.lastError(operation) }
+        }
+        if isGone { throw NBDError(operation, message: "the server closed the connection") }
+    }
+
+    /// Whether there is nobody to ask any more: sending may find that out as well as waiting.
+    var isGone: Bool { unsafe nbd_aio_is_dead(handle) != 0 || nbd_aio_is_closed(handle) != 0 }
+
+    /// Whether the handshake is over.
+    var isNegotiated: Bool { unsafe nbd_aio_is_ready(handle) == 1 || nbd_aio_is_processing(handle) == 1 }
+
+    // MARK: Asking
+
+    /// Sends a read into memory that stays until the flight has finished.
+    func read(_ flight: Flight, into start: UnsafeMutableRawPointer) {
+        let user = unsafe begin(flight)
+        let chunk = unsafe nbd_chunk_callback(callback: flightGotChunk, user_data: user, free: nil)
+        let callback = unsafe nbd_completion_callback(callback: flightCompleted, user_data: user, free: flightReleased)
+        let range = flight.range
+        let answer = unsafe nbd_aio_pread_structured(
+            handle, start, range.count, UInt64(range.lowerBound), chunk, callback, 0)
+        if answer == -1 {
+            flight.failure = flight.failure ?? Self.lastError(.read)
+        }
+    }
+
+    /// Asks what is in the flight's range.
+    func askExtents(_ flight: Flight) {
+        let user = unsafe begin(flight)
+        let extents = unsafe nbd_extent_callback(callback: flightGotExtents, user_data: user, free: nil)
+        let callback = unsafe nbd_completion_callback(callback: flightCompleted, user_data: user, free: flightReleased)
+        let range = flight.range
+        let answer = unsafe nbd_aio_block_status(
+            handle, UInt64(range.count), UInt64(range.lowerBound), extents, callback, 0)
+        if answer == -1 { flight.failure = flight.failure ?? Self.lastError(.extents) }
+    }
+
+    @unsafe private func begin(_ flight: Flight) -> UnsafeMutableRawPointer {
+        if inFlight == 0 { lastProgress = .now }
+        inFlight += 1
+        return unsafe Unmanaged.passRetained(flight).toOpaque()
+    }
+
+    fileprivate func finish(_ flight: Flight) {
+        inFlight -= 1
+        finished.append(flight)
+    }
+
+    /// What has finished since this was last asked.
+    func takeFinished() -> [Flight] {
+        defer { finished.removeAll(keepingCapacity: true) }
+        return finished
+    }
+
+    /// What libnbd says of the call that this thread made last.
+    private static func lastError(_ operation: NBDError.Operation) -> NBDError {
+        let errno = nbd_get_errno()
+        let message = unsafe nbd_get_error().map { unsafe String(cString: $0) } ?? "libnbd does not say why"
+        return NBDError(operation, errno: errno == 0 ? nil : Errno(rawValue: errno), message: message)
+    }
+}
+
+/// One command that is outstanding.
+final class Flight {
+    enum Purpose {
+        /// A part of a read.
+        case part(Read)
+        /// The runs of a window, from an offset on.
+        case window(Int, from: Int)
+    }
+
+    let purpose: Purpose
+    let range: Range<Int>
+    private let connection: Connection
+    /// What went wrong.
+    fileprivate(set) var failure: NBDError?
+    private var isCompleted = false
+    /// Bytes that have come.
+    fileprivate var received = 0
+    /// The server says that it has replied, and has not sent all bytes: it cannot be trusted any more.
+    private(set) var breaksProtocol = false
+    /// What is known of the window already.
+    var known: [BlockRun] = []
+    /// The runs that the server told, as lengths.
+    fileprivate(set) var runs: [(length: UInt32, isZero: Bool)] = []
+
+    init(_ purpose: Purpose, _ range: Range<Int>, on connection: Connection) {
+        self.purpose = purpose
+        self.range = range
+        self.connection = connection
+    }
+
+    /// The server has replied, or the connection was lost.
+    fileprivate func complete(_ errno: CInt) {
+        isCompleted = true
+        let isRead = if case .part = purpose { true } else { false }
+        breaksProtocol = isRead && errno == 0 && received != range.count
+        if breaksProtocol {
+            failure = NBDError(
+                .connection, message: "the server sent \(received) of \(range.count) bytes, and said that this was all")
+        }
+        guard errno != 0 else { return }
+        failure = NBDError(isRead ? .read : .extents, errno: Errno(rawValue: errno), message: "the server refused")
+    }
+
+    /// libnbd is done with it: it does this exactly once, whether or not there was a reply.
+    fileprivate func release() {
+        if !isCompleted {
+            failure = failure ?? NBDError(.connection, message: "the connection was given up")
+        }
+        connection.finish(self)
+    }
+}
+
+// What libnbd calls: it holds the handle's lock, so that nothing may be asked of the handle here.
+
+private func flightCompleted(_ user: UnsafeMutableRawPointer?, _ errno: UnsafeMutablePointer<CInt>?) -> CInt {
+    guard let user = unsafe user else { return 1 }
+    unsafe Unmanaged<Flight>.fromOpaque(user).takeUnretainedValue().complete(errno?.pointee ?? 0)
+    // The command is retired.
+    return 1
+}
+
+/// A server may send the bytes in pieces: libnbd does not look whether they are all.
+private func flightGotChunk(
+    _ user: UnsafeMutableRawPointer?, _ bytes: UnsafeRawPointer?, _ count: Int, _ offset: UInt64, _ status: UInt32,
+    _ errno: UnsafeMutablePointer<CInt>?
+) -> CInt {
+    guard let user = unsafe user, status != UInt32(LIBNBD_READ_ERROR) else { return 0 }
+    unsafe Unmanaged<Flight>.fromOpaque(user).takeUnretainedValue().received += count
+    return 0
+}
+
+private func flightReleased(_ user: UnsafeMutableRawPointer?) {
+    guard let user = unsafe user else { return }
+    unsafe Unmanaged<Flight>.fromOpaque(user).takeRetainedValue().release()
+}
+
+private func flightGotExtents(
+    _ user: UnsafeMutableRawPointer?, _ context: UnsafePointer<CChar>?, _ offset: UInt64,
+    _ entries: UnsafeMutablePointer<UInt32>?, _ count: Int, _ errno: UnsafeMutablePointer<CInt>?
+) -> CInt {
+    guard let user = unsafe user, let entries = unsafe entries, let context = unsafe context,
+        unsafe String(cString: context) == LIBNBD_CONTEXT_BASE_ALLOCATION
+    else { return 0 }
+    let flight = unsafe Unmanaged<Flight>.fromOpaque(user).takeUnretainedValue()
+    let words = unsafe UnsafeMutableBufferPointer(start: entries, count: count)
+    for index in stride(from: 0, to: count - 1, by: 2) {
+        // Only what reads as zeros is a hole: unallocated bytes may read as anything.
+        let isZero = unsafe words[index + 1] & UInt32(LIBNBD_STATE_ZERO) != 0
+        unsafe flight.runs.append((words[index], isZero))
+    }
+    return 0
+}
+#endif

@@ -1,0 +1,86 @@
+#if NBD
+internal import Synchronization
+internal import UserfaultFD
+
+// How connections come and go.
+
+extension Loop {
+    /// Makes connections that are due, and gives up those that take too long.
+    func attend(at now: MonotonicInstant) {
+        for connection in connections {
+            switch connection.state {
+            case .waiting(let until) where until <= now:
+                do throws(NBDError) {
+                    try connection.connect(to: uri, configuration)
+                } catch {
+                    lose(connection, error)
+                }
+            case .connecting(let until) where until <= now:
+                lose(connection, NBDError(.connect, message: "the server did not finish the handshake in time"))
+            case .ready where connection.inFlight > 0 && connection.lastProgress + configuration.responseTimeout <= now:
+                lose(connection, NBDError(.connection, message: "the server did not reply in time"))
+            case .waiting, .connecting, .ready: break
+            }
+        }
+    }
+
+    /// Reads or writes what a connection can.
+    func advance(_ connection: Connection, _ ready: Int16) {
+        do throws(NBDError) {
+            try connection.advance(ready)
+            if connection.isConnecting, connection.isNegotiated { try welcome(connection) }
+        } catch {
+            lose(connection, error)
+            return
+        }
+        settle()
+    }
+
+    private func welcome(_ connection: Connection) throws(NBDError) {
+        let found = try connection.export()
+        if let export, found.byteCount != export.byteCount {
+            // Offsets mean something else now: better no page than a wrong one.
+            throw NBDError(
+                .connect, message: "the export has \(found.byteCount) bytes; it had \(export.byteCount)")
+        }
+        connection.becomeReady()
+        counters.connections.add(1, ordering: .relaxed)
+        report(.connected(connection.number))
+        guard export == nil else { return }
+        export = found
+        map = BlockMap(byteCount: found.byteCount)
+        opening.set(.success(found))
+        guard found.allowsManyConnections else { return }
+        for number in 1..<max(1, configuration.connections) { connections.append(Connection(number: number)) }
+    }
+
+    /// Lets go of connections that turned out to be gone while something was sent.
+    func dropTheGone() {
+        for connection in connections where connection.isReady && connection.isGone {
+            lose(connection, NBDError(.connection, message: "the connection was lost while a request was sent"))
+        }
+    }
+
+    func lose(_ connection: Connection, _ error: NBDError) {
+        let wasReady = connection.isReady
+        connection.close { failures in
+            min(configuration.maximumBackOff, configuration.backOff * (1 << min(failures - 1, 20)))
+        }
+        if wasReady {
+            report(.disconnected(connection.number, error))
+        } else if connection.lastFailure != error {
+            connection.lastFailure = error
+            report(.notConnected(connection.number, error))
+        }
+        settle()
+        guard export != nil else {
+            // The source was never open: whoever wanted it decides.
+            opening.set(.failure(error))
+            connections = []
+            return
+        }
+        // An attempt of the source is an attempt for each page that waits for it.
+        if !wasReady, !connections.contains(where: { $0.isReady || $0.isConnecting }) { failAll(error) }
+    }
+}
+#endif

@@ -1,0 +1,95 @@
+#if NBD
+internal import SystemPackage
+internal import UserfaultFD
+
+// Where the server has holes.
+
+/// What another thread wants to know of a part of the export.
+final class Question: Sendable {
+    let range: Range<Int>
+    let answer = Answer<[Range<Int>]>()
+
+    init(_ range: Range<Int>) {
+        self.range = range
+    }
+}
+
+extension Loop {
+    /// Keeps a request until its window is known.
+    func park(_ letter: Letter, _ window: Int, on connection: Connection) {
+        let isAsked = parked[window] != nil
+        parked[window, default: []].append(letter)
+        if !isAsked { ask(window, from: map.range(ofWindow: window).lowerBound, known: [], on: connection) }
+    }
+
+    private func ask(_ window: Int, from start: Int, known: [BlockRun], on connection: Connection) {
+        let range = start..<map.range(ofWindow: window).upperBound
+        let flight = Flight(.window(window, from: start), range, on: connection)
+        flight.known = known
+        connection.askExtents(flight)
+    }
+
+    /// Takes notice of what the server said of a window.
+    func learn(_ window: Int, from start: Int, _ flight: Flight, isLost: Bool) {
+        if isLost {
+            // Asked again once there is a connection.
+            unpark(window)
+            return
+        }
+        let end = map.range(ofWindow: window).upperBound
+        var runs = flight.known
+        var at = start
+        for run in flight.runs where at < end {
+            let next = min(end, at + Int(run.length))
+            BlockMap.append(BlockRun(range: at..<next, isZero: run.isZero), to: &runs)
+            at = next
+        }
+        guard flight.failure == nil, at > start else {
+            return know(nothingOf: window, from: start, flight.known, flight.failure)
+        }
+        if at < end, let connection = connections.first(where: \.isReady) {
+            ask(window, from: at, known: runs, on: connection)
+        } else if at < end {
+            unpark(window)
+        } else {
+            map.learn(window: window, runs)
+            unpark(window)
+        }
+    }
+
+    /// The server does not tell what is in the rest of a window: all of it is read.
+    private func know(nothingOf window: Int, from start: Int, _ known: [BlockRun], _ error: NBDError?) {
+        let rest = start..<map.range(ofWindow: window).upperBound
+        report(.extentsFailed(rest, error ?? NBDError(.extents, message: "the server told nothing")))
+        var runs = known
+        BlockMap.append(BlockRun(range: rest, isZero: false), to: &runs)
+        map.learn(window: window, runs)
+        unpark(window)
+    }
+
+    private func unpark(_ window: Int) {
+        for letter in parked.removeValue(forKey: window) ?? [] { queue.put(letter) }
+    }
+
+    /// Answers questions, and asks the server for what they need.
+    func answer() {
+        guard let export, !questions.isEmpty else { return }
+        let asked = questions
+        questions = []
+        for question in asked {
+            let range = question.range.clamped(to: 0..<export.byteCount)
+            if !export.hasExtents {
+                question.answer.set(.success(range.isEmpty ? [] : [range]))
+            } else if let window = map.unknownWindow(in: range) {
+                questions.append(question)
+                if parked[window] == nil, let connection = connections.first(where: \.isReady) {
+                    parked[window] = []
+                    ask(window, from: map.range(ofWindow: window).lowerBound, known: [], on: connection)
+                }
+            } else {
+                question.answer.set(.success(map.runs(in: range).filter { !$0.isZero }.map(\.range)))
+            }
+        }
+    }
+}
+#endif

@@ -1,0 +1,139 @@
+#if NBD
+internal import Synchronization
+internal import SystemPackage
+internal import UserfaultPager
+
+// What is asked of the server, and what becomes of its replies.
+
+extension Loop {
+    // MARK: Sending
+
+    /// Sends as much as connections and memory allow, the most urgent first.
+    func send() {
+        guard let export else { return }
+        defer { dropTheGone() }
+        let depth = configuration.requestsPerConnection
+        while let connection = connections.lazy.filter({ $0.isReady && !$0.isGone }).min(by: {
+            $0.inFlight < $1.inFlight
+        }),
+            connection.inFlight < depth
+        {
+            // What nobody waits for leaves room for what somebody does.
+            let demandOnly = connection.inFlight >= max(1, depth / 2)
+            guard let next = queue.first(demandOnly: demandOnly) else { return }
+            guard memory == 0 || memory + next.range.count <= configuration.memoryLimit else { return }
+            guard let letter = queue.takeFirst(demandOnly: demandOnly), !letter.dropIfCancelled() else { continue }
+            switch look(letter, export) {
+            case .zeros: complete(letter)
+            case .unknown(let window): park(letter, window, on: connection)
+            case .data(let runs): read(letter, runs, export, on: connection)
+            }
+        }
+    }
+
+    private enum Look {
+        case zeros
+        case unknown(window: Int)
+        case data([BlockRun])
+    }
+
+    private func look(_ letter: Letter, _ export: NBDExport) -> Look {
+        let range = letter.range.clamped(to: 0..<export.byteCount)
+        guard !range.isEmpty else { return .zeros }
+        guard export.hasExtents else { return .data([BlockRun(range: range, isZero: false)]) }
+        if let window = map.unknownWindow(in: range) { return .unknown(window: window) }
+        let runs = map.runs(in: range)
+        return runs.allSatisfy(\.isZero) ? .zeros : .data(runs)
+    }
+
+    private func complete(_ letter: Letter) {
+        counters.bytesInHoles.add(letter.range.count, ordering: .relaxed)
+        letter.take()?.complete(.zero)
+    }
+
+    private func read(_ letter: Letter, _ runs: [BlockRun], _ export: NBDExport, on connection: Connection) {
+        var letters = [letter]
+        var runs = runs
+        let most = min(max(configuration.coalescedBytes, export.preferredBlock), export.maximumBlock)
+        var count = letter.range.count
+        while count < most, memory + count < configuration.memoryLimit,
+            let neighbour = queue.takeNeighbour(of: letters[letters.count - 1], atMost: most - count)
+        {
+            guard case .data(let more) = look(neighbour, export) else {
+                queue.put(neighbour)
+                break
+            }
+            for run in more { BlockMap.append(run, to: &runs) }
+            letters.append(neighbour)
+            count += neighbour.range.count
+        }
+        let wanted = letter.range.lowerBound..<letter.range.lowerBound + count
+        let parts = runs.parts(minimum: export.minimumBlock, maximum: export.maximumBlock, end: export.byteCount)
+        let lower = min(wanted.lowerBound, parts.first?.lowerBound ?? .max)
+        let upper = max(wanted.upperBound, parts.last?.upperBound ?? 0)
+        var zeros = runs.filter(\.isZero).map(\.range)
+        // Behind the end there are zeros.
+        if upper > export.byteCount { zeros.append(max(lower, export.byteCount)..<upper) }
+        let read = Read(letters, lower..<upper, zeros: zeros)
+        reads[ObjectIdentifier(read)] = read
+        memory += read.range.count
+        if memory > counters.peakMemory.load(ordering: .relaxed) {
+            counters.peakMemory.store(memory, ordering: .relaxed)
+        }
+        counters.bytesInHoles.add(runs.reduce(0) { $0 + ($1.isZero ? $1.range.count : 0) }, ordering: .relaxed)
+        read.partsLeft = parts.count
+        for part in parts { send(part, of: read, on: connection) }
+        settle()
+    }
+
+    private func send(_ part: Range<Int>, of read: Read, on connection: Connection) {
+        guard let place = unsafe read.place(of: part) else { return }
+        unsafe connection.read(Flight(.part(read), part, on: connection), into: place)
+        counters.reads.add(1, ordering: .relaxed)
+    }
+
+    // MARK: Replies
+
+    /// Does what follows from everything that has finished.
+    func settle() {
+        for connection in connections {
+            for flight in connection.takeFinished() {
+                // Whatever failed with the connection says nothing about the bytes.
+                let isLost =
+                    flight.failure != nil && (flight.breaksProtocol || !connection.isReady || connection.isGone)
+                if flight.breaksProtocol, connection.isReady, let failure = flight.failure { lose(connection, failure) }
+                switch flight.purpose {
+                case .part(let read):
+                    if isLost { read.lostConnection = true }
+                    finish(flight.range, of: read, flight.failure)
+                case .window(let window, let from):
+                    learn(window, from: from, flight, isLost: isLost)
+                }
+            }
+        }
+    }
+
+    private func finish(_ part: Range<Int>, of read: Read, _ error: NBDError?) {
+        read.partsLeft -= 1
+        if let error {
+            if !read.lostConnection { report(.readFailed(part, error)) }
+            read.failure = read.failure ?? error
+        } else {
+            counters.bytesRead.add(part.count, ordering: .relaxed)
+        }
+        guard read.partsLeft == 0, let read = reads.removeValue(forKey: ObjectIdentifier(read)) else { return }
+        memory -= read.range.count
+        if read.failure == nil {
+            read.complete()
+        } else if read.letters.count == 1 || read.lostConnection {
+            for letter in read.letters { fail(letter) }
+        } else {
+            // One of them is at fault, and the others are not to suffer for it.
+            for letter in read.letters {
+                letter.isAlone = true
+                queue.put(letter)
+            }
+        }
+    }
+}
+#endif

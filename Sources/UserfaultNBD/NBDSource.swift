@@ -1,0 +1,76 @@
+#if NBD
+internal import UserfaultFD
+public import UserfaultPager
+
+/// The content of an NBD export: a file, an object of an HTTP or S3 server, a qcow2 image, a Ceph volume.
+///
+/// ```swift
+/// import UserfaultFD
+/// import UserfaultNBD
+/// import UserfaultPager
+///
+/// let image = try NBDSource("nbd+unix:///?socket=/run/image.sock")
+/// let pager = try Pager(UserfaultFD(), source: AsynchronousSource(image))
+/// ```
+///
+/// One thread serves any number of pagers that share the source. It keeps many requests outstanding, on several
+/// connections if the server allows that, sends what a thread waits for first, and reads neighbouring pages together.
+/// Holes are not read: their pages are filled as zeros. After the export's end there are zeros.
+///
+/// A page whose bytes did not arrive is never shown. If the server refuses a read, or its connection is lost, the request
+/// fails, and the region's `FailurePolicy` decides how often it is repeated. The source connects again by itself. Requests
+/// wait for the next attempt, and fail if it fails: an attempt of the policy is an attempt to connect.
+public final class NBDSource: AsynchronousPageSource, Sendable {
+    private let loop: Loop
+
+    /// What the server offers.
+    public let export: NBDExport
+
+    /// Connects to a server.
+    ///
+    /// - Parameters:
+    ///   - uri: The address: `nbd://HOST[:PORT]/[EXPORT]`, `nbds://` for TLS, `nbd+unix:///[EXPORT]?socket=PATH`.
+    ///   - configuration: How to connect, and how much to ask for at once.
+    /// - Throws: ``NBDError``: the server cannot be reached, refuses, or is not the one that its certificate should name.
+    public init(_ uri: String, configuration: NBDConfiguration = NBDConfiguration()) throws(NBDError) {
+        try configuration.check(uri)
+        let loop = try Loop.start(uri, configuration)
+        do throws(NBDError) {
+            // The thread has a deadline of its own, which ends first.
+            export = try loop.opening.wait(until: Deadline(after: configuration.connectTimeout + .seconds(5)))
+        } catch {
+            loop.close()
+            throw error
+        }
+        self.loop = loop
+    }
+
+    deinit { loop.close() }
+
+    /// Takes a request, see `AsynchronousPageSource`.
+    public func load(_ request: consuming PageRequest) { loop.put(request) }
+
+    /// Where a part of the export has data, in bytes from its start: everything else reads as zeros.
+    ///
+    /// Waits for the server.
+    ///
+    /// - Parameters:
+    ///   - range: The part, in bytes.
+    ///   - limit: How long to wait; `nil` waits without a limit.
+    /// - Throws: ``NBDError``: the server cannot be reached, or does not answer in time.
+    public func dataRanges(in range: Range<Int>, within limit: Duration? = .seconds(30)) throws(NBDError) -> [Range<
+        Int
+    >] {
+        let question = Question(range)
+        loop.put(question)
+        return try question.answer.wait(until: Deadline(after: limit))
+    }
+
+    /// What was done so far.
+    public var statistics: NBDStatistics { loop.counters.snapshot }
+}
+#else
+/// Needs the trait `NBD` of this package.
+@available(*, unavailable, message: "enable the trait NBD of swift-userfaultfd in your package's manifest")
+public final class NBDSource {}
+#endif

@@ -1,0 +1,27 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The tests of UserfaultNBD, which is there only for a package that enables its trait: as this one does.
+let package = Package(
+    name: "NBDTests",
+    dependencies: [.package(name: "swift-userfaultfd", path: "../..", traits: ["NBD"])],
+    targets: [
+        .testTarget(
+            name: "UserfaultNBDTests",
+            dependencies: [
+                .product(name: "UserfaultFD", package: "swift-userfaultfd"),
+                .product(name: "UserfaultNBD", package: "swift-userfaultfd"),
+                .product(name: "UserfaultPager", package: "swift-userfaultfd"),
+            ],
+            resources: [.copy("Resources/misbehaving-server.py")],
+            swiftSettings: [
+                .enableUpcomingFeature("ExistentialAny"),
+                .enableUpcomingFeature("InternalImportsByDefault"),
+                .enableUpcomingFeature("MemberImportVisibility"),
+                .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+                .treatAllWarnings(as: .error),
+            ]
+        )
+    ],
+    swiftLanguageModes: [.v6]
+)

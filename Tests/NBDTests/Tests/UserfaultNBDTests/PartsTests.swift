@@ -1,0 +1,77 @@
+import Testing
+
+@testable import UserfaultNBD
+
+/// What needs no server.
+@Suite struct PartsTests {
+    private func run(_ range: Range<Int>, _ isZero: Bool) -> BlockRun { BlockRun(range: range, isZero: isZero) }
+
+    @Test func runsAreFoundAcrossWindows() {
+        let window = BlockMap.windowBytes
+        var map = BlockMap(byteCount: window + 8192)
+        #expect(map.unknownWindow(in: 0..<4096) == 0)
+        map.learn(window: 0, [run(0..<4096, false), run(4096..<window, true)])
+        #expect(map.unknownWindow(in: 0..<4096) == nil)
+        #expect(map.unknownWindow(in: window - 1..<window + 1) == 1)
+        map.learn(window: 1, [run(window..<window + 4096, true), run(window + 4096..<window + 8192, false)])
+        #expect(map.runs(in: 0..<4096) == [run(0..<4096, false)])
+        #expect(map.runs(in: 2048..<8192) == [run(2048..<4096, false), run(4096..<8192, true)])
+        #expect(
+            map.runs(in: window - 4096..<window + 8192)
+                == [run(window - 4096..<window + 4096, true), run(window + 4096..<window + 8192, false)])
+        #expect(map.unknownWindow(in: 5..<5) == nil)
+    }
+
+    @Test func oldWindowsAreForgotten() {
+        let window = BlockMap.windowBytes
+        var map = BlockMap(byteCount: 4 * window, limit: 4)
+        for number in 0..<3 {
+            let start = number * window
+            map.learn(window: number, [run(start..<start + 4096, false), run(start + 4096..<start + window, true)])
+        }
+        #expect(map.unknownWindow(in: 0..<1) == 0)
+        #expect(map.unknownWindow(in: window..<3 * window) == nil)
+    }
+
+    @Test func partsAreMultiplesOfTheServersBlocks() {
+        let runs = [run(4096..<8192, false), run(8192..<20480, true), run(20480..<24576, false)]
+        #expect(runs.parts(minimum: 1, maximum: 1 << 20, end: 1 << 20) == [4096..<8192, 20480..<24576])
+        #expect(runs.parts(minimum: 16384, maximum: 1 << 20, end: 1 << 20) == [0..<32768])
+        #expect(runs.parts(minimum: 16384, maximum: 16384, end: 24000) == [0..<16384, 16384..<24000])
+        #expect([run(0..<8192, true)].parts(minimum: 1, maximum: 4096, end: 8192) == [])
+    }
+
+    @Test func demandGoesFirstAndNeighboursTogether() {
+        var queue = RequestQueue()
+        func put(_ start: Int, _ isDemand: Bool, pages: Int = 1) {
+            queue.put(Letter(range: start * 4096..<(start + pages) * 4096, isDemand: isDemand))
+        }
+        put(8, false)
+        put(20, true)
+        put(9, false, pages: 2)
+        put(21, false)
+        put(11, false)
+        guard let first = queue.takeFirst() else { return #expect(Bool(false), "an empty queue") }
+        #expect(first.range.lowerBound == 20 * 4096)
+        // Its neighbour is not as urgent.
+        #expect(queue.takeNeighbour(of: first, atMost: 1 << 20) == nil)
+        #expect(queue.first(demandOnly: true) == nil)
+        var run: [Letter] = []
+        while let next = run.last.map({ queue.takeNeighbour(of: $0, atMost: 1 << 20) }) ?? queue.takeFirst() {
+            run.append(next)
+        }
+        #expect(run.map { $0.range.lowerBound / 4096 } == [8, 9, 11])
+        #expect(queue.takeFirst()?.range.lowerBound == 21 * 4096)
+        #expect(queue.isEmpty)
+    }
+
+    @Test func manyRequestsComeInOrder() {
+        var queue = RequestQueue()
+        for page in 0..<5000 { queue.put(Letter(range: page * 8192..<page * 8192 + 4096, isDemand: false)) }
+        let removed = queue.removeAll { $0.range.lowerBound / 8192 % 2 == 1 }
+        #expect(removed.count == 2500)
+        var order: [Int] = []
+        while let letter = queue.takeFirst() { order.append(letter.range.lowerBound / 8192) }
+        #expect(order == Array(stride(from: 0, to: 5000, by: 2)))
+    }
+}

@@ -1,0 +1,96 @@
+import Foundation
+import Testing
+import UserfaultFD
+import UserfaultNBD
+import UserfaultPager
+
+/// Servers that work.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct ReadingTests {
+    private static let page = Served.page
+
+    @Test func pagesOfAnExportAreRead() throws {
+        let server = try Server.pattern("64M")
+        let source = try NBDSource(server.uri)
+        #expect(source.export.byteCount == 64 << 20)
+        #expect(source.export.allowsManyConnections)
+        let served = try Served(source, bytes: 64 << 20)
+        let offsets = (0..<2000).map { _ in Int.random(in: 0..<16384) * Self.page }
+        #expect(Toucher.all(offsets, threads: 4) { served.isPattern($0) })
+        try served.pager.stop(.poison)
+        #expect(source.statistics.failures == 0)
+        #expect(served.pager.statistics.failures == 0)
+    }
+
+    @Test func populateReadsNeighboursTogether() throws {
+        let server = try Server.pattern("16M")
+        let source = try NBDSource(server.uri)
+        let served = try Served(source, bytes: 16 << 20)
+        try served.pager.populate(served.region)
+        #expect(Toucher.all(stride(from: 0, to: 16 << 20, by: Self.page).map(\.self)) { served.isPattern($0) })
+        try served.pager.stop(.poison)
+        #expect(source.statistics.bytesRead == 16 << 20)
+        #expect(source.statistics.reads < 128)
+    }
+
+    @Test func zerosFollowTheEnd() throws {
+        let server = try Server.pattern("1027K")
+        let source = try NBDSource(server.uri)
+        let served = try Served(source, bytes: 2 << 20)
+        let last = 1024 << 10
+        #expect(
+            Toucher.all([0]) { _ in
+                served.word(last) == UInt64(last).bigEndian && served.word(last + 3064) == UInt64(last + 3064).bigEndian
+                    && served.word(last + 3072) == 0 && served.word(last + Self.page) == 0
+                    && served.word((2 << 20) - 8) == 0
+            })
+        try served.pager.stop(.poison)
+    }
+
+    /// One source, three pagers, each with another part of the export.
+    @Test func pagersShareASource() throws {
+        let server = try Server.pattern("16M")
+        let source = try NBDSource(server.uri)
+        let pagers = try (0..<3).map { try Served(source, bytes: 4 << 20, offset: $0 << 22, readAhead: .adaptive()) }
+        let places = (0..<3).flatMap { pager in (0..<1024).map { (pager, $0 * Self.page) } }.map { [$0.0, $0.1] }
+        #expect(Toucher.all(places, threads: 6) { pagers[$0[0]].isPattern($0[1], at: $0[0] << 22 + $0[1]) })
+        for pager in pagers { try pager.pager.stop(.poison) }
+    }
+
+    @Test func memoryIsBounded() throws {
+        let server = try Server.pattern("32M", "delay", parameters: ["rdelay=1ms"])
+        let source = try NBDSource(
+            server.uri, configuration: NBDConfiguration(coalescedBytes: 64 << 10, memoryLimit: 512 << 10))
+        let served = try Served(source, bytes: 32 << 20)
+        try served.pager.populate(served.region)
+        #expect(Toucher.all(stride(from: 0, to: 32 << 20, by: Self.page).map(\.self)) { served.isPattern($0) })
+        try served.pager.stop(.poison)
+        #expect(source.statistics.peakMemory <= 512 << 10)
+        #expect(source.statistics.peakMemory > 0)
+    }
+
+    @Test func aServerMayAllowOneConnection() throws {
+        let server = try Server.pattern("4M", "multi-conn", parameters: ["multi-conn-mode=disable"])
+        let source = try NBDSource(server.uri)
+        #expect(!source.export.allowsManyConnections)
+        let served = try Served(source, bytes: 4 << 20)
+        try served.pager.populate(served.region)
+        #expect(Toucher.all(stride(from: 0, to: 4 << 20, by: Self.page).map(\.self)) { served.isPattern($0) })
+        try served.pager.stop(.poison)
+        #expect(source.statistics.connections == 1)
+    }
+
+    /// The server reads blocks of 64 KiB only.
+    @Test func readsAreMultiplesOfTheServersBlocks() throws {
+        let server = try Server.pattern(
+            "4M", "blocksize-policy",
+            parameters: ["blocksize-minimum=64K", "blocksize-preferred=64K", "blocksize-error-policy=error"])
+        let source = try NBDSource(server.uri)
+        #expect(source.export.minimumBlock == 64 << 10)
+        let served = try Served(source, bytes: 4 << 20)
+        let offsets = (0..<100).map { _ in Int.random(in: 0..<1024) * Self.page }
+        #expect(Toucher.all(offsets) { served.isPattern($0) })
+        try served.pager.stop(.poison)
+        #expect(source.statistics.failures == 0)
+    }
+}

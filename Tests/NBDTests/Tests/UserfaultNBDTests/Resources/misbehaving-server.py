@@ -1,0 +1,97 @@
+"""An NBD server that breaks the protocol: misbehaving-server.py SOCKET FLAW
+
+Its export has 1 MiB; each 64-bit word is its own offset, big-endian. It behaves for the first four reads of every
+connection, and then does what FLAW says:
+
+short      sends half of the bytes and closes the connection
+silent     never replies again
+cookie     replies to a request that was never made
+magic      sends what is no reply
+hole       a structured reply says that the whole range is a hole, and ends before it has covered the bytes
+"""
+
+import socket
+import struct
+import sys
+
+SIZE = 1 << 20
+OPTION_REPLY = 0x3E889045565A9
+NO_SUCH_OPTION = 1 << 31 | 1
+
+
+def take(connection, count):
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            raise ConnectionError
+        data += part
+    return data
+
+
+def negotiate(connection):
+    connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + struct.pack(">H", 3))
+    take(connection, 4)
+    structured = False
+    while True:
+        _, option, length = struct.unpack(">QII", take(connection, 16))
+        take(connection, length)
+        reply = lambda kind, data=b"": connection.sendall(  # noqa: E731
+            struct.pack(">QIII", OPTION_REPLY, option, kind, len(data)) + data)
+        if option in (6, 7):  # INFO, GO
+            reply(3, struct.pack(">HQH", 0, SIZE, 0x3))
+            reply(1)
+            if option == 7:
+                return structured
+        elif option == 8:  # STRUCTURED_REPLY
+            structured = FLAW == "hole"
+            reply(1 if structured else NO_SUCH_OPTION)
+        else:
+            reply(NO_SUCH_OPTION)
+
+
+def content(offset, count):
+    return b"".join(struct.pack(">Q", place) for place in range(offset, offset + count, 8))
+
+
+def serve(connection):
+    structured = negotiate(connection)
+    reads = 0
+    while True:
+        _, _, command, cookie, offset, count = struct.unpack(">IHHQQI", take(connection, 28))
+        if command != 0:
+            return
+        reads += 1
+        data = content(offset, count)
+        if reads > 4 and FLAW == "silent":
+            continue
+        if reads > 4 and FLAW == "magic":
+            connection.sendall(b"\0" * 16 + data)
+            continue
+        if reads > 4 and FLAW == "cookie":
+            cookie ^= 0xFF
+        if structured and reads > 4:
+            # Half of the range is a hole, and the reply is over.
+            connection.sendall(struct.pack(">IHHQI", 0x668E33EF, 1, 2, cookie, 12) + struct.pack(">QI", offset, count // 2))
+            continue
+        if structured:
+            connection.sendall(struct.pack(">IHHQI", 0x668E33EF, 1, 1, cookie, 8 + count) + struct.pack(">Q", offset) + data)
+            continue
+        connection.sendall(struct.pack(">IIQ", 0x67446698, 0, cookie))
+        if reads > 4 and FLAW == "short":
+            connection.sendall(data[: count // 2])
+            return
+        connection.sendall(data)
+
+
+path, FLAW = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+while True:
+    client, _ = listener.accept()
+    with client:
+        try:
+            serve(client)
+        except ConnectionError:
+            pass

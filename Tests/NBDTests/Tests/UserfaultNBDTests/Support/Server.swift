@@ -1,0 +1,119 @@
+import Foundation
+import Testing
+
+/// A server process of a test's own, on a socket in a folder of its own; both go with it.
+final class Server: @unchecked Sendable {
+    let folder: URL
+    let socket: String
+    private let program: String
+    private let arguments: [String]
+    private var process: Process?
+
+    /// - Parameters:
+    ///   - program: The server's name.
+    ///   - arguments: What it gets, for the socket's path.
+    ///   - waitsForSocket: Whether it makes the socket itself, and has to be waited for.
+    init(_ program: String, in folder: URL? = nil, _ arguments: (_ socket: String) -> [String]) throws {
+        self.folder = try folder ?? Self.makeFolder()
+        socket = self.folder.appendingPathComponent("socket").path
+        self.program = program
+        self.arguments = arguments(socket)
+        try start()
+    }
+
+    deinit {
+        kill()
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    static func makeFolder() throws -> URL {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("uffd-nbd-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        return folder
+    }
+
+    /// Starts it, and waits until it listens.
+    func start() throws {
+        try? FileManager.default.removeItem(atPath: socket)
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = [program] + arguments
+        process.standardInput = FileHandle.nullDevice
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        self.process = process
+        let path = socket
+        #expect(wait { Self.isReady(path) || !process.isRunning }, "\(program) does not start")
+    }
+
+    /// Whether somebody listens on a socket, or has written a file in its place.
+    private static func isReady(_ path: String) -> Bool {
+        var status = stat()
+        guard stat(path, &status) == 0 else { return false }
+        guard status.st_mode & S_IFMT == S_IFSOCK else { return status.st_size > 0 }
+        let probe = Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(probe) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+        return withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(probe, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) == 0
+            }
+        }
+    }
+
+    /// Ends it as a crash would.
+    func kill() {
+        guard let process else { return }
+        Glibc.kill(process.processIdentifier, SIGKILL)
+        process.waitUntilExit()
+        self.process = nil
+    }
+
+    /// The address of its export.
+    var uri: String { "nbd+unix:///?socket=\(socket)" }
+
+    /// nbdkit in the foreground, with filters in front of a plugin.
+    static func nbdkit(in folder: URL? = nil, _ arguments: String...) throws -> Server {
+        try Server("nbdkit", in: folder) { ["-f", "-U", $0] + arguments }
+    }
+
+    /// An export of which each 64-bit word is its own offset, big-endian.
+    static func pattern(_ size: String = "64M", _ filters: String..., parameters: [String] = []) throws -> Server {
+        try Server("nbdkit") { ["-f", "-U", $0] + filters.map { "--filter=\($0)" } + ["pattern", size] + parameters }
+    }
+
+    /// A server that breaks the protocol.
+    static func misbehaving(_ flaw: String) throws -> Server {
+        let script = try #require(Bundle.module.url(forResource: "misbehaving-server", withExtension: "py"))
+        return try Server("python3") { [script.path, $0, flaw] }
+    }
+}
+
+/// Runs a program to its end.
+@discardableResult
+func run(_ arguments: String..., input: String? = nil) throws -> String {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = arguments
+    let output = Pipe()
+    process.standardOutput = output
+    process.standardError = output
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    try #require(process.terminationStatus == 0, "\(arguments.joined(separator: " ")): \(text)")
+    return text
+}
+
+/// Waits until something is so.
+func wait(seconds: Double = 20, until isSo: () -> Bool) -> Bool {
+    let deadline = ContinuousClock.now + .seconds(seconds)
+    while !isSo() {
+        guard ContinuousClock.now < deadline else { return false }
+        usleep(1000)
+    }
+    return true
+}
