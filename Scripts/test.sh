@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
-#   format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix
-#   bench commands
+#   format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz clients selftest reports
+#   hosts matrix bench commands
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
 set -uo pipefail
@@ -47,6 +47,7 @@ install_tools() {
     command -v git >/dev/null || missing+=(git ca-certificates)
     command -v xmllint >/dev/null || missing+=(libxml2-utils)
     command -v shellcheck >/dev/null || missing+=(shellcheck)
+    command -v promtool >/dev/null || missing+=(prometheus)
     command -v prove >/dev/null || missing+=(perl)
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86 busybox-static cpio zstd)
     [ ${#missing[@]} -gt 0 ] || return 0
@@ -156,15 +157,21 @@ step_reports() {
         "$(swift build --show-bin-path)/uffd-selftest"
 }
 
-# The selftest on hosts that lack something.
-step_hosts() {
+# many NAME COMMAND...: a script of many checks, whose last line has their sums.
+many() {
     local numbers
-    check hosts timeout -k 10 3600 Scripts/check/selftest-hosts.py
-    numbers=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$logs/hosts.log")
+    check "$@"
+    numbers=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$logs/$1.log")
     read -ra numbers <<<"${numbers:-0 1 0}"
     count "${numbers[@]}"
     printf '   %s passed, %s failed, %s skipped\n' "${numbers[@]}"
 }
+
+# The selftest on hosts that lack something.
+step_hosts() { many hosts timeout -k 10 3600 Scripts/check/selftest-hosts.py; }
+
+# The program uffd-pager with simulated and real clients.
+step_clients() { many clients timeout -k 10 1800 Scripts/check/clients.py; }
 
 step_matrix() {
     if ! command -v qemu-system-x86_64 >/dev/null; then
@@ -178,7 +185,7 @@ step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
 
 step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 
-steps=(format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz selftest reports hosts matrix bench commands)
+steps=(format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz clients selftest reports hosts matrix bench commands)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || usage 64

@@ -6,7 +6,7 @@ let package = Package(
     name: "Tools",
     products: [.executable(name: "uffd-pager", targets: ["uffd-pager"])],
     dependencies: [
-        .package(name: "swift-userfaultfd", path: ".."),
+        .package(name: "swift-userfaultfd", path: "..", traits: ["Service"]),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
@@ -15,9 +15,17 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
+        .target(
+            name: "CPagerSupport",
+            cSettings: [
+                .treatAllWarnings(as: .error), .enableWarning("all"), .enableWarning("extra"),
+                .enableWarning("strict-prototypes"),
+            ]
+        ),
         .executableTarget(
             name: "uffd-pager",
             dependencies: [
+                "CPagerSupport",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -25,13 +33,15 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "UserfaultFD", package: "swift-userfaultfd"),
                 .product(name: "UserfaultHandoff", package: "swift-userfaultfd"),
                 .product(name: "UserfaultPager", package: "swift-userfaultfd"),
+                .product(name: "UserfaultPagerService", package: "swift-userfaultfd"),
             ],
             swiftSettings: strictSwift
-        )
+        ),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -89,12 +89,17 @@ public struct HandedMemory: ~Copyable, Sendable {
     /// Where the content of the last region ends in the source, in bytes.
     public var sourceEnd: Int { regions.reduce(0) { max($0, $1.end) } }
 
-    /// A second descriptor of the client's userfaultfd, for who keeps it in case this process dies.
+    /// Duplicates of the client's userfaultfd and of a pidfd of its process: for whoever keeps them if this process dies.
+    ///
+    /// Both are the caller's to close.
     ///
     /// - Throws: ``HandoffError/kernel(_:)``: `EMFILE`.
-    public func duplicateDescriptor() throws(HandoffError) -> Int32 {
-        try asHandoffError { () throws(UserfaultError) in
-            try OwnedDescriptor(duplicating: uffd.withUnsafeDescriptor { $0.rawValue }).release()
+    public func duplicateDescriptors() throws(HandoffError) -> (userfaultfd: Int32, process: Int32) {
+        let number = uffd.withUnsafeDescriptor { $0.rawValue }
+        return try asHandoffError { () throws(UserfaultError) in
+            let first = try OwnedDescriptor(duplicating: number)
+            let second = try OwnedDescriptor(duplicating: owner.pidfd)
+            return (first.release(), second.release())
         }
     }
 
@@ -120,6 +125,7 @@ public struct HandedMemory: ~Copyable, Sendable {
             for place in places {
                 var options = options
                 options.pageSize = place.pageSize
+                if format == .firecracker { options.registration = .byOwner }
                 added.append(try pager.add(place.range, offset: place.offset, options: options))
             }
             try pager.start()
@@ -131,6 +137,9 @@ public struct HandedMemory: ~Copyable, Sendable {
         if format == .handoff { try connection.send(HandoffReply.served.bytes) }
         return (pager, added)
     }
+
+    /// Whether ``refuse(_:)`` reaches the client: if not, it waits for ever for who does not serve it.
+    public var isToldWhenRefused: Bool { format == .handoff }
 
     /// Tells the client why its memory is not served, if its protocol has a word for that.
     public consuming func refuse(_ reason: String) {

@@ -25,7 +25,11 @@ public struct PeerPolicy: Hashable, Sendable {
 
     /// Whether a peer is allowed.
     public func allows(_ peer: PeerCredentials) -> Bool {
-        users?.contains(peer.user) ?? true && groups?.contains(peer.group) ?? true
-            && processes?.contains(peer.process) ?? true
+        allows(user: peer.user, group: peer.group, process: peer.process)
+    }
+
+    /// Whether a peer is allowed, by its numbers.
+    public func allows(user: UInt32, group: UInt32, process: Int32) -> Bool {
+        users?.contains(user) ?? true && groups?.contains(group) ?? true && processes?.contains(process) ?? true
     }
 }

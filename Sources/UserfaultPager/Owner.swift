@@ -68,7 +68,7 @@ public struct Owner: Sendable {
     }
 
     /// Readable once the process has ended; negative where there is none.
-    var pidfd: Int32 {
+    package var pidfd: Int32 {
         guard handle.process != nil else { return -1 }
         return handle.process!.withUnsafeDescriptor { $0.rawValue }
     }

@@ -5,29 +5,12 @@ import resource
 import subprocess
 from pathlib import Path
 
+from checks import Skip, Wrong, check, require  # noqa: F401
+
 USER = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
 POOL = Path("/proc/sys/vm/nr_hugepages")
-CHECKS = {}
 # How long a run may take, in seconds: a host under test may be slow.
 LIMIT = 900
-
-
-class Wrong(Exception):
-    pass
-
-
-class Skip(Exception):
-    pass
-
-
-def check(function):
-    CHECKS[function.__name__.replace("_", "-")] = function
-    return function
-
-
-def require(condition, message):
-    if not condition:
-        raise Wrong(message)
 
 
 def program():

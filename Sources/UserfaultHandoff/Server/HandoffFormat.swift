@@ -1,5 +1,5 @@
 /// The protocols in which one message hands memory over.
-public enum HandoffFormat: String, Hashable, Sendable, CaseIterable {
+public enum HandoffFormat: String, Hashable, Codable, Sendable, CaseIterable {
     /// Firecracker's, see ``FirecrackerMessage``.
     case firecracker
     /// This library's own, see ``HandoffMessage``.

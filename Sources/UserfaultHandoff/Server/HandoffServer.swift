@@ -51,6 +51,7 @@ public final class HandoffServer: Sendable {
     private let set: PollSet
     private let stopped: EventFD
     private let table = Mutex(Table())
+    private let thread = Mutex<NativeThread?>(nil)
 
     private static var stopToken: UInt64 { 0 }
 
@@ -108,8 +109,29 @@ public final class HandoffServer: Sendable {
         listener.socket.removePath()
     }
 
+    /// Serves the sockets on a thread of its own, until ``close()``.
+    ///
+    /// - Throws: ``HandoffError/kernel(_:)`` if there is no thread.
+    public func start() throws(HandoffError) {
+        try asHandoffError { () throws(UserfaultError) in
+            let started = try NativeThread("uffd-server") { [self] in
+                do throws(HandoffError) { try run() } catch { report(Report(peer: nil, error: error)) }
+            }
+            thread.withLock { $0 = started }
+        }
+    }
+
     /// Ends ``run()``, from any thread.
     public func stop() { stopped.signal() }
+
+    /// Stops, waits for the thread of ``start()``, and closes all sockets as ``remove(_:)`` does.
+    ///
+    /// Clients that were handed over stay.
+    public func close() {
+        stop()
+        thread.withLock { $0.take() }?.join()
+        for token in table.withLock({ Array($0.listeners.keys) }) { remove(Listening(token: token)) }
+    }
 
     /// Serves the sockets until ``stop()``, on the calling thread.
     ///

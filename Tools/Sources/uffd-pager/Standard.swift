@@ -38,7 +38,9 @@ enum Standard {
     }
 
     /// Writes a line to standard error, where nobody can be told of a failure.
-    static func complain(_ text: String) { _ = writeAll("uffd-pager: \(text)\n", to: STDERR_FILENO) }
+    static func writeLine(_ text: String) { _ = writeAll("\(text)\n", to: STDERR_FILENO) }
+
+    static func complain(_ text: String) { writeLine("uffd-pager: \(text)") }
 
     private static func writeAll(_ text: String, to descriptor: Int32) -> Bool {
         var left = Array(text.utf8)[...]

@@ -7,14 +7,32 @@ struct UffdPager: AsyncParsableCommand {
         abstract: "Serves the memory of virtual machines and restored processes, page by page.",
         discussion: """
             Exit codes: 0 all clients were served to their end; 1 a client could not be served; 64 wrong usage; 66 a file \
-            cannot be read; 69 this host cannot do what was asked; 71 the kernel refused; 73 a socket or file cannot be \
-            made; 74 output cannot be written.
+            cannot be read; 69 this host cannot do what was asked; 70 the server died and its clients were killed; 71 the \
+            kernel refused; 73 a socket or file cannot be made; 74 output cannot be written.
             """,
-        subcommands: [ProbeCommand.self]
+        subcommands: [
+            FirecrackerCommand.self, HandoffCommand.self, ServeCommand.self, CtlCommand.self, ProbeCommand.self,
+        ]
     )
 
     static func main() async {
         Standard.prepare()
-        await main(nil)
+        do {
+            var command = try parseAsRoot()
+            if command is any GuardedCommand, !GuardLink.isThere {
+                var guardian = try Guard()
+                throw ExitCode(try guardian.stand())
+            }
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch let failure as Failure {
+            Standard.complain(failure.description)
+            exit(withError: failure.code)
+        } catch {
+            exit(withError: error)
+        }
     }
 }

@@ -1,7 +1,7 @@
 import UserfaultFD
 
 /// What each client needs of the host, in the names of ``KernelSupport``.
-enum Client: String, CaseIterable {
+enum ClientKind: String, CaseIterable {
     case firecracker, criu, cloudHypervisor = "cloud-hypervisor", handoff
 
     /// What somebody runs who asks.
@@ -55,7 +55,7 @@ struct ClientVerdict: Encodable {
     let isServed: Bool
     let lacks: [Lack]
 
-    init(_ client: Client, on support: KernelSupport) {
+    init(_ client: ClientKind, on support: KernelSupport) {
         func lack(_ name: KernelSupport.Name, _ consequence: String?) -> Lack? {
             guard !support.has(name) else { return nil }
             return Lack(

@@ -2,7 +2,7 @@ import ArgumentParser
 import FoundationEssentials
 import UserfaultFD
 
-extension Client: ExpressibleByArgument {}
+extension ClientKind: ExpressibleByArgument {}
 
 struct ProbeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -12,14 +12,14 @@ struct ProbeCommand: ParsableCommand {
     )
 
     @Argument(help: "The clients to look at; by default all.")
-    var clients: [Client] = []
+    var clients: [ClientKind] = []
 
     @Flag(help: "Print the answers as JSON.")
     var json = false
 
     func run() throws {
         let support = KernelSupport.probe()
-        let verdicts = (clients.isEmpty ? Client.allCases : clients).map { ClientVerdict($0, on: support) }
+        let verdicts = (clients.isEmpty ? ClientKind.allCases : clients).map { ClientVerdict($0, on: support) }
         try Standard.write(json ? try Self.json(verdicts) : Self.text(verdicts, on: support))
         guard verdicts.allSatisfy(\.isServed) else { throw ExitCode.unavailable }
     }
@@ -33,7 +33,7 @@ struct ProbeCommand: ParsableCommand {
     static func text(_ verdicts: [ClientVerdict], on support: KernelSupport) -> String {
         var lines = ["Linux \(support.kernelRelease) \(support.machine)"]
         for verdict in verdicts {
-            let title = Client(rawValue: verdict.client)?.title ?? verdict.client
+            let title = ClientKind(rawValue: verdict.client)?.title ?? verdict.client
             lines.append("  \(verdict.isServed ? "yes" : "no ")  \(title)")
             for lack in verdict.lacks {
                 lines.append(

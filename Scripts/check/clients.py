@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Runs uffd-pager with clients: simulators of Firecracker and others, each machine a process of its own.
+
+usage: clients.py [--program FILE] [--list] [NAME]...
+
+Prints a line for each check, and ends with "N passed, N failed, N skipped". Without --program, uffd-pager is built.
+Serving kernel-mode faults takes root, CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd=1.
+"""
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(REPO / "Scripts/check"), str(REPO / "Scripts/check/clients")]
+
+import checks  # noqa: E402
+
+# Each module adds its checks to the list, in this order.
+import firecracker  # noqa: E402, F401
+import handoff  # noqa: E402, F401
+import serve  # noqa: E402, F401
+
+
+def build():
+    package = ["--package-path", str(REPO / "Tools"), "--scratch-path", str(REPO / ".build-tools")]
+    subprocess.run(["swift", "build", *package, "--product", "uffd-pager", "--quiet"], check=True)
+    shown = subprocess.run(["swift", "build", *package, "--show-bin-path"], check=True, capture_output=True, text=True)
+    return f"{shown.stdout.strip()}/uffd-pager"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program")
+    options = checks.parse(parser)
+    os.environ["UFFD_PAGER"] = os.path.abspath(options.program or build())
+    return checks.run_checks(options.names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What the checks of clients.py share: the program, machines in processes of their own, files of memory."""
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from checks import Skip, Wrong, check, require  # noqa: F401
+from memory import PAGE, Memory, Userfaultfd
+
+# How long anything may take, in seconds: the machine that runs the checks may be slow.
+LIMIT = 60
+
+
+def program():
+    return os.environ["UFFD_PAGER"]
+
+
+@contextlib.contextmanager
+def folder():
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def content(count):
+    """What page a memory file has where: a pattern that differs in every page."""
+    return random.Random(count).randbytes(count)
+
+
+def memory_file(directory, count):
+    path = directory / "memory"
+    path.write_bytes(content(count))
+    return path
+
+
+class Pager:
+    """The program under test, until its with statement ends."""
+
+    def __init__(self, *arguments, prefix=(), log=None):
+        self.log = open(log, "w+") if log else tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([*prefix, program(), *map(str, arguments)], stdin=subprocess.DEVNULL,
+                                        stdout=self.log, stderr=subprocess.STDOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise Wrong(f"it does not end at SIGTERM: {self.output()[-500:]}") from None
+        if kind is not None:
+            print(self.output()[-2000:])
+        self.log.close()
+
+    def output(self):
+        self.log.seek(0)
+        return self.log.read()
+
+    def says(self, text, times=1):
+        """Waits until the log has a text so often."""
+        end = time.monotonic() + LIMIT
+        while self.output().count(text) < times:
+            require(time.monotonic() < end, f"the log does not say '{text}': {self.output()[-500:]}")
+            require(self.process.poll() is None or self.output().count(text) >= times,
+                    f"it ended with {self.process.poll()} and does not say '{text}': {self.output()[-500:]}")
+            time.sleep(0.01)
+
+    def ends(self, code=0):
+        try:
+            found = self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            raise Wrong(f"it does not end: {self.output()[-500:]}") from None
+        require(found == code, f"exit code {found} in place of {code}: {self.output()[-500:]}")
+
+
+class Machine:
+    """A process that runs a function, which is given the end of a socket to this one."""
+
+    def __init__(self, function, *arguments):
+        self.socket, theirs = socket.socketpair()
+        self.process = os.fork()
+        if self.process == 0:
+            code = 99
+            try:
+                self.socket.close()
+                function(theirs, *arguments)
+                code = 0
+            except BaseException:  # pylint: disable=broad-except
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        theirs.close()
+        self.status = None
+
+    def word(self, limit=LIMIT):
+        """What the process says next; empty if it has ended."""
+        ready, _, _ = select.select([self.socket], [], [], limit)
+        require(ready, "the machine hangs")
+        return self.socket.recv(4096)
+
+    def tell(self, word=b"."):
+        self.socket.sendall(word)
+
+    def end(self, limit=LIMIT):
+        """Waits for the end: the exit code, or the signal as a negative number."""
+        if self.status is None:
+            end = time.monotonic() + limit
+            while True:
+                found, status = os.waitpid(self.process, os.WNOHANG)
+                if found:
+                    self.status = os.waitstatus_to_exitcode(status)
+                    break
+                if time.monotonic() > end:
+                    self.kill()
+                    raise Wrong("the machine does not end")
+                time.sleep(0.005)
+        return self.status
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGKILL)
+        if self.status is None:
+            _, status = os.waitpid(self.process, 0)
+            self.status = os.waitstatus_to_exitcode(status)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if self.status is None:
+            self.kill()
+        self.socket.close()
+
+
+def expect_end(machine, code=0):
+    require(machine.end() == code, f"the machine ended with {machine.status} in place of {code}")
+
+
+def connect(path):
+    connection = socket.socket(socket.AF_UNIX)
+    end = time.monotonic() + LIMIT
+    while True:
+        try:
+            connection.connect(str(path))
+            return connection
+        except (FileNotFoundError, ConnectionRefusedError):
+            require(time.monotonic() < end, "nobody listens")
+            time.sleep(0.01)
+
+
+def server_of(pager):
+    """The process that serves: the guard's child."""
+    with open(f"/proc/{pager.process.pid}/task/{pager.process.pid}/children", encoding="ascii") as file:
+        return int(file.read().split()[0])
+
+
+def descriptors_of(pager):
+    """How many descriptors the program has: its server, and its guard."""
+    return [len(os.listdir(f"/proc/{process}/fd")) for process in (server_of(pager), pager.process.pid)]
+
+
+def no_more_descriptors(pager, before):
+    end = time.monotonic() + LIMIT
+    while any(now > then for now, then in zip(descriptors_of(pager), before)):
+        require(time.monotonic() < end, f"descriptors are left: {descriptors_of(pager)} after {before}")
+        time.sleep(0.01)
+
+
+def firecracker_json(*regions, page_size="both", **extra):
+    """The message for (memory, offset) pairs."""
+    names = {"both": ("page_size", "page_size_kib"), "new": ("page_size",), "old": ("page_size_kib",), "none": ()}
+    return json.dumps([
+        {"base_host_virt_addr": memory.start, "size": memory.count, "offset": offset}
+        | {name: memory.page for name in names[page_size]} | extra
+        for memory, offset in regions]).encode()
+
+
+def registered(count, huge=False):
+    memory, uffd = Memory(count, huge=huge), Userfaultfd()
+    uffd.register(memory)
+    return memory, uffd
+
+
+def compare(memory, expected, offset=0, step=PAGE):
+    """Reads the first bytes of every page."""
+    for place in range(0, memory.count, step):
+        found = memory.read(place, 16)
+        require(found == expected[offset + place:offset + place + 16], f"wrong bytes at {place}: {found!r}")

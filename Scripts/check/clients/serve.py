@@ -1,0 +1,229 @@
+"""Many machines in one process, over the control socket: uffd-pager serve and ctl."""
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+
+from firecracker import SIZE, compare_one, hand_over, machine_that_reads
+from harness import (Machine, Pager, Skip, check, compare, content, expect_end, firecracker_json, folder, memory_file,
+                     program, registered, require)
+
+USER = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path):
+        super().__init__("uffd-pager", timeout=60)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(self.path)
+
+
+def ask(path, method, target, body=None):
+    """The status and the body, as JSON if it is."""
+    connection = Connection(path)
+    connection.request(method, target, None if body is None else body if isinstance(body, bytes) else json.dumps(body))
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    is_json = answer.headers.get_content_type() == "application/json"
+    return answer.status, json.loads(text) if is_json and text else text
+
+
+def ctl(path, *arguments, code=0):
+    run = subprocess.run([program(), "ctl", *map(str, arguments), "--control", path], capture_output=True, text=True,
+                         check=False, timeout=60)
+    require(run.returncode == code, f"ctl {arguments} ended with {run.returncode}: {run.stderr}")
+    return run.stdout if code == 0 else run.stderr
+
+
+@contextlib.contextmanager
+def serving(*options):
+    """The program, its folder and its control socket."""
+    with folder() as directory:
+        control = directory / "control"
+        memory_file(directory, SIZE)
+        with Pager("serve", "--control", control, *options) as pager:
+            pager.says("ready")
+            yield pager, directory, control
+
+
+@check
+def serve_many_machines():
+    expected = content(SIZE)
+    with serving() as (pager, directory, control):
+        for index in range(8):
+            ctl(control, "add", f"m{index}", "--socket", directory / f"m{index}", "--memory", directory / "memory",
+                "--record", directory / f"set{index}")
+        machines = json.loads(ctl(control, "list"))["machines"]
+        require([m["state"] for m in machines] == ["waiting"] * 8, f"states: {machines}")
+        with contextlib.ExitStack() as stack:
+            running = [stack.enter_context(Machine(machine_that_reads, directory / f"m{index}", expected))
+                       for index in range(8)]
+            for machine in running:
+                require(machine.word() == b"r", "a machine could not read")
+            shown = json.loads(ctl(control, "show", "m3"))
+            require(shown["state"] == "serving" and shown["sessions"][0]["process"] == running[3].process, shown)
+            require(shown["totals"]["filledBytes"] == SIZE, shown)
+            for machine in running:
+                machine.tell()
+                expect_end(machine)
+        pager.says("ended", 8)
+        shown = json.loads(ctl(control, "show", "m3"))
+        require(shown["state"] == "waiting" and shown["totals"]["filledBytes"] == SIZE, f"the sums are lost: {shown}")
+        ctl(control, "remove", "m3")
+        require("no machine" in ctl(control, "show", "m3", code=1), "a machine that was removed is there")
+        require(not (directory / "m3").exists(), "the socket is left")
+        status, _ = ask(control, "POST", "/v1/machines/m4/prefetch", {"workingSet": str(directory / "set4")})
+        require(status == 200, f"prefetch answered {status}")
+
+
+@check
+def serve_populate_and_drain():
+    expected = content(SIZE)
+    with serving() as (pager, directory, control):
+        ctl(control, "add", "m", "--socket", directory / "m", "--memory", directory / "memory")
+
+        def body(end):
+            memory, uffd = registered(SIZE)
+            hand_over(directory / "m", firecracker_json((memory, 0)), [uffd.number])
+            compare_one(memory, 0, expected)
+            end.sendall(b"r")
+            end.recv(1)
+            compare(memory, expected)
+
+        for verb in ("populate", "drain"):
+            with Machine(body) as machine:
+                require(machine.word() == b"r", "the machine failed")
+                require(json.loads(ctl(control, verb, "m", "--seconds", "60")) == {"sessions": 1}, "no session")
+                state = json.loads(ctl(control, "show", "m"))
+                require(state["state"] == ("serving" if verb == "populate" else "waiting"), f"{verb}: {state}")
+                machine.tell()
+                expect_end(machine)
+            pager.says("ended", 1 if verb == "populate" else 2)
+
+
+@check
+def serve_removes_by_killing():
+    expected = content(SIZE)
+    with serving() as (_, directory, control):
+        ctl(control, "add", "m", "--socket", directory / "m", "--memory", directory / "memory")
+        with Machine(machine_that_reads, directory / "m", expected) as machine:
+            require(machine.word() == b"r", "the machine could not read")
+            ctl(control, "remove", "m", "--ending", "kill")
+            require(machine.end() == -9, f"the machine ended with {machine.status}")
+
+
+@check
+def serve_refuses_bad_requests():
+    with serving() as (_, directory, control):
+        good = {"name": "m", "socket": str(directory / "m"), "memory": str(directory / "memory")}
+        for body, status in ((b"{", 400), (b"[]", 400), ({}, 400), ({**good, "colour": 1}, 400),
+                             ({**good, "name": "a/b"}, 400), ({**good, "onFailure": "zero"}, 400),
+                             ({**good, "socketMode": "9"}, 400), ({**good, "memory": "/nowhere"}, 422),
+                             ({**good, "socket": "/nowhere/m"}, 422), ({**good, "prefetch": "/dev/null"}, 422),
+                             (good, 201), (good, 409), (b"x" * 100000, 413)):
+            found, answer = ask(control, "POST", "/v1/machines", body)
+            require(found == status, f"{body} is answered {found} in place of {status}: {answer}")
+            require(found == 201 or answer["error"], f"{body} is refused without a word")
+        for method, target, status in (("GET", "/v1/machines/none", 404), ("DELETE", "/v1/machines/none", 404),
+                                       ("POST", "/v1/machines/m/drain?seconds=x", 400), ("GET", "/nothing", 404),
+                                       ("DELETE", "/v1/machines/m?ending=never", 400), ("GET", "/healthz", 200),
+                                       ("PUT", "/v1/machines", 404)):
+            found, answer = ask(control, method, target)
+            require(found == status, f"{method} {target} is answered {found} in place of {status}: {answer}")
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as raw:
+            raw.connect(str(control))
+            raw.sendall(b"\0\1\2 garbage\r\n\r\n")
+            raw.recv(1000)
+        require(ask(control, "GET", "/healthz")[0] == 200, "garbage has ended the server")
+
+
+@check
+def serve_openapi_names_every_path():
+    with serving() as (_, _, control):
+        status, document = ask(control, "GET", "/openapi.json")
+        require(status == 200 and document["openapi"] == "3.1.0", "no description")
+        names = set(document["components"]["schemas"]["Specification"]["properties"])
+        with folder() as directory:
+            path = directory / "m"
+            full = {"name": "full", "socket": str(path), "memory": program(), "format": "handoff", "onFailure": "kill",
+                    "populate": True, "allowUsers": [0], "allowGroups": [0], "socketMode": "0660",
+                    "record": str(directory / "r"), "prefetch": None}
+            require(names == set(full), f"described, but not known: {names ^ set(full)}")
+            status, answer = ask(control, "POST", "/v1/machines", full)
+            require(status == 201, f"{status}: {answer}")
+            require(path.stat().st_mode & 0o777 == 0o660, "the permissions of the socket are others")
+
+
+@check
+def serve_metrics():
+    if not shutil.which("promtool"):
+        raise Skip("needs promtool: install the package prometheus")
+    with serving() as (pager, directory, control):
+        ctl(control, "add", "m", "--socket", directory / "m", "--memory", directory / "memory")
+        with Machine(machine_that_reads, directory / "m", content(SIZE)) as machine:
+            require(machine.word() == b"r", "the machine could not read")
+            text = ctl(control, "metrics")
+            machine.tell()
+            expect_end(machine)
+        lint = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        require(lint.returncode == 0, f"promtool: {lint.stdout}{lint.stderr}")
+        require(f'uffd_pager_filled_bytes_total{{machine="m"}} {SIZE}\n' in text, text)
+        pager.says("ended")
+        require(f'uffd_pager_filled_bytes_total{{machine="m"}} {SIZE}\n' in ctl(control, "metrics"), "a counter went back")
+
+
+@check
+def serve_refuses_other_users():
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    with serving() as (_, _, control):
+        os.chmod(control, 0o666)
+        run = subprocess.run([*USER, "python3", "-c", f"""
+import socket
+s = socket.socket(socket.AF_UNIX)
+s.connect({str(control)!r})
+s.sendall(b"GET /v1/machines HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n")
+print(s.recv(100).split()[1].decode())"""], capture_output=True, text=True, check=False, timeout=60)
+        require(run.stdout == "403\n", f"a stranger is answered {run.stdout}{run.stderr}")
+
+
+@check
+def serve_configuration_file():
+    with folder() as directory:
+        memory = memory_file(directory, SIZE)
+        config = directory / "config"
+        machine = {"name": "a", "socket": str(directory / "a"), "memory": str(memory)}
+        config.write_text(json.dumps({"machines": [machine], "maxSessions": 1}))
+        with Pager("serve", "--control", directory / "control", "--config", config) as pager:
+            pager.says("ready")
+            with Machine(machine_that_reads, directory / "a", content(SIZE)) as first:
+                require(first.word() == b"r", "the machine could not read")
+                # One that cannot be told that it is not served would wait for ever.
+                with Machine(machine_that_reads, directory / "a", content(SIZE)) as second:
+                    require(second.end() == -9, "more sessions than the limit")
+        for text, complaint in (("{", "config"), ('{"machine": []}', "not known"), ('{"machines": [{"name": "a"}]}', "missing"),
+                                ('{"maxSessions": 0}', "1 to 100000")):
+            config.write_text(text)
+            with Pager("serve", "--control", directory / "control", "--config", config) as pager:
+                pager.ends(66)
+                require(complaint in pager.output(), f"{text}: {pager.output()}")
+
+
+@check
+def serve_logs_json():
+    with folder() as directory:
+        log = directory / "log"
+        with Pager("serve", "--control", directory / "control", "--log-format", "json", log=log) as pager:
+            pager.says("ready")
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        require(lines and all({"time", "level", "message"} <= set(line) for line in lines), lines)

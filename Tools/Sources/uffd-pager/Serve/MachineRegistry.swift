@@ -1,0 +1,138 @@
+import Glibc
+import Logging
+import Synchronization
+import UserfaultHandoff
+import UserfaultPager
+
+/// Why the control socket says no.
+enum ControlError: Error {
+    case exists(String)
+    case unknown(String)
+    case tooMany(Int)
+    case tooLong(Int)
+    case refused(String)
+
+    var text: String {
+        switch self {
+        case .exists(let name): "there is a machine '\(name)' already"
+        case .unknown(let name): "there is no machine '\(name)'"
+        case .tooMany(let limit): "there are \(limit) machines already"
+        case .tooLong(let limit): "the request is longer than \(limit) bytes"
+        case .refused(let text): text
+        }
+    }
+}
+
+/// The machines by their names: each with a socket at which its monitor connects.
+final class MachineRegistry: Sendable {
+    private struct Entry {
+        let specification: MachineSpecification
+        let listening: HandoffServer.Listening
+    }
+
+    private let entries = Mutex<[String: Entry?]>([:])
+    private let front: FrontDoor
+    let sessions: SessionTable
+    private let limit: Int
+    private let logger: Logger
+
+    init(front: FrontDoor, sessions: SessionTable, limit: Int, logger: Logger) {
+        self.front = front
+        self.sessions = sessions
+        self.limit = limit
+        self.logger = logger
+    }
+
+    /// Begins to listen for a machine.
+    func add(_ specification: MachineSpecification) throws(ControlError) {
+        let name = specification.name
+        // The name is taken before the socket is made, so that two that add the same do not both make one.
+        let error: ControlError? = entries.withLock { entries in
+            if entries[name] != nil { return .exists(name) }
+            if entries.count >= limit { return .tooMany(limit) }
+            entries[name] = .some(nil)
+            return nil
+        }
+        if let error { throw error }
+        do {
+            let settings = MachineSettings(
+                name: name, memory: try MemoryFile(specification.memory),
+                prefetch: try specification.prefetch.map(WorkingSetFile.read), record: specification.record,
+                onFailure: specification.onFailure, populates: specification.populate)
+            let peers = PeerPolicy(
+                users: specification.allowUsers.map(Set.init) ?? [0, geteuid()],
+                groups: specification.allowGroups.map(Set.init))
+            let listening = try front.open(at: specification.socket, for: specification.format, from: peers) {
+                [sessions] memory in sessions.take(memory, as: settings)
+            }
+            if let mode = try specification.mode(), chmod(specification.socket, mode) != 0 {
+                let code = errno
+                front.shut(listening)
+                throw Failure(.uncreatable, "\(specification.socket): \(String(cString: strerror(code)))")
+            }
+            entries.withLock { $0[name] = Entry(specification: specification, listening: listening) }
+            logger.info("listening", metadata: ["machine": "\(name)", "socket": "\(specification.socket)"])
+        } catch {
+            _ = entries.withLock { $0.removeValue(forKey: name) }
+            throw .refused("\(error)")
+        }
+    }
+
+    /// Stops listening for a machine, and ends its sessions.
+    func remove(_ name: String, ending: SessionEnding, within limit: Duration?) async throws(ControlError) {
+        guard let entry = entries.withLock({ $0[name] ?? nil }) else { throw .unknown(name) }
+        front.shut(entry.listening)
+        await sessions.end(ofMachine: name, ending, within: limit)
+        sessions.forget(machine: name)
+        _ = entries.withLock { $0.removeValue(forKey: name) }
+        logger.info("removed", metadata: ["machine": "\(name)"])
+    }
+
+    /// Loads what is left of a machine's sessions, and lets go of them; new ones may come.
+    func drain(_ name: String, within limit: Duration?) async throws(ControlError) -> Int {
+        _ = try specification(of: name)
+        return await sessions.end(ofMachine: name, .load, within: limit)
+    }
+
+    func specification(of name: String) throws(ControlError) -> MachineSpecification {
+        guard let entry = entries.withLock({ $0[name] ?? nil }) else { throw .unknown(name) }
+        return entry.specification
+    }
+
+    func document(of name: String) throws(ControlError) -> MachineDocument {
+        MachineDocument(
+            try specification(of: name), sessions.sessions(ofMachine: name), sessions.totals(ofMachine: name))
+    }
+
+    var documents: [MachineDocument] {
+        let all = entries.withLock { $0.values.compactMap { $0?.specification } }.sorted { $0.name < $1.name }
+        return all.map {
+            MachineDocument($0, sessions.sessions(ofMachine: $0.name), sessions.totals(ofMachine: $0.name))
+        }
+    }
+
+    /// Loads pages in the background, in all sessions of a machine.
+    func prefetch(_ name: String, _ path: String) throws(ControlError) -> Int {
+        _ = try specification(of: name)
+        do {
+            let set = try WorkingSetFile.read(path)
+            let running = sessions.sessions(ofMachine: name)
+            for session in running { try session.pager.replay(set) }
+            return running.count
+        } catch {
+            throw .refused("\(error)")
+        }
+    }
+
+    /// Loads all memory of a machine, and waits for it.
+    func populate(_ name: String, within limit: Duration?) async throws(ControlError) -> Int {
+        _ = try specification(of: name)
+        let running = sessions.sessions(ofMachine: name)
+        let failure = await withTaskGroup(of: String?.self) { group in
+            for session in running { group.addTask { await session.populate(within: limit) } }
+            return await group.reduce(into: nil as String?) { $0 = $0 ?? $1 }
+        }
+        if let failure { throw .refused(failure) }
+        return running.count
+    }
+}

@@ -1,0 +1,148 @@
+public import ArgumentParser
+import FoundationEssentials
+public import UserfaultHandoff
+
+/// A machine as the configuration file and the control socket describe it.
+struct MachineSpecification: Codable, Equatable, Sendable {
+    /// What the machine is called: letters, digits, and `-_.`, at most 128 of them.
+    var name: String
+    /// Where its monitor connects.
+    var socket: String
+    /// What the monitor speaks.
+    var format: HandoffFormat = .firecracker
+    /// The file that its memory comes from.
+    var memory: String
+    var prefetch: String?
+    var record: String?
+    var onFailure: OnFailure = .poison
+    var populate = false
+    /// Users that may connect, by number; this program's and root without it.
+    var allowUsers: [UInt32]?
+    /// Groups that may connect, by number; every group without it.
+    var allowGroups: [UInt32]?
+    /// The permissions of the socket, in octal.
+    var socketMode: String?
+
+    enum CodingKeys: String, CodingKey, CaseIterable {
+        case name, socket, format, memory, prefetch, record, onFailure, populate, allowUsers, allowGroups, socketMode
+    }
+
+    init(name: String, socket: String, memory: String) {
+        self.name = name
+        self.socket = socket
+        self.memory = memory
+    }
+
+    init(from decoder: any Decoder) throws {
+        try decoder.refuseUnknownKeys(CodingKeys.self)
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        name = try values.decode(String.self, forKey: .name)
+        socket = try values.decode(String.self, forKey: .socket)
+        format = try values.decodeIfPresent(HandoffFormat.self, forKey: .format) ?? .firecracker
+        memory = try values.decode(String.self, forKey: .memory)
+        prefetch = try values.decodeIfPresent(String.self, forKey: .prefetch)
+        record = try values.decodeIfPresent(String.self, forKey: .record)
+        onFailure = try values.decodeIfPresent(OnFailure.self, forKey: .onFailure) ?? .poison
+        populate = try values.decodeIfPresent(Bool.self, forKey: .populate) ?? false
+        allowUsers = try values.decodeIfPresent([UInt32].self, forKey: .allowUsers)
+        allowGroups = try values.decodeIfPresent([UInt32].self, forKey: .allowGroups)
+        socketMode = try values.decodeIfPresent(String.self, forKey: .socketMode)
+        guard !name.isEmpty, name.utf8.count <= 128, name.utf8.allSatisfy(Self.isPlain) else {
+            throw DecodingError.dataCorruptedError(
+                forKey: .name, in: values, debugDescription: "a name has 1 to 128 letters, digits, '-', '_' and '.'")
+        }
+        guard try mode() != 0 else {
+            throw DecodingError.dataCorruptedError(
+                forKey: .socketMode, in: values, debugDescription: "permissions are in octal, such as \"0660\"")
+        }
+    }
+
+    private static func isPlain(_ byte: UInt8) -> Bool {
+        (0x30...0x39).contains(byte) || (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte)
+            || [UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: ".")].contains(byte)
+    }
+
+    /// The permissions of the socket; `nil` for those that the umask leaves, 0 if they are not octal.
+    func mode() throws -> UInt32? {
+        guard let socketMode else { return nil }
+        guard let mode = UInt32(socketMode, radix: 8), mode <= 0o777 else { return 0 }
+        return mode
+    }
+}
+
+extension HandoffFormat: @retroactive ExpressibleByArgument {}
+
+/// What the configuration file says.
+struct ConfigurationFile: Codable, Equatable, Sendable {
+    var machines: [MachineSpecification] = []
+    /// The most sessions that are served at the same time.
+    var maxSessions = 1024
+    /// The most machines.
+    var maxMachines = 1024
+
+    enum CodingKeys: String, CodingKey, CaseIterable {
+        case machines, maxSessions, maxMachines
+    }
+
+    init() {}
+
+    init(from decoder: any Decoder) throws {
+        try decoder.refuseUnknownKeys(CodingKeys.self)
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        machines = try values.decodeIfPresent([MachineSpecification].self, forKey: .machines) ?? []
+        maxSessions = try values.decodeIfPresent(Int.self, forKey: .maxSessions) ?? 1024
+        maxMachines = try values.decodeIfPresent(Int.self, forKey: .maxMachines) ?? 1024
+        guard (1...100_000).contains(maxSessions), (1...100_000).contains(maxMachines) else {
+            throw DecodingError.dataCorruptedError(
+                forKey: .maxMachines, in: values, debugDescription: "a limit is a number from 1 to 100000")
+        }
+    }
+
+    /// - Throws: ``Failure`` with ``ExitCode/unreadable``, and what is wrong where.
+    init(path: String) throws {
+        do {
+            self = try JSONDecoder().decode(Self.self, from: Data(contentsOf: URL(filePath: path)))
+        } catch let error as DecodingError {
+            throw Failure(.unreadable, "\(path): \(error.sentence)")
+        } catch {
+            throw Failure(.unreadable, "\(path) cannot be read: \(error)")
+        }
+    }
+}
+
+/// Any key of a document.
+private struct AnyKey: CodingKey {
+    let stringValue: String
+    let intValue: Int? = nil
+
+    init(stringValue: String) { self.stringValue = stringValue }
+    init?(intValue: Int) { nil }
+}
+
+extension Decoder {
+    /// A key that nobody reads is a slip of who wrote it.
+    fileprivate func refuseUnknownKeys<Keys: CodingKey & CaseIterable>(_: Keys.Type) throws {
+        let known = Set(Keys.allCases.map(\.stringValue))
+        let container = try container(keyedBy: AnyKey.self)
+        guard let unknown = container.allKeys.first(where: { !known.contains($0.stringValue) }) else { return }
+        throw DecodingError.dataCorruptedError(
+            forKey: unknown, in: container,
+            debugDescription: "this is not known; \(known.sorted().joined(separator: ", ")) are")
+    }
+}
+
+extension DecodingError {
+    /// What is wrong, and where.
+    var sentence: String {
+        func text(_ context: Context, _ what: String) -> String {
+            let path = context.codingPath.map { $0.intValue.map { "[\($0)]" } ?? ".\($0.stringValue)" }.joined()
+            return path.isEmpty ? what : "\(path): \(what)"
+        }
+        return switch self {
+        case .keyNotFound(let key, let context): text(context, "'\(key.stringValue)' is missing")
+        case .typeMismatch(_, let context), .valueNotFound(_, let context), .dataCorrupted(let context):
+            text(context, context.debugDescription)
+        @unknown default: "\(self)"
+        }
+    }
+}

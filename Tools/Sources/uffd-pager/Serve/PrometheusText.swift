@@ -1,0 +1,74 @@
+/// The metrics of all machines, in Prometheus' text format.
+struct PrometheusText {
+    private(set) var text = ""
+
+    init(_ machines: [MachineDocument]) {
+        gauge("uffd_pager_machines", "Machines that are known.") { $0("", machines.count) }
+        gauge("uffd_pager_sessions", "Clients whose memory is served.") { sample in
+            for machine in machines { sample(Self.labels(machine), machine.sessions.count) }
+        }
+        gauge("uffd_pager_memory_bytes", "Memory that is served.") { sample in
+            for machine in machines { sample(Self.labels(machine), machine.sessions.reduce(0) { $0 + $1.bytes }) }
+        }
+        gauge("uffd_pager_outstanding_faults", "Page faults that are being served.") { sample in
+            for machine in machines {
+                sample(Self.labels(machine), machine.sessions.reduce(0) { $0 + $1.outstandingFaults })
+            }
+        }
+        gauge("uffd_pager_queued_faults", "Page faults that wait for a thread.") { sample in
+            for machine in machines {
+                sample(Self.labels(machine), machine.sessions.reduce(0) { $0 + $1.queuedFaults })
+            }
+        }
+        counter(
+            "uffd_pager_faults_total", "Page faults, by kind.", machines, "kind",
+            [("missing", \.missingFaults), ("minor", \.minorFaults), ("write_protect", \.writeProtectFaults)])
+        counter(
+            "uffd_pager_pages_total", "Pages that were filled, by how.", machines, "how",
+            [
+                ("copied", \.pagesCopied), ("zeroed", \.pagesZeroed), ("continued", \.pagesContinued),
+                ("poisoned", \.pagesPoisoned),
+            ])
+        counter("uffd_pager_read_ahead_pages_total", "Pages that nobody waited for.", machines, \.pagesReadAhead)
+        counter("uffd_pager_filled_bytes_total", "Bytes that were filled.", machines, \.filledBytes)
+        counter("uffd_pager_events_total", "Changes of the clients' address spaces.", machines, \.events)
+        counter("uffd_pager_retries_total", "How often memory was read again after a failure.", machines, \.retries)
+        counter("uffd_pager_failed_pages_total", "Pages that could not be loaded.", machines, \.failures)
+        counter("uffd_pager_stray_faults_total", "Page faults outside of every region.", machines, \.strayFaults)
+    }
+
+    private typealias Number = KeyPath<Totals, UInt64>
+
+    private static func labels(_ machine: MachineDocument, _ more: String = "") -> String {
+        // A name has no character that would have to be escaped.
+        "{machine=\"\(machine.name)\"\(more)}"
+    }
+
+    private mutating func head(_ name: String, _ help: String, _ type: String) {
+        text += "# HELP \(name) \(help)\n# TYPE \(name) \(type)\n"
+    }
+
+    private mutating func gauge(_ name: String, _ help: String, _ samples: ((String, Int) -> Void) -> Void) {
+        head(name, help, "gauge")
+        var lines = ""
+        samples { labels, value in lines += "\(name)\(labels) \(value)\n" }
+        text += lines
+    }
+
+    private mutating func counter(_ name: String, _ help: String, _ machines: [MachineDocument], _ number: Number) {
+        head(name, help, "counter")
+        for machine in machines { text += "\(name)\(Self.labels(machine)) \(machine.totals[keyPath: number])\n" }
+    }
+
+    private mutating func counter(
+        _ name: String, _ help: String, _ machines: [MachineDocument], _ label: String, _ numbers: [(String, Number)]
+    ) {
+        head(name, help, "counter")
+        for machine in machines {
+            for (value, number) in numbers {
+                let labels = Self.labels(machine, ",\(label)=\"\(value)\"")
+                text += "\(name)\(labels) \(machine.totals[keyPath: number])\n"
+            }
+        }
+    }
+}

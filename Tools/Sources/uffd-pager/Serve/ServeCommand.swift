@@ -1,0 +1,85 @@
+import ArgumentParser
+import Glibc
+import Hummingbird
+import Logging
+import ServiceLifecycle
+import UnixSignals
+import UserfaultHandoff
+
+struct ServeCommand: GuardedCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Serve many virtual machines, which are added and removed over a control socket.",
+        discussion: """
+            The control socket speaks HTTP: see /openapi.json, or use uffd-pager ctl. Metrics for Prometheus are at /metrics.
+
+            On SIGTERM and SIGINT, the memory that is left is loaded, so that the machines go on by themselves.
+
+            Exit codes: 0 all clients were served to their end, 1 one of them was not, 66 a file cannot be read, 70 the \
+            server died and its clients were killed, 71 the kernel refused, 73 a socket cannot be made.
+            """
+    )
+
+    @Option(help: ArgumentHelp("Listen for requests at this path.", valueName: "path"), completion: .file())
+    var control: String
+
+    @Option(help: ArgumentHelp("Add the machines of this file.", valueName: "file"), completion: .file())
+    var config: String?
+
+    @Option(help: ArgumentHelp("How long to load at the end what is left; the rest is poisoned.", valueName: "seconds"))
+    var drain = 60
+
+    @OptionGroup var access: AccessOptions
+    @OptionGroup var log: LogOptions
+
+    func validate() throws {
+        guard (0...86_400).contains(drain) else { throw ValidationError("--drain needs a number from 0 to 86400") }
+    }
+
+    func run() async throws {
+        let logger = log.logger
+        let configuration = try config.map(ConfigurationFile.init(path:)) ?? ConfigurationFile()
+        let front = try FrontDoor(logger: logger)
+        let sessions = SessionTable(limit: configuration.maxSessions, logger: logger)
+        let registry = MachineRegistry(
+            front: front, sessions: sessions, limit: configuration.maxMachines, logger: logger)
+        defer { front.close() }
+        for machine in configuration.machines {
+            do {
+                try registry.add(machine)
+            } catch {
+                throw Failure(.uncreatable, "machine '\(machine.name)': \(error.text)")
+            }
+        }
+        try front.start()
+        try await answer(registry, logger)
+        front.close()
+        await sessions.close(within: .seconds(drain))
+        if sessions.failures > 0 { throw ExitCode.failure }
+    }
+
+    /// Answers requests until a signal comes.
+    private func answer(_ registry: MachineRegistry, _ logger: Logger) async throws {
+        // Whether somebody listens there, or it is not a socket, is found out as for every other socket.
+        do { try HandoffListener(path: control).removePath() } catch {
+            throw Failure(.uncreatable, "\(control): \(error)")
+        }
+        var quiet = logger
+        quiet.logLevel = max(logger.logLevel, .warning)
+        let router = ControlRouter.make(registry, peers: try access.peers)
+        let application = Application(
+            router: router,
+            configuration: ApplicationConfiguration(address: .unixDomainSocket(path: control), serverName: nil),
+            onServerRunning: { _ in logger.info("ready", metadata: ["control": "\(control)"]) },
+            logger: quiet)
+        do {
+            let group = ServiceGroup(
+                configuration: .init(
+                    services: [application], gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
+            try await group.run()
+        } catch {
+            throw Failure(.system, "the control socket cannot be served: \(error)")
+        }
+        unlink(control)
+    }
+}

@@ -1,0 +1,41 @@
+import ArgumentParser
+
+/// How machines are served, whatever their monitor.
+struct MachineOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("Load the pages first that an earlier run recorded in this file.", valueName: "file"),
+        completion: .file())
+    var prefetch: String?
+
+    @Option(
+        help: ArgumentHelp("Write the pages that were touched to this file when a machine ends.", valueName: "file"),
+        completion: .file())
+    var record: String?
+
+    @Option(help: "What happens to a page that cannot be loaded: a signal for who touches it, or for the machine.")
+    var onFailure: OnFailure = .poison
+
+    @Flag(help: "Load all memory in the background.")
+    var populate = false
+
+    @Option(help: ArgumentHelp("How long to load at the end what is left; the rest is poisoned.", valueName: "seconds"))
+    var drain = 60
+
+    @Option(help: ArgumentHelp("Serve at most this many machines.", valueName: "n"))
+    var maxMachines = 1024
+
+    @OptionGroup var access: AccessOptions
+
+    func validate() throws {
+        guard (0...86_400).contains(drain) else { throw ValidationError("--drain needs a number from 0 to 86400") }
+        guard (1...100_000).contains(maxMachines) else {
+            throw ValidationError("--max-machines needs a number from 1 to 100000")
+        }
+    }
+
+    func settings(name: String, memory: String) throws -> MachineSettings {
+        MachineSettings(
+            name: name, memory: try MemoryFile(memory), prefetch: try prefetch.map(WorkingSetFile.read), record: record,
+            onFailure: onFailure, populates: populate)
+    }
+}

@@ -1,0 +1,81 @@
+import Foundation
+import Logging
+import UserfaultFD
+import UserfaultHandoff
+import UserfaultPager
+import UserfaultPagerService
+
+/// A pager of whatever source.
+protocol SessionPager: Sendable {
+    var statistics: PagerStatistics { get }
+    var recordedWorkingSet: WorkingSet { get }
+    func replay(_ workingSet: WorkingSet) throws(PagerError)
+    func populateAll(within limit: Duration?) throws(PagerError)
+    func stop(_ ending: Ending, within limit: Duration?) async throws(PagerError)
+}
+
+extension Pager: SessionPager where Source: ~Copyable {}
+
+/// A client that is being served: a virtual machine, or whatever process handed its memory over.
+final class Session: Sendable {
+    let id: Int
+    /// The process that connected.
+    let process: Int32
+    let byteCount: Int
+    let regionCount: Int
+    let settings: MachineSettings
+    let owner: Owner
+    let pager: any SessionPager
+
+    init(
+        _ id: Int, serving memory: consuming HandedMemory, as settings: MachineSettings, keptBy link: GuardLink?,
+        logger: Logger,
+        _ ended: @escaping @Sendable () -> Void
+    ) throws {
+        self.id = id
+        self.settings = settings
+        process = memory.peer.process
+        owner = memory.owner
+        byteCount = memory.regions.reduce(0) { $0 + $1.range.count }
+        regionCount = memory.regions.count
+        // Beyond the file's end a source has zeros, which no machine must take for its memory.
+        guard memory.sourceEnd <= settings.memory.byteCount else {
+            let text = "the regions end at byte \(memory.sourceEnd) of a memory file of \(settings.memory.byteCount)"
+            memory.refuse(text)
+            throw HandoffError.malformed(text)
+        }
+        // From now on a death of this process does not let the client read zeros.
+        try link?.keep(id, memory)
+        let configuration = PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : 1 << 20) { report in
+            logger.log(report)
+            if case .ownerGone = report { ended() }
+        }
+        let options = RegionOptions(failure: settings.onFailure.policy)
+        let source = try settings.memory.source()
+        guard memory.file != nil else {
+            pager = try memory.serve(from: source, configuration: configuration, options: options).pager
+            return
+        }
+        let pages = try SharedPages(memory.file!, from: source)
+        pager = try memory.serve(from: pages.source, configuration: configuration, options: options).pager
+    }
+
+    /// Loads all memory, without holding up the caller's thread.
+    ///
+    /// - Returns: Why it could not be loaded, or `nil`; a session that ends meanwhile is no failure.
+    func populate(within limit: Duration?) async -> String? {
+        await withCheckedContinuation { continuation in
+            // A thread of its own: the pool's must not wait.
+            Thread.detachNewThread { [pager] in
+                do throws(PagerError) {
+                    try pager.populateAll(within: limit)
+                    continuation.resume(returning: nil)
+                } catch .notRunning, .ownerGone {
+                    continuation.resume(returning: nil)
+                } catch {
+                    continuation.resume(returning: "\(error)")
+                }
+            }
+        }
+    }
+}

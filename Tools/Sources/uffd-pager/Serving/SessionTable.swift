@@ -1,0 +1,229 @@
+import ArgumentParser
+import Logging
+import Synchronization
+import UserfaultFD
+import UserfaultHandoff
+import UserfaultPager
+
+/// What happens to memory that was not loaded when a session ends before its client does.
+enum SessionEnding: String, Codable, CaseIterable, ExpressibleByArgument, Sendable {
+    /// It is loaded, and the client goes on by itself.
+    case load
+    /// It is poisoned.
+    case poison
+    /// The client is killed.
+    case kill
+}
+
+/// All clients that are served, and what happens when one comes and goes.
+final class SessionTable: Sendable {
+    private struct State {
+        var sessions: [Int: Session] = [:]
+        /// Clients that are being taken over, served, or let go.
+        var unsettled = 0
+        /// Wait until there is none.
+        var idle: [CheckedContinuation<Void, Never>] = []
+        var nextID = 1
+        /// How long clients may be loaded that come while the table closes.
+        var closing: Duration?
+        var failures = 0
+        /// Sums of the sessions that have ended, by their machine's name.
+        var past: [String: Totals] = [:]
+    }
+
+    private let state = Mutex(State())
+    private let logger: Logger
+    private let limit: Int
+    private let left: AsyncStream<Int>.Continuation
+    private let link: GuardLink?
+
+    /// The id of each session that has ended, or could not begin.
+    let departures: AsyncStream<Int>
+
+    init(limit: Int, logger: Logger) {
+        self.limit = limit
+        self.logger = logger
+        link = GuardLink(logger: logger)
+        (departures, left) = AsyncStream.makeStream()
+    }
+
+    /// Sessions that did not go well to their end.
+    var failures: Int { state.withLock { $0.failures } }
+
+    func sessions(ofMachine name: String) -> [Session] {
+        state.withLock { $0.sessions.values.filter { $0.settings.name == name } }.sorted { $0.id < $1.id }
+    }
+
+    /// Sums over all sessions that a machine has had.
+    func totals(ofMachine name: String) -> Totals {
+        var (totals, sessions) = state.withLock { state in
+            (state.past[name] ?? Totals(), state.sessions.values.filter { $0.settings.name == name })
+        }
+        for session in sessions { totals.add(session.pager.statistics) }
+        return totals
+    }
+
+    /// Forgets the sums of a machine.
+    func forget(machine name: String) { _ = state.withLock { $0.past.removeValue(forKey: name) } }
+
+    // MARK: Coming
+
+    /// Serves what a client has handed over; called on a thread of its own.
+    func take(_ memory: consuming HandedMemory, as settings: MachineSettings) {
+        let owner = memory.owner
+        let isTold = memory.isToldWhenRefused
+        let process = memory.peer.process
+        let id: Int? = state.withLock { state in
+            guard state.closing == nil, state.unsettled < limit else { return nil }
+            state.unsettled += 1
+            defer { state.nextID += 1 }
+            return state.nextID
+        }
+        guard let id else {
+            let text = "\(limit) clients are served already"
+            logger.error("a client is refused", metadata: ["process": "\(process)", "reason": "\(text)"])
+            memory.refuse(text)
+            // One that cannot be told that nobody serves it would wait for ever.
+            return isTold ? () : owner.kill()
+        }
+        let logger = logger.of(settings.name, id, process)
+        do {
+            let session = try Session(id, serving: memory, as: settings, keptBy: link, logger: logger) { [weak self] in
+                self?.end(id)
+            }
+            logger.info("serving", metadata: ["bytes": "\(session.byteCount)", "regions": "\(session.regionCount)"])
+            let closing = state.withLock { state in
+                state.sessions[id] = session
+                return state.closing
+            }
+            if let closing { return end(id, .load, within: closing) }
+            // It may have ended before it was in the table.
+            if (try? owner.waitForEnd(within: .zero)) == true { return end(id) }
+            begin(session, logger)
+        } catch {
+            state.withLock { $0.failures += 1 }
+            logger.error("a client cannot be served", metadata: ["error": "\(error)"])
+            if !isTold { owner.kill() }
+            settle(id)
+        }
+    }
+
+    private func begin(_ session: Session, _ logger: Logger) {
+        do throws(PagerError) {
+            if let set = session.settings.prefetch { try session.pager.replay(set) }
+        } catch {
+            if error != .notRunning { logger.error("nothing is prefetched", metadata: ["error": "\(error)"]) }
+        }
+        guard session.settings.populates else { return }
+        Task {
+            if let failure = await session.populate(within: nil) {
+                logger.error("not all memory could be loaded", metadata: ["error": "\(failure)"])
+            } else {
+                logger.info("all memory is loaded")
+            }
+        }
+    }
+
+    // MARK: Going
+
+    /// Ends a session; nothing is left to be served if its owner has ended.
+    private func end(_ id: Int, _ ending: SessionEnding = .poison, within limit: Duration? = nil) {
+        guard let session = state.withLock({ $0.sessions.removeValue(forKey: id) }) else { return }
+        Task { await finish(session, ending, within: limit) }
+    }
+
+    /// A client is gone, or needs nobody any more.
+    private func settle(_ id: Int) {
+        link?.forget(id)
+        left.yield(id)
+        let idle = state.withLock { state in
+            state.unsettled -= 1
+            guard state.unsettled == 0 else { return [] as [CheckedContinuation<Void, Never>] }
+            defer { state.idle = [] }
+            return state.idle
+        }
+        for waiter in idle { waiter.resume() }
+    }
+
+    /// Ends the sessions of a machine, all at the same time.
+    ///
+    /// - Returns: How many there were.
+    @discardableResult
+    func end(ofMachine name: String, _ ending: SessionEnding, within limit: Duration?) async -> Int {
+        await end(ending, within: limit) { $0.settings.name == name }
+    }
+
+    /// Takes no more clients, and loads what those that are served have not got yet, so that they go on by themselves.
+    func close(within limit: Duration) async {
+        state.withLock { $0.closing = limit }
+        _ = await end(.load, within: limit) { _ in true }
+        await withCheckedContinuation { continuation in
+            let isIdle = state.withLock { state in
+                if state.unsettled > 0 { state.idle.append(continuation) }
+                return state.unsettled == 0
+            }
+            if isIdle { continuation.resume() }
+        }
+        left.finish()
+    }
+
+    private func end(
+        _ ending: SessionEnding, within limit: Duration?, where isMeant: (Session) -> Bool
+    ) async -> Int {
+        let sessions = state.withLock { state in
+            let meant = state.sessions.values.filter(isMeant)
+            for session in meant { state.sessions.removeValue(forKey: session.id) }
+            return meant
+        }
+        await withTaskGroup(of: Void.self) { group in
+            for session in sessions { group.addTask { await self.finish(session, ending, within: limit) } }
+        }
+        return sessions.count
+    }
+
+    private func finish(_ session: Session, _ ending: SessionEnding, within limit: Duration?) async {
+        let logger = logger.of(session.settings.name, session.id, session.process)
+        var failed = false
+        if ending == .kill { session.owner.kill() }
+        do throws(PagerError) {
+            try await session.pager.stop(ending == .load ? .populate : .poison, within: limit)
+        } catch .ownerGone {
+        } catch {
+            logger.error("not all memory could be loaded at the end", metadata: ["error": "\(error)"])
+            if session.settings.onFailure == .kill { session.owner.kill() }
+            failed = true
+        }
+        if let path = session.settings.record {
+            do {
+                try WorkingSetFile.write(session.pager.recordedWorkingSet, to: path)
+            } catch {
+                logger.error("the record cannot be written", metadata: ["file": "\(path)", "error": "\(error)"])
+                failed = true
+            }
+        }
+        let statistics = session.pager.statistics
+        state.withLock { state in
+            state.past[session.settings.name, default: Totals()].add(statistics)
+            if failed || statistics.failures > 0 { state.failures += 1 }
+        }
+        logger.info(
+            "ended",
+            metadata: [
+                "faults": "\(statistics.faults)", "bytes": "\(statistics.bytesFilled)",
+                "failures": "\(statistics.failures)", "median_ns": "\(statistics.service.percentile(50))",
+                "p99_ns": "\(statistics.service.percentile(99))",
+            ])
+        settle(session.id)
+    }
+}
+
+extension Logger {
+    /// A logger whose lines say which session they are about.
+    fileprivate func of(_ machine: String, _ session: Int, _ process: Int32) -> Logger {
+        var logger = self
+        logger[metadataKey: "machine"] = "\(machine)"
+        logger[metadataKey: "session"] = "\(session)"
+        logger[metadataKey: "process"] = "\(process)"
+        return logger
+    }
+}

@@ -1,0 +1,38 @@
+import ArgumentParser
+import Logging
+import UnixSignals
+import UserfaultHandoff
+
+/// One socket, at which any number of clients connect that are restored from the same file.
+struct SocketService {
+    let socket: String
+    let format: HandoffFormat
+    let settings: MachineSettings
+    let options: MachineOptions
+    let endsWithFirst: Bool
+    let logger: Logger
+
+    /// Serves until a signal comes, or the first client has ended; then loads what is left.
+    ///
+    /// - Throws: ``Failure``, and ``ExitCode/failure`` if a client could not be served to its end.
+    func run() async throws {
+        let sessions = SessionTable(limit: options.maxMachines, logger: logger)
+        let front = try FrontDoor(logger: logger)
+        defer { front.close() }
+        try front.open(at: socket, for: format, from: try options.access.peers) { [settings] memory in
+            sessions.take(memory, as: settings)
+        }
+        try front.start()
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+        logger.info("listening", metadata: ["socket": "\(socket)"])
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { for await _ in signals { return } }
+            if endsWithFirst { group.addTask { for await _ in sessions.departures { return } } }
+            await group.next()
+            group.cancelAll()
+        }
+        front.close()
+        await sessions.close(within: .seconds(options.drain))
+        if sessions.failures > 0 { throw ExitCode.failure }
+    }
+}
