@@ -22,6 +22,7 @@ import checks  # noqa: E402
 import firecracker  # noqa: E402, F401
 import handoff  # noqa: E402, F401
 import serve  # noqa: E402, F401
+import service  # noqa: E402, F401
 
 
 def build():

@@ -44,10 +44,10 @@ def memory_file(directory, count):
 class Pager:
     """The program under test, until its with statement ends."""
 
-    def __init__(self, *arguments, prefix=(), log=None):
+    def __init__(self, *arguments, prefix=(), log=None, pass_fds=()):
         self.log = open(log, "w+") if log else tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen([*prefix, program(), *map(str, arguments)], stdin=subprocess.DEVNULL,
-                                        stdout=self.log, stderr=subprocess.STDOUT)
+                                        stdout=self.log, stderr=subprocess.STDOUT, pass_fds=pass_fds)
 
     def __enter__(self):
         return self

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -35,10 +37,31 @@ int cps_next_signal(int signals, int *is_from_terminal) {
 
 int cps_drop_capabilities(void) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
+    if (syscall(SYS_capget, &header, data) != 0) return -errno;
+    // Clients of other users that cannot be served any more are killed.
+    uint32_t kept = data[0].permitted & 1U << CAP_KILL;
+    data[0] = (struct __user_cap_data_struct){.effective = kept, .permitted = kept};
+    data[1] = (struct __user_cap_data_struct){0};
     // Not even a program that it executed would have them again.
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -errno;
-    return answer(syscall(SYS_capset, &header, none));
+    return answer(syscall(SYS_capset, &header, data));
+}
+
+int cps_socket_path(int socket, char *path, size_t size) {
+    struct sockaddr_un address = {0};
+    socklen_t length = sizeof address;
+    int is_listening = 0;
+    socklen_t word = sizeof is_listening;
+    if (getsockname(socket, (struct sockaddr *)&address, &length) != 0) return -errno;
+    if (getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &word) != 0) return -errno;
+    size_t count = length - offsetof(struct sockaddr_un, sun_path);
+    if (address.sun_family != AF_UNIX || !is_listening || length <= offsetof(struct sockaddr_un, sun_path) ||
+        address.sun_path[0] == 0 || count >= size)
+        return -EINVAL;
+    memcpy(path, address.sun_path, count);
+    path[count] = 0;
+    return 0;
 }
 
 int cps_notify(const char *message, const int *descriptors, size_t count) {

@@ -23,6 +23,7 @@ struct UffdPager: AsyncParsableCommand {
                 var guardian = try Guard()
                 throw ExitCode(try guardian.stand())
             }
+            if command is any GuardedCommand { try Server.prepare() }
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {

@@ -10,8 +10,11 @@
 int cps_signals(sigset_t *before);
 /// Takes a signal from such a descriptor: its number, and whether the terminal sent it.
 int cps_next_signal(int signals, int *is_from_terminal);
-/// Gives up all capabilities of this process, for good.
+/// Gives up all capabilities but the one to signal processes of other users, for good: of the calling thread, so that it
+/// must be the only one.
 int cps_drop_capabilities(void);
+/// The path that a listening Unix socket is bound to; -ENOTSOCK or -EINVAL if it is anything else.
+int cps_socket_path(int socket, char *path, size_t size);
 /// Sends a message with descriptors to the socket that systemd named in NOTIFY_SOCKET; 0 if there is none, else 1.
 int cps_notify(const char *message, const int *descriptors, size_t count);
 

@@ -53,6 +53,7 @@ struct ServeCommand: GuardedCommand {
         }
         try front.start()
         try await answer(registry, logger)
+        Systemd.notify("STOPPING=1", logger: logger)
         front.close()
         await sessions.close(within: .seconds(drain))
         if sessions.failures > 0 { throw ExitCode.failure }
@@ -70,7 +71,10 @@ struct ServeCommand: GuardedCommand {
         let application = Application(
             router: router,
             configuration: ApplicationConfiguration(address: .unixDomainSocket(path: control), serverName: nil),
-            onServerRunning: { _ in logger.info("ready", metadata: ["control": "\(control)"]) },
+            onServerRunning: { _ in
+                logger.info("ready", metadata: ["control": "\(control)"])
+                Systemd.notify("READY=1", logger: logger)
+            },
             logger: quiet)
         do {
             let group = ServiceGroup(

@@ -25,6 +25,9 @@ final class FrontDoor: Sendable {
         at path: String, for format: HandoffFormat, from peers: PeerPolicy, _ handler: @escaping HandoffServer.Handler
     ) throws -> HandoffServer.Listening {
         do {
+            if let passed = Systemd.takeSocket(at: path) {
+                return try server.listen(HandoffListener(adopting: passed), for: format, from: peers, handler)
+            }
             return try server.listen(HandoffListener(path: path), for: format, from: peers, handler)
         } catch {
             throw Failure(.uncreatable, "\(path): \(error)")

@@ -25,12 +25,14 @@ struct SocketService {
         try front.start()
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         logger.info("listening", metadata: ["socket": "\(socket)"])
+        Systemd.notify("READY=1", logger: logger)
         await withTaskGroup(of: Void.self) { group in
             group.addTask { for await _ in signals { return } }
             if endsWithFirst { group.addTask { for await _ in sessions.departures { return } } }
             await group.next()
             group.cancelAll()
         }
+        Systemd.notify("STOPPING=1", logger: logger)
         front.close()
         await sessions.close(within: .seconds(options.drain))
         if sessions.failures > 0 { throw ExitCode.failure }

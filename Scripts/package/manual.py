@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Writes a program's manual pages from what it says of its options: PROGRAM --experimental-dump-help | manual.py FOLDER
+
+A page for the program and one for each subcommand. swift-argument-parser has a plugin for this,
+which compiles the program and all packages that it needs a second time.
+"""
+import json
+import pathlib
+import sys
+
+
+def escape(text):
+    """Text that troff takes for text."""
+    text = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in text.splitlines())
+
+
+def name_of(option):
+    dashes = "-" if option["kind"] == "short" else "--"
+    return f"\\fB{escape(dashes + option['name'])}\\fR"
+
+
+def value_of(argument):
+    return f"\\fI{escape(argument.get('valueName', ''))}\\fR"
+
+
+def head_of(argument):
+    if argument["kind"] == "positional":
+        return value_of(argument)
+    names = ", ".join(map(name_of, argument["names"]))
+    return names if argument["kind"] == "flag" else f"{names} {value_of(argument)}"
+
+
+def synopsis_of(argument):
+    text = value_of(argument) if argument["kind"] == "positional" else name_of(argument["preferredName"])
+    if argument["kind"] == "option":
+        text += " " + value_of(argument)
+    if argument["isRepeating"]:
+        text += " ..."
+    return f"[{text}]" if argument["isOptional"] else text
+
+
+def page(command, path, others):
+    shown = [argument for argument in command.get("arguments", []) if argument["shouldDisplay"]]
+    title = "-".join(path)
+    lines = [f'.TH "{title.upper()}" 1', ".SH NAME", f"{escape(title)} \\- {escape(command['abstract'])}", ".SH SYNOPSIS",
+             f"\\fB{escape(' '.join(path))}\\fR " + " ".join(map(synopsis_of, shown))]
+    if command.get("discussion"):
+        lines.append(".SH DESCRIPTION")
+        for paragraph in command["discussion"].split("\n\n"):
+            lines += [".PP", escape(paragraph)]
+    if shown:
+        lines.append(".SH OPTIONS")
+    for argument in shown:
+        text = argument.get("abstract", "")
+        if argument.get("allValues"):
+            text += f" One of: {', '.join(argument['allValues'])}."
+        if argument.get("defaultValue") and argument["kind"] != "flag":
+            text += f" The default is {argument['defaultValue']}."
+        lines += [".TP", head_of(argument), escape(text)]
+    if others:
+        lines += [".SH SEE ALSO", *(f".BR {escape(other)} (1)" for other in others)]
+    return "\n".join(lines) + "\n"
+
+
+def write(command, folder, path, parents):
+    path = [*path, command["commandName"]]
+    children = [child for child in command.get("subcommands", []) if child["shouldDisplay"] and child["commandName"] != "help"]
+    title = "-".join(path)
+    names = [f"{title}-{child['commandName']}" for child in children]
+    (folder / f"{title}.1").write_text(page(command, path, [*parents, *names]))
+    for child in children:
+        write(child, folder, path, [title])
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    folder = pathlib.Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    write(json.load(sys.stdin)["command"], folder, [], [])
+
+
+if __name__ == "__main__":
+    main()

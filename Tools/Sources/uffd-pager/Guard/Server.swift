@@ -1,0 +1,15 @@
+import ArgumentParser
+import CPagerSupport
+import SystemPackage
+
+/// The process that serves, under its guard.
+enum Server {
+    /// What is done before it has a second thread.
+    static func prepare() throws {
+        Systemd.prepare()
+        let answer = cps_drop_capabilities()
+        guard answer >= 0 else {
+            throw Failure(.system, "capabilities cannot be given up: \(Errno(rawValue: -answer))")
+        }
+    }
+}
