@@ -3,6 +3,15 @@ internal import UserfaultFD
 
 // Runs in signal handlers of the threads that touch served memory.
 
+/// Why a thread faulted, as far as that is known.
+///
+/// Not within the generic type: its metadata would be made by the first fault, which takes memory.
+private enum Look {
+    case nobodys, missing, protected
+    /// Not every kernel tells poison from a page that is not there.
+    case lost
+}
+
 /// Serves the faults of one pager in the threads that have them.
 ///
 /// What a handler of messages does, without messages: the kernel says where a thread faulted and not why.
@@ -42,12 +51,6 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
             serve(PendingFault(fault: PageFault(address: address, flags: flags), since: now), with: &bench)
         }
         return answer ?? refuse(address)
-    }
-
-    private enum Look {
-        case nobodys, missing, protected
-        /// Not every kernel tells poison from a page that is not there.
-        case lost
     }
 
     /// Why a thread faulted, as far as that is known.
