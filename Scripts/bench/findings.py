@@ -56,7 +56,7 @@ def findings(found):
     gains = ", ".join(f"`{call.upper()}` {c(f'ioctl/{call}/1') / c(f'ioctl/{call}/512'):.1f}" for call in BATCHED)
     last = max(1 - c(f"ioctl/{call}/512") / c(f"ioctl/{call}/256") for call in BATCHED)
     mmap = found["scan/adaptive"]["mmap"]
-    signal = found["fault/signal"]["SIGBUS, COPY"]
+    signal = c("fault/copy/in-thread")
     dirty = c("dirty/wp-async-scan")
     yield (f"**Batches:** with 512 pages in one call, a page costs this many times less than with one: {gains}. From 256 "
            f"pages to 512, none becomes cheaper by more than {last * 100:.0f} %.")

@@ -42,7 +42,7 @@ struct UffdBench: ParsableCommand {
 
     static var scenarios: [Scenario] {
         IoctlScenarios.all + FaultScenarios.all + ScaleScenarios.all + ScanScenarios.all + DirtyScenarios.all
-            + StartupScenarios.all
+            + InThreadScenarios.all + StartupScenarios.all
     }
 
     private var selected: [Scenario] {

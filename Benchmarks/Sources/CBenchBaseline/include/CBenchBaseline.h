@@ -101,11 +101,25 @@ int cbb_serve(struct cbb_handler *handler);
 
 // MARK: Without a handler thread (cbb_signal.c)
 
-/// Touches every page of a range that a SIGBUS-mode userfaultfd has; the handler of the signal COPYs. Answers the time.
-uint64_t cbb_touch_sigbus(int fd, uint64_t base, size_t pages, size_t page_size, uint64_t source);
+/// How the faults of memory are resolved that a SIGBUS-mode userfaultfd has.
+struct cbb_signal_request {
+    int fd;
+    enum cbb_call call;
+    uint64_t base;
+    uint64_t length;
+    /// Where the pages come from, for COPY.
+    uint64_t source;
+    uint64_t page_size;
+    /// Bytes to fill for one fault, from the faulting page on; at least a page.
+    uint64_t window;
+};
 
-/// The same for memory that is protected from all access: the handler of SIGSEGV makes a page accessible and copies its
-/// content there. Answers the time.
+/// Handles SIGBUS in the thread that faults, until cbb_signal_stop.
+void cbb_signal_start(const struct cbb_signal_request *request);
+void cbb_signal_stop(void);
+
+/// Touches every page of memory that is protected from all access: the handler of SIGSEGV makes a page accessible and
+/// copies its content there. Answers the time.
 uint64_t cbb_touch_mprotect(uint64_t base, size_t pages, size_t page_size, uint64_t source);
 
 /// Makes a range read-only and writes to every page; the handler of SIGSEGV makes it writable and notes it.

@@ -129,7 +129,7 @@ extension HandlerRequest.Waiting {
 }
 
 extension HandlerRequest.Call {
-    fileprivate var cValue: cbb_call {
+    var cValue: cbb_call {
         switch self {
         case .copy: cbb_copy
         case .continue: cbb_continue

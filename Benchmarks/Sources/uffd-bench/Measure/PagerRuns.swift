@@ -5,6 +5,8 @@ import UserfaultPager
 struct MemorySource: PageSource {
     let base: UInt
 
+    var isSignalSafe: Bool { true }
+
     func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply {
         .memory(at: base + UInt(offset), count: pages.freeCapacity)
     }
@@ -13,6 +15,7 @@ struct MemorySource: PageSource {
 /// Pages that the region's file has already.
 struct FileSource: PageSource {
     var fillsFile: Bool { true }
+    var isSignalSafe: Bool { true }
 
     func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply {
         .inFile(count: pages.freeCapacity)
@@ -31,8 +34,19 @@ enum PagerRun {
         var shards = 1
         var regions = 1
         var readAhead: RegionOptions.ReadAhead = .none
+        /// Whether threads serve their own faults.
+        var isInThread = false
         /// Where the handlers are kept, in turn; without any, where the request says.
         var processors: [Int] = []
+    }
+
+    /// Runs work whose faults are served in the threads that have them.
+    static func servingInThread<Result>(
+        _ request: HandlerRequest, _ options: Options = Options(), _ work: () throws -> Result
+    ) throws -> Result {
+        var options = options
+        options.isInThread = true
+        return try serving(request, options, work)
     }
 
     static func serving<Result>(
@@ -67,9 +81,12 @@ enum PagerRun {
             }
         let processors = options.processors.isEmpty ? request.processor.map { [$0] } ?? [] : options.processors
         let pager = try Pager(
-            UserfaultFD(options: .init(nonBlocking: request.waiting != .block)), source: source,
+            UserfaultFD(
+                features: options.isInThread ? .sigbus : [], options: .init(nonBlocking: request.waiting != .block)),
+            source: source,
             configuration: PagerConfiguration(
-                waiting: waiting, service: .inline, handlers: options.handlers, shards: options.shards,
+                waiting: waiting, service: options.isInThread ? .inThread : .inline, handlers: options.handlers,
+                shards: options.shards,
                 processors: processors))
         let region = RegionOptions(pageSize: request.pageSize, readAhead: options.readAhead)
         let part = request.range.count / options.regions

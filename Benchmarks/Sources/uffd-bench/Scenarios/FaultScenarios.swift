@@ -27,7 +27,7 @@ enum FaultScenarios {
                 for place in Place.allCases { scenarios.append(scenario(call, waiting, place)) }
             }
         }
-        return scenarios + [signals]
+        return scenarios
     }
 
     private static func scenario(
@@ -85,36 +85,6 @@ enum FaultScenarios {
                 case .free: Variant("pager", .time(), .rate(of: "c, polling")) { try served() }
                 }
             return [c, swift, pager, polling]
-        }
-    }
-
-    /// What there is without a second thread: the faulting thread resolves its own fault.
-    private static var signals: Scenario {
-        Scenario("fault/signal", .fault) { settings in
-            let pages = settings.count(4000, quick: 1000)
-            let memory = try Memory(.anonymous, pages: pages)
-            let uffd = try UserfaultFD(features: .sigbus)
-            try uffd.register(memory.view.range, modes: .missing)
-            let shared = Registered(uffd)
-            let other = try Memory(.anonymous, pages: pages)
-            return [
-                Variant(reference: "SIGBUS, COPY") {
-                    try memory.empty()
-                    let time = shared.uffd.withUnsafeDescriptor {
-                        cbb_touch_sigbus(
-                            $0.rawValue, memory.base, pages, memory.pageSize, UInt64(memory.source.range.start))
-                    }
-                    return Sample(time, units: pages)
-                },
-                Variant(reference: "SIGSEGV, mprotect and memcpy") {
-                    try other.empty()
-                    try other.view.protect([])
-                    let time = cbb_touch_mprotect(
-                        other.base, pages, other.pageSize, UInt64(other.source.range.start))
-                    try other.view.protect(.readWrite)
-                    return Sample(time, units: pages)
-                },
-            ]
         }
     }
 }

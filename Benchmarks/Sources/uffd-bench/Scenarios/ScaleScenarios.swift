@@ -91,7 +91,7 @@ enum ScaleScenarios {
 }
 
 /// Threads that wait for work, and touch their own part of memory each, all at once.
-private final class Team {
+final class Team {
     private let team: OpaquePointer
 
     /// One thread for each processor that is named.

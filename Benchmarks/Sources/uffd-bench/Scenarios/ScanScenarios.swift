@@ -87,10 +87,7 @@ enum ScanScenarios {
     private static func random(_ window: Int) -> Scenario {
         Scenario("random/\(window)", .fault) { settings in
             let file = try CachedFile(bytes: size(nil, settings))
-            // The same in every run.
-            var generator = SplitMix(state: 42)
-            let order = (0..<UInt32(file.pages)).shuffled(using: &generator)
-            let pages = Array(order.prefix(settings.count(8192, quick: 1024)))
+            let pages = order(of: file.pages, count: settings.count(8192, quick: 1024))
             let target = try Target(file, window: window, faults: pages.count)
             func touch() -> Sample {
                 let start = cbb_now()
@@ -108,6 +105,12 @@ enum ScanScenarios {
                 Variant(reference: "mmap") { try file.touch(pages) },
             ]
         }
+    }
+
+    /// Some of so many pages, in an order that looks random and is the same in every run.
+    static func order(of pages: Int, count: Int) -> [UInt32] {
+        var generator = SplitMix(state: 42)
+        return Array((0..<UInt32(pages)).shuffled(using: &generator).prefix(count))
     }
 
     /// Numbers that look random and are the same in every run.
