@@ -16,6 +16,7 @@ const int CUFFD_SEEK_SET = SEEK_SET;
 const int CUFFD_SEEK_CUR = SEEK_CUR;
 const int CUFFD_SEEK_END = SEEK_END;
 const int CUFFD_SEEK_DATA = SEEK_DATA;
+const int CUFFD_SEEK_HOLE = SEEK_HOLE;
 const short CUFFD_POLLIN = POLLIN;
 const short CUFFD_POLLOUT = POLLOUT;
 const short CUFFD_POLLERR = POLLERR;

@@ -9,6 +9,16 @@ internal import UserfaultFD
 public protocol AsynchronousPageSource: ~Copyable, Sendable {
     /// Takes a request.
     borrowing func load(_ request: consuming PageRequest)
+
+    /// Where the source has data, see ``PageSource/extent(from:)``.
+    ///
+    /// Everything is data unless said.
+    borrowing func extent(from offset: Int) -> Range<Int>?
+}
+
+extension AsynchronousPageSource where Self: ~Copyable {
+    /// Everything is data, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { offset..<Int.max }
 }
 
 /// Pages that an ``AsynchronousPageSource`` is asked for: completed exactly once.
@@ -98,6 +108,9 @@ public struct AsynchronousSource<Base: AsynchronousPageSource & ~Copyable>: ~Cop
 
     /// Hands a request on, see ``PageSource/hand(_:)``.
     public func hand(_ request: consuming PageRequest) { base.load(request) }
+
+    /// Asks the base source, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { base.extent(from: offset) }
 
     /// ``PageHandling/asynchronous``.
     public var handling: PageHandling { .asynchronous }

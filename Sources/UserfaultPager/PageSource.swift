@@ -14,8 +14,7 @@ public protocol PageSource: ~Copyable, Sendable {
     ///
     /// `pages` has room for as many pages as the engine would like, at least one. A source that answers
     /// ``PageReply/data`` appends whole pages, from the first one on, as many as it likes; bytes of a last page behind
-    /// the content's end are for the source to append too. ``PageReply/poison`` is about the first page alone, and
-    /// ``PageReply/zero`` about all that were asked for.
+    /// the content's end are for the source to append too. ``PageReply/poison`` is about the first page alone.
     ///
     /// - Parameters:
     ///   - offset: Where the first page begins, in bytes.
@@ -23,6 +22,16 @@ public protocol PageSource: ~Copyable, Sendable {
     /// - Returns: What the pages are.
     /// - Throws: ``Failure``; the engine then does what the region's ``FailurePolicy`` says.
     borrowing func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply
+
+    /// Where the source has data, from an offset on: for sources that are mostly holes.
+    ///
+    /// Asked on the thread that adds a region, from its start to its end. What lies between is zeros, for good: it is not
+    /// loaded, ``Pager/populate(_:within:)`` passes it over, and when the service ends it is left as the plain zeros of
+    /// the memory. Everything is data unless said. Not asked if ``fillsFile``.
+    ///
+    /// - Parameter offset: In bytes.
+    /// - Returns: The first bytes that may be other than zeros and end after `offset`; `nil` if only zeros follow.
+    borrowing func extent(from offset: Int) -> Range<Int>?
 
     /// Whether ``load(offset:into:)`` may wait for a disk, a network or another process.
     ///
@@ -57,6 +66,8 @@ public protocol PageSource: ~Copyable, Sendable {
 }
 
 extension PageSource where Self: ~Copyable {
+    /// Everything is data, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { offset..<Int.max }
     /// Whether loading may wait, see ``PageSource/isSlow``.
     public var isSlow: Bool { false }
     /// Whether it may be asked in a signal handler, see ``PageSource/isSignalSafe``.
@@ -76,8 +87,12 @@ public enum PageReply: Hashable, Sendable {
     /// The content was appended; resolved by `UFFDIO_COPY`.
     case data
 
-    /// The pages hold zeros; resolved by `UFFDIO_ZEROPAGE` where the memory allows it.
-    case zero
+    /// The pages hold zeros; resolved by `UFFDIO_ZEROPAGE` where the memory allows it. `count` is in bytes: whole pages,
+    /// at least one. It may be more than was asked for.
+    case zeros(count: Int)
+
+    /// All pages that were asked for hold zeros.
+    public static var zero: PageReply { .zeros(count: .max) }
 
     /// The page is lost: whoever touches it gets `SIGBUS`. Resolved by `UFFDIO_POISON`.
     case poison

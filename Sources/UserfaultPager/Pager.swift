@@ -131,7 +131,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// Ends the service of a region.
     ///
-    /// What was not loaded is poisoned or loaded first. Calls of the source that are under way are not waited for: their
+    /// What was not loaded is loaded, poisoned or left as zeros first. Calls of the source that are under way are not waited for: their
     /// answers change nothing.
     ///
     /// - Parameters:
@@ -156,9 +156,14 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
                     }
                 }
                 let grace = Deadline(after: Self.grace)
-                core.poisonTheUntouched(reference, until: deadline.instant < grace.instant ? deadline : grace)
+                let soon = deadline.instant < grace.instant ? deadline : grace
+                if ending == .leaveZeros {
+                    core.awaitWork(reference, until: soon)
+                } else {
+                    core.poisonTheUntouched(reference, until: soon)
+                }
                 let last = limit == nil ? Deadline(after: .seconds(30)) : grace
-                guard core.remove(reference, until: last) else {
+                guard core.remove(reference, leavingZeros: ending == .leaveZeros, until: last) else {
                     throw .timedOut(pagesLeft: core.countUnfilled(of: reference))
                 }
                 return result
@@ -194,7 +199,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// How long a stopping pager waits for calls of the source that are under way.
     private static var grace: Duration { .seconds(1) }
 
-    /// Stops serving: loads or poisons what was not loaded, ends the threads, and closes the descriptors.
+    /// Stops serving: loads or poisons what was not loaded, or leaves it as zeros, ends the threads, and closes the descriptors.
     ///
     /// Faults, forks and changes of the memory are served until all is loaded. Threads that wait for pages go on first.
     /// Afterwards the memory is ordinary memory; pages that were poisoned stay so. A pager that was stopped already stays
@@ -222,6 +227,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             return
         }
         core.isFinishing.store(true, ordering: .sequentiallyConsistent)
+        if ending == .leaveZeros { core.leavesZeros.store(true, ordering: .sequentiallyConsistent) }
         var result: PagerError?
         if ending == .populate {
             do throws(PagerError) {

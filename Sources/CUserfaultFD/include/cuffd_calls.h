@@ -46,6 +46,7 @@ extern const int CUFFD_SEEK_SET;
 extern const int CUFFD_SEEK_CUR;
 extern const int CUFFD_SEEK_END;
 extern const int CUFFD_SEEK_DATA;
+extern const int CUFFD_SEEK_HOLE;
 extern const short CUFFD_POLLIN;
 extern const short CUFFD_POLLOUT;
 extern const short CUFFD_POLLERR;

@@ -73,4 +73,15 @@ extension OwnedDescriptor {
         if value == -Int64(Errno.noSuchAddressOrDevice.rawValue) { return nil }
         return Int(try answer(to: .readFile) { value })
     }
+
+    /// The first data that ends after an offset, up to the next hole; `nil` if there is none until the file's end.
+    ///
+    /// The position of the open file is elsewhere meanwhile, and then where it was.
+    package func dataRange(from offset: Int) throws(UserfaultError) -> Range<Int>? {
+        let position = try answer(to: .readFile) { cuffd_seek(rawValue, 0, CUFFD_SEEK_CUR) }
+        defer { _ = cuffd_seek(rawValue, position, CUFFD_SEEK_SET) }
+        guard let start = try dataOffset(from: offset) else { return nil }
+        let end = try answer(to: .readFile) { cuffd_seek(rawValue, Int64(start), CUFFD_SEEK_HOLE) }
+        return start..<max(start + 1, Int(end))
+    }
 }

@@ -3,14 +3,6 @@ internal import UserfaultFD
 
 // How a pager's threads begin and end. Runs on the threads that start and stop it.
 
-/// What happens to pages that were not loaded when a region or a pager ends.
-public enum Ending: Hashable, Sendable {
-    /// Whoever touches them gets `SIGBUS`. Needs Linux 6.6.
-    case poison
-    /// They are loaded first.
-    case populate
-}
-
 extension PagerCore where Source: ~Copyable {
     /// How many workers there are; none where handlers serve in place.
     var workers: Int {

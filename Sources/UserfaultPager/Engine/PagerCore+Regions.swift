@@ -19,7 +19,9 @@ extension PagerCore where Source: ~Copyable {
         }
         let reference = RegionReference(
             try asPagerError { () throws(UserfaultError) in
-                try RegionRecord(id: id, count: range.count, options: options, fillsFile: source.fillsFile)
+                try RegionRecord(
+                    id: id, count: range.count, options: options, fillsFile: source.fillsFile,
+                    extents: extents(offset..<offset + range.count, options.pageSize))
             })
         // Until it is served nobody else refers to it.
         reference.countReferences(1)
@@ -45,6 +47,13 @@ extension PagerCore where Source: ~Copyable {
             throw error
         }
         return reference
+    }
+
+    /// Where the source has data for a region.
+    private func extents(_ bytes: Range<Int>, _ pageSize: PageSize) -> Extents {
+        // What others share the file with would be missed by them.
+        guard !source.fillsFile else { return Extents() }
+        return Extents(of: bytes, pageSize) { source.extent(from: $0) }
     }
 
     /// The range in parts of equal size, one for each descriptor.
@@ -183,15 +192,15 @@ extension PagerCore where Source: ~Copyable {
 
     var regionIDs: [Int] { registry.withLock { Array($0.regions.keys) } }
 
-    /// Ends the service of a region: what is still open is poisoned.
+    /// Ends the service of a region: what is still open is poisoned, or left as zeros.
     ///
     /// - Returns: `false` if pages could not be poisoned by the deadline, because the program does not come to the end of
     ///   a change: the region is served still.
-    func remove(_ region: RegionReference, until deadline: Deadline) -> Bool {
+    func remove(_ region: RegionReference, leavingZeros: Bool, until deadline: Deadline) -> Bool {
         var poisoned = 0
         var isRemoved = true
         forEachMemory { memory in
-            isRemoved = isRemoved && remove(region, from: memory, until: deadline, &poisoned)
+            isRemoved = isRemoved && remove(region, from: memory, poisoning: !leavingZeros, until: deadline, &poisoned)
         }
         countPoisoned(poisoned)
         if isRemoved { retire(region.id) }
@@ -199,11 +208,14 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func remove(
-        _ region: RegionReference, from memory: ServedMemory, until deadline: Deadline, _ poisoned: inout Int
+        _ region: RegionReference, from memory: ServedMemory, poisoning: Bool, until deadline: Deadline,
+        _ poisoned: inout Int
     ) -> Bool {
         while true {
             let isRemoved = memory.excludingOthers { (uffd, machine) -> Bool in
-                let rest = canPoison ? poisonUnfilled(of: machine, in: uffd, region: region, count: &poisoned) : .done
+                let rest =
+                    poisoning && canPoison
+                    ? poisonUnfilled(of: machine, in: uffd, region: region, count: &poisoned) : .done
                 if rest == .changing { return false }
                 if rest == .failed { killOwner() }
                 while let span = machine.firstSpan(of: region) {

@@ -37,9 +37,9 @@ extension PagerCore where Source: ~Copyable {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
                 readTheRest(&machine, uffd)
                 // Where the kernel cannot, all was loaded before.
-                let rest = canPoison ? poisonUnfilled(of: machine, in: uffd, count: &poisoned) : .done
+                let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, count: &poisoned) : .done
                 if rest == .changing { return false }
-                let strays = memory.poisonStrays(of: machine, in: uffd)
+                let strays = memory.endStrays(poisoning: !leavesZeros.load(ordering: .relaxed), machine, uffd)
                 if strays == .changing { return false }
                 if rest == .failed || strays == .failed { killOwner() }
                 for index in 0..<machine.spans.count where machine.spans[index].region.id != Sentinel.regionID {
@@ -129,19 +129,24 @@ extension PagerCore where Source: ~Copyable {
 
     // MARK: Pages in hand
 
-    /// Poisons what no thread has in hand, and waits for those that have something: as long as their sources take, but
-    /// not past a deadline.
+    /// Poisons what no thread has in hand, and waits for those that have something.
+    func poisonTheUntouched(_ region: RegionReference? = nil, until deadline: Deadline) {
+        if poisonsTheRest {
+            var poisoned = 0
+            forEachMemory { memory in
+                memory.sharingOrder { uffd, machine in
+                    _ = poisonUnfilled(of: machine, in: uffd, region: region, passingOver: .claimed, count: &poisoned)
+                }
+            }
+            countPoisoned(poisoned)
+        }
+        awaitWork(region, until: deadline)
+    }
+
+    /// Waits for pages that a thread or a request has in hand: as long as their sources take, but not past a deadline.
     ///
     /// - Parameter region: One region, or `nil` for all.
-    func poisonTheUntouched(_ region: RegionReference? = nil, until deadline: Deadline) {
-        guard canPoison else { return }
-        var poisoned = 0
-        forEachMemory { memory in
-            memory.sharingOrder { uffd, machine in
-                _ = poisonUnfilled(of: machine, in: uffd, region: region, passingOver: .claimed, count: &poisoned)
-            }
-        }
-        countPoisoned(poisoned)
+    func awaitWork(_ region: RegionReference? = nil, until deadline: Deadline) {
         while !deadline.hasPassed {
             let isWorking =
                 registry.withLock { registry in

@@ -203,7 +203,7 @@ extension PagerCore where Source: ~Copyable {
         case .data: nil
         case .memory(let address, let count): answer(.bytes(at: address), count)
         case .movable(let address, let count): answer(.movable(at: address), count)
-        case .zero: answer(.zeros, most)
+        case .zeros(let count): answer(.zeros, count)
         case .inFile(let count): answer(.file, count)
         case .poison: answer(.poison, claim.region.pageSize.bytes)
         }

@@ -99,15 +99,19 @@ extension ServedMemory {
         for pending in released { wake(pending.fault.page(size: .base)) }
     }
 
-    /// Poisons pages that threads still wait for.
+    /// Poisons pages that threads still wait for, or leaves them as nobody's.
     ///
     /// - Returns: ``FillOutcome/done``; ``FillOutcome/changing`` where the program must first go on;
     ///   ``FillOutcome/failed`` where a page could not be poisoned.
-    func poisonStrays(of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD) -> FillOutcome {
+    func endStrays(
+        poisoning: Bool, _ machine: borrowing PagerStateMachine, _ uffd: borrowing UserfaultFD
+    ) -> FillOutcome {
         kept.withLock { kept in
             while kept.count > 0 {
                 let page = kept[kept.count - 1].fault.page(size: .base)
-                if machine.spans.find(page.start) == nil {
+                if !poisoning {
+                    try? uffd.unregister(page)
+                } else if machine.spans.find(page.start) == nil {
                     switch uffd.holder(of: page, modes: .missing) {
                     case .changing: return .changing
                     case .processGone: return .done

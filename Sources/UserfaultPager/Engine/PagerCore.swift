@@ -32,6 +32,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let processorCount = ProcessorSet().count
     /// The pager is about to stop: neither regions nor children are taken on any more.
     let isFinishing = Atomic<Bool>(false)
+    /// What is not loaded at the end is left as zeros, see ``Ending/leaveZeros``.
+    let leavesZeros = Atomic<Bool>(false)
     /// Memory is being left behind: children of forks are let go.
     let isSealing = Atomic<Bool>(false)
     /// Threads that stay until the pager stops.
@@ -184,11 +186,14 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         unsafe record.destroy()
     }
 
+    /// Whether the end of the pager poisons what was not loaded.
+    var poisonsTheRest: Bool { canPoison && !leavesZeros.load(ordering: .sequentiallyConsistent) }
+
     /// Whether the kernel has `UFFDIO_POISON`.
     var canPoison: Bool { memories[0].canPoison }
 
     func check(_ ending: Ending) throws(PagerError) {
-        guard ending == .populate || canPoison else {
+        guard ending != .poison || canPoison else {
             throw .configuration("this kernel cannot poison pages (Linux 6.6 can): populate them")
         }
     }

@@ -17,16 +17,12 @@ extension PagerStateMachine {
             guard span.range.end > address, region == nil || span.region == region, let states = span.states else {
                 continue
             }
-            let end = span.range.count >> span.region.pageShift
-            var page = span.page(at: max(span.range.start, address))
-            while page < end, !states[page].isDisjoint(with: done) { page += 1 }
-            guard page < end else { continue }
-            var count = 1
-            while count < limit, page + count < end, states[page + count].isDisjoint(with: done) { count += 1 }
-            let start = span.range.start &+ UInt(page << span.region.pageShift)
+            let first = span.page(at: max(span.range.start, address))
+            guard let open = span.openPages(from: first, states, done: done, limit: limit) else { continue }
+            let start = span.range.start &+ UInt(open.lowerBound << span.region.pageShift)
             return UnfilledRun(
-                range: AddressRange(start: start, count: count << span.region.pageShift),
-                states: states.advanced(by: page), region: span.region)
+                range: AddressRange(start: start, count: open.count << span.region.pageShift),
+                states: states.advanced(by: open.lowerBound), region: span.region)
         }
         return nil
     }
@@ -36,8 +32,11 @@ extension PagerStateMachine {
         var count = 0
         for index in 0..<spans.count where spans[index].region == region {
             guard let states = spans[index].states else { continue }
-            for page in 0..<(spans[index].range.count >> region.pageShift)
-            where states[page].isDisjoint(with: .decided) { count += 1 }
+            var page = 0
+            while let open = spans[index].openPages(from: page, states, done: .decided, limit: .max) {
+                count += open.count
+                page = open.upperBound
+            }
         }
         return count
     }
@@ -60,9 +59,8 @@ extension PagerStateMachine {
         for index in 0..<spans.count {
             let span = spans[index]
             guard span.region == region, span.range.end > address, let states = span.states else { continue }
-            let start = max(span.range.start, address)
-            for page in span.page(at: start)..<(span.range.count >> region.pageShift)
-            where states[page].isDisjoint(with: .decided) {
+            let first = span.page(at: max(span.range.start, address))
+            if let page = span.openPages(from: first, states, done: .decided, limit: 1)?.lowerBound {
                 let here = span.range.start &+ UInt(page << region.pageShift)
                 // Of a page that is in hand the fate is open too: not a fault left to somebody, so no `awaited`.
                 guard states.claimUnlessClaimed(page) else { return .busy(here) }

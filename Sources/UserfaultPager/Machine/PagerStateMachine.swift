@@ -222,7 +222,7 @@ struct PagerStateMachine: ~Copyable {
                 _ = states.release(0, setting: .doubted)
                 return .wake(range)
             }
-            claim.content = state.contains(.removed) ? .zeros : .source
+            claim.content = state.contains(.removed) || span.region.isHole(at: claim.offset) ? .zeros : .source
         }
         // A page that the file has may still be unfinished where the source is what writes the file.
         if kind == .minor, claim.content == .zeros || !span.region.isOwedAgain { claim.content = .file }
@@ -246,7 +246,8 @@ struct PagerStateMachine: ~Copyable {
     func claim(at address: UInt, count: Int) -> Claim? {
         guard count > 0, let span = spans.find(address), let states = span.states else { return nil }
         let first = span.page(at: address)
-        let limit = min(count, (span.range.count >> span.region.pageShift) - first)
+        guard let data = span.dataPages(from: first), data.lowerBound == first else { return nil }
+        let limit = min(count, data.count)
         var claimed = 0
         while claimed < limit, states.claimUntouched(first + claimed) { claimed += 1 }
         guard claimed > 0 else { return nil }

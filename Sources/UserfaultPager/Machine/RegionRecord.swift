@@ -16,10 +16,15 @@ struct RegionRecord: ~Copyable {
     let modes: UserfaultFD.RegisterModes
     /// The states of its pages.
     let states: Mapping
+    /// Where the source has data for it.
+    let extents: Extents
 
     /// - Throws: `ENOMEM` where there is no memory for the states.
-    init(id: Int, count: Int, options: RegionOptions, fillsFile: Bool = false) throws(UserfaultError) {
+    init(
+        id: Int, count: Int, options: RegionOptions, fillsFile: Bool = false, extents: consuming Extents = Extents()
+    ) throws(UserfaultError) {
         self.id = id
+        self.extents = extents
         isOwedAgain = fillsFile
         var modes: UserfaultFD.RegisterModes = .missing
         if fillsFile { modes.insert(.minor) }
@@ -69,6 +74,16 @@ struct RegionReference: @unchecked Sendable, Equatable {
 
     /// The states of the pages that the region began with.
     var states: PageStates { unsafe PageStates(record.pointee.states.unsafeBaseAddress) }
+
+    /// Whether the source has nothing but zeros for a page.
+    @inline(__always)
+    func isHole(at offset: Int) -> Bool { unsafe record.pointee.extents.haveHoles && !hasData(at: offset) }
+
+    @inline(never)
+    private func hasData(at offset: Int) -> Bool { data(from: offset).map { $0.lowerBound <= offset } ?? false }
+
+    /// The first data of the source that ends after an offset; `nil` if only zeros follow.
+    func data(from offset: Int) -> Range<Int>? { unsafe record.pointee.extents.next(from: offset) }
 
     /// How many pages to fill behind a fault, see ``ReadAheadWindow``.
     @inline(__always)

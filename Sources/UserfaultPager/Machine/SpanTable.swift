@@ -13,6 +13,38 @@ struct Span {
 
     func page(at address: UInt) -> Int { Int((address &- range.start) >> UInt(region.pageShift)) }
 
+    var pages: Int { range.count >> region.pageShift }
+
+    /// The first pages, from a number on, for which the source has data; `nil` if only zeros follow.
+    func dataPages(from page: Int) -> Range<Int>? {
+        guard page < pages, let data = region.data(from: offset + page << region.pageShift) else { return nil }
+        let first = max(page, (data.lowerBound - offset) >> region.pageShift)
+        let end = min(pages, (data.upperBound - offset) >> region.pageShift)
+        return first < end ? first..<end : nil
+    }
+
+    /// How far it is from one page to another for which the source has data, or to the end, in bytes.
+    func bytesToData(from address: UInt) -> Int {
+        let page = page(at: address)
+        return ((dataPages(from: page + 1)?.lowerBound ?? pages) - page) << region.pageShift
+    }
+
+    /// The first pages whose fate is open, from a number on.
+    ///
+    /// - Parameter done: What decides a page's fate.
+    func openPages(from page: Int, _ states: PageStates, done: PageState, limit: Int) -> Range<Int>? {
+        var page = page
+        while let data = dataPages(from: page) {
+            page = data.lowerBound
+            while page < data.upperBound, !states[page].isDisjoint(with: done) { page += 1 }
+            guard page < data.upperBound else { continue }
+            var end = page + 1
+            while end - page < limit, end < data.upperBound, states[end].isDisjoint(with: done) { end += 1 }
+            return page..<end
+        }
+        return nil
+    }
+
     /// The part of the span that lies in a range, which is aligned to its pages and overlaps it.
     func part(in other: AddressRange) -> Span {
         let common = range.intersection(other)

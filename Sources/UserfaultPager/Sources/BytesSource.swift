@@ -25,4 +25,7 @@ public struct BytesSource: ~Copyable, PageSource {
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         content.reply(offset, pages.freeCapacity)
     }
+
+    /// All bytes, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { offset < content.count ? offset..<content.count : nil }
 }

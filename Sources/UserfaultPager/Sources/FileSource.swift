@@ -6,7 +6,8 @@ internal import UserfaultFD
 /// Behind the file's end there are zeros.
 ///
 /// The end is where it was when the source was made: a file that is cut afterwards fails, rather than lose its content
-/// to zeros.
+/// to zeros. Holes of a sparse file are where they were when their region was added: they are not read, and what is written
+/// into them later is not seen.
 public struct FileSource: ~Copyable, PageSource {
     /// Why a file could not be read.
     public enum Failure: Error, Hashable, Sendable {
@@ -36,6 +37,9 @@ public struct FileSource: ~Copyable, PageSource {
 
     /// It may be asked in a signal handler.
     public var isSignalSafe: Bool { true }
+
+    /// Where the file has data, by `lseek(2)`, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { file.extent(from: offset, end: count) }
 
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {

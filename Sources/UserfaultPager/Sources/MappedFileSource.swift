@@ -7,7 +7,8 @@ internal import UserfaultFD
 /// fails: the engine never touches the mapping itself, so no `SIGBUS` hits it.
 ///
 /// The end is where it was when the source was made. A file that is cut is noticed before a page of it is handed over;
-/// where it may be cut between that and the copy, use ``FileSource``.
+/// where it may be cut between that and the copy, use ``FileSource``. Holes of a sparse file are where they were when their
+/// region was added.
 public struct MappedFileSource: ~Copyable, PageSource {
     /// Why a file could not be read.
     public typealias Failure = FileSource.Failure
@@ -44,6 +45,9 @@ public struct MappedFileSource: ~Copyable, PageSource {
 
     /// It may be asked in a signal handler.
     public var isSignalSafe: Bool { true }
+
+    /// Where the file has data, by `lseek(2)`, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { file.extent(from: offset, end: content.count) }
 
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {

@@ -31,6 +31,23 @@ struct OwnedFile: ~Copyable, Sendable {
         return status.count
     }
 
+    /// The first data that ends after an offset, in front of the content's end; `nil` if there is none.
+    ///
+    /// What cannot be asked has no holes.
+    func extent(from offset: Int, end: Int) -> Range<Int>? {
+        guard offset < end else { return nil }
+        do throws(UserfaultError) {
+            if let data = try descriptor.dataRange(from: offset) {
+                return data.lowerBound < end ? data.clamped(to: offset..<end) : nil
+            }
+            // What a cut took is no hole: it fails.
+            let cut = max(offset, try descriptor.status().count)
+            return cut < end ? cut..<end : nil
+        } catch {
+            return offset..<end
+        }
+    }
+
     private func hasContent() throws(PagerError) -> Bool {
         var byte: UInt8 = 0
         return try asFileError { () throws(UserfaultError) in

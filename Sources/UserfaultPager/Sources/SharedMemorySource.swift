@@ -125,7 +125,9 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         case .poison: return false
         case .inFile: return true
         case .data: guard appended == room.count else { return false }
-        case .zero: unsafe room.initializeMemory(as: UInt8.self, repeating: 0)
+        case .zeros(let count):
+            guard count >= room.count else { return false }
+            unsafe room.initializeMemory(as: UInt8.self, repeating: 0)
         case .memory(let address, let count), .movable(let address, let count):
             guard count >= room.count else { return false }
             unsafe try write(page, from: UnsafeRawPointer(bitPattern: address))

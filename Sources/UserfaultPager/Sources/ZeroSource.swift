@@ -8,4 +8,7 @@ public struct ZeroSource: PageSource {
 
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply { .zero }
+
+    /// None, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { nil }
 }

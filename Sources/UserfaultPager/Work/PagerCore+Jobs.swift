@@ -284,7 +284,7 @@ extension PagerCore where Source: ~Copyable {
                 let address = size.roundDown(span.range.start &+ UInt(offset - span.offset))
                 let pages = max(1, (run.offset + run.count - offset) >> size.log2)
                 guard let claim = machine.claim(at: address, count: pages) else {
-                    step = size.bytes
+                    step = span.bytesToData(from: address)
                     return nil
                 }
                 step = claim.range.count

@@ -27,9 +27,7 @@ struct Explorer {
     func explore() throws -> Result {
         var result = Result()
         var path: [(choice: Int, of: Int)] = []
-        let region = RegionReference(
-            try RegionRecord(
-                id: 1, count: scenario.pages * ModelKernel.pageBytes, options: RegionOptions(readAhead: .none)))
+        let region = try Model.region(of: scenario)
         defer { unsafe region.destroy() }
         while result.runs < limit {
             result.runs += 1

@@ -22,8 +22,22 @@ struct Model: ~Copyable {
         var authors: [[Operation]] = []
         var handlers = 1
         var readAhead = 0
+        /// Pages for which the source has nothing but zeros.
+        var holes: Set<Int> = []
         /// How many messages one reading takes.
         var readLimit = 8
+    }
+
+    /// The region that a scenario is about.
+    static func region(of scenario: Scenario) throws -> RegionReference {
+        let size = PageSize.base
+        let data = (0..<scenario.pages).filter { !scenario.holes.contains($0) }
+        let extents = Extents(of: 0..<scenario.pages * size.bytes, size) { offset in
+            data.first { ($0 + 1) * size.bytes > offset }.map { $0 * size.bytes..<($0 + 1) * size.bytes }
+        }
+        return RegionReference(
+            try RegionRecord(
+                id: 1, count: scenario.pages * size.bytes, options: RegionOptions(readAhead: .none), extents: extents))
     }
 
     enum Violation: Error {
@@ -63,7 +77,9 @@ struct Model: ~Copyable {
         touchers = scenario.touchers
         authors = scenario.authors.map { Author(operations: $0) }
         allowed =
-            (0..<scenario.pages).map { [.word(Model.word($0 * ModelKernel.pageBytes))] }
+            (0..<scenario.pages).map {
+                [.word(scenario.holes.contains($0) ? 0 : Model.word($0 * ModelKernel.pageBytes))]
+            }
             + Array(repeating: [.unmapped], count: scenario.spare)
         readLimit = scenario.readLimit
         sourcePages = scenario.pages

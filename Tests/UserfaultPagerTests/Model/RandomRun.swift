@@ -38,10 +38,9 @@ struct RandomRun<Choices: Chooser> {
     private mutating func round(steps: Int) throws -> (any Error)? {
         let scenario = Model.Scenario(
             pages: pages, spare: spare, touchers: Array(repeating: [], count: 5),
-            authors: [[], []], handlers: 3, readAhead: 3, readLimit: 1 + choices.below(6))
-        let region = RegionReference(
-            try RegionRecord(
-                id: 1, count: pages * ModelKernel.pageBytes, options: RegionOptions(readAhead: .none)))
+            authors: [[], []], handlers: 3, readAhead: 3,
+            holes: [choices.below(pages), choices.below(pages), pages - 1], readLimit: 1 + choices.below(6))
+        let region = try Model.region(of: scenario)
         defer { unsafe region.destroy() }
         var model = try Model(scenario, region, defect)
         var moves = 0

@@ -39,6 +39,16 @@ struct StateMachineTests {
             .init(touchers: [[0], [1]], authors: [[.remove(pages: 1..<2)]], handlers: 1, readAhead: 1)
         ),
         (
+            "a hole read ahead of",
+            .init(pages: 3, touchers: [[0, 1], [2]], handlers: 1, readAhead: 2, holes: [1])
+        ),
+        (
+            "a hole that moves",
+            .init(
+                pages: 1, spare: 1, touchers: [[0, 1]],
+                authors: [[.move(pages: 0..<1, to: 1, keepsOld: true)]], holes: [0])
+        ),
+        (
             "one message at a time",
             .init(pages: 1, touchers: [[0]], authors: [[.remove(pages: 0..<1)]], handlers: 1, readLimit: 1)
         ),

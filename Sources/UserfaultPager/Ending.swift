@@ -1,0 +1,17 @@
+/// What happens to pages that were not loaded when a region or a pager ends.
+///
+/// Pages for which the source says that it has nothing but zeros, see ``PageSource/extent(from:)``, are left as they are
+/// in every case.
+public enum Ending: Hashable, Sendable {
+    /// Whoever touches them gets `SIGBUS`. Needs Linux 6.6.
+    case poison
+
+    /// They are loaded first.
+    case populate
+
+    /// They become what the memory is without a pager: zeros, or the content of the file that is mapped.
+    ///
+    /// - Warning: Whoever touches a page that was not loaded reads zeros in place of its content, and nothing tells. It is
+    ///   right only if nobody will touch such a page, or if zeros are its content.
+    case leaveZeros
+}
