@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 import Testing
 import UserfaultFD
 
@@ -47,6 +48,82 @@ struct StoppingTests {
             }
             guard using.join() else { fatalError("the memory is still served, by nobody") }
             _ = try kept.status()
+        }
+    }
+
+    /// Forks, removals and faults are served until all is loaded.
+    @Test(.followsForks, arguments: [1, 64])
+    func aStopThatLoadsServesOn(pages: Int) throws {
+        let mapping = try Mapping(anonymous: 1024 * pageBytes)
+        let range = mapping.range
+        let gate = Gate()
+        let pager = try Pager(
+            UserfaultFD(features: [.eventFork, .eventRemove]), source: GatedSource(gate: gate),
+            configuration: PagerConfiguration(service: .workers(2)))
+        try pager.add(range.part(at: 0, count: pages * pageBytes), options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let stopping = Toucher { try? pager.stop(.populate) }
+        #expect(gate.waitUntilReached())
+        // A grandchild too: each reads every page, but those that its parent has dropped.
+        let dropped = range.part(at: (pages - 1) * pageBytes, count: pageBytes)
+        @Sendable func isRight() -> Bool {
+            for page in 0..<pages - 1 where range.loadWord(page * pageBytes) != NumberedSource.word(page * pageBytes) {
+                return false
+            }
+            return range.loadWord((pages - 1) * pageBytes) == 0
+        }
+        let child = Shared(Mutex<Int?>(nil))
+        let forking = Toucher {
+            try? AddressSpace.advise(.dontNeed, dropped)
+            let status = inFork {
+                let grandchild = fork()
+                if grandchild == 0 { _exit(isRight() ? 0 : 1) }
+                var status: CInt = 0
+                waitpid(grandchild, &status, 0)
+                return status == 0 && isRight() ? 0 : 1
+            }
+            child.value.withLock { $0 = status }
+        }
+        let touching = Toucher { precondition(isRight()) }
+        #expect(wait { pager.core.children.count { !$0.isVacant } == 2 })
+        gate.open()
+        #expect(forking.join())
+        #expect(touching.join())
+        #expect(child.value.withLock(\.self) == 0)
+        #expect(stopping.join())
+        #expect(pager.statistics.pagesPoisoned == 0)
+    }
+
+    /// A program that forks all the time while its pager stops.
+    @Test(.followsForks)
+    func noForkFallsBetweenLoadingAndTheEnd() throws {
+        for _ in 0..<20 {
+            let mapping = try Mapping(anonymous: 64 * pageBytes)
+            let range = mapping.range
+            let pager = try Pager(
+                UserfaultFD(features: .eventFork), source: HaltingSource(),
+                configuration: PagerConfiguration(service: .workers(2)))
+            try pager.add(range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            let isOver = Shared(Atomic<Bool>(false))
+            let failures = Shared(Atomic<Int>(0))
+            let forks = Shared(Atomic<Int>(0))
+            let forking = Toucher {
+                while !isOver.value.load(ordering: .relaxed) {
+                    let status = inFork {
+                        for page in 0..<64
+                        where range.loadWord(page * pageBytes) != NumberedSource.word(page * pageBytes) { return 1 }
+                        return 0
+                    }
+                    if status != 0 { failures.value.add(1, ordering: .relaxed) }
+                    forks.value.add(1, ordering: .relaxed)
+                }
+            }
+            #expect(wait { forks.value.load(ordering: .relaxed) > 0 })
+            try pager.stop(.populate)
+            isOver.value.store(true, ordering: .relaxed)
+            #expect(forking.join())
+            #expect(failures.value.load(ordering: .relaxed) == 0)
         }
     }
 
