@@ -88,15 +88,6 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         }
     }
 
-    /// Changes what happens to faults outside of every region, from ``PagerConfiguration/strays``.
-    ///
-    /// Threads that wait for a region to come are served as the new policy says.
-    ///
-    /// - Throws: ``PagerError/notRunning`` if the pager was stopped.
-    public func setStrayPolicy(_ policy: StrayPolicy) throws(PagerError) {
-        try core.whileOpen { () throws(PagerError) in core.setStrayPolicy(policy) }
-    }
-
     /// Loads every page of a region that was not loaded yet, and waits until all are there.
     ///
     /// The region can be removed then, and the descriptor closed, without anybody noticing. Faults go first.
@@ -227,6 +218,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             return
         }
         core.isFinishing.store(true, ordering: .sequentiallyConsistent)
+        if ending == .populate { core.resume() }
         if ending == .leaveZeros { core.leavesZeros.store(true, ordering: .sequentiallyConsistent) }
         var result: PagerError?
         if ending == .populate {

@@ -53,7 +53,9 @@ extension PagerCore where Source: ~Copyable {
         var outcome = FillOutcome.changing
         let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
             // A page that was removed meanwhile is zeros, and nothing to fail.
-            guard machine.isCurrent(first) else { return Settlement(wake: machine.giveBack(first), next: .again) }
+            guard machine.isCurrent(first), !memory.isPaused else {
+                return Settlement(wake: machine.giveBack(first), next: .again)
+            }
             outcome = FillOutcome { () throws(UserfaultError) in try uffd.poison(lost.range, options: options) }
             return machine.settle(lost, outcome, at: MonotonicInstant.now.nanoseconds)
         }
@@ -70,6 +72,7 @@ extension PagerCore where Source: ~Copyable {
         switch settlement.next {
         case .finished, .gone, .fill: return outcome == .done ? .failed : .done
         case .again: return again(pending)
+        case .held: return hold(pending, of: memory)
         case .ended: return .ended
         case .failed(let claim): return fail(claim, pending, of: memory, by: record)
         }
@@ -85,6 +88,8 @@ extension PagerCore where Source: ~Copyable {
             return .done
         case .leave:
             return .left
+        case .hold:
+            return hold(pending, of: memory)
         case .wake(let range):
             memory.wake(range)
             return .done
@@ -98,6 +103,7 @@ extension PagerCore where Source: ~Copyable {
 
     func unprotect(_ range: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
+            if memory.isPaused { return .changing }
             if pending.fault.kind == .readWriteProtect {
                 return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(range, .unprotect) }
             }

@@ -33,6 +33,7 @@ extension PagerCore where Source: ~Copyable {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
         var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
+            if memory.isPaused { return .hold }
             let order = machine.begin(pending.fault, readAt: pending.since)
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
@@ -221,6 +222,10 @@ extension PagerCore where Source: ~Copyable {
             var outcome = FillOutcome.changing
             var end: UInt64 = 0
             let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
+                if memory.isPaused {
+                    _ = machine.giveBack(claim)
+                    return Settlement(wake: nil, next: .held)
+                }
                 guard machine.isCurrent(claim) else {
                     return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
                 }
@@ -241,6 +246,7 @@ extension PagerCore where Source: ~Copyable {
                 claim = rest
             case .gone: return .gone
             case .again: return again(pending)
+            case .held: return hold(pending, of: memory)
             case .ended: return .ended
             case .failed(let failed):
                 if case .file = filling {

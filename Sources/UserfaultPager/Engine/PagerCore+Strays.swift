@@ -40,7 +40,7 @@ extension PagerCore where Source: ~Copyable {
     private func zeroStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
             // A region that came meanwhile, and is more than zeros.
-            if machine.spans.find(page.start)?.states != nil { return .changing }
+            if memory.isPaused || machine.spans.find(page.start)?.states != nil { return .changing }
             let isInFile = pending.fault.kind == .minor
             return FillOutcome { () throws(UserfaultError) in
                 if isInFile { try uffd.continue(page) } else { try uffd.zeropage(page) }
@@ -52,7 +52,7 @@ extension PagerCore where Source: ~Copyable {
     /// Fails closed where nobody knows what the page should hold.
     private func poisonStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
-            if machine.spans.find(page.start) != nil { return .changing }
+            if memory.isPaused || machine.spans.find(page.start) != nil { return .changing }
             return FillOutcome { () throws(UserfaultError) in try uffd.poison(page) }
         }
         if outcome == .done { note(.failed(address: page.start)) }

@@ -32,6 +32,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let processorCount = ProcessorSet().count
     /// The pager is about to stop: neither regions nor children are taken on any more.
     let isFinishing = Atomic<Bool>(false)
+    /// Nothing is filled: what children of forks begin with.
+    let isPaused = Atomic<Bool>(false)
     /// What is not loaded at the end is left as zeros, see ``Ending/leaveZeros``.
     let leavesZeros = Atomic<Bool>(false)
     /// Memory is being left behind: children of forks are let go.

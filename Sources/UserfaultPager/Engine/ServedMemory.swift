@@ -37,6 +37,10 @@ final class ServedMemory: @unchecked Sendable {
     var number = 0
     /// Faults of no region whose threads wait for one.
     let kept = Mutex(FaultList(capacity: 4000))
+    /// Nothing is filled until the end of a pause.
+    ///
+    /// In the order.
+    var isPaused = false
     /// Nothing is served any more.
     ///
     /// In the order.
@@ -69,7 +73,12 @@ final class ServedMemory: @unchecked Sendable {
     // MARK: Opening and closing
 
     /// Fills a vacant one.
-    func open(_ descriptor: consuming UserfaultFD, _ machine: consuming PagerStateMachine) {
+    ///
+    /// - Parameter isPaused: Whether it begins in a pause.
+    func open(
+        _ descriptor: consuming UserfaultFD, _ machine: consuming PagerStateMachine, isPaused: Bool = false
+    ) {
+        self.isPaused = isPaused
         hasEvents = !descriptor.enabledFeatures.isDisjoint(with: .events)
         canPoison = descriptor.supportedFeatures.contains(.poison)
         hearsOfUnmapping = descriptor.enabledFeatures.contains(.eventUnmap)

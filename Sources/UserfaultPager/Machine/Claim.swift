@@ -56,6 +56,8 @@ enum Order {
     case fill(Claim)
     /// Remove the protection of a page, and note that it is written.
     case unprotect(AddressRange)
+    /// Nothing before the end of a pause.
+    case hold
     /// Nothing: another service has the page in hand and will wake this thread too.
     case leave
     /// The page was filled before: let the thread look again.
@@ -94,6 +96,8 @@ struct Settlement {
         case fill(Claim)
         /// The pages are given back: read events, then begin anew.
         case again
+        /// The pages are given back until the end of a pause.
+        case held
         /// Nobody is there any more.
         case ended
         /// The page is still in hand: ask the failure policy.

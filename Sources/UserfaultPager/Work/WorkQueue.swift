@@ -49,6 +49,8 @@ final class WorkQueue: @unchecked Sendable {
     /// Counts what is put in: what sleeping threads look at.
     private let signals = FutexWord()
     private let isClosed = Atomic<Bool>(false)
+    /// No thread takes a piece of a job.
+    private let isHeld = Atomic<Bool>(false)
     /// The most threads that have pieces of jobs at once: faults must find one that is free.
     private let jobLimit: Int
 
@@ -149,7 +151,7 @@ final class WorkQueue: @unchecked Sendable {
         let (job, over) = jobs.withLock { jobs -> (Job?, [Job]) in
             let over = jobs.list.filter(\.isOver)
             if !over.isEmpty { jobs.list.removeAll(where: \.isOver) }
-            guard jobs.running < jobLimit else { return (nil, over) }
+            guard jobs.running < jobLimit, !isHeld.load(ordering: .acquiring) else { return (nil, over) }
             let job = jobs.list.first { $0.join(at: now, next: &next) }
             if job != nil { jobs.running += 1 }
             return (job, over)
@@ -162,6 +164,12 @@ final class WorkQueue: @unchecked Sendable {
     /// Says that a piece is done, and that there may be more to do.
     func leave(_ job: Job) {
         jobs.withLock { $0.running -= 1 }
+        signals.signal()
+    }
+
+    /// Keeps jobs from going on, or lets them.
+    func holdJobs(_ areHeld: Bool) {
+        isHeld.store(areHeld, ordering: .releasing)
         signals.signal()
     }
 

@@ -94,7 +94,7 @@ struct ModelHandler {
             if claim.content == .source { machine.extend(&claim, by: readAhead) }
             // Loading takes its time: until the next step of this thread, others may take any number of theirs.
             phase = .fill(claim, address)
-        case .leave, .unprotect: break
+        case .leave, .unprotect, .hold: break
         case .wake(let range): phase = .wake(range, then: nil, address)
         case .stray(let range):
             switch kernel.fill(range, { _ in .poison }) {
@@ -129,7 +129,7 @@ struct ModelHandler {
         switch settlement.next {
         case .fill(let claim): rest = claim
         case .again: later.append(address)
-        case .finished, .gone, .ended, .failed: break
+        case .finished, .gone, .held, .ended, .failed: break
         }
         if let wake {
             phase = .wake(wake, then: rest, address)

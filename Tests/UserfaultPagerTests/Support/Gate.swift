@@ -32,10 +32,10 @@ final class Gate: Sendable {
 
 /// - Returns: `false` where it does not come true.
 @discardableResult
-func wait(until isTrue: () -> Bool) -> Bool {
+func wait(until isTrue: () throws -> Bool) rethrows -> Bool {
     let deadline = MonotonicInstant.now.nanoseconds + 20_000_000_000
     while MonotonicInstant.now.nanoseconds < deadline {
-        if isTrue() { return true }
+        if try isTrue() { return true }
         NativeThread.yield()
     }
     return false

@@ -1,0 +1,45 @@
+internal import Synchronization
+internal import UserfaultFD
+
+// A pause of all service. Runs on the threads of callers.
+
+extension PagerCore where Source: ~Copyable {
+    /// Lets nothing change any page.
+    func pause() { setPaused(true) }
+
+    /// Goes on: whoever has faulted meanwhile faults again.
+    func resume() {
+        setPaused(false)
+        forEachMemory { memory in memory.wakeAll() }
+    }
+
+    private func setPaused(_ isPaused: Bool) {
+        // First what children of forks are opened with, then those that are open.
+        self.isPaused.store(isPaused, ordering: .sequentiallyConsistent)
+        queue.holdJobs(isPaused)
+        // Who fills shares the order: when it was had alone, nobody fills any more.
+        forEachMemory { memory in memory.excludingOthers { _, _ in memory.isPaused = isPaused } }
+    }
+
+    /// What becomes of a fault during a pause: its thread waits on, and is woken at the end.
+    func hold(_ pending: PendingFault, of memory: ServedMemory) -> Served {
+        // Work for which no thread waits would be forgotten, and a thread that serves itself waits nowhere else.
+        guard pending.job != 0 || memory.sendsSignals else { return .done }
+        var later = pending
+        later.due = MonotonicInstant.now.nanoseconds &+ 1_000_000
+        return again(later)
+    }
+}
+
+extension ServedMemory {
+    /// Has every thread fault again that waits for this descriptor, wherever.
+    func wakeAll() {
+        let page = UInt(PageSize.base.bytes)
+        // The lowest address that any program may map, up to the highest that the kernel takes: machines differ.
+        for bits in stride(from: UInt(57), to: 30, by: -1) {
+            let range = AddressRange(start: 65536, end: 1 << bits &- page)
+            let isTaken = withDescriptor { uffd in (try? uffd.wake(range)) != nil }
+            if isTaken { return }
+        }
+    }
+}

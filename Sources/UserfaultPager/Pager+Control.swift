@@ -1,0 +1,31 @@
+internal import UserfaultFD
+
+extension Pager where Source: ~Copyable {
+    /// Changes what happens to faults outside of every region, from ``PagerConfiguration/strays``.
+    ///
+    /// Threads that wait for a region to come are served as the new policy says.
+    ///
+    /// - Throws: ``PagerError/notRunning`` if the pager was stopped.
+    public func setStrayPolicy(_ policy: StrayPolicy) throws(PagerError) {
+        try core.whileOpen { () throws(PagerError) in core.setStrayPolicy(policy) }
+    }
+
+    /// Changes no page from now on: whoever faults waits until ``resume()``.
+    ///
+    /// When this returns, no page is filled, poisoned or released for writing any more. Calls of the source that are under
+    /// way are not waited for: the pages that they bring are asked for again afterwards. Forks and changes of the address
+    /// space are followed meanwhile. ``populate(_:within:)`` waits too, and so does ``remove(_:_:within:)`` if it loads.
+    /// ``stop(_:within:)`` works as ever.
+    ///
+    /// - Throws: ``PagerError/notRunning`` if the pager was stopped.
+    public func pause() throws(PagerError) {
+        try core.whileOpen { () throws(PagerError) in core.pause() }
+    }
+
+    /// Goes on after ``pause()``.
+    ///
+    /// - Throws: ``PagerError/notRunning`` if the pager was stopped.
+    public func resume() throws(PagerError) {
+        try core.whileOpen { () throws(PagerError) in core.resume() }
+    }
+}
