@@ -25,6 +25,12 @@ done
 if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
 # A page has a name, and not the size that it has on this machine.
 if git grep -nE '\b(4096|4095)\b|(>>|<<) 12\b' -- Sources/UserfaultPager Tests/UserfaultPagerTests Examples; then failed=1; fi
+# The same of huge pages and of the width of addresses, in what the selftest does.
+if git grep -nE '\b(4096|4095|8192|2097152|0x1000|0x200000|0x7FFF[_F0]{4,})\b|(>>|<<) (47|48)\b' -- \
+    Sources/UserfaultSelftest/Cases Sources/UserfaultSelftest/Fixtures Sources/UserfaultSelftest/Stress \
+    Sources/UserfaultSelftest/Runner/SelfCheck*; then
+    failed=1
+fi
 # C is for the typed layer and for tests of the raw interface, and none of it is dead.
 python3 -B Scripts/check/imports.py || failed=1
 # What comments say of kernel versions was measured.

@@ -126,7 +126,9 @@ enum OtherProcessCases: CaseTheme {
     ]
 
     private static func manager(_ context: CaseContext) throws {
-        let target = try TargetProcess(features: .threadID) { [.load($0.start + 8), .load($0.start + 4096), .pause] }
+        let target = try TargetProcess(features: .threadID) {
+            [.load($0.start + 8), .load($0.start + UInt(PageSize.base.bytes)), .pause]
+        }
         let source = try Mapping(anonymous: PageSize.base.bytes).release()
         Pattern.write(seed: 9, page: 0, at: source.start, count: source.count)
         try target.child.resume()

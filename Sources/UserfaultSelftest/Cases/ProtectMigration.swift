@@ -10,19 +10,23 @@ enum ProtectMigrationCases: CaseTheme {
         SelftestCase(
             "wp-migrated", on: [.anon, .shmem],
             "write-protection outlasts the migration of a page to another frame",
-            requires: [.writeProtectFaults, .pagemapProtection, .pageFrames, .file("/proc/sys/vm/compact_memory")],
+            requires: [
+                .writeProtectFaults, .pagemapProtection, .alone, .pageFrames, .file("/proc/sys/vm/compact_memory"),
+            ],
             limit: .seconds(30), covers: [.protectionSurvives]
         ) { try migrate($0, .writeProtect) },
         SelftestCase(
             "rwp-migrated", on: [.anon, .shmem],
             "read-write-protection outlasts the migration of a page to another frame",
-            requires: [.features(.readWriteProtect), .pageFrames, .file("/proc/sys/vm/compact_memory")],
+            requires: [.features(.readWriteProtect), .alone, .pageFrames, .file("/proc/sys/vm/compact_memory")],
             limit: .seconds(30), covers: [.readWriteProtect]
         ) { try migrate($0, .readWriteProtect) },
     ]
 
+    private static let pages = 4 << 10
+
     private static func migrate(_ context: CaseContext, _ call: ProtectCall) throws {
-        let area = try Area(context, pages: 4096)
+        let area = try Area(context, pages: pages)
         let uffd = try UserfaultFD(features: call == .writeProtect ? [] : .readWriteProtect)
         // Every other page goes, so that there is something to bring together.
         area.fillView()

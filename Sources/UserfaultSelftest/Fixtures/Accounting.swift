@@ -64,7 +64,7 @@ package struct MappingAccount: Sendable {
 
     private static func text(about address: UInt) throws -> String {
         var answer = 0
-        let bytes = [UInt8](unsafeUninitializedCapacity: 4096) { buffer, count in
+        let bytes = [UInt8](unsafeUninitializedCapacity: 16 << 10) { buffer, count in
             answer = buffer.withMemoryRebound(to: CChar.self) { css_smaps_of(address, $0.baseAddress, $0.count) }
             count = max(0, answer)
         }

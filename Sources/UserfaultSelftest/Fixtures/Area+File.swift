@@ -104,5 +104,8 @@ extension PageSize {
     /// What one entry of a page table's second level maps: 2 MiB where base pages have 4 KiB.
     static let transparentHuge =
         ProcFile.line("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
-        .flatMap { Int($0) }.flatMap { PageSize(bytes: $0) } ?? .twoMiB
+        .flatMap { Int($0) }.flatMap { PageSize(bytes: $0) } ?? pageTable
+
+    /// What a page table of one page maps, with entries of 8 bytes.
+    private static let pageTable = PageSize(bytes: PageSize.base.bytes / 8 * PageSize.base.bytes) ?? .twoMiB
 }

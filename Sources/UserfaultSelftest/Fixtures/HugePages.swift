@@ -18,7 +18,7 @@ extension Area {
     }
 
     /// Bytes of a transparent huge page that one page middle directory entry maps.
-    package static var hugePageBytes: Int { (PageSize.defaultHuge ?? .twoMiB).bytes }
+    package static var hugePageBytes: Int { PageSize.transparentHuge.bytes }
     /// Base pages in it.
     package static var hugePageCount: Int { hugePageBytes / PageSize.base.bytes }
 

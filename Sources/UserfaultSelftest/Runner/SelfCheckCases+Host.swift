@@ -1,5 +1,6 @@
 import CSelftestSupport
 import Glibc
+import UserfaultFD
 
 /// Hidden cases that check what the runner provides on the host, and the C functions that cases use.
 extension SelfCheckCases {
@@ -42,14 +43,15 @@ extension SelfCheckCases {
             for thread in threads { try thread.join() }
         },
         SelftestCase("selfcheck-children", "a forked child does its steps and tells what came of them") { _ in
+            let size = PageSize.base.bytes
             let steps = css_steps_create(4)!
-            let page = mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
+            let page = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
             page.storeBytes(of: 7, as: UInt8.self)
             let address = UInt(bitPattern: page)
             steps[0] = css_step(css_step_load8, at: address)
             steps[1] = css_step(css_step_pause, at: 0)
             steps[2] = css_step(css_step_store8, at: 0)
-            steps[3] = css_step(css_step_count8, at: address, length: 4096)
+            steps[3] = css_step(css_step_count8, at: address, length: UInt64(size))
             var child = css_child()
             try expectEqual(css_child_start(&child, steps, 4, false), 0, "the fork's answer")
             var byte: UInt8 = 0
@@ -60,27 +62,29 @@ extension SelfCheckCases {
             try expectEqual(css_child_wait(&child, &status), 0, "the wait's answer")
             css_child_close(&child)
             try expectEqual(
-                (0..<4).map { steps[$0].result }, [7, 0, Int64(-SIGSEGV), 4095], "the answers of the steps")
+                (0..<4).map { steps[$0].result }, [7, 0, Int64(-SIGSEGV), Int64(size - 1)], "the answers of the steps")
         },
     ]
 
     private static func guardedAccesses() throws {
+        let size = PageSize.base.bytes
         var fault = css_fault()
         var byte: UInt8 = 0
         try expect(!css_load8(0, &byte, &fault), "a load from nowhere faults")
         try expectEqual(fault.signal, SIGSEGV, "the signal")
         let file = memfd()
         defer { close(file) }
-        let mapping = mmap(nil, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)!
-        defer { munmap(mapping, 8192) }
+        let mapping = mmap(nil, 2 * size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)!
+        defer { munmap(mapping, 2 * size) }
         let address = UInt(bitPattern: mapping)
         try expect(css_store8(address, 3, &fault) && css_load8(address, &byte, &fault), "the first page is there")
         try expectEqual(byte, 3, "the byte")
-        try expect(!css_copy_in(&byte, address + 4096, 1, &fault), "a load past the end of the file faults")
+        try expect(!css_copy_in(&byte, address + UInt(size), 1, &fault), "a load past the end of the file faults")
         try expectEqual(fault.signal, SIGBUS, "the signal")
-        try expectEqual(fault.address, address + 4096, "the address")
+        try expectEqual(fault.address, address + UInt(size), "the address")
         try expect(
-            !css_copy_out(address + 4095, [1, 2], 2, &fault), "a copy that runs past the end of the file faults")
+            !css_copy_out(address + UInt(size - 1), [1, 2], 2, &fault),
+            "a copy that runs past the end of the file faults")
     }
 
     /// A file of one page that has no name.
@@ -88,7 +92,7 @@ extension SelfCheckCases {
         let file = tmpfile()!
         let descriptor = dup(fileno(file))
         fclose(file)
-        ftruncate(descriptor, 4096)
+        ftruncate(descriptor, PageSize.base.bytes)
         return descriptor
     }
 }

@@ -35,7 +35,7 @@ enum SelfCheckCases: CaseTheme {
         SelftestCase(
             "selfcheck-fault", "a case whose thread waits for a fault is killed", limit: .milliseconds(300)
         ) { _ in
-            let page = try Mapping(anonymous: 4096)
+            let page = try Mapping(anonymous: PageSize.base.bytes)
             let uffd = try UserfaultFD()
             try uffd.register(page.range, modes: .missing)
             var byte: UInt8 = 0
@@ -48,7 +48,7 @@ enum SelfCheckCases: CaseTheme {
             exit(3)
         },
         SelftestCase("selfcheck-flood", "what a case prints is kept up to a limit") { _ in
-            let line = [UInt8](repeating: UInt8(ascii: "x"), count: 4096)
+            let line = [UInt8](repeating: UInt8(ascii: "x"), count: 4000)
             for _ in 0..<1024 { _ = write(STDOUT_FILENO, line, line.count) }
             throw Overturned()
         },
