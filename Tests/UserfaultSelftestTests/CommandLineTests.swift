@@ -81,6 +81,23 @@ struct CommandLineTests {
         #expect(list.output.contains("    tags: move since-6.8 upstream quick\n"))
     }
 
+    @Test func theManualHasEveryOptionAndNoOther() throws {
+        let page = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../docs/uffd-selftest.1")
+        let manual = try String(contentsOf: page.standardized, encoding: .utf8)
+        let described = Set(manual.matches(of: #/\n\.(?:It )?Fl -([a-z-]+)/#).map { String($0.output.1) })
+        let script = """
+            import json, sys
+            commands = json.load(sys.stdin)["command"]["subcommands"]
+            names = {name["name"] for command in commands if command["shouldDisplay"] and command["commandName"] != "help"
+                     for argument in command["arguments"] for name in argument.get("names", [])
+                     if name["kind"] == "long"}
+            print(*sorted(names - {"help"}))
+            """
+        let help = try SelftestProgram.run("--experimental-dump-help").output
+        let options = Set(try SelftestProgram.python(script, input: help).split(separator: " ").map(String.init))
+        #expect(described == options)
+    }
+
     @Test func whatFailedCanBeRunAgain() throws {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID()).json")
         defer { try? FileManager.default.removeItem(at: file) }

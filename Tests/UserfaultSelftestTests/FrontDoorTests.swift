@@ -39,6 +39,50 @@ struct FrontDoorTests {
         #expect(failed.exitCode == 1)
     }
 
+    /// Packs a program that ends as `codes` says, unpacks it, and runs its `run_kselftest.sh`.
+    private func kselftest(_ arguments: String, codes: String) throws -> SelftestProgram.Answer {
+        let packer = URL(fileURLWithPath: #filePath)
+            .appendingPathComponent("../../../Scripts/package/package-kselftest.sh").standardized.path
+        let script = """
+            set -e; cd $(mktemp -d); trap 'rm -rf "$PWD"' EXIT
+            printf '#!/bin/sh\\necho inner line\\ncase "$*" in \(codes) *) exit 0;; esac\\n' >program; chmod 755 program
+            UFFD_SELFTEST=$PWD/program \(packer) package.tar.gz 2>/dev/null; tar -xzf package.tar.gz
+            kselftest/run_kselftest.sh \(arguments)
+            """
+        return try SelftestProgram.start("bash", ["-c", script])
+    }
+
+    private let installed = [
+        "uffd-unit-tests", "uffd-stress-anon", "uffd-stress-shmem", "uffd-stress-shmem-private", "uffd-stress-hugetlb",
+        "uffd-stress-hugetlb-private",
+    ]
+
+    @Test func theInstalledKselftestListsItsTests() throws {
+        let list = try kselftest("-l", codes: "")
+        #expect(list.output == installed.map { "userfaultfd:\($0)\n" }.joined())
+        #expect(try kselftest("-t userfaultfd:papyrus", codes: "").exitCode == 64)
+    }
+
+    @Test func theInstalledKselftestReportsAsTheKernels() throws {
+        let answer = try kselftest(
+            "-c userfaultfd -o 1", codes: "*shmem-*) exit 4;; *anon*) exit 3;; *shmem*) sleep 60;;")
+        let results = answer.output.split(separator: "\n").filter { !$0.hasPrefix("#") }
+        #expect(
+            results == [
+                "TAP version 13", "1..6", "ok 1 selftests: userfaultfd: uffd-unit-tests",
+                "not ok 2 selftests: userfaultfd: uffd-stress-anon # exit=3",
+                "not ok 3 selftests: userfaultfd: uffd-stress-shmem # TIMEOUT 1 seconds",
+                "ok 4 selftests: userfaultfd: uffd-stress-shmem-private # SKIP",
+                "ok 5 selftests: userfaultfd: uffd-stress-hugetlb",
+                "ok 6 selftests: userfaultfd: uffd-stress-hugetlb-private",
+            ])
+        #expect(answer.output.contains("# selftests: userfaultfd: uffd-unit-tests\n# inner line\n"))
+        #expect(answer.exitCode == 1)
+        let chosen = try kselftest("-t userfaultfd:uffd-stress-anon -f -s", codes: "*anon*) exit 3;;")
+        #expect(chosen.exitCode == 0)
+        #expect(!chosen.output.contains("inner line"))
+    }
+
     @Test func otherCategoriesAreSkipped() throws {
         let answer = try run(["-t", "mmap hugetlb"], codes: "")
         #expect(answer.output == "TAP version 13\n1..0 # SKIP no such category\n")

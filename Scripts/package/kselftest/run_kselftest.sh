@@ -51,10 +51,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# With it, a key on the terminal reaches the test; the timeout of busybox does not have it.
-foreground=--foreground
-timeout $foreground 1 true 2>/dev/null || foreground=''
-
 tests=''
 for test in ${chosen:-$(cat kselftest-list.txt)}; do
     case $skipped in *" $test "*) ;; *) tests="$tests $test" ;; esac
@@ -70,8 +66,7 @@ run() {
     (
         cd "$1" || exit 1
         # 0: the collection has no limit.
-        # shellcheck disable=SC2086 # no word, or one
-        if [ "$limit" = 0 ]; then "./$2"; else timeout $foreground "$limit" "./$2"; fi 2>&1
+        if [ "$limit" = 0 ]; then "./$2"; else timeout "$limit" "./$2"; fi 2>&1
         echo $? >"$codes"
     ) | if [ -n "$log" ]; then cat >>"$log"; else sed 's/^/# /'; fi
     code=$(cat "$codes")
