@@ -68,8 +68,7 @@ enum AddressCases: CaseTheme {
         let page = PageSize.base.bytes
         for isExact in [false, true] {
             let area = try Area(context, pages: 2)
-            let uffd = try UserfaultFD(features: isExact ? .exactAddress : [])
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: isExact ? .exactAddress : [])
             let start = area.range.part(at: 0, count: page)
             let middle = area.range.part(at: 5 * page, count: page)
             let touch = try Touch.read(middle.start + 0x123)

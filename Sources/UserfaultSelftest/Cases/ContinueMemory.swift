@@ -42,8 +42,7 @@ enum ContinueMemoryCases: CaseTheme {
 
     private static func fallocated(_ context: CaseContext) throws {
         let area = try Area(context, pages: context.memory.isHugetlb ? 4 : 64, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try dirtyFreeMemory()
         try area.file!.allocate(at: area.fileOffset, count: area.range.count)
         let blocks = try area.blocks()
@@ -62,8 +61,7 @@ enum ContinueMemoryCases: CaseTheme {
 
     private static func swapped(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try area.fillFile()
         let blocks = try area.blocks()
         try area.swapOutFile(isProven: false)
@@ -95,8 +93,7 @@ enum ContinueMemoryCases: CaseTheme {
 
     private static func references(_ context: CaseContext) throws {
         let area = try Area(context, pages: 16, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try area.fillFile()
         for _ in 0..<4 {
             try uffd.raw(.continue, area.range).expectDone(area.range.count)
@@ -126,8 +123,7 @@ enum ContinueMemoryCases: CaseTheme {
         let alias = try area.aliasAddress(1)
         let child = try Child([.load(alias), .pause, .load(alias), .store(alias + 1, 0xEE), .pause, .load(alias + 1)])
         try child.waitPaused()
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try uffd.raw(.continue, area.pages(0..<3)).expectDone(3 * area.pageSize.bytes)
         for _ in 0..<4 { try expectEqual(uffd.raw(.continue, area.page(1)), .failed(.fileExists), "CONTINUE repeated") }
         try child.resume()
@@ -142,8 +138,7 @@ enum ContinueMemoryCases: CaseTheme {
 
     private static func kernelAccess(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD(options: .init(faults: .userAndKernelMode))
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor, options: .init(faults: .userAndKernelMode))
         try area.fillFile()
         let file = try Memfd(count: PageSize.base.bytes).release()
 
@@ -171,8 +166,7 @@ enum ContinueMemoryCases: CaseTheme {
         let free = ProcFile.number("HugePages_Free", in: "/proc/meminfo")
         let reserved = ProcFile.number("HugePages_Rsvd", in: "/proc/meminfo")
         let area = try Area(context, offset: 1)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try area.fillFile()
         try area.punchHole(3..<4)
         try expectEqual(uffd.raw(.continue, area.range), .partial(3 * area.pageSize.bytes), "CONTINUE up to the hole")

@@ -16,8 +16,7 @@ enum CopyCases: CaseTheme {
 
     private static func exists(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let first = try area.source(1..<3)
         let second = try area.source(0..<4, seed: 8)
         try expectEqual(
@@ -56,8 +55,7 @@ enum CopyCases: CaseTheme {
 
     private static func ofPrivateMapping(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         try area.fillFile(1)
         try area.fillFile(2)
         let blocks = try area.blocks()

@@ -23,8 +23,7 @@ enum CopyModelCases: CaseTheme {
             requires: [.missingFaults, .features(.move)], covers: [.privateCopy]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let source = try area.source(0..<2)
             try uffd.raw(.copy, area.pages(0..<2), source: source.range.start).expectDone(2 * area.pageSize.bytes)
             try uffd.raw(.move, area.pages(2..<4), source: area.address(0)).expectDone(2 * area.pageSize.bytes)
@@ -126,8 +125,7 @@ enum CopyModelCases: CaseTheme {
         let count = context.memory.isHugetlb ? 4 : 128
         let area = try Area(context, pages: count, offset: 1)
         // With signals instead of messages a reader that finds nothing is back in no time, and meets COPY at its work.
-        let uffd = try UserfaultFD(features: .sigbus)
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing, features: .sigbus)
         let source = try area.source(0..<count)
         let readers = try (0..<2).map { _ in
             try BackgroundCall {

@@ -29,8 +29,7 @@ enum CopySourceCases: CaseTheme {
 
     private static func unaligned(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let source = try area.source(0..<4)
         let offsets: [Int: Int] = [1: 8, 2: 4088, 0: 1]
         for (page, offset) in offsets {
@@ -46,8 +45,7 @@ enum CopySourceCases: CaseTheme {
 
     private static func unreadable(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let blocks = try area.blocks()
         let source = try area.source(0..<4)
         // The source ends in the middle of page 2, as far as it can be read.
@@ -96,8 +94,7 @@ enum CopySourceCases: CaseTheme {
 
     private static func untouched(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let empty = try Mapping(anonymous: area.pageSize.bytes)
         try uffd.raw(.copy, area.page(1), source: empty.range.start).expectDone(area.pageSize.bytes)
         try area.expectZeroView(1)
@@ -117,8 +114,7 @@ enum CopySourceCases: CaseTheme {
         guard !uffd.handlesKernelFaults else { try context.skip("this kernel cannot guard against user code alone") }
         try uffd.register(area.range, modes: .missing)
         let source = try Mapping(anonymous: 2 * area.pageSize.bytes)
-        let other = try UserfaultFD()
-        try other.register(source.range, modes: .missing)
+        let other = try source.registered(.missing)
         try expectEqual(
             uffd.raw(.copy, area.page(1), source: source.range.start), .failed(.badAddress), "COPY from guarded memory")
         try expectEqual(
@@ -133,8 +129,7 @@ enum CopySourceCases: CaseTheme {
         let descriptor = Handler.Descriptor(try UserfaultFD())
         try descriptor.uffd.register(area.range, modes: .missing)
         let source = try Mapping(anonymous: area.pageSize.bytes)
-        let guarded = try UserfaultFD(options: .init(faults: .userAndKernelMode))
-        try guarded.register(source.range, modes: .missing)
+        let guarded = try source.registered(.missing, options: .init(faults: .userAndKernelMode))
         let start = source.range.start
         let copy = try BackgroundCall { descriptor.uffd.raw(.copy, area.page(1), source: start) }
         let contents = try area.source(1..<2)

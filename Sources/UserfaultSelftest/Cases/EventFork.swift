@@ -11,8 +11,7 @@ enum EventForkCases: CaseTheme {
             requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: [.eventFork, .threadID])
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: [.eventFork, .threadID])
             try uffd.copy(from: area.source(0..<1), to: area.page(0))
             let fork = try BackgroundCall {
                 try Child([.load(area.address(0)), .load(area.address(1)), .load(area.address(2)), .pause])
@@ -88,8 +87,7 @@ enum EventForkCases: CaseTheme {
             requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .eventFork)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .eventFork)
             try area.view.protect(.read, area.page(1))
             let fork = try BackgroundCall { try Child([0, 1, 3].map { .load(area.address($0)) }) }
             try fork.waitBlocked(on: uffd)
@@ -129,8 +127,7 @@ enum EventForkCases: CaseTheme {
             requires: [.missingFaults], covers: [.forkEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let fork = try BackgroundCall { try Child([.load(area.address(1)), .store(area.address(2), 5)]).finish() }
             try expectEqual(
                 try fork.finish("neither fork nor the child waits"), [0, 0], "results of the child's touches")
@@ -176,8 +173,7 @@ enum EventForkCases: CaseTheme {
             requires: [.root, .features(.eventFork)], covers: [.forkEvent, .exhaustion]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .eventFork)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .eventFork)
             let fork = try BackgroundCall { try Child([.load(area.address(0))]) }
             try fork.waitBlocked(on: uffd)
             var before = rlimit()
@@ -202,8 +198,7 @@ enum EventForkCases: CaseTheme {
             requires: [.root, .missingFaults, .features(.eventFork)], covers: [.forkEvent, .passedDescriptors]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .eventFork)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .eventFork)
             // A child with descriptors of its own has this one too, from before its memory is copied.
             let fork = try BackgroundCall { try Child([.load(area.address(1))], sharesDescriptors: true) }
             try fork.waitBlocked(on: uffd)
@@ -217,8 +212,7 @@ enum EventForkCases: CaseTheme {
             requires: [.root, .features([.eventFork, .eventRemove])], covers: [.forkEvent, .endedProcess]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: [.eventFork, .eventRemove])
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: [.eventFork, .eventRemove])
             for step in [Child.Step.load(area.address(1)), .advise(area.range, .dontNeed)] {
                 let fork = try BackgroundCall { try Child([step]) }
                 let childUffd = try uffd.expectFork()

@@ -10,8 +10,7 @@ enum EventRemapCases: CaseTheme {
             requires: [.missingFaults, .features(.eventRemap)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .eventRemap)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .eventRemap)
             try uffd.copy(from: area.source(0..<1), to: area.page(0))
             try uffd.copy(from: area.source(3..<4), to: area.page(3))
             let target = try reserve(area.range.count, alignment: area.pageSize.bytes)
@@ -42,8 +41,7 @@ enum EventRemapCases: CaseTheme {
             requires: [.missingFaults, .features(.eventRemap)], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .eventRemap)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .eventRemap)
             let target = try reserve(2 * area.pageSize.bytes)
             let call = try BackgroundCall { try Remapping.move(area.pages(1..<3), to: target) }
             try call.waitBlocked(on: uffd)
@@ -63,8 +61,7 @@ enum EventRemapCases: CaseTheme {
         ) { context in
             let area = try Area(context)
             try area.file?.resize(to: 8 * area.pageSize.bytes)
-            let uffd = try UserfaultFD(features: .eventRemap)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .eventRemap)
             let target = try reserve(8 * area.pageSize.bytes)
             let call = try BackgroundCall { try Remapping.move(area.range, to: target) }
             try call.waitBlocked(on: uffd)
@@ -157,8 +154,7 @@ enum EventRemapCases: CaseTheme {
             requires: [.missingFaults, .features([.eventRemap, .eventUnmap])], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: [.eventRemap, .eventUnmap])
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: [.eventRemap, .eventUnmap])
             let size = area.pageSize.bytes
             let failing: [(String, AddressRange, Int, Int32, UInt)] = [
                 ("to where it overlaps itself", area.range, area.range.count, 3, area.address(1)),
@@ -209,8 +205,7 @@ enum EventRemapCases: CaseTheme {
             requires: [.missingFaults], covers: [.remapEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let target = try reserve(area.range.count)
             let call = try BackgroundCall { try Remapping.move(area.range, to: target) }
             try call.finish("mremap does not wait")

@@ -158,8 +158,7 @@ enum EventRemoveCases: CaseTheme {
             requires: [.missingFaults], covers: [.removeEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let call = try BackgroundCall { try area.zapView() }
             try call.finish("madvise does not wait")
             try uffd.expectNoMessage("the event was not asked for")

@@ -152,8 +152,7 @@ enum EventUnmapCases: CaseTheme {
             requires: [.missingFaults], covers: [.unmapEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let call = try BackgroundCall { try AddressSpace.unmap(area.page(1)) }
             try call.finish("munmap does not wait")
             try uffd.expectNoMessage("the event was not asked for")

@@ -69,8 +69,7 @@ enum FaultReasonCases: CaseTheme {
             where modes.areLawful(on: context.memory, known) {
                 let area = try Area(context, pages: 16)
                 try area.fillFile()
-                let uffd = try UserfaultFD()
-                try uffd.register(area.range, modes: modes)
+                let uffd = try area.registered(modes)
                 let touch = try Touch.read(area.address(7))
                 if modes == .minor {
                     try uffd.expectFault(at: area.address(7), .minor)
@@ -92,8 +91,7 @@ enum FaultReasonCases: CaseTheme {
         ) { context in
             let count = 24
             let area = try Area(context, pages: 2)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let touches = try (0..<count).map { try Touch.read(area.address(1) + UInt($0) * 8) }
             try uffd.waitBlocked(count)
             for touch in touches { try touch.thread.waitAsleep() }
@@ -121,8 +119,7 @@ enum FaultReasonCases: CaseTheme {
             let huge = 2 << 20
             let area = try Area(context, pages: huge / PageSize.base.bytes, alignment: huge)
             try area.view.advise(.hugePage)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             for page in [5, 200] {
                 let isWrite = page == 200
                 let touch = isWrite ? try Touch.write(area.address(page), 0xEE) : try Touch.read(area.address(page))

@@ -114,8 +114,7 @@ enum FillFileCases: CaseTheme {
     private static func quota(_ context: CaseContext) throws {
         let directory = try context.mountPrivateTmpfs(options: "size=\(8 * PageSize.base.bytes)")
         let area = try Area(context, pages: 16, offset: 3, directory: directory)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let source = try area.source(0..<16)
         let page = area.pageSize.bytes
         guard !context.memory.isPrivate else {
@@ -160,8 +159,7 @@ enum FillFileCases: CaseTheme {
         // Where nobody uses the host's pool, it shows too what a call has taken.
         let isIdle = HugePagePool.free == HugePagePool.total
         let poolFree = HugePagePool.free
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let source = try area.source(0..<4)
         let touch = try Touch.read(area.address(1))
         try uffd.expectFault(at: area.address(1), [])

@@ -81,8 +81,7 @@ enum FillHugeCases: CaseTheme {
         func hugeBytes() throws -> Int { try MappingAccount(holding: area.range.start)["AnonHugePages"] }
         let mapped = try hugeBytes()
         guard mapped == huge.bytes / 1024 else { try context.skip("the kernel has given no huge page") }
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let source = try area.source(0..<4, seed: 8)
         for call in try FillCall.working(on: .anon) {
             for pages in [0..<1, 5..<7, count - 1..<count + 1] {
@@ -102,8 +101,7 @@ enum FillHugeCases: CaseTheme {
     private static func inHugeMapping(_ context: CaseContext) throws {
         let area = try Area(context, pages: 3 * count, alignment: huge.bytes)
         try area.view.advise(.hugePage)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let source = try area.source(0..<1, seed: 8)
         // In one huge page's place by COPY, in the next by ZEROPAGE, in the last by COPY for a write.
         let first: [(page: Int, call: FillCall, isWrite: Bool)] = [

@@ -77,8 +77,7 @@ enum MappingChangingCases: CaseTheme {
             requires: [.root, .missingFaults, .features(.events)], covers: [.unmapEvent, .remapEvent, .forkEvent]
         ) { context in
             let area = try Area(context, pages: 8)
-            let uffd = try UserfaultFD(features: .events)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .events)
             let target = try reserve(area.pageSize.bytes)
             let changes: [(String, @Sendable () throws -> Void)] = [
                 ("madvise", { try area.zapView(area.page(7)) }),
@@ -109,8 +108,7 @@ enum MappingChangingCases: CaseTheme {
             requires: [.missingFaults, .features(.eventRemove)], covers: [.removeEvent]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .eventRemove)
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .eventRemove)
             let first = try BackgroundCall { try area.zapView(area.page(2)) }
             try first.waitBlocked()
             let second = try BackgroundCall { try area.zapView(area.page(3)) }
@@ -150,8 +148,7 @@ enum MappingChangingCases: CaseTheme {
     /// Every call, with arguments that are all zero, while a madvise waits for its event to be read.
     private static func gates(_ context: CaseContext, _ calls: [FillCall]) throws {
         let area = try Area(context)
-        let uffd = try UserfaultFD(features: .eventRemove)
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing, features: .eventRemove)
         let call = try BackgroundCall {
             try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
         }

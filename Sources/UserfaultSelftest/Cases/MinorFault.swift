@@ -41,8 +41,7 @@ enum MinorFaultCases: CaseTheme {
 
     private static func readFirst(_ context: CaseContext) throws {
         let area = try Area(context)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try area.fillFile()
 
         let touch = try Touch.read(area.address(1))
@@ -56,8 +55,7 @@ enum MinorFaultCases: CaseTheme {
 
     private static func writeFirst(_ context: CaseContext) throws {
         let area = try Area(context)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try area.fillFile()
 
         let touch = try Touch.write(area.address(1), 0xEE)
@@ -94,8 +92,7 @@ enum MinorFaultCases: CaseTheme {
 
     private static func minorOrMissing(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: [.minor, .missing])
+        let uffd = try area.registered([.minor, .missing])
         try area.fillFile(1)
         let minor = try Touch.read(area.address(1))
         try uffd.expectFault(at: area.address(1), .minor)
@@ -121,8 +118,7 @@ enum MinorFaultCases: CaseTheme {
 
     private static func holeAlone(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try expectEqual(Touch.load(area.address(1)), .byte(0), "a byte of a hole")
         try expectEqual(Touch.store(area.address(2), 0xEE), .byte(0xEE), "a write to a hole")
         try uffd.expectNoMessage("a hole is no minor fault")
@@ -159,8 +155,7 @@ enum MinorFaultCases: CaseTheme {
     private static func collapse(_ context: CaseContext) throws {
         let huge = PageSize.transparentHuge
         let area = try Area(context, pages: huge.bytes / PageSize.base.bytes, alignment: huge.bytes)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .minor)
+        let uffd = try area.registered(.minor)
         try area.fillFile()
         // Every page is continued, and refused once: one reference too many on any of them is in the way below.
         for page in 0..<area.pageCount {

@@ -39,8 +39,7 @@ enum MoveCases: CaseTheme {
             let source = try Area.transparentHuge(context, count: 1)
             let destination = try Area(context, pages: count, alignment: Area.hugePageBytes)
             try destination.view.advise(.hugePage)
-            let uffd = try UserfaultFD()
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             try uffd.raw(.move, destination.range, source: source.address(0)).expectDone(destination.range.count)
             try expectEqual(try destination.hugeBytes(), destination.range.count, "bytes in huge pages that were moved")
             try destination.swapOut(0..<count, isProven: true)
@@ -56,8 +55,7 @@ enum MoveCases: CaseTheme {
             try destination.view.advise(.noHugePage)
             try source.view.advise(.dontFork)
             // Three quarters of one, then an end and a beginning, at another offset.
-            let uffd = try UserfaultFD(features: [])
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing, features: [])
             let quarter = Area.hugePageCount / 4
             let parts = [(0, quarter / 2), (quarter / 2, 3), (3 * quarter, 2 * quarter)]
             var moved: Set<Int> = []

@@ -37,8 +37,7 @@ enum MoveBusyCases: CaseTheme {
         ) { context in
             let source = try Area.transparentHuge(context, count: 1)
             let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
-            let uffd = try UserfaultFD()
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             let child = try Child([.pause, .load(source.address(1))])
             try child.waitPaused()
             for part in [destination.range, destination.pages(3..<5)] {

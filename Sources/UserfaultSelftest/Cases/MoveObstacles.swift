@@ -21,8 +21,7 @@ enum MoveObstacleCases: CaseTheme {
         ) { context in
             let destination = try Area.transparentHuge(context, count: 1)
             let source = try Area.transparentHuge(context, count: 1)
-            let uffd = try UserfaultFD()
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             for count in [1, Area.hugePageCount] {
                 try expectEqual(
                     uffd.raw(.move, destination.pages(0..<count), source: source.address(0)), .failed(.fileExists),
@@ -103,8 +102,7 @@ enum MoveObstacleCases: CaseTheme {
     private static func exists(_ context: CaseContext) throws {
         let source = try Area(context, pages: 6)
         let destination = try Area(context, pages: 6)
-        let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-        try uffd.register(destination.range, modes: [.missing, .writeProtect])
+        let uffd = try destination.registered([.missing, .writeProtect], features: .writeProtectUnpopulated)
         let bytes = try destination.source(2..<3, seed: 9)
         let obstacles: [(String, () throws -> Void)] = [
             ("a page", { try uffd.copy(from: bytes, to: destination.page(2)) }),
@@ -137,8 +135,7 @@ enum MoveObstacleCases: CaseTheme {
     private static func special(_ context: CaseContext) throws {
         let source = try Area(context, pages: 4)
         let destination = try Area(context, pages: 4)
-        let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-        try uffd.register(source.range, modes: [.missing, .writeProtect])
+        let uffd = try source.registered([.missing, .writeProtect], features: .writeProtectUnpopulated)
         try uffd.register(destination.range, modes: .missing)
         try uffd.poison(source.page(1))
         try uffd.writeProtect(source.page(2), .protect)
@@ -210,8 +207,7 @@ enum MoveObstacleCases: CaseTheme {
     private static func pinnedHuge(_ context: CaseContext) throws {
         let source = try Area.transparentHuge(context, count: 1)
         let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
-        let uffd = try UserfaultFD()
-        try uffd.register(destination.range, modes: .missing)
+        let uffd = try destination.registered(.missing)
         let pin = try Pin(source.page(3))
         try expectEqual(
             uffd.raw(.move, destination.range, source: source.range.start), .failed(.resourceBusy),

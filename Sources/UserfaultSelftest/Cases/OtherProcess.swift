@@ -79,8 +79,8 @@ enum OtherProcessCases: CaseTheme {
         ) { context in
             for access in [KernelAccess.processRead, .processWrite] where access.isPossible {
                 let area = try Area(context)
-                let uffd = try UserfaultFD(features: .threadID, options: .init(faults: .userAndKernelMode))
-                try uffd.register(area.range, modes: .missing)
+                let uffd = try area.registered(
+                    .missing, features: .threadID, options: .init(faults: .userAndKernelMode))
                 let address = area.address(1) + PageFault.Kind.offset
                 let child = try Child([.access(access, address, count: 64)])
                 try uffd.expectFault(

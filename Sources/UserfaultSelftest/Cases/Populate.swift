@@ -48,8 +48,7 @@ enum PopulateCases: CaseTheme {
         _ context: CaseContext, _ flags: PageFault.Flags, _ populate: @escaping @Sendable (AddressRange) -> CInt
     ) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD(options: .init(faults: .userAndKernelMode))
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing, options: .init(faults: .userAndKernelMode))
         let range = area.pages(1..<3)
         let call = try BackgroundCall { populate(range) }
         try Waiting.until("the call waits or returns") { try call.isFinished || uffd.status().total > 0 }

@@ -125,8 +125,7 @@ enum ReadWriteProtectCases: CaseTheme {
         ) { context in
             let area = try Area(context)
             area.fillView()
-            let uffd = try UserfaultFD(features: .readWriteProtect)
-            try uffd.register(area.range, modes: .readWriteProtect)
+            let uffd = try area.registered(.readWriteProtect, features: .readWriteProtect)
             try uffd.rwProtect(area.range, .protect)
             let touches = [try Touch.read(area.address(1)), try Touch.write(area.address(2), 7)]
             try uffd.waitBlocked(2)

@@ -12,8 +12,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
             requires: requires + [.missingFaults], covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .readWriteProtect)
-            try uffd.register(area.range, modes: [.missing, .readWriteProtect])
+            let uffd = try area.registered([.missing, .readWriteProtect], features: .readWriteProtect)
             try uffd.copy(from: area.source(1..<2), to: area.page(1))
             try area.expectProtected([], "after COPY")
             try area.expectView(1)
@@ -189,8 +188,7 @@ enum ReadWriteProtectModelCases: CaseTheme {
             requires: requires + [.features(.readWriteProtectAsync), .transparentHugePages], covers: [.readWriteProtect]
         ) { context in
             let area = try Area.transparentHuge(context, count: 2)
-            let uffd = try UserfaultFD(features: [.readWriteProtect, .readWriteProtectAsync])
-            try uffd.register(area.range, modes: .readWriteProtect)
+            let uffd = try area.registered(.readWriteProtect, features: [.readWriteProtect, .readWriteProtectAsync])
             try uffd.rwProtect(area.range, .protect)
             try area.expectProtected(Array(0..<area.pageCount), "after protecting all")
             let half = area.pageCount / 2

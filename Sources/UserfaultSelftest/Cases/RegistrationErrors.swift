@@ -70,8 +70,7 @@ enum RegistrationErrorCases: CaseTheme {
             requires: [.missingFaults], covers: [.passedDescriptors]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let child = try Child([.load(area.address(1)), .store(area.address(2), 7), .load(area.address(2))])
             try expectEqual(child.finish(), [0, 0, 7], "what the child read, wrote and read")
             try uffd.expectNoMessage("the child's memory is its own")
@@ -116,8 +115,7 @@ enum RegistrationErrorCases: CaseTheme {
 
     private static func refusesUnregister(_ context: CaseContext) throws {
         let area = try Area(context)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let misaligned = misalignedHugePages(area).filter { $0.start != area.address(1) }
         for violation in RangeViolation.all(around: area.pages(1..<3)) + misaligned {
             try expectErrno(

@@ -38,8 +38,7 @@ enum ReleaseCases: CaseTheme {
             requires: [.threads(10), .missingFaults], covers: [.release]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let touches = try (0..<8).map { try Touch.read(area.address($0 % 2)) }
             try uffd.waitBlocked(8)
             try uffd.close()
@@ -99,8 +98,7 @@ enum ReleaseCases: CaseTheme {
         let byte = kind == .writeProtect ? 0x77 : kind.byteUnresolved(2)
         try expectEqual(Touch.load(untouched), .byte(byte), "a read after close, \(kind)")
         // Memory that was released can be registered anew.
-        let next = try UserfaultFD()
-        try next.register(area.range, modes: .missing)
+        let next = try area.registered(.missing)
         try next.unregister(area.range)
 
         try strangers[0].thread.expectStillAsleep("another userfaultfd was closed")
@@ -179,8 +177,7 @@ enum ReleaseCases: CaseTheme {
         try first.close()
         try area.expectView(0)
         try area.expectView(1)
-        let second = try UserfaultFD()
-        try second.register(area.range, modes: .writeProtect)
+        let second = try area.registered(.writeProtect)
         try expectUnprotected(area, 0..<4, context, second)
         for page in 0..<4 {
             try expectEqual(Touch.store(area.address(page), 0x33), .byte(0x33), "a write to page \(page)")

@@ -76,8 +76,7 @@ enum SetModeCases: CaseTheme {
             requires: [.features(both), .missingFaults], covers: [.readWriteProtect]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .readWriteProtect)
-            try uffd.register(area.range, modes: [.missing, .readWriteProtect])
+            let uffd = try area.registered([.missing, .readWriteProtect], features: .readWriteProtect)
             let touch = try Touch.read(area.address(1))
             try uffd.expectFault(at: area.address(1), [])
             try touch.thread.waitAsleep()

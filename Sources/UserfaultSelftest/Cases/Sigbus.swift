@@ -28,8 +28,7 @@ enum SigbusCases: CaseTheme {
             requires: [.minorFaults, .features(.sigbus)], covers: [.continueResolves]
         ) { context in
             let area = try Area(context, offset: 3)
-            let uffd = try UserfaultFD(features: .sigbus)
-            try uffd.register(area.range, modes: .minor)
+            let uffd = try area.registered(.minor, features: .sigbus)
             try area.fillFile()
             for page in 1..<3 {
                 try expectEqual(Touch.load(area.address(page)).signal, SIGBUS, "signal from reading page \(page)")
@@ -46,8 +45,7 @@ enum SigbusCases: CaseTheme {
             requires: [.missingFaults, .kernelFaults, .features(.sigbus)], covers: [.kernelFaults]
         ) { context in
             let area = try Area(context, offset: 3)
-            let uffd = try UserfaultFD(features: .sigbus, options: .init(faults: .userAndKernelMode))
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing, features: .sigbus, options: .init(faults: .userAndKernelMode))
             let file = try Memfd(count: PageSize.base.bytes)
             let page = UnsafeMutableRawPointer(bitPattern: area.address(1))!
             let answers = file.withUnsafeDescriptor {

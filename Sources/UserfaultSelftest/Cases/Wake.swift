@@ -40,8 +40,7 @@ enum WakeCases: CaseTheme {
             requires: [.missingFaults], covers: [.waking]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .missing)
+            let uffd = try area.registered(.missing)
             let touches = try [1, 2].map { try Touch.read(area.address($0)) }
             try uffd.waitBlocked(2)
             for touch in touches { try touch.thread.waitAsleep() }
@@ -146,8 +145,7 @@ enum WakeCases: CaseTheme {
 
     private static func refuses(_ context: CaseContext) throws {
         let area = try Area(context)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         var waiters = try Waiters(.missing, area, [1], of: uffd)
         for violation in RangeViolation.all(around: area.page(1)) {
             try expectErrno(

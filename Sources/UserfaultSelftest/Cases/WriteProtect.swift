@@ -248,8 +248,7 @@ enum WriteProtectCases: CaseTheme {
         for closes in [false, true] {
             let area = try Area(context)
             area.fillView()
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect)
             try uffd.writeProtect(area.range, .protect)
             if !area.memory.isPrivate { try area.zapView(area.page(2)) }
             let touch = try Touch.write(area.address(1), 0xEE)

@@ -75,8 +75,7 @@ enum WriteProtectAsyncCases: CaseTheme {
         ) { context in
             // So large that there are no page tables for its middle.
             let area = try Area(context, pages: 3 * Area.hugePageCount, alignment: Area.hugePageBytes)
-            let uffd = try UserfaultFD(features: .writeProtectAsync)
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect, features: .writeProtectAsync)
             let scan = try PagemapScan()
             let look = PagemapScan.Query(all: .written, reported: .written)
             try expectEqual(try scan.scan(area.range, for: look).regions.map(\.range), [area.range], "written")
@@ -114,8 +113,7 @@ enum WriteProtectAsyncCases: CaseTheme {
             requires: requires + [.transparentHugePages], covers: [.asyncProtection]
         ) { context in
             let area = try Area.transparentHuge(context, count: 2)
-            let uffd = try UserfaultFD(features: .writeProtectAsync)
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect, features: .writeProtectAsync)
             let scan = try PagemapScan()
             let count = area.pageCount
             let all = try scan.scan(area.range, for: .takeWritten)

@@ -54,8 +54,7 @@ enum WriteProtectHugeCases: CaseTheme {
             requires: [.writeProtectFaults, .transparentHugePages], covers: [.protectionSurvives]
         ) { context in
             let area = try Area.transparentHuge(context, count: 1)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect)
             try uffd.writeProtect(area.range, .protect)
             for protection in [MemoryProtection.read, .readWrite, .none, .readWrite] {
                 try area.view.protect(protection)
@@ -100,8 +99,7 @@ enum WriteProtectHugeCases: CaseTheme {
             requires: [.writeProtectFaults, .transparentHugePages], covers: [.protectionSurvives]
         ) { context in
             let area = try Area.transparentHuge(context, count: 2)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect)
             let half = area.pageCount / 2
             // The end of one huge page and the start of the next.
             try uffd.writeProtect(area.pages(half - 2..<half + 1), .protect)
@@ -186,8 +184,7 @@ enum WriteProtectHugeCases: CaseTheme {
         try area.fillFile()
         for page in 0..<area.pageCount { try area.expectView(page) }
         context.record("\(try area.hugeBytes()) bytes of the view in huge pages")
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .writeProtect)
+        let uffd = try area.registered(.writeProtect)
         try uffd.writeProtect(area.pages(3..<5), .protect)
         try area.expectProtected([3, 4], "after protecting two pages")
         try expectEqual(Touch.store(area.address(2), 1), .byte(1), "a write beside the range")

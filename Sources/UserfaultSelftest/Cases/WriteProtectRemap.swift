@@ -55,8 +55,7 @@ enum WriteProtectRemapCases: CaseTheme {
         ) { context in
             let area = try Area(context)
             let target = try Area(context)
-            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect, features: .writeProtectUnpopulated)
             try uffd.writeProtect(area.range, .protect)
             try area.expectProtected([0, 1, 2, 3], "while empty")
             _ = try Remapping.move(area.range, to: target.range)

@@ -49,8 +49,7 @@ enum WriteProtectSurvivalCases: CaseTheme {
             covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-            try uffd.register(area.range, modes: [.missing, .writeProtect])
+            let uffd = try area.registered([.missing, .writeProtect], features: .writeProtectUnpopulated)
             try uffd.writeProtect(area.range, .protect)
             try area.expectProtected([0, 1, 2, 3], "while empty")
             let source = try area.source(1..<3)
@@ -98,8 +97,7 @@ enum WriteProtectSurvivalCases: CaseTheme {
             covers: [.protectionSurvives, .zeropage]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-            try uffd.register(area.range, modes: [.missing, .writeProtect])
+            let uffd = try area.registered([.missing, .writeProtect], features: .writeProtectUnpopulated)
             try uffd.writeProtect(area.pages(1..<3), .protect)
             let isRefused = area.memory.isPrivate
             try expectEqual(

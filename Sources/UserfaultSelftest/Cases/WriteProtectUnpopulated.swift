@@ -9,8 +9,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.upstream]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect, features: .writeProtectUnpopulated)
             try uffd.writeProtect(area.pages(1..<3), .protect)
             try area.expectProtected([1, 2], "while empty")
             try uffd.writeProtect(area.page(1), .unprotect)
@@ -44,8 +43,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             requires: [.writeProtectFaults], covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD()
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect)
             try expectEqual(Touch.store(area.address(2), 1), .byte(1), "a write before")
             try uffd.writeProtect(area.range, .protect)
             try area.expectProtected([2], "where only page 2 is there")
@@ -67,8 +65,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         ) { context in
             let count = context.memory.isHugetlb ? 4 : 3 * Area.hugePageCount
             let area = try Area(context, pages: count, alignment: Area.hugePageBytes)
-            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect, features: .writeProtectUnpopulated)
             let middle = count / 3..<2 * count / 3
             try uffd.writeProtect(area.pages(middle), .protect)
             try area.expectProtected(Array(middle), "where nothing was ever mapped")
@@ -84,8 +81,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives]
         ) { context in
             let area = try Area(context)
-            let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-            try uffd.register(area.range, modes: .writeProtect)
+            let uffd = try area.registered(.writeProtect, features: .writeProtectUnpopulated)
             // A page beside them, so that there is a page table, whatever the kernel skips where there is none.
             try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write before")
             try uffd.writeProtect(area.pages(1..<3), .protect)
@@ -146,8 +142,7 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
 
     private static func markerMissing(_ context: CaseContext) throws {
         let area = try Area(context)
-        let uffd = try UserfaultFD(features: .writeProtectUnpopulated)
-        try uffd.register(area.range, modes: [.missing, .writeProtect])
+        let uffd = try area.registered([.missing, .writeProtect], features: .writeProtectUnpopulated)
         try uffd.writeProtect(area.pages(1..<3), .protect)
         try area.expectProtected([1, 2], "while empty")
 

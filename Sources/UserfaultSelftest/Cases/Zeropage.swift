@@ -51,8 +51,7 @@ enum ZeropageCases: CaseTheme {
 
     private static func usesNoMemory(_ context: CaseContext) throws {
         let area = try Area(context, pages: 1024, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let before = Accounting()
         let blocks = try area.blocks()
         try expectEqual(uffd.raw(.zeropage, area.range), .done(area.range.count), "ZEROPAGE")
@@ -83,8 +82,7 @@ enum ZeropageCases: CaseTheme {
 
     private static func zeroFrame(_ context: CaseContext) throws {
         let area = try Area(context)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         try uffd.zeropage(area.pages(1..<3))
         let frames = try (1..<3).map { try PageFrame(of: area.address($0)) }
         try expectEqual(frames[0].number, frames[1].number, "page frame of both pages")
@@ -97,8 +95,7 @@ enum ZeropageCases: CaseTheme {
 
     private static func makesPage(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         let touch = try Touch.write(area.address(1), 0xEE)
         try uffd.expectFault(at: area.address(1), .write)
         try expectEqual(uffd.raw(.zeropage, area.pages(1..<3)), .done(2 * area.pageSize.bytes), "ZEROPAGE")
@@ -121,8 +118,7 @@ enum ZeropageCases: CaseTheme {
 
     private static func cached(_ context: CaseContext) throws {
         let area = try Area(context, offset: 3)
-        let uffd = try UserfaultFD()
-        try uffd.register(area.range, modes: .missing)
+        let uffd = try area.registered(.missing)
         try area.fillFile()
         let blocks = try area.blocks()
         if context.memory.isPrivate {
