@@ -1,6 +1,8 @@
 import Foundation
 import Testing
 
+@testable import UserfaultSelftest
+
 @Suite(.timeLimit(.minutes(1)))
 struct CommandLineTests {
     @Test(arguments: [
@@ -47,6 +49,13 @@ struct CommandLineTests {
         #expect(answer.output.isEmpty)
         let script = "import json, sys; print(json.load(sys.stdin)['totals']['pass'])"
         #expect(try SelftestProgram.python(script, input: try String(contentsOf: file, encoding: .utf8)) == "2")
+        for format in ReportFormat.allCases {
+            for (device, code) in [("/dev/null", 0), ("/dev/full", 74)] {
+                let answer = try SelftestProgram.run(
+                    "--filter", "selfcheck-pass/*", "--format", format.rawValue, "--output", device)
+                #expect(answer.exitCode == Int32(code), "\(format) to \(device)")
+            }
+        }
         let refused = try SelftestProgram.run("--filter", "selfcheck-pass/*", "--output", "/nowhere/report")
         #expect(refused.exitCode == 64)
         #expect(refused.errors.contains("/nowhere/report cannot be written"))

@@ -14,7 +14,8 @@ package final class ReportOutput: Sendable {
     /// - Parameter isOwnFile: Whether this program has opened it, and truncated it.
     package init(_ descriptor: FileDescriptor, isOwnFile: Bool = false) {
         self.descriptor = descriptor
-        isRewritable = isOwnFile && (try? descriptor.seek(offset: 0, from: .current)) != nil
+        var status = stat()
+        isRewritable = isOwnFile && fstat(descriptor.rawValue, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
     }
 
     package func write(_ text: String) {

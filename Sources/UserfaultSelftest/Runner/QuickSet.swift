@@ -3,7 +3,7 @@ import Glibc
 /// The results of `--quick`: a few for each call and each memory type, none of them slow.
 enum QuickSet {
     static let globs = [
-        "UFFDIO_API*", "open-flags*", "api-once", "order-before-api", "register-ioctls/*", "register-refuses/*",
+        "UFFDIO_API*", "open-flags*", "api-once", "order-before-api", "register-ioctls/[ah]*", "register-refuses/*",
         "read-form", "poll-wakes", "fault-missing/*", "kernel-faults/anon", "minor/*", "fill-range/*",
         "fill-validation/anon", "continue-exists/shmem", "copy-exists/anon", "zeropage/*", "poison/*", "wake-range/*",
         "unregister-wakes-both/*", "close-releases/anon", "sigbus/*", "move/*", "move-holes/*", "wp-fault/*",
