@@ -1,3 +1,4 @@
+internal import Synchronization
 public import SystemPackage
 internal import UserfaultFD
 
@@ -23,10 +24,27 @@ public struct Owner: Sendable {
         self.isCurrent = isCurrent
     }
 
-    /// This process.
-    public static var currentProcess: Owner {
-        Owner(try? ProcessHandle.current(), isCurrent: true)
+    private init(_ handle: Handle, isCurrent: Bool) {
+        self.handle = handle
+        self.isCurrent = isCurrent
     }
+
+    /// This process.
+    public static var currentProcess: Owner { Owner(current(), isCurrent: true) }
+
+    /// One descriptor for all pagers of a process; a child of its fork is another process.
+    private static func current() -> Handle {
+        let process = currentProcessID
+        return known.withLock { known in
+            if let known, known.process == process { return known.handle }
+            let handle = Handle(try? ProcessHandle.current())
+            // Where no descriptor was free, another pager may have more luck.
+            if handle.process != nil { known = (process, handle) }
+            return handle
+        }
+    }
+
+    private static let known = Mutex<(process: Int32, handle: Handle)?>(nil)
 
     /// Another process, by its id.
     ///

@@ -38,7 +38,7 @@ extension Pager where Source: ~Copyable {
             guard isRunning else { throw .notRunning }
             let job = core.queue.submit(.prefetch(runs))
             do throws(PagerError) {
-                try core.startLoaders()
+                try core.runtime.needLoaders()
             } catch {
                 job.end()
                 throw error

@@ -12,11 +12,6 @@ public import UserfaultFD
 /// pager stops or is dropped. See <doc:FailureAndStopping>.
 public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     let core: PagerCore<Source>
-    private let phase = Mutex<Phase>(.new)
-
-    private enum Phase {
-        case new, running, stopped
-    }
 
     /// A pager that is to be started.
     ///
@@ -24,6 +19,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   - uffd: The userfaultfd: this process' own, or one that another process sent.
     ///   - source: Where pages come from.
     ///   - owner: The process whose memory it is. A descriptor of another process' memory needs one.
+    ///   - runtime: Threads that it shares with other pagers; `nil` for threads of its own.
     ///   - configuration: How to work.
     /// - Throws: ``PagerError/configuration(_:)`` if the configuration or the owner does not suit the descriptor, and
     ///   ``PagerError/kernel(_:)``.
@@ -31,6 +27,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         _ uffd: consuming UserfaultFD,
         source: consuming Source,
         owner: Owner = .currentProcess,
+        runtime: PagerRuntime? = nil,
         configuration: PagerConfiguration = PagerConfiguration()
     ) throws(PagerError) {
         let features = uffd.enabledFeatures
@@ -40,7 +37,23 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         guard isOwn || !owner.isCurrent else {
             throw .configuration("the descriptor is of another process' memory: say of which one, owner")
         }
-        let blocks = configuration.waiting == .block
+        let followsForks = features.contains(.eventFork)
+        let plan: ServicePlan
+        let threads: Runtime
+        if let runtime {
+            plan = try .shared(
+                configuration, loaders: runtime.loadersPerPager, sourceIsSlow: source.isSlow,
+                followsForks: followsForks,
+                isInThread: features.contains(.sigbus))
+            threads = runtime.runtime
+        } else {
+            let own: Runtime.Plan
+            (plan, own) = ServicePlan.alone(
+                configuration, sourceIsSlow: source.isSlow, followsForks: followsForks,
+                isInThread: features.contains(.sigbus))
+            threads = try asPagerError { () throws(UserfaultError) in try Runtime(own) }
+        }
+        let blocks = configuration.waiting == .block && runtime == nil
         try asPagerError { () throws(UserfaultError) in try uffd.setNonBlocking(!blocks) }
         var memories = [try ServedMemory(uffd)]
         while memories.count < configuration.shards {
@@ -51,13 +64,16 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             memories.append(try ServedMemory(further))
         }
         var children: [ServedMemory] = []
-        if features.contains(.eventFork) {
+        if followsForks {
             // Those that have ended keep their places until the last thread that serves them is done.
-            let workers = configuration.workers(sourceIsSlow: source.isSlow, followsForks: true)
-            for _ in 0..<configuration.maximumChildren + workers + 4 { children.append(try ServedMemory()) }
+            let spare = min(plan.loaderLimit, threads.plan.loaders) + 4
+            for _ in 0..<configuration.maximumChildren + spare { children.append(try ServedMemory()) }
         }
         core = try PagerCore(
-            memories: memories, children: children, source: source, owner: owner, configuration: configuration)
+            memories: memories, children: children, source: source, owner: owner, configuration: configuration,
+            runtime: threads, ownsRuntime: runtime == nil, plan: plan)
+        try threads.insert(core)
+        if runtime == nil { threads.letGo() }
         try core.serveInThreads()
     }
 
@@ -146,7 +162,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
                         result = error
                     }
                 }
-                let grace = Deadline(after: Self.grace)
+                let grace = Deadline(after: .seconds(1))
                 let soon = deadline.instant < grace.instant ? deadline : grace
                 if ending == .leaveZeros {
                     core.awaitWork(reference, until: soon)
@@ -171,24 +187,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Throws: ``PagerError/alreadyStarted``, ``PagerError/notRunning`` after it was stopped,
     ///   ``PagerError/noThread(_:)``, ``PagerError/kernel(_:)`` with what a thread could not have.
     public func start() throws(PagerError) {
-        guard core.isOurs else { throw .otherProcess }
-        let before = phase.withLock { phase in
-            defer { if phase == .new { phase = .running } }
-            return phase
-        }
-        guard before == .new else { throw .alreadyStarted }
-        do throws(PagerError) {
-            try core.startThreads()
-        } catch {
-            phase.withLock { $0 = .stopped }
-            if !core.canPoison { _ = try? core.populateAll(until: .never) }
-            core.shutDown(until: Deadline(after: Self.grace))
-            throw error
-        }
+        try core.start()
     }
-
-    /// How long a stopping pager waits for calls of the source that are under way.
-    private static var grace: Duration { .seconds(1) }
 
     /// Stops serving: loads or poisons what was not loaded, or leaves it as zeros, ends the threads, and closes the descriptors.
     ///
@@ -206,33 +206,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   ``PagerError/pagesFailed(_:)`` if some could not be loaded, ``PagerError/timedOut(pagesLeft:)`` if some were
     ///   not loaded in time, and then all is stopped.
     public func stop(_ ending: Ending, within limit: Duration? = nil) throws(PagerError) {
-        guard core.isOurs else { throw .otherProcess }
-        try core.check(ending)
-        let deadline = Deadline(after: limit)
-        let before = phase.withLock { phase in
-            defer { phase = .stopped }
-            return phase
-        }
-        guard before != .stopped else {
-            if ending == .poison { core.queue.endJobs() }
-            return
-        }
-        core.isFinishing.store(true, ordering: .sequentiallyConsistent)
-        if ending == .populate { core.resume() }
-        if ending == .leaveZeros { core.leavesZeros.store(true, ordering: .sequentiallyConsistent) }
-        var result: PagerError?
-        if ending == .populate {
-            do throws(PagerError) {
-                let failed = try core.populateAll(until: deadline)
-                if failed > 0 { result = .pagesFailed(failed) }
-            } catch {
-                // Told to poison meanwhile: that is what happens now.
-                if error != .notRunning { result = error }
-            }
-        }
-        let last = Deadline(after: Self.grace)
-        core.shutDown(until: deadline.isNever || deadline.instant < last.instant ? last : deadline)
-        if let result { throw result }
+        try core.stop(ending, until: Deadline(after: limit))
     }
 
     /// Stops serving, without holding up the caller's thread: as the method that blocks.
@@ -294,7 +268,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         return ranges
     }
 
-    var isRunning: Bool { phase.withLock { $0 == .running } }
+    var isRunning: Bool { core.phase.withLock { $0 == .running } }
 
     /// What was done so far.
     public var statistics: PagerStatistics { core.statistics }

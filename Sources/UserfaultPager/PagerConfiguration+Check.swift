@@ -46,11 +46,14 @@ extension PagerConfiguration {
         try demand(sourceTimeout.map { $0 > .zero } ?? true, "a source needs some time, or no limit")
         try demand(
             stuckAfter > .zero && watchdogInterval > .zero, "the watchdog needs some time between its rounds")
+        try Self.check(processors)
+    }
+
+    /// Finds processors that are not this process'.
+    static func check(_ processors: [Int]) throws(PagerError) {
         let allowed = ProcessorSet()
-        for processor in processors {
-            try demand(
-                allowed.contains(processor),
-                "this process may not use processor \(processor), so that no handler can be kept there")
+        for processor in processors where !allowed.contains(processor) {
+            throw .configuration("this process may not use processor \(processor), so that no thread can be kept there")
         }
     }
 }

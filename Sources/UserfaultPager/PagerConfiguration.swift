@@ -1,4 +1,6 @@
 /// How a pager works.
+///
+/// Of a pager that shares a ``PagerRuntime``, ``waiting``, ``handlers`` and ``processors`` are the runtime's.
 public struct PagerConfiguration: Sendable {
     /// How handler threads wait for the next fault.
     public enum Waiting: Hashable, Sendable {
@@ -29,7 +31,8 @@ public struct PagerConfiguration: Sendable {
         /// The thread that reads a fault also loads and fills: the fastest for sources that do not wait.
         case inline
 
-        /// One thread reads, and this many load and fill: as many pages may be on their way.
+        /// One thread reads, and this many load and fill: as many pages may be on their way. On a ``PagerRuntime``: at most
+        /// this many of its loaders.
         case workers(Int)
 
         /// The thread that faults loads and fills in a handler of `SIGBUS`, from ``Pager/add(_:offset:options:)`` on: no

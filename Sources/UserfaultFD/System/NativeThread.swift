@@ -42,12 +42,13 @@ package struct NativeThread: Sendable {
 
     /// Waits for the thread's end.
     ///
-    /// - Returns: `false` if it has not ended by the deadline; it may then be joined again.
+    /// - Returns: `false` if it has not ended by the deadline, or is the thread that calls; it may then be joined again.
     @discardableResult
     package func join(until deadline: Deadline = .never) -> Bool {
         while true {
             // In pieces: the call counts by a clock that may be set back.
             let answer = cuffd_thread_join(thread, deadline.isNever ? -1 : min(deadline.remainingMilliseconds, 1000))
+            if answer == -Errno.deadlock.rawValue { return false }
             if answer != -Errno.timedOut.rawValue { return true }
             if deadline.hasPassed { return false }
         }

@@ -29,18 +29,50 @@ struct PendingFault {
     }
 }
 
-/// Faults in the order in which they came, in room that was allocated before.
+/// Faults in the order in which they came, in room that is mapped and not taken from the heap.
 @safe
 struct FaultList: ~Copyable {
-    private let faults: UnsafeMutableBufferPointer<PendingFault>
+    private let capacity: Int
+    private var memory: Mapping?
+    /// Where it is, and how long, in bytes; of a list without room, nowhere.
+    private var faults: UnsafeMutablePointer<PendingFault>
+    private var room = 0
     private(set) var count = 0
 
-    init(capacity: Int) {
-        unsafe faults = .allocate(capacity: capacity)
+    /// A list whose room is mapped when it is needed.
+    init(upTo capacity: Int) {
+        self.capacity = capacity
+        unsafe faults = Self.nowhere
     }
 
-    deinit {
-        unsafe faults.deallocate()
+    private static var nowhere: UnsafeMutablePointer<PendingFault> {
+        unsafe UnsafeMutablePointer(bitPattern: MemoryLayout<PendingFault>.alignment)!
+    }
+
+    private mutating func take(_ memory: consuming Mapping) {
+        room = memory.count
+        unsafe faults = memory.unsafeBaseAddress.assumingMemoryBound(to: PendingFault.self)
+        self.memory = consume memory
+    }
+
+    /// A list whose room is there.
+    init(capacity: Int) throws(UserfaultError) {
+        self.capacity = capacity
+        unsafe faults = Self.nowhere
+        take(try Mapping(anonymous: capacity * MemoryLayout<PendingFault>.stride))
+    }
+
+    /// - Returns: Whether there is room for one more.
+    private mutating func grow() -> Bool {
+        guard count < capacity else { return false }
+        guard room < (count + 1) * MemoryLayout<PendingFault>.stride else { return true }
+        guard let larger = try? Mapping(anonymous: max(PageSize.base.bytes, 2 * room)) else { return false }
+        if count > 0 {
+            unsafe larger.unsafeBaseAddress.copyMemory(
+                from: faults, byteCount: count * MemoryLayout<PendingFault>.stride)
+        }
+        take(larger)
+        return true
     }
 
     var isEmpty: Bool { count == 0 }
@@ -49,8 +81,8 @@ struct FaultList: ~Copyable {
 
     /// - Returns: `false` where there is no room.
     mutating func append(_ fault: PendingFault) -> Bool {
-        guard unsafe count < faults.count else { return false }
-        unsafe faults.initializeElement(at: count, to: fault)
+        guard grow() else { return false }
+        unsafe (faults + count).initialize(to: fault)
         count += 1
         return true
     }

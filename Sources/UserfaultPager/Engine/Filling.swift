@@ -28,7 +28,7 @@ enum Filling {
     /// - Parameter zeros: Zeros of this process, for where the kernel has no call for them.
     @inline(__always)
     mutating func fill(
-        _ claim: Claim, of uffd: borrowing UserfaultFD, zeros: borrowing ZeroMemory
+        _ claim: Claim, of uffd: borrowing UserfaultFD, zeros: ZeroMemory
     ) -> FillOutcome {
         let protected = claim.region.writeProtected
         switch self {

@@ -33,7 +33,7 @@ extension PagerCore where Source: ~Copyable {
         do throws(UserfaultError) {
             let copy = try machine.copyForChild()
             // Before it is open: a child that cannot be read from must not count as served.
-            try pollSet.add(child, token: UInt64(memories.count + slot))
+            if isRead.load(ordering: .relaxed) { try reader?.add(child, for: children[slot]) }
             children[slot].open(child, copy, isPaused: isPaused.load(ordering: .sequentiallyConsistent))
         } catch {
             abandon(child, of: machine, &spare)

@@ -6,21 +6,28 @@ internal import UserfaultFD
 /// What a handler thread works with.
 struct Handler: ~Copyable {
     var bench: Workbench
-    var batch = EventBatch(capacity: 64)
+    var batch: EventBatch
     /// Messages of children that are let go.
     var spare = EventBatch(capacity: 16)
     /// Faults that came together with events, to be served after them.
-    var faults = FaultList(capacity: 64)
+    var faults: FaultList
     /// Faults to be tried again.
-    var later = FaultList(capacity: 1024)
+    var later: FaultList
     var waiter: Waiter
-    /// Which descriptors have messages, for the thread that reads several.
+    /// Which descriptors have messages, for a thread that reads several.
     var ready = ReadyBatch()
 
+    /// - Parameter messages: The most that are read at once.
     init(
-        _ record: ThreadRecord, _ waiting: PagerConfiguration.Waiting, processors: Int
+        _ waiting: PagerConfiguration.Waiting, processors: Int, messages: Int = 64, record: ThreadRecord = .nobodys
     ) throws(UserfaultError) {
-        bench = try Workbench(record)
+        let bench = try Workbench(record)
+        let faults = try FaultList(capacity: messages)
+        let later = try FaultList(capacity: 1 << 10)
+        self.bench = bench
+        self.faults = faults
+        self.later = later
+        batch = EventBatch(capacity: messages)
         waiter = Waiter(waiting, processors: processors)
     }
 }
@@ -98,7 +105,7 @@ extension PagerCore where Source: ~Copyable {
         let start = learns || budget > 0 ? MonotonicInstant.now.nanoseconds : 0
         defer { if learns { handler.waiter.learn(MonotonicInstant.now.nanoseconds &- start, budget: budget) } }
         if budget > 0, try look(until: start &+ budget, memory, &handler) { return handler.batch.count }
-        let ready = try poll(memory.rawDescriptor, stopEvent.descriptor.rawValue, until: .never)
+        let ready = try poll(memory.rawDescriptor, stopDescriptor, until: .never)
         if ready.first.hasError {
             // Another process that has the descriptor too has made it one that blocks.
             try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.setNonBlocking(true) }

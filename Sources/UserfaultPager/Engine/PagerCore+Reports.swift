@@ -8,27 +8,31 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// Does not wait and takes no memory.
     func note(_ report: PagerReport) {
-        guard configuration.report != nil else { return }
+        guard let reports else { return }
         // The ring's lock may be needed by a fault of this thread's.
         BlockedSignals.during(if: isInThread) { reports.put(report) }
     }
 
-    /// What the reporter does: gives the user what was left for him, until the pager stops.
-    func deliver() {
-        while true {
-            let isClosed = reports.isClosed
-            deliverReports()
-            if isClosed { return }
-            reports.wait()
-        }
-    }
-
     /// Gives the user what was left for him.
     func deliverReports() {
-        for report in reports.takeAll() {
+        guard let reports else { return }
+        let taken = reports.takeAll()
+        guard !taken.isEmpty else { return }
+        for report in taken {
             configuration.report?(report)
             // Not before the report is out: this ends the process.
             if case .selfDeadlock(_, let address) = report { endSelfDeadlock(at: address) }
+        }
+        reports.noteDelivered(taken.count)
+    }
+
+    /// Waits until the user was given all that was left for him, unless he holds up the reporter elsewhere.
+    func awaitReports(until deadline: Deadline) {
+        guard let reports, runtime.hasReporter.load(ordering: .acquiring) else { return }
+        while !reports.isDelivered, !deadline.hasPassed {
+            let seen = runtime.reports.signals
+            if reports.isDelivered || runtime.isReporting(forOtherThan: self) { return }
+            runtime.reports.wait(while: seen, until: deadline)
         }
     }
 }

@@ -13,16 +13,34 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let owner: Owner
     /// One for each shard.
     let memories: [ServedMemory]
-    /// Readable from the moment on at which threads are to end.
-    let stopEvent: EventFD
+    /// Readable from the moment on at which handlers are to end; only where there are any.
+    let stopEvent: EventFD?
+    /// It, or -1.
+    let stopDescriptor: CInt
     /// Where the children of a fork go; empty unless the descriptor reports forks.
     let children: [ServedMemory]
-    /// What the reading thread waits on, where there is one.
-    let pollSet: PollSet
+    /// The threads, which other pagers may use too.
+    let runtime: Runtime
+    /// No other pager uses them.
+    let ownsRuntime: Bool
+    /// Which of them reads; `nil` where handlers of the pager's own do.
+    let reader: Reader?
+    /// Whether the thread that reads also serves.
+    let servesInPlace: Bool
+    /// What the reader counts with.
+    let readerRecord: ThreadRecord
+    /// The reader comes to this pager's descriptors.
+    let isRead = Atomic<Bool>(false)
+    /// Only of the clock.
+    let watchdog: Mutex<Watchdog>
+    /// The clock is to look after it.
+    let isWatched = Atomic<Bool>(false)
+    /// The pager's part in its life.
+    let phase = Mutex(Phase.new)
     /// Only of the thread that stops the pager.
     nonisolated(unsafe) var lastReading = LastReading()
     let queue: WorkQueue
-    let reports = ReportRing()
+    let reports: ReportRing?
     /// Zeros for whoever fills.
     let zeros: ZeroMemory
     /// The process that made the pager: a child of its fork has a copy with which it can do nothing.
@@ -38,24 +56,14 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let leavesZeros = Atomic<Bool>(false)
     /// Memory is being left behind: children of forks are let go.
     let isSealing = Atomic<Bool>(false)
-    /// Threads that stay until the pager stops.
-    let threads = Mutex<[NativeThread]>([])
-    /// Threads that come and go with work.
-    let loaders = Mutex(Loaders())
-    /// Workers take what is in the queue.
-    let workersRun = Atomic<Bool>(false)
-    /// What a thread could not have when it began.
-    let startFailure = Mutex<UserfaultError?>(nil)
+    /// Handlers of the pager's own.
+    let handlers = Mutex<[NativeThread]>([])
     /// Where a thread of the pager waits for itself, and since when.
     let deadlock = Mutex<(address: UInt, since: UInt64)?>(nil)
     /// One for each descriptor whose handlers sleep in `read(2)`.
     let sentinels = Mutex<[SentinelBox]>([])
     /// The pages that were waited for, where they are recorded.
     let touches: TouchLog
-    /// Threads that have not allocated yet what they need.
-    let starting = Atomic<Int>(0)
-    /// Counts threads that have it.
-    let started = FutexWord()
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)
@@ -68,7 +76,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isAsynchronous: Bool
     /// Requests that it has not completed.
     let requests = Requests<Source>()
-    /// What threads count with that are none of the engine's.
+    /// What threads count with that are not only this pager's.
     let spareRecords = Mutex<[ThreadRecord]>([])
     /// Whether threads serve their own faults.
     let isInThread: Bool
@@ -90,6 +98,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         var ended = PagerStatistics()
     }
 
+    enum Phase {
+        case new, running, stopped
+    }
+
     struct RegionEntry {
         let reference: RegionReference
         let parts: [Part]
@@ -105,7 +117,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
 
     init(
         memories: [ServedMemory], children: [ServedMemory], source: consuming Source, owner: Owner,
-        configuration: PagerConfiguration
+        configuration: PagerConfiguration, runtime: Runtime, ownsRuntime: Bool, plan: ServicePlan
     ) throws(PagerError) {
         let capacity = configuration.workingSetCapacity
         touches = try asPagerError { () throws(UserfaultError) in try TouchLog(capacity: capacity) }
@@ -114,16 +126,41 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         self.owner = owner
         self.memories = memories
         zeros = try asPagerError { () throws(UserfaultError) in try ZeroMemory() }
-        let workers = configuration.workers(sourceIsSlow: source.isSlow, followsForks: !children.isEmpty)
-        // A quarter of the workers is kept for faults; what comes for a job alone may do it.
-        queue = WorkQueue(capacity: 4 << 10, jobLimit: workers == 0 ? 64 : max(1, workers - (workers + 3) / 4))
-        stopEvent = try asPagerError { () throws(UserfaultError) in try EventFD() }
+        self.runtime = runtime
+        self.ownsRuntime = ownsRuntime
+        queue = try asPagerError { () throws(UserfaultError) in
+            try WorkQueue(capacity: 4 << 10, loaderLimit: plan.loaderLimit, signals: runtime.work)
+        }
+        reports = configuration.report == nil ? nil : ReportRing(signals: runtime.reports)
+        switch plan.reading {
+        case .ownHandlers:
+            reader = nil
+            servesInPlace = true
+            let event = try asPagerError { () throws(UserfaultError) in try EventFD() }
+            stopDescriptor = event.descriptor.rawValue
+            stopEvent = consume event
+        case .inPlace:
+            reader = runtime.leastHandler
+            servesInPlace = true
+            stopDescriptor = -1
+            stopEvent = nil
+        case .handingOver:
+            reader = runtime.reader
+            servesInPlace = false
+            stopDescriptor = -1
+            stopEvent = nil
+        }
+        readerRecord = ThreadRecord()
+        watchdog = Mutex(Watchdog(configuration))
         self.children = children
-        pollSet = try asPagerError { () throws(UserfaultError) in try PollSet() }
         isAsynchronous = source.handling == .asynchronous
         isInThread = memories[0].sendsSignals
         self.source = source
-        for (number, memory) in (memories + children).enumerated() { memory.number = number }
+        registry.withLock { $0.records.append(readerRecord) }
+        for (number, memory) in (memories + children).enumerated() {
+            memory.number = number
+            unsafe memory.member = self
+        }
     }
 
     deinit {
@@ -168,6 +205,11 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         registry.withLock { $0.records.append(record) }
         return record
     }
+
+    /// A record for a thread that is not only this pager's.
+    func borrowRecord() -> ThreadRecord { spareRecords.withLock { $0.popLast() } ?? makeRecord() }
+
+    func giveBack(_ record: ThreadRecord) { spareRecords.withLock { $0.append(record) } }
 
     /// Says which thread a record is of, on that thread.
     func enter(_ record: ThreadRecord) {

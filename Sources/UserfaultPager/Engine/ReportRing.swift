@@ -3,7 +3,7 @@ internal import UserfaultFD
 
 // Any thread puts reports in, the reporter takes them out.
 
-/// Reports on their way to the watchdog.
+/// Reports on their way to the user.
 ///
 /// What does not fit is dropped: the first ones say what went wrong.
 @safe
@@ -15,13 +15,14 @@ final class ReportRing: @unchecked Sendable {
 
     private let state: Mutex<State>
     private let capacity: Int
-    /// Counts what is left: what the reporter looks at.
-    private let signals = FutexWord()
-    private let closed = Atomic<Bool>(false)
-    private let seen = Atomic<UInt32>(0)
+    /// What the reporter waits for.
+    private let signals: SharedFutex
+    /// Reports that were put in and not delivered.
+    private let outstanding = Atomic<Int>(0)
 
-    init(capacity: Int = 256) {
+    init(capacity: Int = 256, signals: SharedFutex) {
         self.capacity = capacity
+        self.signals = signals
         let reports = UnsafeMutableBufferPointer<PagerReport>.allocate(capacity: capacity)
         state = unsafe Mutex(State(reports: reports))
     }
@@ -36,23 +37,18 @@ final class ReportRing: @unchecked Sendable {
             guard unsafe state.count < state.reports.count else { return }
             unsafe state.reports.initializeElement(at: state.count, to: report)
             state.count += 1
+            outstanding.add(1, ordering: .relaxed)
         }
-        signals.signal(waking: 1)
-    }
-
-    /// Whether no further reports are to be waited for.
-    var isClosed: Bool { closed.load(ordering: .sequentiallyConsistent) }
-
-    func close() {
-        closed.store(true, ordering: .sequentiallyConsistent)
         signals.signal()
     }
 
-    /// Waits until something was left since the last call, or it is closed; for one thread.
-    func wait() {
-        let now = signals.changes
-        if now == seen.load(ordering: .relaxed), !isClosed { signals.wait(while: now, until: .never) }
-        seen.store(signals.changes, ordering: .relaxed)
+    /// Whether all was delivered.
+    var isDelivered: Bool { outstanding.load(ordering: .acquiring) == 0 }
+
+    /// Says that reports that were taken are delivered.
+    func noteDelivered(_ count: Int) {
+        outstanding.subtract(count, ordering: .releasing)
+        signals.signal()
     }
 
     /// Takes all reports.

@@ -36,7 +36,9 @@ final class ServedMemory: @unchecked Sendable {
     /// Its place among the pager's descriptors; set before any thread runs.
     var number = 0
     /// Faults of no region whose threads wait for one.
-    let kept = Mutex(FaultList(capacity: 4000))
+    let kept = Mutex(FaultList(upTo: 4000))
+    /// Whose it is; set before any thread runs, and gone with it.
+    unowned(unsafe) var member: (any RuntimeMember)?
     /// Nothing is filled until the end of a pause.
     ///
     /// In the order.

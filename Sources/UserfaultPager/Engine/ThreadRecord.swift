@@ -14,7 +14,6 @@ struct ThreadRecord: @unchecked Sendable {
         let fill = LiveHistogram()
         let service = LiveHistogram()
         let task = Atomic<Int32>(0)
-        let started = Atomic<Bool>(false)
         let work = Atomic<UInt64>(0)
         let since = Atomic<UInt64>(0)
         let address = Atomic<UInt>(0)
@@ -41,6 +40,9 @@ struct ThreadRecord: @unchecked Sendable {
         unsafe fields = .allocate(capacity: 1)
         unsafe fields.initialize(to: Fields())
     }
+
+    /// Of a thread that works for no pager.
+    static let nobodys = ThreadRecord()
 
     static func == (lhs: ThreadRecord, rhs: ThreadRecord) -> Bool { unsafe lhs.fields == rhs.fields }
 
@@ -90,11 +92,6 @@ struct ThreadRecord: @unchecked Sendable {
     }
 
     // MARK: What the thread has in hand
-
-    /// Whether the thread has what it needs.
-    var hasStarted: Bool { unsafe fields.pointee.started.load(ordering: .relaxed) }
-
-    func noteStarted() { unsafe fields.pointee.started.store(true, ordering: .relaxed) }
 
     /// The thread's id, once it runs.
     var task: Int32 { unsafe fields.pointee.task.load(ordering: .relaxed) }

@@ -8,6 +8,7 @@ internal import UserfaultFD
 struct Uses: ~Copyable, Sendable {
     private let count = Atomic<Int>(1)
     private let threads = Atomic<Int>(0)
+    private let isAwaited = Atomic<Bool>(false)
     private let changed = FutexWord()
 
     /// - Returns: `false` once everybody has left.
@@ -25,21 +26,32 @@ struct Uses: ~Copyable, Sendable {
     /// - Returns: Whether this was the last.
     borrowing func leave() -> Bool { count.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 }
 
-    /// For who has entered already, on behalf of a thread.
+    /// For who has entered already.
     borrowing func enterAgain() { count.add(1, ordering: .relaxed) }
 
-    borrowing func countThread(_ difference: Int) {
-        threads.add(difference, ordering: .acquiringAndReleasing)
-        changed.signal()
+    /// Enters on behalf of a thread, whose end ``awaitThreads(until:)`` waits for.
+    ///
+    /// - Returns: `false` once everybody has left.
+    borrowing func enterThread() -> Bool {
+        guard enter() else { return false }
+        threads.add(1, ordering: .sequentiallyConsistent)
+        return true
+    }
+
+    /// Says that a thread that has entered has left.
+    borrowing func noteThreadEnd() {
+        threads.subtract(1, ordering: .sequentiallyConsistent)
+        if isAwaited.load(ordering: .sequentiallyConsistent) { changed.signal() }
     }
 
     /// Waits until all threads have left.
     ///
     /// - Returns: `false` if they have not by the deadline.
     borrowing func awaitThreads(until deadline: Deadline) -> Bool {
+        isAwaited.store(true, ordering: .sequentiallyConsistent)
         while true {
             let seen = changed.changes
-            if threads.load(ordering: .acquiring) == 0 { return true }
+            if threads.load(ordering: .sequentiallyConsistent) == 0 { return true }
             if deadline.hasPassed { return false }
             changed.wait(while: seen, until: deadline)
         }

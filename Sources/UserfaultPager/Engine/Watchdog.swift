@@ -1,44 +1,47 @@
 internal import Synchronization
 internal import UserfaultFD
 
-// What the watchdog's thread does, and nobody else.
+// What the clock does for one pager: time limits, what is stuck, what nobody reads, the end of a process.
 
-/// What the watchdog remembers from one look to the next.
-struct Watchdog: ~Copyable {
-    var bench: Workbench
-    var batch = EventBatch(capacity: 64)
-    /// The owner's pidfd, until it has told its end.
-    var ownerDescriptor: CInt
+/// What the clock remembers of one pager from one look to the next.
+struct Watchdog {
+    /// Between two looks, in nanoseconds.
+    let interval: UInt64
+    var due: UInt64 = 0
     /// When it looked for what is stuck.
     var looked = MonotonicInstant.now.nanoseconds
     var unreadFaults = 0
-    var servedFaults: UInt64 = 0
+    var served: UInt64 = 0
     /// How often in a row nobody took faults.
     var unreadLooks = 0
+    /// What the reader was doing.
+    var readerWork: UInt64 = 0
+
+    init(_ configuration: PagerConfiguration) {
+        let limit = configuration.sourceTimeout.map { $0.wholeNanoseconds / 2 } ?? .max
+        interval = max(1_000_000, min(configuration.watchdogInterval.wholeNanoseconds, limit))
+    }
 }
 
 extension PagerCore where Source: ~Copyable {
-    /// What the watchdog's thread does: looks after the others, and tells the user.
-    func watch(_ record: ThreadRecord) throws(UserfaultError) {
-        var watchdog = Watchdog(bench: try Workbench(record), ownerDescriptor: owner.watched)
-        noteStarted(record)
-        let limit = configuration.sourceTimeout.map { $0.wholeNanoseconds / 2 } ?? .max
-        let interval = max(1_000_000, min(configuration.watchdogInterval.wholeNanoseconds, limit))
-        while !isStopping.load(ordering: .relaxed) {
-            let deadline = Deadline(after: .nanoseconds(Int64(clamping: interval)))
-            let ready = try poll(stopEvent.descriptor.rawValue, watchdog.ownerDescriptor, until: deadline)
-            if ready.second != 0 {
-                watchdog.ownerDescriptor = -1
-                for memory in memories { noteEnd(of: memory) }
-            }
-            probeEnds()
-            expireLoads(by: watchdog.bench.record)
-            reportStuck(&watchdog)
-            lookForUnread(&watchdog)
-            lookForSelfDeadlocks()
-            retireRegions()
-            endOldDeadlock()
+    func look(with tools: inout ClockTools) -> UInt64 {
+        guard isWatched.load(ordering: .acquiring), !isStopping.load(ordering: .relaxed), uses.enterThread() else {
+            return .max
         }
+        defer { leaveThread() }
+        if memories[0].hasEnded, !ownerIsGone.load(ordering: .relaxed) { noteEnd(of: memories[0]) }
+        var watchdog = watchdog.withLock(\.self)
+        guard MonotonicInstant.now.nanoseconds >= watchdog.due else { return watchdog.due }
+        probeEnds()
+        expireLoads()
+        reportStuck(&watchdog)
+        lookForUnread(&watchdog, with: &tools)
+        lookForSelfDeadlocks()
+        retireRegions()
+        endOldDeadlock()
+        watchdog.due = MonotonicInstant.now.nanoseconds &+ watchdog.interval
+        self.watchdog.withLock { [watchdog] in $0 = watchdog }
+        return watchdog.due
     }
 
     /// Looks for memory that is gone: a process that executes another program has ended for us, and lives on.
@@ -85,7 +88,7 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// Which faults those are only the handlers know: every thread that waits looks again, and faults anew.
     private func giveBackUnserved() {
-        guard workers == 0 else { return }
+        guard servesInPlace else { return }
         for memory in memories where !memory.hasEnded {
             memory.sharingOrder { uffd, machine in
                 for index in 0..<machine.spans.count { try? uffd.wake(machine.spans[index].range) }
@@ -96,10 +99,12 @@ extension PagerCore where Source: ~Copyable {
     // MARK: Time limits
 
     /// Fails pages that the source was asked for and has not brought in time.
-    private func expireLoads(by record: ThreadRecord) {
+    private func expireLoads() {
         guard let timeout = configuration.sourceTimeout?.wholeNanoseconds else { return }
         let now = MonotonicInstant.now.nanoseconds
         guard now > timeout else { return }
+        let record = borrowRecord()
+        defer { giveBack(record) }
         while let load = takeLoad(begunBefore: now - timeout, for: record) {
             expire(load.claim, of: load.memory, by: record)
             record.end()
@@ -135,13 +140,17 @@ extension PagerCore where Source: ~Copyable {
     /// Whether a thread of the pager waits for the pager: reported, and left for the watchdog to end.
     @inline(never)
     func isSelfDeadlock(_ fault: PageFault) -> Bool {
-        // Without the feature every fault has the thread 0.
-        guard owner.isCurrent, fault.threadID != 0, ownThreads.contains(Int32(bitPattern: fault.threadID)) else {
-            return false
-        }
+        guard owner.isCurrent, isOwnThread(Int32(bitPattern: fault.threadID)) else { return false }
         deadlock.withLock { $0 = $0 ?? (fault.address, MonotonicInstant.now.nanoseconds) }
         note(.selfDeadlock(thread: Int32(bitPattern: fault.threadID), address: fault.address))
         return true
+    }
+
+    /// Whether a thread serves this pager: one that works for others meanwhile is waited for by nobody.
+    private func isOwnThread(_ thread: Int32) -> Bool {
+        // Without the feature every fault has the thread 0.
+        guard thread != 0 else { return false }
+        return ownThreads.contains(thread) || reader?.isThread(thread) ?? false
     }
 
     /// Ends a wait for itself of which nobody is told, or that was told to somebody who does not come back.
@@ -155,7 +164,7 @@ extension PagerCore where Source: ~Copyable {
     /// Looks for workers that wait for what is behind them in the queue.
     private func lookForSelfDeadlocks() {
         guard owner.isCurrent else { return }
-        while let item = queue.take(ofThreadIn: ownThreads) {
+        while let item = queue.take(ofThread: isOwnThread) {
             _ = isSelfDeadlock(item.pending.fault)
             memory(item.memory).endUse()
         }
@@ -163,6 +172,8 @@ extension PagerCore where Source: ~Copyable {
 
     /// Gives a thread of the pager that waits for itself the `SIGBUS` that ends it.
     func endSelfDeadlock(at address: UInt) {
+        guard uses.enterThread() else { return }
+        defer { leaveThread() }
         deadlock.withLock { $0 = nil }
         for memory in memories {
             let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
@@ -176,36 +187,55 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Looks for faults that nobody takes, because every thread that could waits for something.
-    private func lookForUnread(_ watchdog: inout Watchdog) {
+    private func lookForUnread(_ watchdog: inout Watchdog, with tools: inout ClockTools) {
+        let readerWork = reader?.work ?? 0
+        let isHeldUp = readerWork != 0 && readerWork == watchdog.readerWork
+        watchdog.readerWork = readerWork
+        // Who waits for something does so in a source.
+        guard isHeldUp || isWorking else {
+            watchdog.unreadFaults = 0
+            watchdog.unreadLooks = 0
+            return
+        }
         var unread = 0
         for memory in memories where !memory.hasEnded {
             unread += (try? memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.status().pending }) ?? 0
         }
-        let served = statistics.faults
+        let served = faultsServed
         defer {
             watchdog.unreadFaults = unread
-            watchdog.servedFaults = served
+            watchdog.served = served
         }
-        guard unread > 0, watchdog.unreadFaults > 0, served == watchdog.servedFaults else {
+        guard unread > 0, watchdog.unreadFaults > 0, served == watchdog.served else {
             watchdog.unreadLooks = 0
             return
         }
         watchdog.unreadLooks += 1
         if watchdog.unreadLooks.nonzeroBitCount == 1 { note(.unread(unread)) }
-        for memory in memories where !memory.hasEvents { takeOver(memory, &watchdog) }
+        for memory in memories where !memory.hasEvents { takeOver(memory, with: &tools) }
+    }
+
+    private var isWorking: Bool { registry.withLock { $0.records.contains(where: \.isWorking) } }
+
+    private var faultsServed: UInt64 {
+        registry.withLock { registry in
+            registry.records.reduce(0) { sum, record in
+                sum &+ record.counted(.missing) &+ record.counted(.minor) &+ record.counted(.writeProtect)
+            }
+        }
     }
 
     /// Reads in place of handlers that all wait: one of them may wait for itself.
-    func takeOver(_ memory: ServedMemory, _ watchdog: inout Watchdog) {
+    func takeOver(_ memory: ServedMemory, with tools: inout ClockTools) {
         let read = try? memory.withDescriptor { (uffd) throws(UserfaultError) in
             // A handler may be faster, and the watchdog must not sleep then.
             let blocks = configuration.waiting == .block
             if blocks { try uffd.setNonBlocking(true) }
             defer { if blocks { try? uffd.setNonBlocking(false) } }
-            return try uffd.read(into: &watchdog.batch)
+            return try uffd.read(into: &tools.batch)
         }
         guard let read, read > 0 else { return }
-        while let fault = watchdog.batch.nextPageFault() {
+        while let fault = tools.batch.nextPageFault() {
             // The others' faults go back: their threads look again.
             if !isSelfDeadlock(fault) { memory.wake(fault.page(size: .base)) }
         }

@@ -6,12 +6,15 @@ internal import UserfaultFD
 struct Workbench: ~Copyable {
     /// Where the source puts its pages.
     private(set) var staging: Mapping
-    let record: ThreadRecord
+    /// What the thread counts with for the pager that it works for.
+    var record: ThreadRecord
+    /// The thread's id, of a loader.
+    var thread: Int32 = 0
 
     /// The most bytes that a source is asked for at once.
     static let stagingBytes = 2 << 20
 
-    init(_ record: ThreadRecord) throws(UserfaultError) {
+    init(_ record: ThreadRecord = .nobodys) throws(UserfaultError) {
         let staging = try Mapping(anonymous: Self.stagingBytes)
         self.staging = staging
         self.record = record

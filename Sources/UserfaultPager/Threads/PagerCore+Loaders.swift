@@ -1,81 +1,74 @@
 internal import Synchronization
 internal import UserfaultFD
 
-// Threads that come when there is work that nobody waits for, or that waits for another attempt, and go when it is done.
-// Where workers run, they do it.
+// What loaders do for one pager: faults that were handed over or that wait for another attempt, and pieces of jobs.
 
 extension PagerCore where Source: ~Copyable {
-    /// Sees to it that somebody takes what is in the queue.
-    func startLoaders() throws(PagerError) {
-        guard !workersRun.load(ordering: .acquiring) else { return }
-        let wanted = source.isSlow ? 4 : 1
-        let error = loaders.withLock { loaders -> PagerError? in
-            if loaders.running == 0 {
-                // Earlier ones are at their end.
-                for thread in loaders.threads { thread.join() }
-                loaders.threads = []
-            }
-            while loaders.running < wanted {
-                do throws(PagerError) {
-                    loaders.threads.append(try startLoader())
-                    loaders.running += 1
-                } catch {
-                    // One is enough.
-                    return loaders.running == 0 ? error : nil
-                }
-            }
-            return nil
+    /// How long a loader works for one pager before it looks at the others, in nanoseconds.
+    private static var turn: UInt64 { 200_000 }
+
+    func serveFaults(with bench: inout Workbench, next: inout UInt64) -> Bool {
+        guard queue.count > 0, enter(&bench) else { return false }
+        let start = MonotonicInstant.now.nanoseconds
+        var now = start
+        var hasServed = false
+        while now &- start < Self.turn, let item = queue.take(at: now, next: &next) {
+            serve(item, with: &bench)
+            hasServed = true
+            now = MonotonicInstant.now.nanoseconds
         }
-        if let error { throw error }
+        leave(&bench)
+        // Another may have passed this pager over, because it had as many loaders as it may have.
+        if hasServed, queue.count > 0 { queue.wakeLoaders(1) }
+        return hasServed
     }
 
-    private func startLoader() throws(PagerError) -> NativeThread {
-        let record = makeRecord()
-        do throws(PagerError) {
-            let bench = Handed(try asPagerError { () throws(UserfaultError) in try Workbench(record) })
-            return try launch("uffd-loader", record) { (core) throws(UserfaultError) in
-                var bench = bench.take()
-                repeat { core.work(with: &bench, as: .visitor) } while !core.loaderLeaves()
-            }
-        } catch {
-            retire(record)
-            throw error
+    func serveJob(_ priority: Job.Priority, with bench: inout Workbench, next: inout UInt64) -> Bool {
+        guard enter(&bench) else { return false }
+        guard runtime.beginPiece() else {
+            leave(&bench)
+            return false
         }
+        let job = queue.join(priority, at: MonotonicInstant.now.nanoseconds, next: &next)
+        if let job { step(job, with: &bench) }
+        runtime.endPiece()
+        leave(&bench)
+        if job != nil { queue.wakeLoaders(1) }
+        return job != nil
     }
 
-    /// - Returns: `false` if there is work again, which nobody else may have come for.
-    private func loaderLeaves() -> Bool {
-        loaders.withLock { loaders in
-            if queue.hasWork, !isStopping.load(ordering: .sequentiallyConsistent) { return false }
-            loaders.running -= 1
-            return true
+    /// Begins to work for this pager.
+    ///
+    /// - Returns: `false` if as many do as may, or if it has ended.
+    private func enter(_ bench: inout Workbench) -> Bool {
+        guard queue.enter() else { return false }
+        guard uses.enterThread() else {
+            queue.leave()
+            return false
         }
+        bench.record = borrowRecord()
+        bench.record.nameTask(bench.thread)
+        ownThreads.insert(bench.thread)
+        return true
     }
 
-    /// Lends the calling thread what a thread of the engine has.
-    func withBench<Result>(
-        _ body: (inout Workbench) throws(PagerError) -> Result
-    ) throws(PagerError) -> Result {
-        let record = makeRecord()
-        enter(record)
-        defer {
-            leave(record)
-            retire(record)
-        }
-        var bench = try asPagerError { () throws(UserfaultError) in try Workbench(record) }
-        return try body(&bench)
+    private func leave(_ bench: inout Workbench) {
+        ownThreads.remove(bench.thread)
+        giveBack(bench.record)
+        queue.leave()
+        leaveThread()
     }
 
-    /// Does what is in the queue.
-    func work(with bench: inout Workbench, as role: WorkQueue.Role) {
-        while let work = queue.take(as: role) {
-            switch work {
-            case .fault(let item):
-                serve(item, with: &bench)
-            case .job(let job):
-                step(job, with: &bench)
-                queue.leave(job)
-            }
+    /// Has the calling thread do this pager's work until a job is over.
+    func work(until job: Job) throws(PagerError) {
+        var bench = try asPagerError { () throws(UserfaultError) in try Workbench() }
+        bench.thread = NativeThread.currentID
+        while !job.isOver {
+            let seen = runtime.work.signals
+            var next = UInt64.max
+            if serveFaults(with: &bench, next: &next) || serveJob(job.priority, with: &bench, next: &next) { continue }
+            if job.isOver { return }
+            runtime.work.wait(while: seen, until: Deadline(at: MonotonicInstant(nanoseconds: next)))
         }
     }
 
@@ -89,7 +82,7 @@ extension PagerCore where Source: ~Copyable {
             return false
         }
         // Where there is nobody, the fault waits for who comes next: its thread is woken to fault anew.
-        guard (try? startLoaders()) == nil else { return true }
+        guard (try? runtime.needLoaders()) == nil else { return true }
         memory.wake(pending.fault.page(size: .base))
         return true
     }
@@ -120,27 +113,5 @@ extension PagerCore where Source: ~Copyable {
             finishQueued(item.pending.job, failed: false)
         }
         memory.endUse()
-    }
-}
-
-/// Threads that come and go with work.
-struct Loaders {
-    var running = 0
-    /// Those that were started and not joined.
-    var threads: [NativeThread] = []
-}
-
-/// Something that one thread makes and another takes.
-final class Handed<Value: ~Copyable>: @unchecked Sendable {
-    private var value: Value?
-
-    init(_ value: consuming Value) {
-        self.value = consume value
-    }
-
-    /// Once.
-    func take() -> Value {
-        guard let taken = value.take() else { fatalError("taken twice") }
-        return taken
     }
 }

@@ -6,7 +6,7 @@ internal import UserfaultFD
 /// Any thread may ask it; none waits inside it but those that wait for its end.
 final class Job: Sendable {
     /// What goes first when there is nothing more urgent.
-    enum Priority: Int {
+    enum Priority: Int, CaseIterable {
         case prefetch
         case populate
     }

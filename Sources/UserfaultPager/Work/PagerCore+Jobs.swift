@@ -1,8 +1,7 @@
 internal import Synchronization
 internal import UserfaultFD
 
-// How the pieces of jobs are done. Runs on loaders, on workers that have no fault to serve, and on callers' threads
-// where no loader can be had.
+// How the pieces of jobs are done. Runs on loaders, and on callers' threads where no loader can be had.
 
 extension PagerCore where Source: ~Copyable {
     /// The most pages of one piece, which is one call of the source and one of the kernel: a fault waits no longer for
@@ -47,10 +46,10 @@ extension PagerCore where Source: ~Copyable {
     private func complete(_ job: Job, until deadline: Deadline) throws(PagerError) -> Bool {
         defer { job.end() }
         do throws(PagerError) {
-            try startLoaders()
+            try runtime.needLoaders()
         } catch {
             // This thread can do as well what no other can be made for.
-            try withBench { (bench) throws(PagerError) in work(with: &bench, as: .caller(job)) }
+            try work(until: job)
         }
         return job.wait(until: deadline)
     }
@@ -91,7 +90,7 @@ extension PagerCore where Source: ~Copyable {
             return endOfPass(job, &state)
         }
         if isOver { job.finish() }
-        queue.wakeJobs()
+        queue.wakeLoaders()
     }
 
     /// Begins another pass if the last one has left something.

@@ -80,7 +80,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// Fills the pages of a request that this thread has taken.
     func settle(_ request: Request<Source>, _ reply: PageReply?) {
-        let record = spareRecords.withLock { $0.popLast() } ?? makeRecord()
+        let record = borrowRecord()
         var claim = request.claim
         let now = MonotonicInstant.now.nanoseconds
         record.begin(claim.range.start, region: claim.region.bits, since: request.pending.since)
@@ -101,7 +101,7 @@ extension PagerCore where Source: ~Copyable {
             served = fail(claim.prefix(pages: 1), request.pending, of: request.memory, by: record)
         }
         record.end()
-        spareRecords.withLock { $0.append(record) }
+        giveBack(record)
         finish(request, served)
     }
 

@@ -1,11 +1,11 @@
 internal import Synchronization
 internal import UserfaultFD
 
-/// What there is to do for threads that load: faults that were read, in the order in which they came, then jobs by
-/// their priority.
+/// What one pager has to do for loaders: faults that were read, in the order in which they came, then jobs by their
+/// priority.
 ///
-/// The reader only puts faults in. Nothing takes memory under the lock that it needs: a fork may hold the heap's locks.
-/// A thread with nothing to do sleeps.
+/// A reader only puts faults in. Nothing takes memory from the heap under the lock that it needs: a fork may hold the
+/// heap's locks.
 @safe
 final class WorkQueue: @unchecked Sendable {
     struct Item {
@@ -14,90 +14,116 @@ final class WorkQueue: @unchecked Sendable {
         let memory: Int
     }
 
-    enum Work {
-        case fault(Item)
-        /// To be left when the piece is done.
-        case job(Job)
-    }
-
-    /// Who asks for work.
-    enum Role {
-        /// Stays until the queue is closed.
-        case worker
-        /// Goes when there is nothing left.
-        case visitor
-        /// Goes when a job is over.
-        case caller(Job)
-    }
-
     @safe private struct State: ~Copyable {
-        var items: UnsafeMutableBufferPointer<Item>
+        /// Mapped, and not taken from the heap: it grows while another thread may be inside `fork`.
+        var memory: Mapping
         var first = 0
         var count = 0
+
+        var capacity: Int { memory.count / MemoryLayout<Item>.stride }
+
+        var items: UnsafeMutablePointer<Item> {
+            unsafe memory.unsafeBaseAddress.assumingMemoryBound(to: Item.self)
+        }
+
+        /// - Returns: `false` if there is no room.
+        mutating func reserve(_ maximum: Int) -> Bool {
+            guard count == capacity else { return true }
+            guard count < maximum, let larger = try? Mapping(anonymous: 2 * memory.count) else { return false }
+            let places = unsafe larger.unsafeBaseAddress.assumingMemoryBound(to: Item.self)
+            for position in 0..<count {
+                unsafe (places + position).initialize(to: items[(first + position) % capacity])
+            }
+            memory = larger
+            first = 0
+            return true
+        }
     }
 
     private struct Jobs {
         /// By priority, then by age.
         var list: [Job] = []
         var nextID = 1
-        /// How many threads have a piece of a job.
-        var running = 0
     }
 
     private let state: Mutex<State>
     private let jobs = Mutex(Jobs())
-    /// Counts what is put in: what sleeping threads look at.
-    private let signals = FutexWord()
+    private let faultCount = Atomic<Int>(0)
+    private let jobCount = Atomic<Int>(0)
+    /// What loaders wait for.
+    private let signals: SharedFutex
     private let isClosed = Atomic<Bool>(false)
     /// No thread takes a piece of a job.
     private let isHeld = Atomic<Bool>(false)
-    /// The most threads that have pieces of jobs at once: faults must find one that is free.
-    private let jobLimit: Int
+    /// The most faults that wait.
+    private let capacity: Int
+    /// Loaders that work for this pager, and the most that may.
+    private let loaders = Atomic<Int>(0)
+    private let loaderLimit: Int
 
-    init(capacity: Int, jobLimit: Int) {
-        let items = UnsafeMutableBufferPointer<Item>.allocate(capacity: capacity)
-        state = unsafe Mutex(State(items: items))
-        self.jobLimit = jobLimit
-    }
-
-    deinit {
-        state.withLock { unsafe $0.items.deallocate() }
+    init(capacity: Int, loaderLimit: Int, signals: SharedFutex) throws(UserfaultError) {
+        let memory = try Mapping(anonymous: PageSize.base.bytes)
+        state = Mutex(State(memory: memory))
+        self.capacity = capacity
+        self.loaderLimit = loaderLimit
+        self.signals = signals
     }
 
     // MARK: Faults
 
     /// How many faults wait.
-    var count: Int { state.withLock { $0.count } }
+    var count: Int { faultCount.load(ordering: .acquiring) }
 
     /// The fault that was read before all others, or `nil` if none waits.
     var oldest: PendingFault? {
-        state.withLock { state in
+        guard count > 0 else { return nil }
+        return state.withLock { state in
             var oldest: PendingFault?
             for position in 0..<state.count {
-                let pending = unsafe state.items[(state.first + position) % state.items.count].pending
+                let pending = unsafe state.items[(state.first + position) % state.capacity].pending
                 if pending.since != 0, pending.since < oldest?.since ?? .max { oldest = pending }
             }
             return oldest
         }
     }
 
+    /// Puts a fault in, for which a loader is to be woken.
+    ///
     /// - Returns: `false` if there is no room.
     func put(_ item: Item) -> Bool {
-        let hadRoom = state.withLock { state -> Bool in
-            guard unsafe state.count < state.items.count else { return false }
-            let index = unsafe (state.first + state.count) % state.items.count
-            unsafe state.items.initializeElement(at: index, to: item)
-            state.count += 1
-            return true
-        }
+        guard putSilently(item) else { return false }
         signals.signal(waking: 1)
-        return hadRoom
+        return true
     }
 
-    /// Takes the first fault of a thread of a set.
-    func take(ofThreadIn threads: ThreadSet) -> Item? {
+    /// As ``put(_:)``, and wakes nobody: see ``wakeLoaders(_:)``.
+    func putSilently(_ item: Item) -> Bool {
+        state.withLock { state -> Bool in
+            guard state.reserve(capacity) else { return false }
+            let index = (state.first + state.count) % state.capacity
+            unsafe (state.items + index).initialize(to: item)
+            state.count += 1
+            faultCount.store(state.count, ordering: .releasing)
+            return true
+        }
+    }
+
+    /// Wakes as many loaders as there are faults for, or all.
+    func wakeLoaders(_ count: Int = .max) { signals.signal(waking: Int32(truncatingIfNeeded: min(count, 1 << 30))) }
+
+    /// Takes the first fault that is due.
+    ///
+    /// - Parameter next: Lowered to when the next one is, if none is now.
+    func take(at now: UInt64, next: inout UInt64) -> Item? {
+        guard !isClosed.load(ordering: .acquiring) else { return nil }
+        return take(where: { $0.pending.due <= now }, elseDue: &next)
+    }
+
+    /// Takes the first fault of a thread that is asked for.
+    func take(ofThread isWanted: (Int32) -> Bool) -> Item? {
+        guard count > 0 else { return nil }
         var next: UInt64 = 0
-        return take(where: { threads.contains(Int32(bitPattern: $0.pending.fault.threadID)) }, elseDue: &next)
+        return take(where: { isWanted(Int32(bitPattern: $0.pending.fault.threadID)) }, elseDue: &next)
     }
 
     /// Takes any fault.
@@ -108,7 +134,7 @@ final class WorkQueue: @unchecked Sendable {
 
     private func take(where isWanted: (Item) -> Bool, elseDue next: inout UInt64) -> Item? {
         state.withLock { state in
-            let capacity = unsafe state.items.count
+            let capacity = state.capacity
             for position in 0..<state.count {
                 let item = unsafe state.items[(state.first + position) % capacity]
                 guard isWanted(item) else {
@@ -122,11 +148,24 @@ final class WorkQueue: @unchecked Sendable {
                 }
                 state.first = (state.first + 1) % capacity
                 state.count -= 1
+                faultCount.store(state.count, ordering: .releasing)
                 return item
             }
             return nil
         }
     }
+
+    // MARK: Loaders
+
+    /// Has one more loader work for this pager, as long as there are not too many: others must find one that is free.
+    func enter() -> Bool {
+        guard loaders.add(1, ordering: .relaxed).newValue > loaderLimit else { return true }
+        loaders.subtract(1, ordering: .relaxed)
+        return false
+    }
+
+    /// A loader works for others.
+    func leave() { loaders.subtract(1, ordering: .relaxed) }
 
     // MARK: Jobs
 
@@ -137,6 +176,7 @@ final class WorkQueue: @unchecked Sendable {
             jobs.nextID += 1
             let index = jobs.list.firstIndex { $0.priority.rawValue > job.priority.rawValue } ?? jobs.list.endIndex
             jobs.list.insert(job, at: index)
+            jobCount.store(jobs.list.count, ordering: .releasing)
             return job
         }
         if isClosed.load(ordering: .sequentiallyConsistent) { job.end() }
@@ -144,27 +184,24 @@ final class WorkQueue: @unchecked Sendable {
         return job
     }
 
+    /// Whether there may be jobs.
+    var hasJobs: Bool { jobCount.load(ordering: .acquiring) > 0 }
+
     /// The job of a number, while it is not over.
     func job(_ id: Int) -> Job? { jobs.withLock { $0.list.first { $0.id == id } } }
 
-    private func joinJob(at now: UInt64, next: inout UInt64) -> Job? {
+    /// Takes part in the first job of a priority that has a piece.
+    func join(_ priority: Job.Priority, at now: UInt64, next: inout UInt64) -> Job? {
         let (job, over) = jobs.withLock { jobs -> (Job?, [Job]) in
             let over = jobs.list.filter(\.isOver)
             if !over.isEmpty { jobs.list.removeAll(where: \.isOver) }
-            guard jobs.running < jobLimit, !isHeld.load(ordering: .acquiring) else { return (nil, over) }
-            let job = jobs.list.first { $0.join(at: now, next: &next) }
-            if job != nil { jobs.running += 1 }
-            return (job, over)
+            jobCount.store(jobs.list.count, ordering: .releasing)
+            guard !isHeld.load(ordering: .acquiring) else { return (nil, over) }
+            return (jobs.list.first { $0.priority == priority && $0.join(at: now, next: &next) }, over)
         }
         // What they hold is let go outside the lock.
         _ = consume over
         return job
-    }
-
-    /// Says that a piece is done, and that there may be more to do.
-    func leave(_ job: Job) {
-        jobs.withLock { $0.running -= 1 }
-        signals.signal()
     }
 
     /// Keeps jobs from going on, or lets them.
@@ -173,42 +210,25 @@ final class WorkQueue: @unchecked Sendable {
         signals.signal()
     }
 
-    /// Says that a job may go on.
-    func wakeJobs() { signals.signal() }
-
     /// Ends every job, done or not.
     func endJobs() {
         let all = jobs.withLock { jobs in
-            defer { jobs.list = [] }
+            defer {
+                jobs.list = []
+                jobCount.store(0, ordering: .releasing)
+            }
             return jobs.list
         }
         for job in all { job.end() }
         signals.signal()
     }
 
-    // MARK: Taking
-
-    /// Whether a visitor would find something to wait for.
-    var hasWork: Bool { count > 0 || jobs.withLock { !$0.list.allSatisfy(\.isOver) } }
-
-    /// Takes the most urgent work that is due; sleeps while there is none.
-    ///
-    /// - Returns: `nil` once the queue is closed, and if there is no work that this thread stays for.
-    func take(as role: Role) -> Work? {
-        while !isClosed.load(ordering: .acquiring) {
-            let seen = signals.changes
-            let now = MonotonicInstant.now.nanoseconds
-            var next = UInt64.max
-            if let item = take(where: { $0.pending.due <= now }, elseDue: &next) { return .fault(item) }
-            if case .caller(let job) = role, job.isOver { return nil }
-            if let job = joinJob(at: now, next: &next) { return .job(job) }
-            if case .visitor = role, !hasWork { return nil }
-            signals.wait(while: seen, until: Deadline(at: MonotonicInstant(nanoseconds: next)))
-        }
-        return nil
+    /// Whether a loader would find something to wait for.
+    var hasWork: Bool {
+        !isClosed.load(ordering: .acquiring) && (count > 0 || jobs.withLock { !$0.list.allSatisfy(\.isOver) })
     }
 
-    /// Wakes every thread, for good.
+    /// Gives nothing out any more.
     func close() {
         isClosed.store(true, ordering: .sequentiallyConsistent)
         endJobs()

@@ -98,8 +98,8 @@ struct PopulateTests {
             try pager.prefetch(region, offset: part * 8 * pageBytes, count: 8 * pageBytes)
             #expect(wait { pager.statistics.pagesReadAhead == UInt64(8 * (part + 1)) })
         }
-        #expect(wait { pager.core.loaders.withLock { $0.running } == 0 })
-        #expect(pager.core.loaders.withLock { $0.threads.count } <= 1)
+        #expect(wait { pager.core.runtime.state.withLock { $0.visiting } == 0 })
+        #expect(pager.core.runtime.state.withLock { $0.visitors.count } <= 1)
         try pager.stop(.poison)
     }
 

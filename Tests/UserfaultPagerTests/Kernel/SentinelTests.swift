@@ -56,9 +56,8 @@ struct SentinelTests {
 
     /// Does once what the watchdog does where nobody takes faults.
     private func takeOver<Source>(_ core: PagerCore<Source>) {
-        guard let bench = try? Workbench(core.makeRecord()) else { return }
-        var watchdog = Watchdog(bench: bench, ownerDescriptor: -1)
-        core.takeOver(core.memories[0], &watchdog)
+        var tools = ClockTools()
+        core.takeOver(core.memories[0], with: &tools)
         core.deliverReports()
     }
 

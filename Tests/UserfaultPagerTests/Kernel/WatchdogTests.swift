@@ -253,7 +253,7 @@ struct WatchdogTests {
 
     @Test
     func reportsBeyondTheRoomAreDropped() {
-        let ring = ReportRing(capacity: 2)
+        let ring = ReportRing(capacity: 2, signals: SharedFutex())
         for count in 1...3 { ring.put(.unread(count)) }
         #expect(ring.takeAll() == [.unread(1), .unread(2)])
         #expect(ring.takeAll() == [])

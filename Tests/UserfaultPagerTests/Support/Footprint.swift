@@ -3,6 +3,7 @@ import Glibc
 /// What the process takes, as the kernel counts it.
 struct Footprint {
     let descriptors: Int
+    let threads: Int
     let mappings: Int
     let kibibytes: Int
     /// In bytes.
@@ -10,6 +11,7 @@ struct Footprint {
 
     init() {
         descriptors = Self.entries("/proc/self/fd")
+        threads = Self.entries("/proc/self/task")
         mappings = Self.text("/proc/self/maps").split(separator: "\n").count
         let resident = Self.text("/proc/self/status").split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
         kibibytes = resident.flatMap { Int($0.filter(\.isNumber)) } ?? 0
@@ -17,7 +19,7 @@ struct Footprint {
         addressSpace = (mapped.flatMap { Int($0.filter(\.isNumber)) } ?? 0) << 10
     }
 
-    private static func entries(_ path: String) -> Int {
+    static func entries(_ path: String) -> Int {
         guard let directory = opendir(path) else { return -1 }
         defer { closedir(directory) }
         var count = 0

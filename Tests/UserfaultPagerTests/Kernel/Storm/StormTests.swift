@@ -15,6 +15,8 @@ struct StormTests {
         var handlers = 1
         var forks = false
         var threads = 8
+        /// Whether other pagers come and go on the same threads.
+        var isShared = false
     }
 
     /// How many faults each test of this suite serves: a thousandth of what `Scripts/check/pager-storm.sh` asks for.
@@ -36,13 +38,24 @@ struct StormTests {
         }
     }
 
+    /// One that follows forks, while others come and go.
+    @Test(.followsForks)
+    func pagersOfOneRuntime() async {
+        await #expect(processExitsWith: .success) {
+            try await StormTests.storm(
+                Plan(faults: StormTests.faults, service: .automatic, forks: true, threads: 6, isShared: true))
+        }
+    }
+
     static func storm(_ plan: Plan) async throws {
         // The language's runtime opens what it waits with when it first waits.
         try await Task.sleep(for: .milliseconds(1))
         var features: UserfaultFD.Features = [.eventRemove, .eventUnmap, .eventRemap]
         if plan.forks { features.insert(.eventFork) }
         // Everything that is allocated once is allocated now.
-        try run(Plan(faults: 200, service: plan.service, handlers: plan.handlers, forks: plan.forks), features)
+        var first = plan
+        first.faults = 200
+        try run(first, features)
         let before = Footprint()
         try run(plan, features)
         let after = Footprint()
@@ -54,8 +67,9 @@ struct StormTests {
     }
 
     private static func run(_ plan: Plan, _ features: UserfaultFD.Features) throws {
+        let runtime = plan.isShared ? try PagerRuntime(loaders: 3) : nil
         let pager = try Pager(
-            UserfaultFD(features: features), source: HaltingSource(),
+            UserfaultFD(features: features), source: HaltingSource(), runtime: runtime,
             configuration: PagerConfiguration(service: plan.service, handlers: plan.handlers))
         try pager.start()
         let failure = Shared(Mutex<String?>(nil))
@@ -77,6 +91,11 @@ struct StormTests {
         }
         let dropper = Stormer(seed: UInt64(plan.threads) + 1, forks: false)
         touchers.append(repeatedly({ ground.live(pager, &$0.random) }, dropper))
+        for number in 1...2 {
+            guard let runtime else { break }
+            let neighbour = Stormer(seed: UInt64(plan.threads + number) + 1, forks: false)
+            touchers.append(repeatedly({ live(on: runtime, &$0.random) }, neighbour))
+        }
         while pager.statistics.faults < plan.faults, !isOver.value.load(ordering: .relaxed) {
             pauseThread(for: .milliseconds(10))
         }
@@ -91,5 +110,33 @@ struct StormTests {
         #expect(pager.statistics.failures == 0)
         #expect(pager.statistics.pagesPoisoned == 0)
         try pager.stop(.poison)
+        try runtime?.stop(.poison)
+    }
+
+    /// One life of another pager.
+    ///
+    /// - Returns: What was wrong, or `nil`.
+    private static func live(on runtime: PagerRuntime, _ random: inout SplitMix) -> String? {
+        do {
+            let page = PageSize.base.bytes
+            let mapping = try Mapping(anonymous: 64 * page)
+            let source = ClosureSource<Never>(isSlow: random.below(2) == 0) {
+                HaltingSource().load(offset: $0, into: &$1)
+            }
+            let pager = try Pager(UserfaultFD(), source: source, runtime: runtime)
+            let region = try pager.add(mapping.range)
+            try pager.start()
+            for _ in 0..<random.below(64) {
+                let offset = random.below(64) * page
+                guard mapping.range.loadWord(offset) == NumberedSource.word(offset) else {
+                    return "a neighbour is wrong"
+                }
+            }
+            if random.below(4) == 0 { try pager.populate(region) }
+            try pager.stop(random.below(2) == 0 ? .poison : .populate)
+            return nil
+        } catch {
+            return "a neighbour: \(error)"
+        }
     }
 }

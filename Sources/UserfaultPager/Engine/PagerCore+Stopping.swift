@@ -1,0 +1,57 @@
+internal import Synchronization
+internal import UserfaultFD
+
+// What a user's start and stop mean. Runs on the threads of callers.
+
+extension PagerCore: RuntimeMember where Source: ~Copyable {
+    /// How long a stopping pager waits for calls of the source that are under way.
+    private static var grace: Duration { .seconds(1) }
+
+    var watchedProcess: CInt { owner.watched }
+
+    func start() throws(PagerError) {
+        guard isOurs else { throw .otherProcess }
+        let before = phase.withLock { phase in
+            defer { if phase == .new { phase = .running } }
+            return phase
+        }
+        guard before == .new else { throw .alreadyStarted }
+        do throws(PagerError) {
+            try startThreads()
+        } catch {
+            phase.withLock { $0 = .stopped }
+            if !canPoison { _ = try? populateAll(until: .never) }
+            shutDown(until: Deadline(after: Self.grace))
+            throw error
+        }
+    }
+
+    func stop(_ ending: Ending, until deadline: Deadline) throws(PagerError) {
+        guard isOurs else { throw .otherProcess }
+        try check(ending)
+        let before = phase.withLock { phase in
+            defer { phase = .stopped }
+            return phase
+        }
+        guard before != .stopped else {
+            if ending == .poison { queue.endJobs() }
+            return
+        }
+        isFinishing.store(true, ordering: .sequentiallyConsistent)
+        if ending == .populate { resume() }
+        if ending == .leaveZeros { leavesZeros.store(true, ordering: .sequentiallyConsistent) }
+        var result: PagerError?
+        if ending == .populate {
+            do throws(PagerError) {
+                let failed = try populateAll(until: deadline)
+                if failed > 0 { result = .pagesFailed(failed) }
+            } catch {
+                // Told to poison meanwhile: that is what happens now.
+                if error != .notRunning { result = error }
+            }
+        }
+        let last = Deadline(after: Self.grace)
+        shutDown(until: deadline.isNever || deadline.instant < last.instant ? last : deadline)
+        if let result { throw result }
+    }
+}
