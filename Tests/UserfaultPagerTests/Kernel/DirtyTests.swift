@@ -55,7 +55,7 @@ struct DirtyTests {
         let mapping = try Mapping(anonymous: pages * pageBytes)
         let range = mapping.range
         let pager = try Pager(
-            UserfaultFD(features: mode.union([.writeProtect, .writeProtectUnpopulated])), source: ZeroSource())
+            UserfaultFD(features: mode.union([.writeProtect, .writeProtectUnpopulated])), source: NumberedSource())
         let region = try pager.add(range, options: RegionOptions(readAhead: .none, writeProtected: true))
         try pager.start()
         #expect(try pager.takeWritten(of: region) == [])
