@@ -148,6 +148,8 @@ extension PagerCore where Source: ~Copyable {
     }
 
     func noteOwnerEnd() {
+        // What was ready may have been another's descriptor of the same number.
+        guard (try? poll(owner.watched, until: Deadline(after: .zero))) ?? 0 != 0 else { return }
         for memory in memories { noteEnd(of: memory) }
     }
 

@@ -25,6 +25,8 @@ final class Reader: Sendable {
 
     /// The address of no ``ServedMemory``.
     private static var kickToken: UInt64 { 0 }
+    /// The round of a thread that has ended.
+    private static var end: UInt64 { .max - 1 }
 
     init() throws(UserfaultError) {
         set = try PollSet()
@@ -65,7 +67,7 @@ final class Reader: Sendable {
             wake()
             while true {
                 let seen = passed.changes
-                if rehearsal.withLock({ $0 == nil }) { break }
+                if hasPassed(Self.end) || rehearsal.withLock({ $0 == nil }) { break }
                 passed.wait(while: seen, until: .never)
             }
             isWarm = true
@@ -89,7 +91,7 @@ final class Reader: Sendable {
 
     /// Says that the thread comes back to nothing.
     func leave() {
-        round.store(.max - 1, ordering: .sequentiallyConsistent)
+        round.store(Self.end, ordering: .sequentiallyConsistent)
         passed.signal()
     }
 

@@ -209,6 +209,32 @@ struct RuntimeTests {
         }
     }
 
+    /// Two pagers of one process, and a third of one that lives on.
+    @Test
+    func theEndOfAProcessEndsItsPagers() async {
+        await #expect(processExitsWith: .success) {
+            let runtime = try PagerRuntime(loaders: 1)
+            let mapping = try Mapping(anonymous: RuntimeTests.page)
+            let client = try Client.start(mapping)
+            let owner = try #require(Owner.process(id: client.pid))
+            let uffd = try client.receive()
+            let reports = Reports()
+            let configuration = PagerConfiguration(report: { reports.add($0) })
+            let pagers = try (0..<2).map { _ in
+                try Pager(
+                    uffd.duplicate(), source: NumberedSource(), owner: owner, runtime: runtime,
+                    configuration: configuration)
+            }
+            for pager in pagers { try pager.start() }
+            let other = try Member(runtime)
+            kill(client.pid, SIGKILL)
+            #expect(reports.wait { $0.filter { $0 == .ownerGone }.count == 2 })
+            #expect(other.isRight)
+            #expect(client.wait() == -Int(SIGKILL))
+            try runtime.stop(.poison)
+        }
+    }
+
     @Test
     func whatARuntimeCannotBeIsRefused() throws {
         func refuses(_ make: () throws -> PagerRuntime) {
