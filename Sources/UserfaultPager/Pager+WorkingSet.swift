@@ -36,7 +36,7 @@ extension Pager where Source: ~Copyable {
     private func prefetch(_ runs: [Job.Run]) throws(PagerError) {
         try core.whileOpen { () throws(PagerError) in
             guard isRunning else { throw .notRunning }
-            let job = core.queue.submit(.prefetch(runs))
+            let job = core.queue.submit(.prefetch(runs), limit: core.backgroundLimit)
             do throws(PagerError) {
                 try core.runtime.needLoaders()
             } catch {

@@ -269,14 +269,12 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     }
 
     var isRunning: Bool { core.phase.withLock { $0 == .running } }
-
-    /// What was done so far.
-    public var statistics: PagerStatistics { core.statistics }
 }
 
 /// Memory that a pager serves, under the name that the pager gave it; it keeps it when the program moves the memory.
 public struct Region: Hashable, Sendable {
-    let id: Int
+    /// Counts the regions of a pager, from 1 on.
+    public let id: Int
 
     /// Where it was added.
     public let range: AddressRange

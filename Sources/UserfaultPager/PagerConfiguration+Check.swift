@@ -42,7 +42,9 @@ extension PagerConfiguration {
         try demand(
             features.contains(.eventUnmap) || !features.contains(.eventRemap),
             "a descriptor that reports moves must report unmapping too: what was at a move's target is not known else")
-        try demand(maximumChildren >= 0 && workingSetCapacity >= 0, "a capacity is not negative")
+        try demand(
+            maximumChildren >= 0 && workingSetCapacity >= 0 && traceCapacity >= 0, "a capacity is not negative")
+        try demand(backgroundBytesPerSecond.map { $0 > 0 } ?? true, "a rate is more than nothing, or no limit")
         try demand(sourceTimeout.map { $0 > .zero } ?? true, "a source needs some time, or no limit")
         try demand(
             stuckAfter > .zero && watchdogInterval > .zero, "the watchdog needs some time between its rounds")

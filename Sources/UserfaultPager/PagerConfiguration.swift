@@ -90,6 +90,16 @@ public struct PagerConfiguration: Sendable {
     /// See also ``Pager/setStrayPolicy(_:)``.
     public var strays: StrayPolicy
 
+    /// Faults that ``Pager/tracedFaults(after:)`` keeps, 64 bytes each; 0 for none, which costs nothing.
+    public var traceCapacity: Int
+
+    /// How many bytes a second ``Pager/populate(_:within:)``, ``Pager/prefetch(_:offset:count:)`` and
+    /// ``Pager/replay(_:)`` load together, or `nil` for as many as they can.
+    ///
+    /// Pages that a thread waits for are not limited, nor is what is read ahead of them. A ``Pager/stop(_:within:)`` that
+    /// populates is.
+    public var backgroundBytesPerSecond: Int?
+
     /// Gets what the engine has to report, on the watchdog's thread.
     ///
     /// `nil` drops it.
@@ -108,6 +118,8 @@ public struct PagerConfiguration: Sendable {
         watchdogInterval: Duration = .milliseconds(250),
         workingSetCapacity: Int = 0,
         strays: StrayPolicy = .poison,
+        traceCapacity: Int = 0,
+        backgroundBytesPerSecond: Int? = nil,
         report: (@Sendable (PagerReport) -> Void)? = nil
     ) {
         self.waiting = waiting
@@ -121,6 +133,8 @@ public struct PagerConfiguration: Sendable {
         self.watchdogInterval = watchdogInterval
         self.workingSetCapacity = workingSetCapacity
         self.strays = strays
+        self.traceCapacity = traceCapacity
+        self.backgroundBytesPerSecond = backgroundBytesPerSecond
         self.report = report
     }
 }

@@ -13,7 +13,7 @@ extension PagerCore where Source: ~Copyable {
             giveBack(claim, of: memory)
             guard claim.content == .poison else { return .failed }
             // Not even poison took, and nobody may see zeros: the program must not go on.
-            record.count(.failures)
+            record.count(.failures, in: claim.region)
             note(.failed(address: claim.range.start))
             killOwner()
             return .failed
@@ -22,13 +22,19 @@ extension PagerCore where Source: ~Copyable {
         failed.failures += 1
         switch claim.region.failure.verdict(afterAttempts: failed.failures) {
         case .retry(let nanoseconds):
-            record.count(.retries)
+            record.count(.retries, in: claim.region)
             giveBack(claim, of: memory)
-            failed.due = MonotonicInstant.now.nanoseconds &+ nanoseconds
-            return again(failed)
+            return again(failed, after: nanoseconds)
         case .end(let ending):
             return give(up: claim, ending, for: failed, of: memory, by: record)
         }
+    }
+
+    /// Lets a fault have another turn after a time that its failure policy says.
+    private func again(_ pending: PendingFault, after nanoseconds: UInt64) -> Served {
+        var later = pending
+        later.due = MonotonicInstant.now.nanoseconds &+ nanoseconds
+        return again(later)
     }
 
     /// Lets a fault have another turn.
@@ -61,7 +67,7 @@ extension PagerCore where Source: ~Copyable {
         }
         record.count(outcome, of: .poison, lost)
         if outcome == .done {
-            record.count(.failures)
+            record.count(.failures, in: lost.region)
             note(.failed(address: lost.range.start))
             if ending == .killOwner {
                 killOwner()
@@ -94,21 +100,27 @@ extension PagerCore where Source: ~Copyable {
             memory.wake(range)
             return .done
         case .unprotect(let range):
-            if pending.attempts == 0 { record.count(.writeProtect) }
-            return unprotect(range, pending, of: memory)
+            return unprotect(range, pending, of: memory, by: record)
         case .stray:
             return serveStray(pending, of: memory, by: record)
         }
     }
 
-    func unprotect(_ range: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
+    func unprotect(
+        _ range: AddressRange, _ pending: PendingFault, of memory: ServedMemory, by record: ThreadRecord
+    ) -> Served {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
+            // Looked up here, where no region can go.
+            let span = machine.spans.find(range.start)
+            if pending.attempts == 0 {
+                if let span { record.count(.writeProtect, in: span.region) } else { record.count(.writeProtect) }
+            }
             if memory.isPaused { return .changing }
             if pending.fault.kind == .readWriteProtect {
                 return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(range, .unprotect) }
             }
-            // Looked up here, where no region can go. Before the writer goes on: a look between would miss its write.
-            if let span = machine.spans.find(range.start), let states = span.states {
+            // Before the writer goes on: a look between would miss its write.
+            if let span, let states = span.states {
                 states.update(span.page(at: range.start)) { $0.union(.written) }
             }
             return FillOutcome { () throws(UserfaultError) in try uffd.writeProtect(range, .unprotect) }
@@ -133,8 +145,7 @@ extension PagerCore where Source: ~Copyable {
                 killOwner()
                 return .failed
             }
-            failed.due = MonotonicInstant.now.nanoseconds &+ nanoseconds
-            return again(failed)
+            return again(failed, after: nanoseconds)
         }
     }
 }
@@ -147,20 +158,20 @@ extension ThreadRecord {
         switch outcome {
         case .done: bytes = claim.range.count
         case .stopped(let after): bytes = after
-        case .exists: return count(.alreadyMapped)
-        case .changing: return count(.changing)
+        case .exists: return count(.alreadyMapped, in: claim.region)
+        case .changing: return count(.changing, in: claim.region)
         case .noRange, .noPage, .processGone, .failed: return
         }
         let pages = bytes >> claim.region.pageShift
         switch filling {
-        case .bytes: count(.copied, pages)
-        case .zeros: count(.zeroed, pages)
-        case .movable: count(.moved, pages)
-        case .file: count(.continued, pages)
-        case .poison: return count(.poisoned, pages)
+        case .bytes: count(.copied, pages, in: claim.region)
+        case .zeros: count(.zeroed, pages, in: claim.region)
+        case .movable: count(.moved, pages, in: claim.region)
+        case .file: count(.continued, pages, in: claim.region)
+        case .poison: return count(.poisoned, pages, in: claim.region)
         }
-        count(.bytes, bytes)
+        count(.bytes, bytes, in: claim.region)
         let ahead = pages - (claim.isAwaited ? 1 : 0)
-        if ahead > 0 { count(.readAhead, ahead) }
+        if ahead > 0 { count(.readAhead, ahead, in: claim.region) }
     }
 }

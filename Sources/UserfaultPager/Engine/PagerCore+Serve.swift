@@ -30,6 +30,14 @@ extension PagerCore where Source: ~Copyable {
     func serve(
         _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
     ) -> Served {
+        guard !trace.isOn else { return serveTraced(pending, of: memory, with: &bench, readsAhead: readsAhead) }
+        return serveUntraced(pending, of: memory, with: &bench, readsAhead: readsAhead)
+    }
+
+    @inline(__always)
+    func serveUntraced(
+        _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
+    ) -> Served {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
         var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
@@ -48,7 +56,9 @@ extension PagerCore where Source: ~Copyable {
             return .fill(claim)
         }
         guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, by: bench.record) }
-        if pending.attempts == 0 { bench.record.count(pending.fault.kind == .minor ? .minor : .missing) }
+        if pending.attempts == 0 {
+            bench.record.count(pending.fault.kind == .minor ? .minor : .missing, in: claim.region)
+        }
         let served = fill(claim, for: pending, of: memory, with: &bench)
         bench.record.end()
         if behind > 0, case .done = served {

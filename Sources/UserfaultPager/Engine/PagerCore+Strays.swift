@@ -10,7 +10,9 @@ extension PagerCore where Source: ~Copyable {
     func serveStray(_ pending: PendingFault, of memory: ServedMemory, by record: ThreadRecord) -> Served {
         let fault = pending.fault
         let page = fault.page(size: .base)
-        guard fault.kind == .missing || fault.kind == .minor else { return unprotect(page, pending, of: memory) }
+        guard fault.kind == .missing || fault.kind == .minor else {
+            return unprotect(page, pending, of: memory, by: record)
+        }
         if pending.attempts == 0 { record.count(.strays) }
         let answer: StrayPolicy.Answer
         switch strays.withLock({ $0.choice }) {

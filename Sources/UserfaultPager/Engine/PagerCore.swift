@@ -40,6 +40,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// Only of the thread that stops the pager.
     nonisolated(unsafe) var lastReading = LastReading()
     let queue: WorkQueue
+    /// How fast pages are loaded for which no thread waits.
+    let backgroundLimit: RateLimit?
     let reports: ReportRing?
     /// Zeros for whoever fills.
     let zeros: ZeroMemory
@@ -64,6 +66,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let sentinels = Mutex<[SentinelBox]>([])
     /// The pages that were waited for, where they are recorded.
     let touches: TouchLog
+    /// The faults that were served last, where they are traced.
+    let trace: FaultRing
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)
@@ -121,6 +125,9 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     ) throws(PagerError) {
         let capacity = configuration.workingSetCapacity
         touches = try asPagerError { () throws(UserfaultError) in try TouchLog(capacity: capacity) }
+        trace = try asPagerError { () throws(UserfaultError) in
+            try FaultRing(capacity: configuration.traceCapacity)
+        }
         self.configuration = configuration
         strays = Mutex(configuration.strays)
         self.owner = owner
@@ -152,6 +159,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         }
         readerRecord = ThreadRecord()
         watchdog = Mutex(Watchdog(configuration))
+        backgroundLimit = configuration.backgroundBytesPerSecond.map { RateLimit(bytesPerSecond: $0) }
         self.children = children
         isAsynchronous = source.handling == .asynchronous
         isInThread = memories[0].sendsSignals

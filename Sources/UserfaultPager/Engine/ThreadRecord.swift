@@ -10,6 +10,10 @@ struct ThreadRecord: @unchecked Sendable {
 
     @safe private struct Fields: ~Copyable {
         let counters = InlineArray<16, Atomic<UInt64>> { _ in Atomic(0) }
+        /// Where it counts in what belongs to a region.
+        let row = CounterRow.take()
+        let lastLoad = Atomic<UInt64>(0)
+        let lastFill = Atomic<UInt64>(0)
         let load = LiveHistogram()
         let fill = LiveHistogram()
         let service = LiveHistogram()
@@ -29,13 +33,6 @@ struct ThreadRecord: @unchecked Sendable {
         fileprivate let since: UInt64
     }
 
-    /// What a thread counts.
-    enum Counter: Int, CaseIterable {
-        case missing, minor, writeProtect, events
-        case copied, zeroed, continued, moved, poisoned, readAhead, bytes
-        case retries, failures, alreadyMapped, changing, strays
-    }
-
     init() {
         unsafe fields = .allocate(capacity: 1)
         unsafe fields.initialize(to: Fields())
@@ -47,6 +44,7 @@ struct ThreadRecord: @unchecked Sendable {
     static func == (lhs: ThreadRecord, rhs: ThreadRecord) -> Bool { unsafe lhs.fields == rhs.fields }
 
     @unsafe func destroy() {
+        unsafe CounterRow.giveBack(fields.pointee.row)
         unsafe fields.deinitialize(count: 1)
         unsafe fields.deallocate()
     }
@@ -56,12 +54,34 @@ struct ThreadRecord: @unchecked Sendable {
         unsafe fields.pointee.counters[counter.rawValue].increase(by: UInt64(amount))
     }
 
+    /// Counts what is of a region, which must not go away.
     @inline(__always)
-    func recordLoad(_ nanoseconds: UInt64) { unsafe fields.pointee.load.record(nanoseconds) }
+    func count(_ counter: Counter, _ amount: Int = 1, in region: RegionReference) {
+        count(counter, amount)
+        unsafe region.counters.count(counter, amount, in: fields.pointee.row)
+    }
+
     @inline(__always)
-    func recordFill(_ nanoseconds: UInt64) { unsafe fields.pointee.fill.record(nanoseconds) }
+    func recordLoad(_ nanoseconds: UInt64) {
+        unsafe fields.pointee.load.record(nanoseconds)
+        unsafe fields.pointee.lastLoad.store(nanoseconds, ordering: .relaxed)
+    }
+    @inline(__always)
+    func recordFill(_ nanoseconds: UInt64) {
+        unsafe fields.pointee.fill.record(nanoseconds)
+        unsafe fields.pointee.lastFill.store(nanoseconds, ordering: .relaxed)
+    }
     @inline(__always)
     func recordService(_ nanoseconds: UInt64) { unsafe fields.pointee.service.record(nanoseconds) }
+
+    /// How long the last load and the last fill took since ``clearTimes()``, for the thread itself.
+    var lastLoad: UInt64 { unsafe fields.pointee.lastLoad.load(ordering: .relaxed) }
+    var lastFill: UInt64 { unsafe fields.pointee.lastFill.load(ordering: .relaxed) }
+
+    func clearTimes() {
+        unsafe fields.pointee.lastLoad.store(0, ordering: .relaxed)
+        unsafe fields.pointee.lastFill.store(0, ordering: .relaxed)
+    }
 
     func counted(_ counter: Counter) -> UInt64 {
         unsafe fields.pointee.counters[counter.rawValue].load(ordering: .relaxed)
@@ -69,22 +89,7 @@ struct ThreadRecord: @unchecked Sendable {
 
     /// Adds what was counted to a snapshot.
     func add(to statistics: inout PagerStatistics) {
-        statistics.missingFaults += counted(.missing)
-        statistics.minorFaults += counted(.minor)
-        statistics.writeProtectFaults += counted(.writeProtect)
-        statistics.events += counted(.events)
-        statistics.pagesCopied += counted(.copied)
-        statistics.pagesZeroed += counted(.zeroed)
-        statistics.pagesContinued += counted(.continued)
-        statistics.pagesMoved += counted(.moved)
-        statistics.pagesPoisoned += counted(.poisoned)
-        statistics.pagesReadAhead += counted(.readAhead)
-        statistics.bytesFilled += counted(.bytes)
-        statistics.retries += counted(.retries)
-        statistics.failures += counted(.failures)
-        statistics.alreadyMapped += counted(.alreadyMapped)
-        statistics.mappingWasChanging += counted(.changing)
-        statistics.strayFaults += counted(.strays)
+        statistics.add(counted)
         if isWorking { statistics.outstanding += 1 }
         unsafe fields.pointee.load.add(to: &statistics.load)
         unsafe fields.pointee.fill.add(to: &statistics.fill)

@@ -14,7 +14,7 @@ struct RegionRecord: ~Copyable {
     let isOwedAgain: Bool
     /// How its memory is registered.
     let modes: UserfaultFD.RegisterModes
-    /// The states of its pages.
+    /// The states of its pages, and behind them what was counted of it.
     let states: Mapping
     /// Where the source has data for it.
     let extents: Extents
@@ -34,7 +34,8 @@ struct RegionRecord: ~Copyable {
         pageCount = options.pageSize.pages(in: count)
         self.options = options
         window = ReadAheadWindow(maximum: options.readAhead.maximumPages)
-        states = try Mapping(anonymous: pageCount * PageStates.bytesPerPage, options: .noReserve)
+        states = try Mapping(
+            anonymous: pageCount * PageStates.bytesPerPage + CounterRows.bytes, options: .noReserve)
     }
 
     /// Whether pages are huge pages of hugetlbfs, which follow rules of their own.
@@ -84,6 +85,12 @@ struct RegionReference: @unchecked Sendable, Equatable {
 
     /// The first data of the source that ends after an offset; `nil` if only zeros follow.
     func data(from offset: Int) -> Range<Int>? { unsafe record.pointee.extents.next(from: offset) }
+
+    /// What was counted of it.
+    var counters: CounterRows {
+        unsafe CounterRows(
+            record.pointee.states.unsafeBaseAddress + record.pointee.pageCount * PageStates.bytesPerPage)
+    }
 
     /// How many pages to fill behind a fault, see ``ReadAheadWindow``.
     @inline(__always)

@@ -58,12 +58,15 @@ final class Job: Sendable {
     let id: Int
     let kind: Kind
     let priority: Priority
+    /// How fast it may go.
+    let limit: RateLimit?
     let state = Mutex(State())
     private let ended = FutexWord()
 
-    init(id: Int, _ kind: Kind) {
+    init(id: Int, _ kind: Kind, limit: RateLimit? = nil) {
         self.id = id
         self.kind = kind
+        self.limit = limit
         switch kind {
         case .populate(let regions):
             priority = .populate
@@ -119,6 +122,7 @@ final class Job: Sendable {
                 next = min(next, state.due)
                 return false
             }
+            guard limit?.isOpen(at: now, next: &next) ?? true else { return false }
             state.running += 1
             return true
         }

@@ -17,7 +17,7 @@ extension PagerCore where Source: ~Copyable {
     /// - Returns: How many pages could not be loaded.
     /// - Throws: ``PagerError/timedOut(pagesLeft:)``; ``PagerError/notRunning`` if the pager was stopped meanwhile.
     func populate(_ regions: [RegionReference], until deadline: Deadline) throws(PagerError) -> Int {
-        let job = queue.submit(.populate(regions))
+        let job = queue.submit(.populate(regions), limit: backgroundLimit)
         guard try complete(job, until: deadline) else {
             throw .timedOut(pagesLeft: regions.reduce(0) { $0 + countUnfilled(of: $1) })
         }
@@ -140,6 +140,7 @@ extension PagerCore where Source: ~Copyable {
             return rewind(job, piece, to: piece.claim.range.start &+ UInt(page), limit: 1)
         }
         let first = claim.range.start
+        job.limit?.charge(claim.range.count, at: MonotonicInstant.now.nanoseconds)
         var nobody = PendingFault(fault: PageFault(address: first, flags: []), since: 0)
         nobody.job = job.id
         // Before it may be completed.
@@ -268,16 +269,18 @@ extension PagerCore where Source: ~Copyable {
         for number in 0..<memoryCount {
             let memory = memory(number)
             guard memory.beginUse() else { continue }
-            prefetch(run, of: memory, with: &bench)
+            prefetch(run, of: memory, with: &bench, limit: job.limit)
             memory.endUse()
         }
     }
 
-    private func prefetch(_ run: Job.Run, of memory: ServedMemory, with bench: inout Workbench) {
+    private func prefetch(
+        _ run: Job.Run, of memory: ServedMemory, with bench: inout Workbench, limit: RateLimit?
+    ) {
         var offset = run.offset
         while offset < run.offset + run.count {
             var step = PageSize.base.bytes
-            _ = fillUnasked(of: memory, with: &bench) { machine in
+            let filled = fillUnasked(of: memory, with: &bench) { machine in
                 guard let span = machine.span(ofOffset: offset) else { return nil }
                 let size = span.region.pageSize
                 let address = size.roundDown(span.range.start &+ UInt(offset - span.offset))
@@ -289,6 +292,7 @@ extension PagerCore where Source: ~Copyable {
                 step = claim.range.count
                 return claim
             }
+            if let filled { limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds) }
             offset += step
         }
     }

@@ -83,6 +83,7 @@ extension PagerCore where Source: ~Copyable {
         let record = borrowRecord()
         var claim = request.claim
         let now = MonotonicInstant.now.nanoseconds
+        record.clearTimes()
         record.begin(claim.range.start, region: claim.region.bits, since: request.pending.since)
         record.recordLoad(now &- request.since)
         let served: Served
@@ -100,6 +101,7 @@ extension PagerCore where Source: ~Copyable {
             if claim.pages > 1 { giveBack(claim.dropFirst(first), of: request.memory) }
             served = fail(claim.prefix(pages: 1), request.pending, of: request.memory, by: record)
         }
+        if trace.isOn { trace(request.pending, claim.region.id, served, by: record) }
         record.end()
         giveBack(record)
         finish(request, served)
@@ -126,6 +128,7 @@ extension PagerCore where Source: ~Copyable {
         } else {
             giveBack(first, of: request.memory)
         }
+        if trace.isOn { trace(request.pending, claim.region.id, served, by: record) }
         finish(request, served)
     }
 

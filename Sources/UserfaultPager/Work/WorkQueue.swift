@@ -170,9 +170,9 @@ final class WorkQueue: @unchecked Sendable {
     // MARK: Jobs
 
     /// Puts a job in, unless the queue is closed.
-    func submit(_ kind: Job.Kind) -> Job {
+    func submit(_ kind: Job.Kind, limit: RateLimit? = nil) -> Job {
         let job = jobs.withLock { jobs in
-            let job = Job(id: jobs.nextID, kind)
+            let job = Job(id: jobs.nextID, kind, limit: limit)
             jobs.nextID += 1
             let index = jobs.list.firstIndex { $0.priority.rawValue > job.priority.rawValue } ?? jobs.list.endIndex
             jobs.list.insert(job, at: index)

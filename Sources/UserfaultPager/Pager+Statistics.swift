@@ -1,0 +1,31 @@
+extension Pager where Source: ~Copyable {
+    /// What was done so far.
+    public var statistics: PagerStatistics { core.statistics }
+
+    /// What was done so far for one region: numbers of faults and pages.
+    ///
+    /// What no region has is in ``statistics`` alone: events, stray faults, faults that are being served or wait, and the
+    /// histograms of times. Pages that were poisoned at the end of the service are there alone as well.
+    ///
+    /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/otherProcess``.
+    public func statistics(of region: Region) throws(PagerError) -> PagerStatistics {
+        guard core.isOurs else { throw .otherProcess }
+        let found = try core.withRegion(region.id) { (reference) throws(PagerError) -> PagerStatistics in
+            var statistics = PagerStatistics()
+            statistics.add(reference.counters.sum)
+            return statistics
+        }
+        guard let found else { throw .noSuchRegion }
+        return found
+    }
+
+    /// The faults that were served last, the oldest first: at most ``PagerConfiguration/traceCapacity``.
+    ///
+    /// May be read while the pager runs, which holds up no fault. To follow a pager, ask for what came after the last one
+    /// that was seen: a number that is missing was overwritten before it was read, or is being written.
+    ///
+    /// - Parameter number: Only faults with a larger ``TracedFault/number``.
+    public func tracedFaults(after number: UInt64 = 0) -> [TracedFault] {
+        core.trace.faults(after: number)
+    }
+}

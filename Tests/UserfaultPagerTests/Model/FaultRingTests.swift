@@ -1,0 +1,69 @@
+import Synchronization
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+@Suite(.timeLimit(.minutes(1)))
+struct FaultRingTests {
+    /// A fault all of whose words follow from one number.
+    private static func fault(_ seed: UInt64) -> TracedFault {
+        TracedFault(
+            number: 0, time: seed,
+            fault: PageFault(
+                address: UInt(seed &* 3), flags: PageFault.Flags(rawValue: seed & 7),
+                threadID: UInt32(truncatingIfNeeded: seed)),
+            regionID: Int(seed & 0xffff) + 1, ending: .filled, earlierAttempts: Int(seed & 0xff), load: seed &* 5,
+            fill: seed &* 7, service: seed &* 11)
+    }
+
+    private static func isWhole(_ fault: TracedFault) -> Bool {
+        let right = Self.fault(fault.time)
+        return fault.fault == right.fault && fault.regionID == right.regionID && fault.load == right.load
+            && fault.fill == right.fill && fault.service == right.service
+            && fault.earlierAttempts == right.earlierAttempts
+    }
+
+    @Test
+    func theLastFaultsAreKept() throws {
+        let ring = try FaultRing(capacity: 4)
+        #expect(ring.faults(after: 0).isEmpty)
+        for seed in 1...6 { ring.put(Self.fault(UInt64(seed))) }
+        #expect(ring.faults(after: 0).map(\.number) == [3, 4, 5, 6])
+        #expect(ring.faults(after: 4).map(\.time) == [5, 6])
+        #expect(ring.faults(after: 6).isEmpty)
+        #expect(ring.faults(after: 0).allSatisfy(Self.isWhole))
+    }
+
+    @Test
+    func aRingThatIsOffKeepsNothing() throws {
+        let ring = try FaultRing(capacity: 0)
+        let isOn = ring.isOn
+        #expect(!isOn)
+        ring.put(Self.fault(1))
+        #expect(ring.faults(after: 0).isEmpty)
+    }
+
+    /// Writers overtake each other and the reader all the time.
+    @Test
+    func nothingTornIsRead() throws {
+        let ring = Shared(try FaultRing(capacity: 3))
+        let running = Shared(Atomic<Int>(3))
+        let writers = (1...3).map { writer in
+            Toucher {
+                for step in 0..<200_000 { ring.value.put(Self.fault(UInt64(step * 3 + writer))) }
+                running.value.subtract(1, ordering: .releasing)
+            }
+        }
+        var seen = 0
+        while running.value.load(ordering: .acquiring) > 0 {
+            let faults = ring.value.faults(after: 0)
+            seen += faults.count
+            #expect(faults.allSatisfy(Self.isWhole))
+            #expect(faults.map(\.number) == faults.map(\.number).sorted())
+        }
+        for writer in writers { #expect(writer.join()) }
+        #expect(seen > 0)
+        #expect(ring.value.faults(after: 0).allSatisfy(Self.isWhole))
+    }
+}
