@@ -24,13 +24,15 @@ failures=0
 compare() {
     local program=$1 few many
     shift
-    few=1000
-    case $* in *in-thread) few=0 ;; esac
-    few=$(count "$program" "$few" "$@")
+    few=$(count "$program" 1000 "$@")
     many=$(count "$program" 100000 "$@")
     echo "$program $*: $few, then $many"
     case $* in *workers) few=${few%% retains*} many=${many%% retains*} ;; esac
     [ "$few" = "$many" ] || failures=$((failures + 1))
+    # Nor does the first fault take memory; a process that has none may end before the clock has counted references.
+    case $* in *in-thread) few=$(count "$program" 0 "$@") ;; *) return 0 ;; esac
+    echo "$program $*, none: $few"
+    [ "${few%% retains*}" = "${many%% retains*}" ] || failures=$((failures + 1))
 }
 
 compare fault-loop
