@@ -5,8 +5,13 @@ import PackageDescription
 let package = Package(
     name: "Tools",
     products: [.executable(name: "uffd-pager", targets: ["uffd-pager"])],
+    traits: [
+        .trait(name: "NBD", description: "Memory from NBD servers. Needs libnbd (Debian: libnbd-dev).")
+    ],
     dependencies: [
-        .package(name: "swift-userfaultfd", path: "..", traits: ["Service"]),
+        .package(
+            name: "swift-userfaultfd", path: "..",
+            traits: ["Service", .trait(name: "NBD", condition: .when(traits: ["NBD"]))]),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
@@ -37,6 +42,8 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "UserfaultFD", package: "swift-userfaultfd"),
                 .product(name: "UserfaultHandoff", package: "swift-userfaultfd"),
+                .product(
+                    name: "UserfaultNBD", package: "swift-userfaultfd", condition: .when(traits: ["NBD"])),
                 .product(name: "UserfaultPager", package: "swift-userfaultfd"),
                 .product(name: "UserfaultPagerService", package: "swift-userfaultfd"),
             ],

@@ -21,12 +21,15 @@ import checks  # noqa: E402
 # Each module adds its checks to the list, in this order.
 import firecracker  # noqa: E402, F401
 import handoff  # noqa: E402, F401
+import nbd  # noqa: E402, F401
 import serve  # noqa: E402, F401
 import service  # noqa: E402, F401
 
 
 def build():
     package = ["--package-path", str(REPO / "Tools"), "--scratch-path", str(REPO / ".build-tools")]
+    if subprocess.run(["pkg-config", "--exists", "libnbd"], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+        package += ["--traits", "NBD"]
     subprocess.run(["swift", "build", *package, "--product", "uffd-pager", "--quiet"], check=True)
     shown = subprocess.run(["swift", "build", *package, "--show-bin-path"], check=True, capture_output=True, text=True)
     return f"{shown.stdout.strip()}/uffd-pager"

@@ -15,8 +15,8 @@ import pathlib
 import re
 import sys
 
-IMPORTS = ("CoreMetrics", "Glibc", "Logging", "ServiceLifecycle", "SystemPackage", "UserfaultFD", "UserfaultNBD",
-           "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService")
+IMPORTS = ("CoreMetrics", "Glibc", "Logging", "ServiceLifecycle", "SystemPackage", "UserfaultFD", "UserfaultHandoff",
+           "UserfaultNBD", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService")
 MARKER = re.compile(r"<!-- snippet: (\w+) -->")
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Let libFuzzer look for what breaks: Scripts/check/fuzz.sh [SECONDS], 60 by default, a third of them for each of
+# Let libFuzzer look for what breaks: Scripts/check/fuzz.sh [SECONDS], 60 by default, a quarter of them for each of
 #   KernelBytes     arbitrary bytes for what parses the kernel's data
 #   ScanArguments   arbitrary arguments of PAGEMAP_SCAN, on the kernel
+#   Handoffs        arbitrary bytes for what reads the messages of clients
 #   PagerSteps      arbitrary orders of what a program, a kernel and a pager do
 # What was found to crash is left in .build-fuzz/.
 set -euo pipefail
@@ -11,8 +12,8 @@ cd "$REPO"
 
 export SWIFT_BACKTRACE=enable=no
 out=.build-fuzz
-seconds=$((${1:-60} / 3 + 1))
-swift build --scratch-path "$out/build" --target UserfaultPager --quiet \
+seconds=$((${1:-60} / 4 + 1))
+swift build --scratch-path "$out/build" --target UserfaultHandoff --quiet \
     -Xcc -fsanitize=address -Xswiftc -sanitize=fuzzer -Xswiftc -enable-testing -Xswiftc -parse-as-library
 bin=$(swift build --scratch-path "$out/build" --show-bin-path)
 flags=(-swift-version 6 -parse-as-library -sanitize=fuzzer -sanitize=address -strict-memory-safety -I "$bin/Modules")
@@ -21,7 +22,7 @@ mapfile -t -O ${#flags[@]} flags < <(module_maps "$bin" "$out/build")
 for object in "$bin"/Userfault*.build/*.swift.o; do
     [ -n "$(find Sources -name "$(basename "$object" .o)" -print -quit)" ] || rm "$object"
 done
-mapfile -t objects < <(find "$bin/UserfaultPager.build" "$bin/UserfaultFD.build" "$bin/CUserfaultFD.build" \
+mapfile -t objects < <(find "$bin/UserfaultHandoff.build" "$bin/UserfaultPager.build" "$bin/UserfaultFD.build" "$bin/CUserfaultFD.build" \
     "$bin/SystemPackage.build" "$bin/CSystem.build" -name '*.o')
 
 fuzz() {
@@ -41,4 +42,5 @@ fuzz() {
 
 fuzz KernelBytes
 fuzz ScanArguments
+fuzz Handoffs
 fuzz PagerSteps Tests/UserfaultPagerTests/Model/{RandomRun,Model,ModelHandler,ModelKernel}.swift

@@ -22,23 +22,24 @@ public struct WorkingSet: Hashable, Sendable {
     ///
     /// - Returns: `nil` where they are not a working set of this version, or not all of one.
     public init?(bytes: [UInt8]) {
-        func word<Word: FixedWidthInteger>(at position: Int, as _: Word.Type) -> Word {
-            (0..<Word.bitWidth / 8).reduce(0) { $0 | Word(truncatingIfNeeded: bytes[position + $1]) << Word($1 * 8) }
+        guard bytes.count >= Self.headerBytes, bytes.starts(with: Self.magic) else { return nil }
+        var reader = WordReader(bytes, from: Self.magic.count)
+        guard reader.next(UInt32.self) == 1 else { return nil }
+        pageBytes = reader.next(UInt32.self)
+        let payload = bytes.count - Self.headerBytes
+        guard let count = Int(exactly: reader.next(UInt64.self)), count == payload / 8, payload % 8 == 0 else {
+            return nil
         }
-        guard bytes.count >= Self.headerBytes, Array(bytes[..<8]) == Self.magic, word(at: 8, as: UInt32.self) == 1,
-            let count = Int(exactly: word(at: 16, as: UInt64.self)),
-            count == (bytes.count - Self.headerBytes) / 8, (bytes.count - Self.headerBytes) % 8 == 0
-        else { return nil }
-        pageBytes = word(at: 12, as: UInt32.self)
-        offsets = (0..<count).map { word(at: Self.headerBytes + $0 * 8, as: UInt64.self) }
+        offsets = (0..<count).map { _ in reader.next(UInt64.self) }
     }
 
     /// The bytes of a file.
     public var bytes: [UInt8] {
-        func parts<Word: FixedWidthInteger>(_ word: Word) -> [UInt8] {
-            (0..<Word.bitWidth / 8).map { UInt8(truncatingIfNeeded: word >> Word($0 * 8)) }
-        }
-        return Self.magic + parts(UInt32(1)) + parts(pageBytes) + parts(UInt64(offsets.count))
-            + offsets.flatMap { parts($0) }
+        var writer = WordWriter(Self.magic)
+        writer.append(UInt32(1))
+        writer.append(pageBytes)
+        writer.append(UInt64(offsets.count))
+        for offset in offsets { writer.append(offset) }
+        return writer.bytes
     }
 }

@@ -329,3 +329,57 @@ def firecracker_handler_killed():
             machine.tell()
             require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
         pager.ends(70)
+
+
+def resident(process):
+    """The memory of a process, in bytes."""
+    with open(f"/proc/{process}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmRSS"))
+
+
+@check
+def firecracker_removals_without_rest():
+    """One machine drops its memory all the time: another is served, and the server does not grow."""
+    with serving() as (pager, path, expected):
+        def body(end):
+            memory, uffd = registered(SIZE)
+            hand_over(path, firecracker_json((memory, 0)), [uffd.number])
+            compare_one(memory, 0, expected)
+            end.sendall(b"r")
+            end.setblocking(False)
+            count = 0
+            while True:
+                for page in range(64):
+                    memory.drop(page * PAGE, PAGE)
+                    memory.write(page * PAGE, b"again")
+                count += 64
+                if count == 4096:
+                    end.sendall(b"w")
+                with contextlib.suppress(BlockingIOError):
+                    end.recv(1)
+                    return
+
+        with Machine(body) as machine:
+            require(machine.word() == b"r", "the machine failed")
+            require(machine.word() == b"w", "the machine hangs")
+            before = resident(server_of(pager))
+            for _ in range(3):
+                serve_one(path, expected)
+            machine.tell()
+            expect_end(machine)
+            grown = resident(server_of(pager)) - before
+            require(grown < 64 << 20, f"the server has grown by {grown >> 20} MiB")
+
+
+@check
+def firecracker_many_machines():
+    """Machines that start at the same time, from one file."""
+    with serving() as (pager, path, expected), contextlib.ExitStack() as stack:
+        machines = [stack.enter_context(Machine(machine_that_reads, path, expected)) for _ in range(32)]
+        for machine in machines:
+            require(machine.word() == b"r", "a machine could not read")
+        for machine in machines:
+            machine.tell()
+        for machine in machines:
+            expect_end(machine)
+        pager.says("ended", 32)

@@ -1,4 +1,5 @@
 public import UserfaultFD
+internal import UserfaultPager
 
 /// What a client of this library's own handoff sends: pure, bytes in and regions out.
 ///

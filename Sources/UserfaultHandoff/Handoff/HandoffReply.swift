@@ -1,3 +1,5 @@
+internal import UserfaultPager
+
 /// What a server of this library's own handoff sends back: pure, bytes in and an answer out.
 ///
 /// `UFFDDONE`, a status and the length of a text as little-endian words of 32 bits, then the text in UTF-8.

@@ -20,7 +20,7 @@ struct FirecrackerCommand: GuardedCommand {
     var socket: String
 
     @Option(
-        help: ArgumentHelp("The memory file of the snapshot, or a block device.", valueName: "file"),
+        help: ArgumentHelp("The memory file of the snapshot, a block device, or an nbd URI.", valueName: "source"),
         completion: .file())
     var memory: String
 

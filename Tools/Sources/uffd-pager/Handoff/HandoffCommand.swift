@@ -20,7 +20,7 @@ struct HandoffCommand: GuardedCommand {
     var socket: String
 
     @Option(
-        help: ArgumentHelp("The file that the memory comes from, or a block device.", valueName: "file"),
+        help: ArgumentHelp("The file that the memory comes from, a block device, or an nbd URI.", valueName: "source"),
         completion: .file())
     var memory: String
 

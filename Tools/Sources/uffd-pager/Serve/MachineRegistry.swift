@@ -56,7 +56,7 @@ final class MachineRegistry: Sendable {
         if let error { throw error }
         do {
             let settings = MachineSettings(
-                name: name, memory: try MemoryFile(specification.memory),
+                name: name, memory: try MemorySource(specification.memory),
                 prefetch: try specification.prefetch.map(WorkingSetFile.read), record: specification.record,
                 onFailure: specification.onFailure, populates: specification.populate)
             let peers = PeerPolicy(

@@ -35,7 +35,8 @@ struct MachineOptions: ParsableArguments {
 
     func settings(name: String, memory: String) throws -> MachineSettings {
         MachineSettings(
-            name: name, memory: try MemoryFile(memory), prefetch: try prefetch.map(WorkingSetFile.read), record: record,
+            name: name, memory: try MemorySource(memory), prefetch: try prefetch.map(WorkingSetFile.read),
+            record: record,
             onFailure: onFailure, populates: populate)
     }
 }

@@ -16,7 +16,7 @@ struct MachineSettings: Sendable {
     /// What the log and the metrics call it.
     var name: String
     /// Where the memory comes from.
-    var memory: MemoryFile
+    var memory: MemorySource
     /// Pages to load first, as an earlier run recorded them.
     var prefetch: WorkingSet?
     /// Where to write which pages were touched, once the machine has ended.

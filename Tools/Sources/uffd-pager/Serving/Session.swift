@@ -40,7 +40,7 @@ final class Session: Sendable {
         regionCount = memory.regions.count
         // Beyond the file's end a source has zeros, which no machine must take for its memory.
         guard memory.sourceEnd <= settings.memory.byteCount else {
-            let text = "the regions end at byte \(memory.sourceEnd) of a memory file of \(settings.memory.byteCount)"
+            let text = "the regions end at byte \(memory.sourceEnd) of a memory of \(settings.memory.byteCount)"
             memory.refuse(text)
             throw HandoffError.malformed(text)
         }
@@ -51,13 +51,7 @@ final class Session: Sendable {
             if case .ownerGone = report { ended() }
         }
         let options = RegionOptions(failure: settings.onFailure.policy)
-        let source = try settings.memory.source()
-        guard memory.file != nil else {
-            pager = try memory.serve(from: source, configuration: configuration, options: options).pager
-            return
-        }
-        let pages = try SharedPages(memory.file!, from: source)
-        pager = try memory.serve(from: pages.source, configuration: configuration, options: options).pager
+        pager = try settings.memory.serve(memory, configuration, options)
     }
 
     /// Loads all memory, without holding up the caller's thread.
