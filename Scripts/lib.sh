@@ -55,13 +55,27 @@ MATRIX=$REPO/Scripts/matrix
 ARCH=$(dpkg --print-architecture 2>/dev/null || uname -m)
 CACHE=${UFFD_KERNEL_CACHE:-$USER_CACHE/kernels}/$ARCH
 
-check_series() {
-    [[ $1 =~ ^[0-9]+\.[0-9]+$ ]] || die "not a kernel series: '$1' (expected a name such as 6.12)"
+is_series() { [[ $1 =~ ^[0-9]+\.[0-9]+$ ]]; }
+
+# check_kernel NAME: a kernel is named by its series (6.12: the newest of it) or by its version (6.12.96, 7.3~rc7).
+check_kernel() {
+    [[ $1 =~ ^[0-9]+\.[0-9]+(\.[0-9]+|~rc[0-9]+)?$ ]] ||
+        die "no kernel: '$1' (expected a series such as 6.12, or a version such as 6.12.96)"
 }
 
-# kernel_dir SERIES: prints the folder of the cached kernel, fetching it first if there is none.
+series_of() { sed -E 's/^([0-9]+\.[0-9]+).*/\1/' <<<"$1"; }
+
+# kernel_cached NAME: prints the folder of a kernel that is in the cache.
+kernel_cached() {
+    local folder
+    if is_series "$1"; then folder=$CACHE/$1/current; else folder=$(compgen -G "$CACHE/$(series_of "$1")/$1-*" | tail -n1); fi
+    [[ -e $folder/vmlinuz ]] && readlink -f "$folder"
+}
+
+# kernel_dir NAME: prints the folder of the cached kernel, fetching it first if there is none.
 kernel_dir() {
-    check_series "$1"
-    [[ -e $CACHE/$1/current/vmlinuz ]] || "$MATRIX/fetch.sh" "$1" >&2 || exit 1
-    readlink -f "$CACHE/$1/current"
+    check_kernel "$1"
+    kernel_cached "$1" && return
+    "$MATRIX/fetch.sh" "$1" >&2 || exit 1
+    kernel_cached "$1"
 }

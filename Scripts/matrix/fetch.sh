@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Finds the newest Debian cloud kernel of each series and unpacks it into the cache folder:
-#   CACHE/SERIES/current -> VERSION/{vmlinuz,release}
+# fetch.sh [SERIES|VERSION...]: finds the newest Debian cloud kernel of each series (6.12), or the one of exactly this
+# version (6.12.96, 7.3~rc7), and unpacks it into the cache folder:
+#   CACHE/SERIES/VERSION/{vmlinuz,release}, and CACHE/SERIES/current -> the newest
 # It uses the mirror of the host's apt, and does not change the host's sources and lists.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
-SUITES=(bullseye bookworm trixie forky sid)
+SUITES=(bullseye bookworm trixie forky sid experimental)
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 APT=$CACHE/apt
 APT_OPTIONS=(
@@ -29,7 +30,7 @@ write_sources() {
     [[ -e $KEYRING ]] && signed="[signed-by=$KEYRING]"
     for suite in "${SUITES[@]}"; do
         echo "deb $signed $main $suite main"
-        [[ $suite == sid ]] && continue
+        [[ $suite == sid || $suite == experimental ]] && continue
         echo "deb $signed $main $suite-updates main"
         echo "deb $signed $main $suite-backports main"
         [[ -z $security ]] || echo "deb $signed $security $suite-security main"
@@ -59,44 +60,54 @@ available() {
         sort -V -u
 }
 
-# fetch_series SERIES LIST-FILE
-fetch_series() {
-    local series=$1 version package release image
-    read -r version package < <(grep -E " linux-image-${series//./\\.}[.+-][^ ]*-cloud-" "$2" | tail -n1) ||
-        { note "$series: no suite of the mirror has a cloud kernel of this series"; return 1; }
+# pick NAME LIST-FILE: prints "VERSION PACKAGE" of the newest kernel of a series, or of the kernel of a version.
+pick() {
+    if is_series "$1"; then
+        grep -E " linux-image-${1//./\\.}[.+-][^ ]*-cloud-" "$2" | tail -n1
+    else
+        grep -E "^${1//./\\.}-[^ ]* linux-image-" "$2" | tail -n1
+    fi
+}
+
+# fetch_kernel NAME LIST-FILE
+fetch_kernel() {
+    local name=$1 version package release image series=$CACHE/$(series_of "$1")
+    read -r version package < <(pick "$name" "$2") ||
+        { note "$name: no suite of the mirror has such a cloud kernel"; return 1; }
     release=${package#linux-image-}
     # Since 6.19, the image package only depends on the one that contains the kernel.
     if grep -qFx "$version linux-binary-$release" "$2"; then package=linux-binary-$release; fi
-    if [[ -e $CACHE/$series/$version/vmlinuz ]]; then
-        echo "$series: $release ($version), cached"
+    if [[ -e $series/$version/vmlinuz ]]; then
+        echo "$name: $release ($version), cached"
     else
         work=$(mktemp -d "$CACHE/.unpack.XXXXXX")
         (cd "$work" && LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" download "$package=$version") \
             >"$work/log" 2>&1 ||
-            { note "$series: $package: $(grep -m1 '^E:' "$work/log" || tail -n1 "$work/log")"; return 1; }
-        dpkg-deb -x "$work/$package"_*.deb "$work/root" || { note "$series: $package is broken"; return 1; }
+            { note "$name: $package: $(grep -m1 '^E:' "$work/log" || tail -n1 "$work/log")"; return 1; }
+        dpkg-deb -x "$work/$package"_*.deb "$work/root" || { note "$name: $package is broken"; return 1; }
         image=$(find "$work/root" -name 'vmlinuz*' -type f | sed -n 1p)
-        [[ $image ]] || { note "$series: no kernel file in $package"; return 1; }
-        mkdir -p "$work/kernel" "$CACHE/$series"
+        [[ $image ]] || { note "$name: no kernel file in $package"; return 1; }
+        mkdir -p "$work/kernel" "$series"
         mv "$image" "$work/kernel/vmlinuz"
         echo "$release" >"$work/kernel/release"
-        mv -T "$work/kernel" "$CACHE/$series/$version" || return 1
+        mv -T "$work/kernel" "$series/$version" || return 1
         rm -rf "$work"
-        echo "$series: $release ($version)"
+        echo "$name: $release ($version)"
     fi
-    ln -s "$version" "$CACHE/$series/.current.$$"
-    mv -T "$CACHE/$series/.current.$$" "$CACHE/$series/current"
+    is_series "$name" || return 0
+    ln -s "$version" "$series/.current.$$"
+    mv -T "$series/.current.$$" "$series/current"
 }
 
 work=
 trap 'rm -rf "$work"' EXIT
 (($#)) || set -- "${ALL_SERIES[@]}"
-for series; do check_series "$series"; done
+for name; do check_kernel "$name"; done
 mkdir -p "$CACHE"
 exec {lock}>"$CACHE/.lock"
 flock "$lock"
 update_lists
 available >"$APT/kernels"
 failed=0
-for series; do fetch_series "$series" "$APT/kernels" || failed=1; done
+for name; do fetch_kernel "$name" "$APT/kernels" || failed=1; done
 exit $failed

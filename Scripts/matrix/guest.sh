@@ -66,9 +66,14 @@ guest_came_up() { grep -q '^guest: up' "$1"; }
 # however the shell ends. On a busy host an emulated machine is slow; the options keep the kernel from mistaking that
 # for a broken timer or a hang.
 guest_qemu() {
+    local memory=(-m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}")
+    # Two nodes of memory, each with a processor.
+    [[ ! ${GUEST_NODES:-} ]] || memory=(
+        -m 2G -smp 2 -object memory-backend-ram,id=m0,size=1G -object memory-backend-ram,id=m1,size=1G
+        -numa node,nodeid=0,cpus=0,memdev=m0 -numa node,nodeid=1,cpus=1,memdev=m1)
     truncate -s 256M "$3.swap"
     setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$5" \
-        qemu-system-x86_64 -M q35 -accel "$1" -cpu max -m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}" \
+        qemu-system-x86_64 -M q35 -accel "$1" -cpu max "${memory[@]}" \
         -nodefaults -display none -no-reboot -kernel "$2/vmlinuz" -initrd "$3" \
         -append "console=ttyS0 panic=-1 earlyprintk=serial,ttyS0 quiet reboot=t rootfstype=ramfs hugepages=${GUEST_HUGEPAGES:-64} \
             no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1" \

@@ -8,8 +8,15 @@
 #       --unit-tests FILE   uses this test bundle instead of building one
 #       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
 #       --limit SECONDS     time limit of one kernel (default: 900)
+#       --only GLOB         runs only these results of the selftest, and no unit tests; what is expected of all others
+#                           stays as it is; can be repeated
 #       --one-thread        the processors of each guest take turns on one thread of the host
-#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md
+#   kernel-matrix.sh before-after [--accept] [--selftest FILE] [WORD...]
+#                                                for each bug that kernels had: boots a kernel before its fix, where
+#                                                results must fail, and one after it, where they must pass; with words,
+#                                                only for the fixes whose entry in Tests/KernelMatrix/regressions.json has
+#                                                them all; --accept records what was seen
+#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md and docs/kernel-regressions.md
 # Without SERIES: all eleven series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
@@ -19,8 +26,10 @@ source "$MATRIX/guest.sh"
 
 PARTS=(root user unit)
 EXPECTED=$REPO/Tests/KernelMatrix/expected
+REGRESSIONS=("$REPO/Tests/KernelMatrix/regressions.json" "$REPO/Tests/KernelMatrix/before-after.json")
 
 report() { python3 -B "$MATRIX/report.py" "$@"; }
+before_after() { python3 -B "$MATRIX/before_after.py" "$@"; }
 
 # selftest.sh builds it. If the selftest lists its cases, it runs.
 build_selftest() {
@@ -45,7 +54,7 @@ start_part() {
         rm "$work/tree/bin/uffd-selftest"
         guest_program "$work/tree" "$UNIT_TESTS" unit-tests
     fi
-    sed "s/@WHO@/$part/g; s/@LIMIT@/$((limit - limit / 4))/" "$MATRIX/$job-job" >"$work/tree/job"
+    sed "s/@WHO@/$part/g; s/@LIMIT@/$((limit - limit / 4))/; s|@FILTERS@|$filters|" "$MATRIX/$job-job" >"$work/tree/job"
     chmod +x "$work/tree/job"
     guest_pack "$work/tree" "$work/initramfs.$part"
     rm -rf "$work/tree"
@@ -89,11 +98,12 @@ run_series() {
     local pids=("${GUESTS[@]: -${#PARTS[@]}}")
     for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "$4" "${pids[part]}"; done
     echo "$SECONDS" >"$work/seconds"
+    [[ -z $filters ]] || touch "$work/filtered"
     rm -f "$work"/initramfs* "$work"/*.tar
 }
 
 run() {
-    local accept='' output=$REPO/.build-matrix limit=900 failed=0 series kernel
+    local accept='' output=$REPO/.build-matrix limit=900 failed=0 filters='' series kernel
     SELFTEST='' UNIT_TESTS=''
     while (($#)); do
         case $1 in
@@ -103,21 +113,27 @@ run() {
             --output) output=${2:?} && shift ;;
             --limit) limit=${2:?} && shift ;;
             --one-thread) GUEST_ONE_THREAD=1 ;;
+            --only)
+                PARTS=(root user)
+                filters+=" --filter ${2:?}" && shift
+                ;;
             -*) usage 64 ;;
             *) break ;;
         esac
         shift
     done
     (($#)) || set -- "${ALL_SERIES[@]}"
-    for series; do check_series "$series"; done
+    for series; do is_series "$series" || die "not a series: $series"; done
 
     scratch=$(mktemp -d)
     trap 'guest_stop; rm -rf "$scratch"' EXIT
     trap 'exit 130' INT TERM
     [[ $SELFTEST ]] || build_selftest
-    [[ $UNIT_TESTS ]] || build_unit_tests "$scratch/build.log"
     [[ -x $SELFTEST ]] || die "not an executable file: $SELFTEST"
-    [[ -x $UNIT_TESTS ]] || die "not an executable file: $UNIT_TESTS"
+    if [[ -z $filters ]]; then
+        [[ $UNIT_TESTS ]] || build_unit_tests "$scratch/build.log"
+        [[ -x $UNIT_TESTS ]] || die "not an executable file: $UNIT_TESTS"
+    fi
     guest_tree "$scratch/tree"
     guest_program "$scratch/tree" "$SELFTEST" uffd-selftest
 
@@ -133,13 +149,37 @@ run() {
     exit $failed
 }
 
+# run_before_after [--accept] [--selftest FILE] [WORD...]
+run_before_after() {
+    local accept=''
+    SELFTEST=''
+    while (($#)); do
+        case $1 in
+            --accept) accept=--accept ;;
+            --selftest) SELFTEST=${2:?} && shift ;;
+            -*) usage 64 ;;
+            *) break ;;
+        esac
+        shift
+    done
+    [[ $SELFTEST ]] || build_selftest
+    # shellcheck disable=SC2086 # empty or one word
+    before_after run $accept "$SELFTEST" "${REGRESSIONS[@]}" "$@"
+}
+
+# table [--check]
+table() {
+    report table "$@" "$EXPECTED" "$REPO/docs" && before_after table "$@" "${REGRESSIONS[@]}" "$REPO/docs"
+}
+
 (($#)) || usage 64
 command=$1
 shift
 case $command in
     fetch) exec "$MATRIX/fetch.sh" "$@" ;;
     run) run "$@" ;;
-    table) report table "$@" "$EXPECTED" "$REPO/docs" ;;
+    before-after) run_before_after "$@" ;;
+    table) table "$@" ;;
     -h | --help) usage 0 ;;
     *) usage 64 ;;
 esac
