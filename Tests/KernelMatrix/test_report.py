@@ -10,6 +10,7 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "Scripts/matrix"))
+import before_after  # noqa: E402
 import report  # noqa: E402
 import table  # noqa: E402
 
@@ -45,6 +46,41 @@ class Report(unittest.TestCase):
         with contextlib.redirect_stdout(output):
             code = report.check(self.results, "6.1", self.expected, accept)
         return code, output.getvalue()
+
+    def test_a_part_of_a_run_leaves_the_rest_as_it_was(self):
+        self.check(accept=True)
+        self.put("filtered", "")
+        (self.results / "unit.xml").unlink()
+        self.guest("root", ("copy", "shmem", "skip", "no room"), ("move", "anon", "pass", None))
+        self.guest("user")
+        code, output = self.check()
+        self.assertEqual((code, output.count("->")), (1, 2), output)
+        self.check(accept=True)
+        expected, _ = report.load_expected(self.expected)
+        self.assertEqual(expected["root"]["copy", "anon"].text, "pass")
+        self.assertEqual(expected["root"]["copy", "shmem"].text, "skip: no room")
+        self.assertEqual(expected["root"]["move", "anon"].text, "pass")
+        self.assertEqual(len(expected["unit"]), 2)
+
+    def test_a_bug_without_series_is_one_of_every_series(self):
+        self.expected.parent.parent.joinpath("known-bugs.json").write_text(
+            json.dumps([{"what": "it leaks", "cases": ["copy"]}]))
+        self.guest("root", ("copy", "anon", "fail", "4 pages"))
+        self.check(accept=True)
+        self.assertEqual(report.load_expected(self.expected)[0]["root"]["copy", "anon"].text, "bug: it leaks")
+
+    def test_a_pair_of_kernels_must_differ(self):
+        bad, good = {"failed": ["copy/anon"], "passed": 1, "why": "4 pages"}, {"failed": [], "passed": 2, "why": ""}
+        self.assertEqual(before_after.verdict(bad, good), "")
+        self.assertIn("nothing fails", before_after.verdict(good, good))
+        self.assertIn("copy/anon: 4 pages", before_after.verdict(bad, bad))
+        self.assertIn("nothing passes", before_after.verdict(bad, {"failed": [], "passed": 0, "why": ""}))
+
+    def test_an_oops_is_told_without_its_address(self):
+        detail = "at: Copy.swift:1\nkernel: BUG: unable to handle page fault for address: ffff8880"
+        result = {"reason": "it ended", "detail": detail}
+        self.assertEqual(before_after.reason(result), "BUG: unable to handle page fault")
+        self.assertEqual(before_after.reason({"reason": "x" * 200, "detail": None}), "x" * 159 + "…")
 
     def test_accepted_outcomes_are_expected(self):
         self.assertEqual(self.check()[0], 1, "nothing was accepted yet")

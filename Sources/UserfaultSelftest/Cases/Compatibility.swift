@@ -18,6 +18,36 @@ enum CompatibilityCases: CaseTheme {
             "with WP_ASYNC any mapping can be registered for write protection alone, and nothing else is made possible",
             requires: [.features(.writeProtectAsync)], covers: [.asyncProtection], body: async),
         SelftestCase(
+            "register-driver", "the memory of a kernel driver cannot be registered, with WP_ASYNC neither",
+            requires: [.features(.writeProtectAsync)], covers: [.registerErrors]
+        ) { context in
+            let uffd = try UserfaultFD(features: .writeProtectAsync)
+            let drivers = try SpecialMemory.all(context).filter { $0.likeness == .driver }
+            try expect(!drivers.isEmpty, "a driver's memory is mapped")
+            for memory in drivers {
+                // Some kernels take it where it can become writable: CVE-2026-68166.
+                try expectEqual(
+                    uffd.rawRegister(memory.page, .writeProtect), .refused(.invalidArgument),
+                    "UFFDIO_REGISTER for write protection of \(memory.name)")
+            }
+        },
+        SelftestCase(
+            "register-low", "memory below vm.mmap_min_addr can be registered", requires: [.root], covers: [.registerErrors]
+        ) { context in
+            let size = PageSize.base.bytes
+            guard let page = try? RawMemory.mapAnonymous(at: UInt(size), count: size, flags: MAP_PRIVATE | MAP_FIXED)
+            else { try context.skip("this user may map nothing below vm.mmap_min_addr") }
+            let uffd = try UserfaultFD()
+            let mask = RangeIoctls.registered(.missing, isHugetlb: false, uffd.supportedFeatures)
+            try expectEqual(
+                uffd.rawRegister(page, .missing), RawAnswer(errno: 0, word: Int64(mask.rawValue)),
+                "UFFDIO_REGISTER of the address 0x\(String(page.start, radix: 16))")
+            let touch = try Touch.read(page.start)
+            try uffd.expectFault(at: page.start, [])
+            try uffd.zeropage(page)
+            try touch.finish(with: 0)
+        },
+        SelftestCase(
             "register-droppable", "droppable memory is refused since Linux 6.17", covers: [.specialMappings]
         ) { context in
             let mapDroppable: Int32 = 8
@@ -118,19 +148,11 @@ enum CompatibilityCases: CaseTheme {
         let uffd = try UserfaultFD(features: .writeProtectAsync)
         // RWP is not negotiated here.
         let features = known.subtracting(.readWriteProtect)
-        var takesDrivers = false
-        for memory in try SpecialMemory.all(context) {
+        for memory in try SpecialMemory.all(context) where memory.likeness != .driver {
             for modes in UserfaultFD.RegisterModes.combinations {
                 let answer = uffd.rawRegister(memory.page, modes)
                 var isLawful = memory.takes(modes, features)
                 if modes == .writeProtect && memory.likeness == .file { isLawful = true }
-                if modes == .writeProtect && memory.likeness == .driver {
-                    isLawful = answer.errno == 0
-                    takesDrivers = takesDrivers || isLawful
-                    context.record("\(memory.name): \(answer)")
-                    // Where a driver's memory is taken, what cannot become writable is refused for that.
-                    if takesDrivers && answer == .refused(.notPermitted) { continue }
-                }
                 let mask = RangeIoctls.registered(modes, isHugetlb: false, known)
                 try expectEqual(
                     answer, isLawful ? RawAnswer(errno: 0, word: Int64(mask.rawValue)) : .refused(.invalidArgument),

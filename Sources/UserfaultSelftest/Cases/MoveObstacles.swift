@@ -216,35 +216,23 @@ enum MoveObstacleCases: CaseTheme {
         try expect(
             try PagemapEntry.entries(of: destination.range).allSatisfy { !$0.isPresent }, "nothing is moved")
 
-        // In part it would have to be split, which the pin forbids. Kernels before 7.3 may try that again and again
+        // In part it would have to be split, which the pin forbids. Kernels before 7.3.4 may try that again and again
         // instead of giving up, for as long as the pin lasts.
         let descriptor = Handler.Descriptor(uffd)
         let part = try BackgroundCall("mover") {
             descriptor.uffd.raw(.move, destination.page(3), source: source.address(3))
         }
         try? part.thread.join(within: Slowness.stretched(.seconds(1)))
-        let answersAtOnce = part.isFinished
+        let isEndless = !part.isFinished
         try pin.release()
         let answer = try part.finish()
-        if answersAtOnce {
-            try expectEqual(answer, .failed(.resourceBusy), "MOVE of the pinned part")
-            try expectPatterns(0..<source.pageCount, at: source.range.start, "the pinned huge page")
-            try expectEqual(
-                descriptor.uffd.raw(.move, destination.page(3), source: source.address(3)),
-                .done(PageSize.base.bytes), "MOVE of the part without the pin")
-        } else {
-            context.record("MOVE of a pinned part of a huge page spins until the pin is given up")
-            try expect(
-                !descriptor.uffd.supportedFeatures.contains(.readWriteProtect), "MOVE gives up (Linux 7.3)",
-                seen: "it spins")
-            // 7.0 moves the page and then meets it at its new place.
-            try expectOne(
-                of: [.failed(.resourceBusy), .failed(.fileExists), .done(PageSize.base.bytes)], answer,
-                "MOVE of the part, unpinned")
-            if answer != .failed(.resourceBusy) {
-                try expectPatterns(3..<4, at: destination.address(3), "the part that was moved")
-            }
-        }
+        try expect(
+            !isEndless, "MOVE of the pinned part gives up", seen: "it spins until the pin is given up: \(answer)")
+        try expectEqual(answer, .failed(.resourceBusy), "MOVE of the pinned part")
+        try expectPatterns(0..<source.pageCount, at: source.range.start, "the pinned huge page")
+        try expectEqual(
+            descriptor.uffd.raw(.move, destination.page(3), source: source.address(3)),
+            .done(PageSize.base.bytes), "MOVE of the part without the pin")
         try expectEqual(
             descriptor.uffd.raw(.move, destination.pages(4..<destination.pageCount), source: source.address(4)),
             .done((destination.pageCount - 4) * PageSize.base.bytes), "MOVE of the rest")

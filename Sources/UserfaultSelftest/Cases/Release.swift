@@ -93,7 +93,7 @@ enum ReleaseCases: CaseTheme {
         for page in 0..<4 { try area.expectModes(page, [], "after close") }
         let untouched = area.address(2) + PageFault.Kind.offset
         if kind == .writeProtect {
-            try expectEqual(Touch.store(untouched, 0x77), .byte(0x77), "a write after close, \(kind)")
+            try Touch.write(untouched, 0x77).finish(with: 0x77, "the write after close goes on, \(kind)")
         }
         let byte = kind == .writeProtect ? 0x77 : kind.byteUnresolved(2)
         try expectEqual(Touch.load(untouched), .byte(byte), "a read after close, \(kind)")
@@ -166,7 +166,7 @@ enum ReleaseCases: CaseTheme {
         try area.expectView(0)
         try area.expectView(1)
         for page in 0..<4 {
-            try expectEqual(Touch.store(area.address(page) + 8, 0x33), .byte(0x33), "a write to page \(page)")
+            try Touch.write(area.address(page) + 8, 0x33).finish(with: 0x33, "the write to page \(page) goes on")
         }
         try uffd.expectNoMessage("nothing is protected")
     }
@@ -180,7 +180,7 @@ enum ReleaseCases: CaseTheme {
         let second = try area.registered(.writeProtect)
         try expectUnprotected(area, 0..<4, context, second)
         for page in 0..<4 {
-            try expectEqual(Touch.store(area.address(page), 0x33), .byte(0x33), "a write to page \(page)")
+            try Touch.write(area.address(page), 0x33).finish(with: 0x33, "the write to page \(page) goes on")
         }
         try second.expectNoMessage("nothing is protected")
     }

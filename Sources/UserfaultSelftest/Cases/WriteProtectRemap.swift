@@ -4,8 +4,8 @@ import UserfaultFD
 ///
 /// What upstream's uffd-wp-mremap checks, and its two halves by name: in memory, swapped out; by page, by huge page.
 enum WriteProtectRemapCases: CaseTheme {
-    // Linux 6.13 and the stable kernels of its time strip the protection; older ones left it in the page tables.
-    private static let requires: [Requirement] = [.writeProtectFaults, .features(.move)]
+    // Kernels before 6.13, and before 6.12.11 and 6.1.191, leave the protection in the page tables: CVE-2025-21696.
+    private static let requires: [Requirement] = [.writeProtectFaults, .pagemapProtection]
 
     static let cases = [
         SelftestCase(

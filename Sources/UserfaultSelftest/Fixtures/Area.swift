@@ -25,13 +25,15 @@ package final class Area: Sendable {
     ///   - protection: What may be done through the view.
     ///   - directory: A private mount where the file lies, instead of the host's own tmpfs or a memfd.
     ///   - alignment: The view starts at a multiple of this many bytes.
+    ///   - reserves: Huge pages are reserved for the mappings, so that an access cannot find the pool empty.
     package init(
         _ context: CaseContext,
         pages: Int = 4,
         offset: Int = 0,
         protection: MemoryProtection = .readWrite,
         directory: String? = nil,
-        alignment: Int = 0
+        alignment: Int = 0,
+        reserves: Bool = false
     ) throws {
         memory = context.memory
         pageSize = Self.pageSize(of: memory)
@@ -54,7 +56,7 @@ package final class Area: Sendable {
             memfd = try Memfd(
                 name: "uffd-selftest", count: fileOffset + count, hugePages: memory.isHugetlb ? pageSize : nil)
         }
-        let options: Mapping.Options = memory.isHugetlb ? .noReserve : []
+        let options: Mapping.Options = memory.isHugetlb && !reserves ? .noReserve : []
         alias = try Mapping(memfd, offset: fileOffset, options: options)
         view = try Mapping(
             memfd, offset: fileOffset, sharing: sharing, protection: protection, placement: placement,

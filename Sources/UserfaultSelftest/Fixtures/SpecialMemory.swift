@@ -12,7 +12,7 @@ package struct SpecialMemory: Sendable {
         case inaccessible
         /// Not at all, but for WP alone by a descriptor with WP_ASYNC.
         case file
-        /// Not at all; kernels before 2026 took it for WP alone by a descriptor with WP_ASYNC.
+        /// Not at all.
         case driver
     }
 

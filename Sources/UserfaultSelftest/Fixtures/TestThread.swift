@@ -47,6 +47,15 @@ package final class TestThread: Sendable {
         return text[text.index(after: end)...].first { $0 != " " }
     }
 
+    /// How many page faults the thread has taken that needed no reading.
+    package var faults: Int {
+        guard let text = ProcFile.text("/proc/self/task/\(threadID)/stat"), let end = text.lastIndex(of: ")") else {
+            return 0
+        }
+        let fields = text[text.index(after: end)...].split(separator: " ")
+        return fields.count > 7 ? Int(fields[7]) ?? 0 : 0
+    }
+
     /// Whether the thread has left the processor to wait.
     ///
     /// The state alone does not tell: a thread says that it sleeps, looks once more whether it has to, and may be

@@ -59,7 +59,7 @@ package final class Touch: Sendable {
 
         package func open() { isOpen.store(true, ordering: .releasing) }
 
-        fileprivate func pass() {
+        package func pass() {
             while !isOpen.load(ordering: .acquiring) { Threads.pause() }
         }
     }
@@ -77,9 +77,23 @@ package final class Touch: Sendable {
     package func finish(
         _ what: String = "the access goes on", file: String = #fileID, line: Int = #line
     ) throws -> Outcome {
-        try thread.join(what, file: file, line: line)
+        var looks = 0
+        try Waiting.until(what, file: file, line: line) {
+            looks += 1
+            // An access that faults without end is known for what it is long before patience is at its end.
+            if looks % 32 == 0 {
+                let faults = thread.faults
+                try expect(
+                    faults < Self.endless, what, seen: "the access has faulted \(faults) times, and faults again",
+                    file: file, line: line)
+            }
+            return thread.isFinished
+        }
         return outcome.value.withLock { $0 }!
     }
+
+    /// More faults than any access takes that goes through in the end.
+    private static let endless = 20_000
 
     /// Waits for the access to end, and fails unless it read or wrote this byte.
     package func finish(
