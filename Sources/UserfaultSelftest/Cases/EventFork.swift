@@ -37,6 +37,41 @@ enum EventForkCases: CaseTheme {
             try child.finish()
         },
         SelftestCase(
+            "event-fork-user-mode", on: [.anon],
+            "the descriptor of a forked child handles user code's faults only, if its parent's does",
+            requires: [.missingFaults, .features(.eventFork), .root], covers: [.forkEvent, .kernelFaults]
+        ) { context in
+            let area = try Area(context)
+            for isRestricted in [false, true] {
+                let uffd = try UserfaultFD(
+                    features: .eventFork, options: .init(faults: isRestricted ? .userMode : .userAndKernelMode))
+                if isRestricted, uffd.handlesKernelFaults {
+                    try context.skip("this kernel cannot leave faults of the kernel out")
+                }
+                let descriptor = Handler.Descriptor(uffd)
+                try descriptor.uffd.register(area.range, modes: .missing)
+                let child = try Child.reported(by: descriptor, [.pause])
+                try child.waitPaused()
+                let inherited = child.descriptor!
+                let reader = try BackgroundCall {
+                    KernelAccess.processRead.perform(area.address(1), count: 8, process: child.processID)
+                }
+                if isRestricted {
+                    try expectEqual(
+                        try reader.finish().answer, -Int(Errno.badAddress.rawValue),
+                        "answer of reading a missing page of the child through the kernel")
+                } else {
+                    try inherited.uffd.expectFault(at: area.address(1), [])
+                    try inherited.uffd.zeropage(area.page(1))
+                    try expectEqual(try reader.finish().answer, 8, "bytes that the kernel has read of the child")
+                }
+                try inherited.uffd.expectNoMessage("nothing else was touched")
+                try child.resume()
+                try child.finish()
+                try descriptor.uffd.unregister(area.range)
+            }
+        },
+        SelftestCase(
             "event-fork-descriptor", on: [.anon],
             "the child's descriptor has the parent's flags and features, and is initialised already",
             requires: [.root, .features([.eventFork, .eventRemove, .threadID])], covers: [.forkEvent]

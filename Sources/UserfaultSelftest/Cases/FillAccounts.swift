@@ -22,6 +22,14 @@ enum FillAccountCases: CaseTheme {
             "fill-charge", on: [.anon, .shmem, .shmemPrivate],
             "the pages that COPY and ZEROPAGE make are charged to the memory control group for as long as they are",
             requires: [.missingFaults, .memoryGroup], covers: [.exhaustion, .continueResident], body: charge),
+        SelftestCase(
+            "copy-failing-charge", on: [.anon, .shmem, .shmemPrivate],
+            "a COPY that fails after its source had to be brought in leaves no page behind, however often",
+            requires: [.missingFaults, .memoryGroup], covers: [.exhaustion, .copySources], body: failingCharge),
+        SelftestCase(
+            "copy-failing-huge", on: .allHugetlb,
+            "a COPY of a huge page that fails, for whatever reason, gives back page and reservation",
+            requires: [.missingFaults, .privateHugetlbfs], covers: [.exhaustion], body: failingHuge),
     ]
 
     private static let pages = 2048
@@ -113,14 +121,85 @@ enum FillAccountCases: CaseTheme {
         }
     }
 
+    /// What the memory control group of this process is charged, in bytes.
+    private static func current() -> Int {
+        let group = getenv(MemoryGroups.variable).map { String(cString: $0) } ?? ""
+        // The names of version 2 and of version 1.
+        return ["memory.current", "memory.usage_in_bytes"].lazy
+            .compactMap { ProcFile.line("\(group)/\($0)").flatMap { Int($0) } }.first ?? 0
+    }
+
+    private static func failingCharge(_ context: CaseContext) throws {
+        try context.joinMemoryGroup(limit: 256 << 20)
+        let trial = try FillTrial(.copy, context)
+        defer { trial.end() }
+        let page = PageSize.base.bytes
+        // A page of a file that is not in the page table: the kernel gives up what it has begun to bring it in.
+        let file = try Memfd(name: "source", count: page)
+        let source = try Mapping(file)
+        Touch.store(source.range.start, 1)
+        try trial.uffd.raw(.copy, trial.area.page(0), source: source.range.start).expectDone(page)
+        let unreadable = try Mapping(anonymous: page, protection: .none)
+        let outside = try Mapping(anonymous: page)
+        let failures: [(name: String, to: AddressRange, from: UInt, errno: Errno)] = [
+            ("onto a page that is there", trial.area.page(0), source.range.start, .fileExists),
+            ("to memory that is not registered", outside.range, source.range.start, .noSuchFileOrDirectory),
+            ("from memory that cannot be read", trial.area.page(1), unreadable.range.start, .badAddress),
+        ]
+        for (name, to, from, errno) in failures {
+            let before = current()
+            for _ in 0..<pages {
+                try source.advise(.dontNeed)
+                try expectEqual(trial.uffd.raw(.copy, to, source: from), .failed(errno), "COPY \(name)")
+            }
+            let added = current() - before
+            // Charges are taken in batches; a page for each call would be 8 MiB.
+            try expect(
+                added < pages * page / 4, "\(pages) times COPY \(name) leaves nothing charged",
+                seen: "\(added) bytes more")
+        }
+    }
+
+    private static func failingHuge(_ context: CaseContext) throws {
+        let count = 4
+        let directory = try context.mountPrivateHugetlbfs(pages: 2 * count)
+        let area = try Area(context, directory: directory, reserves: true)
+        let size = area.pageSize.bytes
+        let uffd = try UserfaultFD()
+        try uffd.register(area.range, modes: .missing)
+        func free() throws -> UInt64 { try area.fileSystem()!.freeBlocks }
+        let source = try area.source(0..<1)
+        let unreadable = try Mapping(anonymous: size, protection: .none)
+        try uffd.raw(.copy, area.page(0), source: source.range.start).expectDone(size)
+        let before = try free()
+        // Without a page table for its source, the kernel begins anew with a page that it has kept.
+        let file = try Memfd(name: "source", count: size)
+        let absent = try Mapping(file)
+        Touch.store(absent.range.start, 1)
+        for _ in 0..<8 {
+            try absent.advise(.dontNeed)
+            for (name, page, from, errno) in [
+                ("onto a page that is there", 0, source.range.start, Errno.fileExists),
+                ("onto a page that is there, from one that is not", 0, absent.range.start, .fileExists),
+                ("from memory that cannot be read", 1, unreadable.range.start, .badAddress),
+            ] {
+                try expectEqual(uffd.raw(.copy, area.page(page), source: from), .failed(errno), "COPY \(name)")
+                try expectEqual(free(), before, "free huge pages after COPY \(name)")
+            }
+        }
+        // Nobody has taken what was reserved: every page can be had.
+        for page in 1..<count {
+            try absent.advise(.dontNeed)
+            try uffd.raw(.copy, area.page(page), source: absent.range.start).expectDone(size)
+        }
+        try AddressSpace.unmap(area.range)
+        try AddressSpace.unmap(AddressRange(start: area.aliasAddress(0), count: area.range.count))
+        try area.file!.resize(to: 0)
+        try expectEqual(free(), UInt64(2 * count), "free huge pages in the end")
+    }
+
     private static func charge(_ context: CaseContext) throws {
         try context.joinMemoryGroup(limit: 256 << 20)
-        let group = getenv(MemoryGroups.variable).map { String(cString: $0) } ?? ""
-        func current() -> Int {
-            // The names of version 2 and of version 1.
-            ["memory.current", "memory.usage_in_bytes"].lazy
-                .compactMap { ProcFile.line("\(group)/\($0)").flatMap { Int($0) } }.first ?? 0
-        }
         for call in try FillCall.working(on: context.memory) where call == .copy || call == .zeropage {
             if call == .zeropage && context.memory.isPrivate { continue }
             let trial = try FillTrial(call, context, pages: pages)

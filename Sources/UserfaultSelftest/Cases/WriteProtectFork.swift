@@ -110,6 +110,19 @@ enum WriteProtectForkCases: CaseTheme {
         }
     }
 
+    /// Takes the pages out of the page table: the file keeps those of a shared mapping, swap space those of a private one.
+    private static func evict(_ area: Area, _ context: CaseContext) throws {
+        if !area.memory.isPrivate {
+            try area.zapView()
+            try expect(
+                PagemapEntry.entries(of: area.range).allSatisfy { !$0.isPresent }, "no page is in the page table")
+        } else if !area.memory.isHugetlb, ProcFile.number("SwapFree", in: "/proc/meminfo") ?? 0 > 0 {
+            try area.swapOut(0..<4)
+        } else {
+            context.record("private pages stay where they are: there is no swap space for them")
+        }
+    }
+
     private static func fork(_ context: CaseContext, reported: Bool) throws {
         if !reported { try requireForkOfHugePages(context) }
         let area = try Area(context)
@@ -122,12 +135,7 @@ enum WriteProtectForkCases: CaseTheme {
         try expectChild(of: area, descriptor, protected: reported, "pages in memory")
         try area.expectProtected([1, 2], "in the parent after the fork")
 
-        // Evicted: dropped from the page table where the file has the page, swapped out where there is swap.
-        if context.memory == .anon {
-            try area.view.advise(.pageOut)
-        } else if !context.memory.isPrivate {
-            try area.view.advise(.dontNeed)
-        }
+        try evict(area, context)
         try area.expectProtected([1, 2], "in the parent after eviction")
         try expectChild(of: area, descriptor, protected: reported, "pages evicted")
         try area.expectProtected([1, 2], "in the parent after the fork with pages evicted")

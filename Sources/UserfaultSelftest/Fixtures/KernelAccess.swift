@@ -48,9 +48,11 @@ package enum KernelAccess: String, CaseIterable, Sendable {
     /// Makes the access, on this thread.
     ///
     /// Stores write this byte.
-    package func perform(_ address: UInt, count: Int, byte: UInt8 = 0xEE) -> Outcome {
+    ///
+    /// - Parameter process: Whose memory, if the access is remote; 0 is this one's.
+    package func perform(_ address: UInt, count: Int, byte: UInt8 = 0xEE, process: Int32 = 0) -> Outcome {
         var byte = byte
-        let answer = css_kernel_access(code, 0, address, count, &byte)
+        let answer = css_kernel_access(code, process, address, count, &byte)
         return Outcome(answer: answer, byte: byte)
     }
 
