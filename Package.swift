@@ -99,7 +99,10 @@ let package = Package(
         .testTarget(
             name: "UserfaultSelftestTests",
             dependencies: ["UserfaultSelftest", "uffd-selftest"],
-            resources: [.copy("Resources/junit.xsd"), .copy("Resources/upstream-results.txt")]
+            resources: [
+                .copy("Resources/junit.xsd"), .copy("Resources/upstream-results.txt"),
+                .copy("Resources/pagemap-results.txt"),
+            ]
         ),
         .target(name: "CTestSupport", dependencies: ["CUserfaultFD"], path: "Tests/CTestSupport", cSettings: strictC),
         .testTarget(

@@ -42,6 +42,26 @@ import Testing
         #expect(isSame, "run uffd-selftest list --format coverage >docs/selftest-coverage.md")
     }
 
+    /// Each result of the kernel's pagemap_ioctl test, by its function or title and its number there.
+    @Test func everyPagemapResultIsThere() throws {
+        let file = try #require(Bundle.module.url(forResource: "pagemap-results", withExtension: "txt"))
+        let rows = try String(contentsOf: file, encoding: .utf8).split(separator: "\n")
+        #expect(Set(rows).count == 119)
+        let ours = Set(AllCases.cases.flatMap(\.results).map(\.identity))
+        let missing = rows.filter { row in !ours.contains(String(row.split(separator: " ").last ?? "")) }
+        #expect(missing.isEmpty, "no case has them: \(missing)")
+    }
+
+    @Test func theRegressionsNameResults() throws {
+        struct Regression: Decodable { let fix: String, results: [String] }
+        let file = Self.package.appending(path: "Tests/KernelMatrix/regressions.json")
+        let regressions = try JSONDecoder().decode([Regression].self, from: Data(contentsOf: file))
+        for regression in regressions {
+            #expect(Selection(filters: regression.results).uselessGlobs() == [], "\(regression.fix)")
+        }
+        #expect(!regressions.isEmpty)
+    }
+
     @Test func everyCallIsATagOfAResult() {
         let tags = Set(AllCases.cases.flatMap(\.results).flatMap(\.tags))
         for call in KernelCall.allCases { #expect(tags.contains(call.rawValue)) }

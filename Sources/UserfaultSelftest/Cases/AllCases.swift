@@ -60,6 +60,12 @@ package enum AllCases {
         SetModeCases.self,
         ZeropageCases.self,
         PoisonCases.self,
+        ProtectRaceCases.self,
+        MoveRaceCases.self,
+        ProtectedOddityCases.self,
+        ScanModelCases.self,
+        KernelBugCases.self,
+        LastCases.self,
     ]
 
     package static let cases: [SelftestCase] = themes.flatMap { $0.cases }

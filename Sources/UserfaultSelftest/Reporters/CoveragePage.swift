@@ -14,6 +14,13 @@ enum CoveragePage {
             (`Tests/UserfaultSelftestTests/Resources/upstream-results.txt`). Each is at least as strict, and does what its name says:
             `shmem-private` is mapped `MAP_PRIVATE`, and `minor-wp` checks that pages are protected.
 
+            What the 119 results of `pagemap_ioctl` check is checked here by cases of other names, `scan-*` and a few more
+            (`Tests/UserfaultSelftestTests/Resources/pagemap-results.txt`).
+
+            ## Bugs that kernels had
+
+            [Before and after](kernel-regressions.md): which results fail on a kernel before a fix, and pass on one after it.
+
             ## UFFDIO_CONTINUE on shared memory
 
             \(table(of: behaviours.filter(\.isContinue), cases))
