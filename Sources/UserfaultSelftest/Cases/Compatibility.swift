@@ -32,7 +32,8 @@ enum CompatibilityCases: CaseTheme {
             }
         },
         SelftestCase(
-            "register-low", "memory below vm.mmap_min_addr can be registered", requires: [.root], covers: [.registerErrors]
+            "register-low", "memory below vm.mmap_min_addr can be registered", requires: [.root],
+            covers: [.registerErrors]
         ) { context in
             let size = PageSize.base.bytes
             guard let page = try? RawMemory.mapAnonymous(at: UInt(size), count: size, flags: MAP_PRIVATE | MAP_FIXED)

@@ -16,7 +16,8 @@ enum ProtectRaceCases: CaseTheme {
         SelftestCase(
             "wp-stops-writers-huge", on: [.anon],
             "once WRITEPROTECT has returned no thread changes a transparent huge page, or the part that was protected",
-            requires: [.writeProtectFaults, .transparentHugePages], limit: .seconds(20), covers: [.protectionSurvives]
+            requires: [.writeProtectFaults, .transparentHugePages], limit: .seconds(20),
+            covers: [.protectionSurvives]
         ) { try stopsWriters($0, try .transparentHuge($0, count: 1)) },
         SelftestCase(
             "scan-loses-nothing", on: types,
