@@ -68,6 +68,7 @@ guest_came_up() { grep -q '^guest: up' "$1"; }
 guest_qemu() {
     local memory=(-m "${GUEST_MEMORY:-2G}" -smp "${GUEST_CPUS:-2}")
     # Two nodes of memory, each with a processor.
+    # shellcheck disable=SC2054 # the commas are qemu's
     [[ ! ${GUEST_NODES:-} ]] || memory=(
         -m 2G -smp 2 -object memory-backend-ram,id=m0,size=1G -object memory-backend-ram,id=m1,size=1G
         -numa node,nodeid=0,cpus=0,memdev=m0 -numa node,nodeid=1,cpus=1,memdev=m1)

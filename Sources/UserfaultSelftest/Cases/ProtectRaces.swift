@@ -22,7 +22,8 @@ enum ProtectRaceCases: CaseTheme {
         SelftestCase(
             "scan-loses-nothing", on: types,
             "every write is reported by a later PAGEMAP_SCAN, though threads write while it scans and protects",
-            requires: [.writeProtectFaults, .features(.writeProtectAsync)], limit: .seconds(20), covers: [.asyncProtection]
+            requires: [.writeProtectFaults, .features(.writeProtectAsync)], limit: .seconds(20),
+            covers: [.asyncProtection]
         ) { try losesNothing($0, try Area($0, pages: 8)) },
         SelftestCase(
             "scan-loses-nothing-huge", on: [.anon],
