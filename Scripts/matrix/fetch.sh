@@ -71,7 +71,8 @@ pick() {
 
 # fetch_kernel NAME LIST-FILE
 fetch_kernel() {
-    local name=$1 version package release image series=$CACHE/$(series_of "$1")
+    local name=$1 version package release image series
+    series=$CACHE/$(series_of "$name")
     read -r version package < <(pick "$name" "$2") ||
         { note "$name: no suite of the mirror has such a cloud kernel"; return 1; }
     release=${package#linux-image-}
