@@ -12,6 +12,9 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
     /// The messages that the last read brought.
     public private(set) var count = 0
 
+    /// Whether the room is the batch's own.
+    private let ownsMemory: Bool
+
     /// What a fork event's descriptor inherits.
     private var inheritance = Inheritance()
 
@@ -29,11 +32,50 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
         precondition(capacity > 0, "a batch needs room for at least one message")
         unsafe messages = .allocate(capacity: capacity)
         unsafe messages.initialize(repeating: cuffd_msg())
+        ownsMemory = true
+    }
+
+    /// A batch in memory that outlives it: what was read is found there by ``recover()``.
+    ///
+    /// - Parameters:
+    ///   - storage: Room for `capacity` messages, as long as the batch is used.
+    ///   - capacity: The most messages that one read takes.
+    @unsafe
+    package init(storage: UnsafeMutableRawPointer, capacity: Int) {
+        unsafe messages = UnsafeMutableBufferPointer(
+            start: storage.bindMemory(to: cuffd_msg.self, capacity: capacity), count: capacity)
+        ownsMemory = false
     }
 
     deinit {
+        // Memory that outlives the batch may be gone, and what is there is for who recovers it.
+        guard ownsMemory else { return }
         closeForksFromCursor()
         unsafe messages.deallocate()
+    }
+
+    /// Forgets all messages, in the memory too.
+    package mutating func erase() {
+        closeForksFromCursor()
+        cursor = 0
+        count = 0
+        for index in 0..<capacity { unsafe messages[index].event = 0 }
+    }
+
+    /// Takes up the messages that a read has left in the memory since it was erased.
+    package mutating func recover() {
+        cursor = 0
+        count = unsafe messages.firstIndex { $0.event == 0 } ?? messages.count
+    }
+
+    /// Takes the messages of another batch, without fork events, of which there can only be one owner.
+    package mutating func copyMessages(of other: borrowing EventBatch) {
+        precondition(other.count <= capacity, "there is no room for the messages of the other batch")
+        closeForksFromCursor()
+        for index in 0..<other.count { unsafe messages[index] = other.messages[index] }
+        cursor = 0
+        count = other.count
+        inheritance = other.inheritance
     }
 
     /// The most messages that one read takes.

@@ -14,6 +14,9 @@ extension PagerConfiguration {
         try demand(
             waiting != .block || owner.isCurrent && features.isDisjoint(with: .events),
             "sleeping in read(2) is for memory of this process, without event features")
+        try demand(
+            state == nil || shards == 1 && !owner.isCurrent && !features.contains(.eventFork),
+            "a state is for one descriptor of another process' memory, without event fork")
         switch service {
         case .workers(let count): try demand(count > 0, "a pager with workers needs at least one")
         case .inline:

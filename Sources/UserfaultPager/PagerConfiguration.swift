@@ -100,6 +100,12 @@ public struct PagerConfiguration: Sendable {
     /// populates is.
     public var backgroundBytesPerSecond: Int?
 
+    /// Where the pager keeps what a successor needs if its process is killed; `nil` keeps it in the process.
+    ///
+    /// Only for another process' memory, on one descriptor, without `UserfaultFD.Features.eventFork`: the descriptors of
+    /// children are nobody else's. Each change of the address space writes all pieces of all regions anew.
+    public var state: PagerState?
+
     /// Gets what the engine has to report, on the watchdog's thread.
     ///
     /// `nil` drops it.
@@ -120,6 +126,7 @@ public struct PagerConfiguration: Sendable {
         strays: StrayPolicy = .poison,
         traceCapacity: Int = 0,
         backgroundBytesPerSecond: Int? = nil,
+        state: PagerState? = nil,
         report: (@Sendable (PagerReport) -> Void)? = nil
     ) {
         self.waiting = waiting
@@ -135,6 +142,7 @@ public struct PagerConfiguration: Sendable {
         self.strays = strays
         self.traceCapacity = traceCapacity
         self.backgroundBytesPerSecond = backgroundBytesPerSecond
+        self.state = state
         self.report = report
     }
 }

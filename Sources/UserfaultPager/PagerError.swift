@@ -12,6 +12,9 @@ public enum PagerError: Error, Hashable, Sendable {
     /// The range is not aligned to its pages, empty, or overlaps a region of this pager.
     case badRange(AddressRange)
 
+    /// A ``PagerState`` cannot be used; the text says why.
+    case state(String)
+
     /// No region of this pager.
     case noSuchRegion
 
@@ -49,7 +52,7 @@ extension PagerError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .kernel(let error): "\(error)"
-        case .configuration(let text): text
+        case .configuration(let text), .state(let text): text
         case .badRange(let range): "\(range) is empty, not aligned to its pages, or overlaps another region"
         case .noSuchRegion: "no such region"
         case .notRunning: "the pager does not run"

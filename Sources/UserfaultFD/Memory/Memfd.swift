@@ -104,6 +104,11 @@ public struct Memfd: ~Copyable, Sendable {
         }
     }
 
+    /// The first memory that ends after an offset, up to the next hole; `nil` if there is none until the file's end.
+    package func dataRange(from offset: Int) throws(UserfaultError) -> Range<Int>? {
+        try descriptor.dataRange(from: offset)
+    }
+
     /// Closes the file; its mappings stay.
     public consuming func close() throws(UserfaultError) {
         try descriptor.close()

@@ -165,7 +165,7 @@ extension PagerCore where Source: ~Copyable {
     @inline(never)
     func readEvents(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
         try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int? in
-            guard let count = try uffd.readWhereDescriptorsAreFree(into: &handler.batch) else { return nil }
+            guard let count = try memory.read(uffd, into: &handler.batch) else { return nil }
             let now = count > 0 ? MonotonicInstant.now.nanoseconds : 0
             while let event = handler.batch.next() {
                 switch consume event {

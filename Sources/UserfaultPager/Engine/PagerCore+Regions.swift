@@ -17,12 +17,7 @@ extension PagerCore where Source: ~Copyable {
             registry.nextRegion += 1
             return registry.nextRegion
         }
-        let reference = RegionReference(
-            try asPagerError { () throws(UserfaultError) in
-                try RegionRecord(
-                    id: id, count: range.count, options: options, fillsFile: source.fillsFile,
-                    extents: extents(offset..<offset + range.count, options.pageSize))
-            })
+        let reference = try makeRecord(of: range, id: id, offset: offset, options)
         // Until it is served nobody else refers to it.
         reference.countReferences(1)
         defer { reference.countReferences(-1) }
@@ -46,11 +41,40 @@ extension PagerCore where Source: ~Copyable {
             retire(reference.id)
             throw error
         }
+        if let slot = reference.slot { configuration.state?.file.commit(slot) }
         return reference
     }
 
+    private func makeRecord(
+        of range: AddressRange, id: Int, offset: Int, _ options: RegionOptions
+    ) throws(PagerError) -> RegionReference {
+        let bytes = offset..<offset + range.count
+        guard let file = configuration.state?.file else {
+            return RegionReference(
+                try asPagerError { () throws(UserfaultError) in
+                    try RegionRecord(
+                        id: id, count: range.count, options: options, fillsFile: source.fillsFile,
+                        extents: extents(bytes, options.pageSize))
+                })
+        }
+        guard memories[0].journal != nil else { throw .state("the state is another pager's: resume that") }
+        let entry = try file.makeEntry(id: id, range, offset: offset, options)
+        do throws(PagerError) {
+            return RegionReference(
+                try asPagerError { () throws(UserfaultError) in
+                    try RegionRecord(
+                        id: id, count: range.count, options: options, fillsFile: source.fillsFile,
+                        extents: extents(bytes, options.pageSize),
+                        states: try file.mapStates(at: entry.states, pages: entry.pages), slot: entry.slot)
+                })
+        } catch {
+            file.free(entry.slot)
+            throw error
+        }
+    }
+
     /// Where the source has data for a region.
-    private func extents(_ bytes: Range<Int>, _ pageSize: PageSize) -> Extents {
+    func extents(_ bytes: Range<Int>, _ pageSize: PageSize) -> Extents {
         // What others share the file with would be missed by them.
         guard !source.fillsFile else { return Extents() }
         return Extents(of: bytes, pageSize) { source.extent(from: $0) }
@@ -163,6 +187,7 @@ extension PagerCore where Source: ~Copyable {
                 guard !reference.isReferredTo,
                     !registry.records.contains(where: { $0.isWorking(on: reference.bits) })
                 else { return false }
+                if let slot = reference.slot { configuration.state?.file.free(slot) }
                 unsafe reference.destroy()
                 return true
             }

@@ -9,7 +9,7 @@ internal import UserfaultFD
 /// Made before: it must not allocate where a fork holds the heap's locks and waits until its event is read.
 struct LastReading: ~Copyable {
     fileprivate var batch = EventBatch(capacity: 16)
-    fileprivate var spare = EventBatch(capacity: 16)
+    var spare = EventBatch(capacity: 16)
 }
 
 extension PagerCore where Source: ~Copyable {
@@ -35,7 +35,7 @@ extension PagerCore where Source: ~Copyable {
         var poisoned = 0
         while true {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
-                readTheRest(&machine, uffd)
+                readTheRest(of: memory, &machine, uffd)
                 // Where the kernel cannot, all was loaded before.
                 let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, count: &poisoned) : .done
                 if rest == .changing { return false }
@@ -49,7 +49,7 @@ extension PagerCore where Source: ~Copyable {
                     try? uffd.wake(span.range)
                     if hidesFromChildren(span.region) { showToChildren(span.range) }
                 }
-                readTheRest(&machine, uffd)
+                readTheRest(of: memory, &machine, uffd)
                 memory.isSealed = true
                 machine.forgetSpans { $0.region.id != Sentinel.regionID }
                 return true
@@ -65,9 +65,11 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Takes in the events that nobody has read; who faults is woken by what follows.
-    private func readTheRest(_ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD) {
+    private func readTheRest(
+        of memory: ServedMemory, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD
+    ) {
         guard !uffd.enabledFeatures.isDisjoint(with: .events) else { return }
-        while let count = unsafe try? uffd.read(into: &lastReading.batch), count > 0 {
+        while let count = unsafe try? memory.read(uffd, into: &lastReading.batch), count > 0 {
             while let event = unsafe lastReading.batch.next() {
                 unsafe try? take(event, &machine, uffd, &lastReading.spare)
             }

@@ -169,6 +169,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
             memory.number = number
             unsafe memory.member = self
         }
+        try attachState()
     }
 
     deinit {

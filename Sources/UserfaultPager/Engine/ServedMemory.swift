@@ -48,6 +48,10 @@ final class ServedMemory: @unchecked Sendable {
     /// In the order.
     var isSealed = false
     private(set) var rawDescriptor: CInt = -1
+    /// Where changes are written down for a successor.
+    ///
+    /// Set before any thread runs.
+    var journal: StateFile?
     /// Whether the kernel sends signals in place of messages: then threads wait for each other here, and not in the
     /// kernel.
     private(set) var sendsSignals = false
@@ -159,8 +163,18 @@ final class ServedMemory: @unchecked Sendable {
         try BlockedSignals.during(if: sendsSignals) { () throws(Failure) in
             order.lockForWriting()
             defer { order.unlock() }
+            let before = unsafe machine.pointee.changes
+            defer { unsafe journal?.note(machine.pointee, changed: machine.pointee.changes != before) }
             return try unsafe body(uffd.pointee, &machine.pointee)
         }
+    }
+
+    /// Reads in the exclusion.
+    ///
+    /// - Returns: `nil` where there is no descriptor free for the child of a fork.
+    func read(_ uffd: borrowing UserfaultFD, into batch: inout EventBatch) throws(UserfaultError) -> Int? {
+        if let journal { return try journal.read(uffd, into: &batch) }
+        return try uffd.readWhereDescriptorsAreFree(into: &batch)
     }
 
     /// A second descriptor of the same kernel object.

@@ -29,6 +29,9 @@ struct Claim {
 
     var pages: Int { range.count >> region.pageShift }
 
+    /// What its pages are once they are filled.
+    var filledState: PageState { content == .poison ? .poisoned : .present }
+
     /// The state of one of the pages.
     func states(_ page: Int) -> PageStates? { states?.advanced(by: page) }
 

@@ -20,7 +20,7 @@ struct PagerStateMachine: ~Copyable {
     private(set) var spans: SpanTable
     /// What was at addresses that other memory was moved to before the event that says where it went: the kernel lets
     /// go of an address first, and tells of it later.
-    private var stale: SpanTable
+    private(set) var stale: SpanTable
     /// How many changes were applied.
     private(set) var changes: UInt64 = 0
     /// The states of a forked child's pages.
@@ -94,6 +94,21 @@ struct PagerStateMachine: ~Copyable {
     /// Forgets spans, for which no memory is needed.
     mutating func forgetSpans(where isForgotten: (Span) -> Bool) {
         for index in (0..<spans.count).reversed() where isForgotten(spans[index]) { forgetSpan(spans[index]) }
+    }
+
+    /// Adds what is known of another machine.
+    ///
+    /// - Returns: `false` if it overlaps what is there.
+    mutating func restore(_ span: Span, isStale: Bool) throws(UserfaultError) -> Bool {
+        guard isStale ? !stale.overlaps(span.range) : !spans.overlaps(span.range) else { return false }
+        if isStale { try stale.insert(span) } else { try spans.insert(span) }
+        return true
+    }
+
+    /// Forgets everything.
+    mutating func forgetAll() {
+        forgetSpans { _ in true }
+        while stale.count > 0 { stale.removeSpan(startingAt: stale[0].range.start) }
     }
 
     // MARK: Changes
@@ -379,9 +394,4 @@ struct PagerStateMachine: ~Copyable {
         guard claim.content != .poison, claim.region.isHuge, let states = claim.states else { return .present }
         return states[0].contains(.existedOnce) ? [.present, .existedOnce, .existedTwice] : [.present, .existedOnce]
     }
-}
-
-extension Claim {
-    /// What its pages are once they are filled.
-    var filledState: PageState { content == .poison ? .poisoned : .present }
 }

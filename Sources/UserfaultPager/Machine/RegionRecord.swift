@@ -16,15 +16,22 @@ struct RegionRecord: ~Copyable {
     let modes: UserfaultFD.RegisterModes
     /// The states of its pages, and behind them what was counted of it.
     let states: Mapping
+    /// Where it is written down for a successor.
+    let slot: Int?
     /// Where the source has data for it.
     let extents: Extents
 
+    /// - Parameters:
+    ///   - states: Zeroed memory for the states of its pages, where that is not the record's to make.
+    ///   - slot: Where it is written down.
     /// - Throws: `ENOMEM` where there is no memory for the states.
     init(
-        id: Int, count: Int, options: RegionOptions, fillsFile: Bool = false, extents: consuming Extents = Extents()
+        id: Int, count: Int, options: RegionOptions, fillsFile: Bool = false, extents: consuming Extents = Extents(),
+        states: consuming Mapping? = nil, slot: Int? = nil
     ) throws(UserfaultError) {
         self.id = id
         self.extents = extents
+        self.slot = slot
         isOwedAgain = fillsFile
         var modes: UserfaultFD.RegisterModes = .missing
         if fillsFile { modes.insert(.minor) }
@@ -34,8 +41,12 @@ struct RegionRecord: ~Copyable {
         pageCount = options.pageSize.pages(in: count)
         self.options = options
         window = ReadAheadWindow(maximum: options.readAhead.maximumPages)
-        states = try Mapping(
-            anonymous: pageCount * PageStates.bytesPerPage + CounterRows.bytes, options: .noReserve)
+        if let states {
+            self.states = states
+        } else {
+            self.states = try Mapping(
+                anonymous: pageCount * PageStates.bytesPerPage + CounterRows.bytes, options: .noReserve)
+        }
     }
 
     /// Whether pages are huge pages of hugetlbfs, which follow rules of their own.
@@ -61,6 +72,7 @@ struct RegionReference: @unchecked Sendable, Equatable {
     static func == (lhs: RegionReference, rhs: RegionReference) -> Bool { unsafe lhs.record == rhs.record }
 
     var id: Int { unsafe record.pointee.id }
+    var slot: Int? { unsafe record.pointee.slot }
     var pageShift: Int { unsafe record.pointee.pageShift }
     var pageCount: Int { unsafe record.pointee.pageCount }
     var pageSize: PageSize { unsafe record.pointee.options.pageSize }
