@@ -2,6 +2,18 @@ import Testing
 
 @testable import UserfaultSelftest
 
+@Suite struct CrowdingTests {
+    @Test func crowdedHostsAreTold() {
+        let rows: [(line: String, processors: Int, factor: Double)] = [
+            ("0.41 0.85 1.69 1/180 4242", 2, 1), ("30.17 12.0 8.0 3/400 1", 2, 12), ("1.00 1.0 1.0 9/400 1", 2, 4.5),
+            ("8.00 8.0 8.0 1/90 7", 4, 2), ("", 2, 1), ("x y z w", 0, 1),
+        ]
+        for row in rows {
+            #expect(Crowding.factor(loadavg: row.line, processors: row.processors) == row.factor, "\(row.line)")
+        }
+    }
+}
+
 @Suite struct KernelWatchTests {
     @Test func aWarningIsQuotedFromItsFirstLine() {
         let log: [Substring] = [

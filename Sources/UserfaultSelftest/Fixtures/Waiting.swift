@@ -4,7 +4,7 @@ import Glibc
 /// Waits until a condition holds, giving way to other threads between looks.
 ///
 /// The kernel's own words (fdinfo, thread states) are looked at, so nothing depends on how long anything takes. The
-/// limit is generous and grows with how slow the host is; a case that needs it has failed.
+/// limit is generous and grows with how slow and how crowded the host is; a case that needs it has failed.
 package enum Waiting {
     /// How long anything may take that should happen at once: half of `--timeout`, where the run has one.
     package static let patience: Duration =
@@ -29,10 +29,17 @@ package enum Waiting {
         line: Int = #line,
         _ condition: () throws -> Bool
     ) throws {
-        let deadline = ContinuousClock.now + limit
+        let start = ContinuousClock.now
+        var limit = limit
+        // A limit that the user has set is not stretched.
+        var isExtensible = getenv(variable) == nil
         var looks = 0
         while try !condition() {
-            guard ContinuousClock.now < deadline else {
+            if ContinuousClock.now >= start + limit, isExtensible {
+                isExtensible = false
+                limit = limit * Crowding.factor
+            }
+            guard ContinuousClock.now < start + limit else {
                 throw CaseFailure(
                     expected: what(), seen: "still not so after \(limit)", file: file, line: line)
             }

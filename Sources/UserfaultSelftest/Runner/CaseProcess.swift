@@ -35,7 +35,9 @@ final class CaseProcess {
     private let output: FileDescriptor
     private let channel: FileDescriptor
     private let start = ContinuousClock.now
-    private let deadline: ContinuousClock.Instant
+    /// How long it may take: longer than was said if there turns out to be no processor for it.
+    private(set) var limit: Duration
+    private var isExtensible: Bool
     /// The process, what it prints and what it sends.
     private var waits: [pollfd]
     private var buffer = MessageBuffer()
@@ -46,7 +48,10 @@ final class CaseProcess {
     /// - Parameters:
     ///   - environment: Variables for the process besides those of the runner, each `NAME=value`.
     ///   - limit: How long it may take.
-    init(identity: String, environment: [String] = [], limit: Duration) throws {
+    ///   - isExtensible: Whether it may take longer if there is no processor for it.
+    init(
+        identity: String, environment: [String] = [], limit: Duration, isExtensible: Bool = false
+    ) throws {
         let arguments = ["uffd-selftest", "run-case", identity, "--channel", "3", "--runner", "\(getpid())"]
         let output = try Pipe.open()
         let channel = try Pipe.open()
@@ -59,7 +64,8 @@ final class CaseProcess {
         pid = try spawnSelf(
             arguments, environment: environment, output: output.writeEnd.rawValue, channel: channel.writeEnd.rawValue)
         pidfd = try FileDescriptor(rawValue: checked(css_pidfd_open(pid)))
-        deadline = start + limit
+        self.limit = limit
+        self.isExtensible = isExtensible
         waits = [pidfd, output.readEnd, channel.readEnd].map {
             pollfd(fd: $0.rawValue, events: Int16(POLLIN), revents: 0)
         }
@@ -68,9 +74,7 @@ final class CaseProcess {
     /// Waits until one of the processes has ended, or its time is up, or a signal has come.
     static func waitForOne(of processes: [CaseProcess], signals: FileDescriptor) -> Event {
         while true {
-            for process in processes where process.deadline <= ContinuousClock.now {
-                return .ended(process, process.stop())
-            }
+            for process in processes where process.isOverdue { return .ended(process, process.stop()) }
             let left = processes.map { $0.deadline - ContinuousClock.now }.min() ?? .seconds(1)
             var waits = processes.flatMap(\.waits) + [pollfd(fd: signals.rawValue, events: Int16(POLLIN), revents: 0)]
             guard poll(&waits, nfds_t(waits.count), Int32(max(0, left.inSeconds) * 1000) + 1) > 0 else { continue }
@@ -79,6 +83,17 @@ final class CaseProcess {
                 if let cause = process.look(at: waits[(3 * index)..<(3 * index + 3)]) { return .ended(process, cause) }
             }
         }
+    }
+
+    private var deadline: ContinuousClock.Instant { start + limit }
+
+    /// Whether its time is up; when it is for the first time, the host is asked whether it had any.
+    private var isOverdue: Bool {
+        guard deadline <= ContinuousClock.now else { return false }
+        guard isExtensible else { return true }
+        isExtensible = false
+        limit = limit * Crowding.factor
+        return deadline <= ContinuousClock.now
     }
 
     /// Reads what has come; answers how the process has ended, if it has.

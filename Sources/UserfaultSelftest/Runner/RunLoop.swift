@@ -6,7 +6,6 @@ struct RunLoop {
     private struct Place {
         let selected: SelectedResult
         var process: CaseProcess?
-        var limit = Duration.zero
         var activity: HostActivity?
         /// What the kernel has complained about while it ran.
         var complaints: [String] = []
@@ -92,8 +91,9 @@ struct RunLoop {
             let activity = HostActivity()
             do {
                 let process = try CaseProcess(
-                    identity: selected.identity, environment: environment + patience, limit: limit)
-                places.append(Place(selected: selected, process: process, limit: limit, activity: activity))
+                    identity: selected.identity, environment: environment + patience, limit: limit,
+                    isExtensible: options.timeout == nil)
+                places.append(Place(selected: selected, process: process, activity: activity))
             } catch {
                 // That processes can be started was seen when the run began.
                 skip(selected, "this time its process could not be started: \(error)")
@@ -116,7 +116,7 @@ struct RunLoop {
             let others = running.filter { $0 !== process }.map(\.pid)
             let end = process.ending(cause, sparing: conditions.ownProcesses.union(others).union(unkillable))
             unkillable.formUnion(end.strays.unkillable)
-            var result = end.result(of: places[index].selected, limit: places[index].limit)
+            var result = end.result(of: places[index].selected, limit: process.limit)
             places[index].activity?.explain(&result, ofProcessKilled: end.wasKilled)
             conditions.release()
             noticeComplaints()
