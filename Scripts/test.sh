@@ -172,7 +172,10 @@ many() {
 step_hosts() { many hosts timeout -k 10 3600 Scripts/check/selftest-hosts.py; }
 
 # The program uffd-pager with simulated and real clients.
-step_clients() { many clients timeout -k 10 1800 Scripts/check/clients.py; }
+step_clients() {
+    many clients timeout -k 10 1800 Scripts/check/clients.py
+    many criu timeout -k 10 1800 Scripts/check/criu.sh
+}
 
 step_matrix() {
     if ! command -v qemu-system-x86_64 >/dev/null; then

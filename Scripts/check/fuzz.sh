@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Let libFuzzer look for what breaks: Scripts/check/fuzz.sh [SECONDS], 60 by default, a quarter of them for each of
+# Let libFuzzer look for what breaks: Scripts/check/fuzz.sh [SECONDS], 60 by default, a fifth of them for each of
 #   KernelBytes     arbitrary bytes for what parses the kernel's data
 #   ScanArguments   arbitrary arguments of PAGEMAP_SCAN, on the kernel
 #   Handoffs        arbitrary bytes for what reads the messages of clients
+#   CRIUImages      arbitrary bytes in CRIU's images, on its socket and from its page server
 #   PagerSteps      arbitrary orders of what a program, a kernel and a pager do
 # What was found to crash is left in .build-fuzz/.
 set -euo pipefail
@@ -12,7 +13,7 @@ cd "$REPO"
 
 export SWIFT_BACKTRACE=enable=no
 out=.build-fuzz
-seconds=$((${1:-60} / 4 + 1))
+seconds=$((${1:-60} / 5 + 1))
 swift build --scratch-path "$out/build" --target UserfaultHandoff --quiet \
     -Xcc -fsanitize=address -Xswiftc -sanitize=fuzzer -Xswiftc -enable-testing -Xswiftc -parse-as-library
 bin=$(swift build --scratch-path "$out/build" --show-bin-path)
@@ -43,4 +44,5 @@ fuzz() {
 fuzz KernelBytes
 fuzz ScanArguments
 fuzz Handoffs
+fuzz CRIUImages
 fuzz PagerSteps Tests/UserfaultPagerTests/Model/{RandomRun,Model,ModelHandler,ModelKernel}.swift

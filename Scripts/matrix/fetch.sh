@@ -7,48 +7,11 @@ set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
+# shellcheck source=SCRIPTDIR/../debian.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../debian.sh"
+
 SUITES=(bullseye bookworm trixie forky sid experimental)
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-APT=$CACHE/apt
-APT_OPTIONS=(
-    -o "Dir::State=$APT" -o "Dir::Cache=$APT/cache" -o "Dir::Etc::sourcelist=$APT/sources.list"
-    -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferences=/dev/null
-    -o Dir::Etc::preferencesparts=/dev/null -o APT::Sandbox::User=root
-)
-
-# mirror LABEL: prints the address that the host's apt uses for the archive with this label.
-mirror() {
-    # shellcheck disable=SC2016 # apt expands it
-    apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Label: $1" | sed -n 1p
-}
-
-write_sources() {
-    local main security suite signed=
-    main=$(mirror Debian)
-    security=$(mirror Debian-Security)
-    [[ $main ]] || die "apt has no Debian mirror (no Debian sources, or 'apt-get update' never ran)"
-    [[ -e $KEYRING ]] && signed="[signed-by=$KEYRING]"
-    for suite in "${SUITES[@]}"; do
-        echo "deb $signed $main $suite main"
-        [[ $suite == sid || $suite == experimental ]] && continue
-        echo "deb $signed $main $suite-updates main"
-        echo "deb $signed $main $suite-backports main"
-        [[ -z $security ]] || echo "deb $signed $security $suite-security main"
-    done
-}
-
-# Reads the package lists of all suites; a suite that the mirror does not have is only reported.
-update_lists() {
-    mkdir -p "$APT/lists/partial" "$APT/cache/archives/partial"
-    write_sources >"$APT/sources.list"
-    local log=$APT/update.log
-    LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" update >"$log" 2>&1 || true
-    sed -nE "s/^E: The repository '[^ ]* ([^ ]+) Release' .*/\1: no such suite on the mirror/p" "$log" |
-        while read -r line; do note "$line"; done
-    # Some suites may fail; without any list, nothing can be found.
-    compgen -G "$APT/lists/*_Packages*" >/dev/null ||
-        die "no package list could be read: $(grep -m1 -E '^(E|W|Err)' "$log" || echo "see $log")"
-}
+apt_world "$CACHE/apt"
 
 # available: "VERSION PACKAGE" of every cloud kernel package in the lists, newest version last.
 available() {
@@ -107,7 +70,7 @@ for name; do check_kernel "$name"; done
 mkdir -p "$CACHE"
 exec {lock}>"$CACHE/.lock"
 flock "$lock"
-update_lists
+update_lists "${SUITES[@]}"
 available >"$APT/kernels"
 failed=0
 for name; do fetch_kernel "$name" "$APT/kernels" || failed=1; done

@@ -50,13 +50,14 @@ final class CRIUImageFolder: Sendable {
         let index = CRIUPageIndex(pagemaps)
         let name = "mm-\(task).img"
         let mappings = try decode(name) { (bytes) throws(CRIUImageError.Reason) in try CRIUMemoryMap.mappings(bytes) }
-        let ranges = mappings.flatMap { index.lazyRanges(in: $0) }
         let size = PageSize.base.bytes
+        let counts = mappings.map { index.lazyRanges(in: $0).reduce(0) { $0 + $1.count / size } }
         // What nobody serves would be zeros.
-        guard ranges.reduce(0, { $0 + $1.count / size }) == index.lazyPages else {
+        guard counts.reduce(0, +) == index.lazyPages else {
             throw CRIUImageError(name, .missingField("mapping of pages that were dumped"))
         }
-        return CRIUPages(index: index, files: files, ranges: ranges)
+        let lazy = zip(mappings, counts).filter { $0.1 > 0 }.map(\.0)
+        return CRIUPages(index: index, files: files, mappings: lazy)
     }
 
     private func pagesFile(of pagemap: CRIUPagemap) throws(CRIUImageError) -> CRIUPages.File {

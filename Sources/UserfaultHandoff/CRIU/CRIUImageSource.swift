@@ -8,13 +8,12 @@ struct CRIUImageSource: PageSource {
     /// Images may lie on any disk.
     var isSlow: Bool { true }
 
+    func extent(from offset: Int) -> Range<Int>? { pages.extent(from: offset) }
+
     func load(offset: Int, into room: inout OutputRawSpan) throws(CRIUImageError) -> PageReply {
         let found = try pages.find(offset, limit: room.freeCapacity)
         switch found.place {
-        case .zeros:
-            if found.count == room.freeCapacity { return .zero }
-            unsafe room.append(repeating: 0, count: PageSize.base.bytes, as: UInt8.self)
-            return .data
+        case .zeros: return .zeros(count: found.count)
         case .server: throw CRIUImageError("pagemap", .onServer(address: UInt64(offset)))
         case .file(let level, let position):
             var failure: CRIUImageError?
@@ -42,6 +41,8 @@ struct CRIUServerSource: AsynchronousPageSource {
     /// The most that is read from an image at once.
     private static var mostBytes: Int { 256 << 10 }
 
+    func extent(from offset: Int) -> Range<Int>? { pages.extent(from: offset) }
+
     func load(_ request: consuming PageRequest) {
         let found: CRIUPageIndex.Found
         do throws(CRIUImageError) {
@@ -51,8 +52,7 @@ struct CRIUServerSource: AsynchronousPageSource {
         }
         switch found.place {
         case .server: server.ask(for: request, count: found.count, of: task)
-        case .zeros where found.count == request.byteCount: request.complete(.zero)
-        case .zeros: unsafe request.complete([UInt8](repeating: 0, count: PageSize.base.bytes).span.bytes)
+        case .zeros: request.complete(.zeros(count: found.count))
         case .file(let level, let offset):
             var failed = false
             let bytes = unsafe [UInt8](unsafeUninitializedCapacity: min(found.count, Self.mostBytes)) { buffer, used in

@@ -1,5 +1,5 @@
 internal import Synchronization
-internal import SystemPackage
+public import SystemPackage
 internal import UserfaultFD
 public import UserfaultPager
 
@@ -21,6 +21,10 @@ public final class CRIULazyPages: Sendable {
         public var failure = FailurePolicy()
         /// How each task's pager works.
         public var pager = PagerConfiguration()
+        /// Is given each task's userfaultfd and the pidfd of its process, before a page of it is served.
+        ///
+        /// Both are borrowed: who kills the task if this process dies keeps duplicates. If it throws, the task is killed.
+        public var keep: (@Sendable (_ task: Int32, _ uffd: FileDescriptor, _ process: FileDescriptor) throws -> Void)?
 
         /// - Parameter images: The folder with the images.
         public init(images: String) {
@@ -80,6 +84,7 @@ public final class CRIULazyPages: Sendable {
     /// - Throws: What went wrong first. The failure policy was applied to all pages that are not there.
     public func run() throws(CRIULazyPagesError) -> CRIUSummary {
         let start = MonotonicInstant.now
+        defer { listener.removePath() }
         let server = try connectToServer()
         defer { server?.stop() }
         do throws(CRIULazyPagesError) {
@@ -137,6 +142,8 @@ public final class CRIULazyPages: Sendable {
             let ready = try poll(listener.descriptor.rawValue, stopped.descriptor.rawValue, until: .never)
             guard ready.second == 0 else { return nil }
             let connection = try UnixSocket.accept(from: listener.descriptor)
+            // One restore is served: another one finds nobody, rather than wait for ever.
+            listener.removePath()
             try UnixSocket.passSenders(to: FileDescriptor(rawValue: connection.rawValue))
             return connection
         }
@@ -168,6 +175,7 @@ public final class CRIULazyPages: Sendable {
         let owner = try owner(of: task, sender)
         let service: any CRIUTask
         do throws(CRIULazyPagesError) {
+            try keep(task, uffd, sender)
             service = try serve(task, uffd, owner, server)
         } catch {
             // Nobody serves it, and nobody may show it zeros.
@@ -179,6 +187,15 @@ public final class CRIULazyPages: Sendable {
             return state.isStopped
         }
         if isStopped { throw .stopped }
+    }
+
+    private func keep(
+        _ task: Int32, _ uffd: borrowing UserfaultFD, _ sender: borrowing ProcessHandle?
+    ) throws(CRIULazyPagesError) {
+        guard let keep = configuration.keep, sender != nil else { return }
+        let memory = uffd.withUnsafeDescriptor { $0 }
+        let process = sender!.withUnsafeDescriptor { $0 }
+        do { try keep(task, memory, process) } catch { throw .notKept(task, "\(error)") }
     }
 
     private func serve(

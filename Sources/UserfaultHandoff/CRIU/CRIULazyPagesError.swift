@@ -13,6 +13,8 @@ public enum CRIULazyPagesError: Error, Hashable, Sendable {
     case unknownTask(Int32)
     /// It cannot be said which process a task is, so that it could not be killed.
     case taskHasEnded(Int32)
+    /// Nobody keeps what a task needs if this process dies; the text says why.
+    case notKept(Int32, String)
     /// Pages of a task could not be brought, and the failure policy was applied to them.
     case task(Int32, PagerError)
     /// The page server failed.
@@ -32,6 +34,7 @@ extension CRIULazyPagesError: CustomStringConvertible {
         case .restoreFailed: "criu restore hung up before all tasks were restored"
         case .unknownTask(let task): "task \(task) is not in the images"
         case .taskHasEnded(let task): "task \(task) ended while it was restored"
+        case .notKept(let task, let text): "task \(task) cannot be guarded: \(text)"
         case .task(let task, let error): "task \(task): \(error)"
         case .server(let error): "\(error)"
         case .kernel(let error): "\(error)"

@@ -5,8 +5,8 @@ internal import UserfaultFD
 /// A page that no dump has is zeros, as it was in the task. One that is left to a page server fails here.
 struct CRIUPages: Sendable {
     let index: CRIUPageIndex
-    /// The addresses of pages that are left to the daemon, each range in one mapping.
-    let ranges: [AddressRange]
+    /// The mappings that have pages which are left to the daemon.
+    let mappings: [AddressRange]
     private let files: [File]
 
     /// The pages of one dump.
@@ -20,10 +20,18 @@ struct CRIUPages: Sendable {
         }
     }
 
-    init(index: CRIUPageIndex, files: [File], ranges: [AddressRange]) {
+    init(index: CRIUPageIndex, files: [File], mappings: [AddressRange]) {
         self.index = index
-        self.ranges = ranges
+        self.mappings = mappings
         self.files = files
+    }
+
+    /// The first pages that are left to the daemon and end after an address.
+    func extent(from address: Int) -> Range<Int>? {
+        let runs = index.levels[0].runs
+        var next = index.levels[0].index(of: UInt64(address))
+        while next < runs.count, !runs[next].isLazy { next += 1 }
+        return next < runs.count ? Int(runs[next].start)..<Int(runs[next].end) : nil
     }
 
     /// Where the page at an address is, and those that follow it, see ``CRIUPageIndex/find(_:limit:)``.

@@ -23,3 +23,14 @@ public struct CRIUSummary: Hashable, Sendable {
         self.nanoseconds = nanoseconds
     }
 }
+
+extension CRIUSummary: CustomStringConvertible {
+    /// One line for a person.
+    public var description: String {
+        let milliseconds = nanoseconds / 1_000_000
+        let thousandths = String(milliseconds % 1000 + 1000).dropFirst()
+        return
+            "restored \(pages) pages of \(tasks) tasks in \(milliseconds / 1000).\(thousandths) s: \(faults) were waited for, "
+            + "\(pagesLeftOut) not needed"
+    }
+}

@@ -48,7 +48,7 @@ final class CRIUTaskService<Source: PageSource & ~Copyable>: CRIUTask {
         configuration.strays = .zeros
         pager = try Pager(uffd, source: source, owner: owner, configuration: configuration)
         let options = RegionOptions(failure: failure, registration: .byOwner)
-        for range in pages.ranges {
+        for range in pages.mappings {
             try pager.add(range, offset: Int(range.start), options: options)
         }
         try pager.start()

@@ -74,15 +74,17 @@ struct CRIUImageFolderTests {
         let folder = try Self.folder([(16, 2, 6), (20, 1, 4), (24, 2, 6)], pages: Self.content([1, 2, 3, 4, 5]))
         let images = try CRIUImageFolder(path: folder.path)
         #expect(try images.tasks() == [7])
-        let ranges = try images.pages(of: 7).ranges
-        let size = UInt(Self.size)
+        let pages = try images.pages(of: 7)
+        let page = Self.page
+        #expect(pages.mappings == [AddressRange(start: UInt(16 * page), end: UInt(32 * page))])
         #expect(
-            ranges == [
-                AddressRange(start: 16 * size, end: 18 * size), AddressRange(start: 24 * size, end: 26 * size),
+            [0, 17, 18, 25].map { pages.extent(from: $0 * page) } == [
+                16 * page..<18 * page, 16 * page..<18 * page, 24 * page..<26 * page, 24 * page..<26 * page,
             ])
+        #expect(pages.extent(from: 26 * page) == nil)
         #expect(try Self.load(folder, page: 16, count: 4).bytes == Self.content([1, 2]))
-        #expect(try Self.load(folder, page: 18, count: 2).reply == .zero)
-        #expect(try Self.load(folder, page: 19, count: 2).bytes == Self.content([0]))
+        #expect(try Self.load(folder, page: 18, count: 2).reply == .zeros(count: 2 * page))
+        #expect(try Self.load(folder, page: 19, count: 2).reply == .zeros(count: page))
         #expect(try Self.load(folder, page: 25, count: 1).bytes == Self.content([5]))
     }
 

@@ -33,7 +33,12 @@ final class GuardLink: Sendable {
         let (uffd, process) = try memory.duplicateDescriptors()
         let files = [uffd, process].map(FileDescriptor.init(rawValue:))
         defer { for file in files { try? file.close() } }
-        try send(.keep(UInt64(id)), files)
+        try keep(id, uffd: files[0], process: files[1])
+    }
+
+    /// Has a client's userfaultfd and pidfd kept, which stay the caller's.
+    func keep(_ id: Int, uffd: FileDescriptor, process: FileDescriptor) throws {
+        try send(.keep(UInt64(id)), [uffd, process])
     }
 
     /// Tells that a client has ended, or goes on by itself.

@@ -1,0 +1,141 @@
+import ArgumentParser
+import CPagerSupport
+import Glibc
+import Synchronization
+import SystemPackage
+import UserfaultHandoff
+import UserfaultPager
+
+struct CRIULazyPagesCommand: GuardedCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "criu-lazy-pages",
+        abstract:
+            "Serve the memory of tasks that \"criu restore --lazy-pages\" restores, in place of \"criu lazy-pages\".",
+        discussion: """
+            Start this first, then "criu restore --lazy-pages" with the same folders. It loads what tasks touch, then the \
+            rest, prints a line, and ends. A page that cannot be loaded is never shown as zeros.
+
+            Exit codes: 0 all pages of all tasks are there, or the tasks have ended; 1 anything else; 64 wrong usage; 70 \
+            this program died and its tasks were killed.
+            """
+    )
+
+    @Option(
+        name: [.customShort("D"), .long],
+        help: ArgumentHelp("The folder with the images.", valueName: "folder"), completion: .directory)
+    var imagesDir: String
+
+    @Option(
+        name: [.customShort("W"), .long],
+        help: ArgumentHelp("The folder for the socket; by default that with the images.", valueName: "folder"),
+        completion: .directory)
+    var workDir: String?
+
+    @Option(
+        help: ArgumentHelp(
+            """
+            Where "criu dump --lazy-pages" serves pages that are not in the images: ADDRESS:PORT, [ADDRESS]:PORT for IPv6, \
+            or the path of a Unix socket.
+            """, valueName: "server"))
+    var pageServer: String?
+
+    @Flag(help: "The page server is of a CRIU after version 4.2, which counts pages in 64 bits.")
+    var widePageCounts = false
+
+    @Option(help: "What happens to a page that cannot be loaded: a signal for who touches it, or the end of the task.")
+    var onFailure: OnFailure = .poison
+
+    @Option(help: ArgumentHelp("Write a zero byte to this descriptor when tasks may be restored.", valueName: "number"))
+    var statusFd: Int32?
+
+    @OptionGroup var log: LogOptions
+
+    func validate() throws {
+        if let pageServer, CRIUPageServer(pageServer) == nil {
+            throw ValidationError("--page-server needs ADDRESS:PORT or a path with a slash, not '\(pageServer)'")
+        }
+        if widePageCounts && pageServer == nil { throw ValidationError("--wide-page-counts needs --page-server") }
+    }
+
+    func run() async throws {
+        let guarded = GuardedTasks(GuardLink(logger: log.logger))
+        // Whoever still has no page that is there is poisoned or killed by then.
+        defer { guarded.forget() }
+        var configuration = CRIULazyPages.Configuration(images: imagesDir)
+        configuration.workFolder = workDir
+        configuration.pageServer = pageServer.flatMap { CRIUPageServer($0, wideMessages: widePageCounts) }
+        configuration.failure = onFailure.policy
+        configuration.keep = { task, uffd, process in try guarded.keep(task, uffd, process) }
+        do {
+            let service = try CRIULazyPages(configuration)
+            try SignalThread.start { service.stop() }
+            try tellReady()
+            let summary = try service.run()
+            if !log.quiet { Standard.complain("\(summary)") }
+        } catch let error as CRIULazyPagesError {
+            throw Failure(.failure, "\(error)")
+        }
+    }
+
+    private func tellReady() throws {
+        guard let statusFd else { return }
+        var zero: UInt8 = 0
+        guard write(statusFd, &zero, 1) == 1 else {
+            throw Failure(.failure, "descriptor \(statusFd) cannot be written: \(String(cString: strerror(errno)))")
+        }
+        close(statusFd)
+    }
+}
+
+/// The tasks that the guard keeps.
+private final class GuardedTasks: Sendable {
+    private let link: GuardLink?
+    private let tasks = Mutex<[Int]>([])
+
+    init(_ link: GuardLink?) {
+        self.link = link
+    }
+
+    func keep(_ task: Int32, _ uffd: FileDescriptor, _ process: FileDescriptor) throws {
+        try link?.keep(Int(task), uffd: uffd, process: process)
+        tasks.withLock { $0.append(Int(task)) }
+    }
+
+    func forget() {
+        for task in tasks.withLock({ $0 }) { link?.forget(task) }
+    }
+}
+
+/// A thread that waits for SIGTERM, SIGINT or SIGHUP.
+private final class SignalThread: Sendable {
+    private let signals: Int32
+    private let body: @Sendable () -> Void
+
+    private init(_ signals: Int32, _ body: @escaping @Sendable () -> Void) {
+        self.signals = signals
+        self.body = body
+    }
+
+    /// - Parameter body: What a signal leads to; signals are blocked in this thread, and those that it makes later.
+    static func start(_ body: @escaping @Sendable () -> Void) throws {
+        var before = sigset_t()
+        let signals = cps_signals(&before)
+        guard signals >= 0 else { throw Failure(.system, "no signals: error \(-signals)") }
+        var thread = pthread_t()
+        let context = Unmanaged.passRetained(SignalThread(signals, body)).toOpaque()
+        let error = pthread_create(&thread, nil, waitForSignal, context)
+        guard error == 0 else { throw Failure(.system, "no thread: error \(error)") }
+        pthread_detach(thread)
+    }
+
+    fileprivate func wait() {
+        var isFromTerminal: Int32 = 0
+        if cps_next_signal(signals, &isFromTerminal) > 0 { body() }
+    }
+}
+
+private func waitForSignal(_ context: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+    guard let context else { return nil }
+    Unmanaged<SignalThread>.fromOpaque(context).takeRetainedValue().wait()
+    return nil
+}
