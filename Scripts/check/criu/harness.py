@@ -1,17 +1,26 @@
 """Dumps tasks with real CRIU, and restores them lazily with one daemon or another."""
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 
 from images import process_ids
 
 LIMIT = 60
 PR_SET_CHILD_SUBREAPER = 36
+
+
+CASES = []
+
+
+def case(function):
+    """Makes a function, which gets the host and the dumps, one of the tests."""
+    CASES.append(function)
+    return function
 
 
 class Trouble(Exception):
@@ -95,15 +104,18 @@ class Daemon:
         self.start = time.monotonic()
         self.output = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(command, cwd=images, stdout=self.output, stderr=subprocess.STDOUT)
-        self.ended, self.usage = None, None
+        self.ended, self.kilobytes = None, 0
 
     def _look(self):
         if self.ended is None:
-            pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+            # What wait4 tells is at least what this process had when it forked.
+            words = re.findall(r"VmHWM:\s+(\d+)", read(f"/proc/{self.process.pid}/status"))
+            self.kilobytes = max([self.kilobytes, *map(int, words)])
+            pid, status = os.waitpid(self.process.pid, os.WNOHANG)
             if pid:
                 self.output.seek(0)
                 self.process.returncode = os.waitstatus_to_exitcode(status)
-                self.ended = Ended(self.process.returncode, self.output.read(), time.monotonic() - self.start, usage.ru_maxrss)
+                self.ended = Ended(self.process.returncode, self.output.read(), time.monotonic() - self.start, self.kilobytes)
         return self.ended
 
     def ready(self):
@@ -202,9 +214,3 @@ class Host:
 def expect(condition, message):
     if not condition:
         raise Trouble(message)
-
-
-def in_thread(body):
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
-    return thread

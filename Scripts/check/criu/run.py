@@ -7,7 +7,6 @@ Ends with a line "N passed, N failed, N skipped". With --compare it prints a tab
 """
 import argparse
 import os
-import re
 import shutil
 import statistics
 import sys
@@ -15,7 +14,8 @@ import tempfile
 import time
 
 import cases
-from harness import Dump, Host, Trouble, adopt_orphans, expect, wait_until
+import server_cases  # noqa: F401 (adds its cases)
+from harness import CASES, Host, adopt_orphans, expect, wait_until
 
 
 def one_restore(host, dump, make_daemon):
@@ -77,7 +77,7 @@ def main():
 
 def run(host, dumps, names):
     passed, failed = 0, []
-    for case in cases.CASES:
+    for case in CASES:
         if names and case.__name__ not in names:
             continue
         start = time.monotonic()

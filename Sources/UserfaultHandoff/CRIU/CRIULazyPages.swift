@@ -19,8 +19,8 @@ public final class CRIULazyPages: Sendable {
         public var pageServer: CRIUPageServer?
         /// What happens to pages that cannot be loaded.
         public var failure = FailurePolicy()
-        /// How each task's pager works.
-        public var pager = PagerConfiguration()
+        /// How each task's pager works; two threads that load pages are enough for a task and its images.
+        public var pager = PagerConfiguration(service: .workers(2))
         /// Is given each task's userfaultfd and the pidfd of its process, before a page of it is served.
         ///
         /// Both are borrowed: who kills the task if this process dies keeps duplicates. If it throws, the task is killed.

@@ -11,7 +11,8 @@ struct UffdPager: AsyncParsableCommand {
             kernel refused; 73 a socket or file cannot be made; 74 output cannot be written.
             """,
         subcommands: [
-            FirecrackerCommand.self, CRIULazyPagesCommand.self, HandoffCommand.self, ServeCommand.self, CtlCommand.self, ProbeCommand.self,
+            FirecrackerCommand.self, CRIULazyPagesCommand.self, HandoffCommand.self, ServeCommand.self, CtlCommand.self,
+            ProbeCommand.self,
         ]
     )
 
