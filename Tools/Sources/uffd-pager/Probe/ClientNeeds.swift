@@ -2,14 +2,13 @@ import UserfaultFD
 
 /// What each client needs of the host, in the names of ``KernelSupport``.
 enum ClientKind: String, CaseIterable {
-    case firecracker, criu, cloudHypervisor = "cloud-hypervisor", handoff
+    case firecracker, criu, handoff
 
     /// What somebody runs who asks.
     var title: String {
         switch self {
         case .firecracker: "Firecracker"
         case .criu: "CRIU"
-        case .cloudHypervisor: "cloud-hypervisor"
         case .handoff: "your own monitor"
         }
     }
@@ -24,7 +23,6 @@ enum ClientKind: String, CaseIterable {
                 .kernelModeFaults, .forkEvents, .feature(.eventFork), .feature(.eventRemap), .feature(.eventRemove),
                 .feature(.eventUnmap),
             ]
-        case .cloudHypervisor: [.kernelModeFaults, .feature(.missingShmem), .feature(.minorShmem)]
         case .handoff: [.userModeFaults]
         }
     }
@@ -35,7 +33,6 @@ enum ClientKind: String, CaseIterable {
         return switch self {
         case .firecracker: [poison, (.hugePages, "machines with huge pages cannot be restored")]
         case .criu: [poison]
-        case .cloudHypervisor: [(.hugePages, "machines with huge pages cannot be restored")]
         case .handoff: [poison, (.kernelModeFaults, "system calls and KVM must not touch memory that is not loaded")]
         }
     }
