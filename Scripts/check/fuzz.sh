@@ -45,4 +45,4 @@ fuzz KernelBytes
 fuzz ScanArguments
 fuzz Handoffs
 fuzz CRIUImages
-fuzz PagerSteps Tests/UserfaultPagerTests/Model/{RandomRun,Model,ModelHandler,ModelKernel}.swift
+fuzz PagerSteps Tests/UserfaultPagerTests/Model/{RandomRun,Model,ModelHandler,ModelKernel,ModelSide}.swift

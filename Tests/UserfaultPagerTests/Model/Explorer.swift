@@ -59,6 +59,6 @@ struct Explorer {
             try model.step(ready[path[depth].choice])
             depth += 1
         }
-        try model.checkEnd(region)
+        try model.checkEnd()
     }
 }

@@ -2,7 +2,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// A program, a kernel and a pager, of which one actor at a time takes one step.
+/// A program, a kernel and a pager, of which one actor at a time takes one step; and the child of a fork of the program.
 struct Model: ~Copyable {
     /// What a thread of the program does to its memory.
     enum Operation {
@@ -11,6 +11,10 @@ struct Model: ~Copyable {
         case move(pages: Range<Int>, to: Int, keepsOld: Bool)
         /// Another process puts the page there, which wakes nobody here: memory that is shared.
         case appear(page: Int)
+        /// A child is made, which then reads pages.
+        case fork(childReads: [Int])
+        /// The service of the region ends: by `remove`, or because the pager stops.
+        case end
     }
 
     struct Scenario {
@@ -26,6 +30,12 @@ struct Model: ~Copyable {
         var holes: Set<Int> = []
         /// How many messages one reading takes.
         var readLimit = 8
+        /// Whether the source completes requests later, in any order.
+        var isAsynchronous = false
+        /// Whether requests may take too long.
+        var expires = false
+        /// Whether the region is populated meanwhile.
+        var populates = false
     }
 
     /// The region that a scenario is about.
@@ -43,7 +53,9 @@ struct Model: ~Copyable {
     enum Violation: Error {
         case wrongContent(page: Int, ModelKernel.Page)
         case stuck
-        case claimLeft(page: Int)
+        /// In hand twice, or marked so with nobody who has it, or the other way round.
+        case wrongHands
+        case unfilled(page: Int)
     }
 
     private struct Author {
@@ -51,15 +63,20 @@ struct Model: ~Copyable {
         var step = 0
     }
 
-    private var kernel: ModelKernel
-    private var machine: PagerStateMachine
-    private var handlers: [ModelHandler]
+    private var parent: ModelSide
+    /// Until it is born it has nothing.
+    private var child: ModelSide
+    private var isBorn = false
+    /// What the child of a fork that was not read yet has, and what it may read.
+    private var unborn: (kernel: ModelKernel, allowed: [[ModelKernel.Page]])?
     private var touchers: [[Int]]
+    private var childTouchers: [[Int]] = []
     private var authors: [Author]
     /// What a read of each page may find.
     private var allowed: [[ModelKernel.Page]]
-    private let readLimit: Int
-    private let sourcePages: Int
+    private var childAllowed: [[ModelKernel.Page]] = []
+    private let scenario: Scenario
+    private let defect: ModelHandler.Defect?
 
     static func word(_ offset: Int) -> UInt64 { UInt64(offset / ModelKernel.pageBytes) + 1 }
 
@@ -70,10 +87,9 @@ struct Model: ~Copyable {
         var machine = try PagerStateMachine()
         let range = AddressRange(start: kernel.base, count: scenario.pages * ModelKernel.pageBytes)
         try machine.add(Span(range: range, region: region, states: region.states, offset: 0))
-        self.kernel = kernel
-        self.machine = machine
-        handlers = Array(
-            repeating: ModelHandler(defect: defect, readAhead: scenario.readAhead), count: scenario.handlers)
+        let nothing = try PagerStateMachine()
+        parent = ModelSide(kernel, machine, region, scenario, defect)
+        child = ModelSide(ModelKernel(pages: []), nothing, region, Scenario(touchers: [], handlers: 0), defect)
         touchers = scenario.touchers
         authors = scenario.authors.map { Author(operations: $0) }
         allowed =
@@ -81,96 +97,165 @@ struct Model: ~Copyable {
                 [.word(scenario.holes.contains($0) ? 0 : Model.word($0 * ModelKernel.pageBytes))]
             }
             + Array(repeating: [.unmapped], count: scenario.spare)
-        readLimit = scenario.readLimit
-        sourcePages = scenario.pages
+        self.scenario = scenario
+        self.defect = defect
     }
 
     // MARK: Steps
 
-    /// The actors that can take a step: touchers, authors, handlers, in this order.
-    func ready() -> [Int] {
-        var actors: [Int] = []
-        for index in touchers.indices where !touchers[index].isEmpty && !kernel.isWaiting(index) {
-            actors.append(index)
+    /// Who takes a step.
+    enum Actor: Hashable {
+        case toucher(Int)
+        case childToucher(Int)
+        case author(Int)
+        case parent(Int)
+        case child(Int)
+    }
+
+    /// The actors that can take a step, in a fixed order.
+    func ready() -> [Actor] {
+        var actors: [Actor] = []
+        for index in touchers.indices where !touchers[index].isEmpty && !parent.kernel.isWaiting(index) {
+            actors.append(.toucher(index))
         }
-        for index in authors.indices where canGoOn(index) { actors.append(touchers.count + index) }
-        for index in handlers.indices where handlers[index].canStep(kernel) {
-            actors.append(touchers.count + authors.count + index)
+        for index in authors.indices where canGoOn(index) { actors.append(.author(index)) }
+        actors += parent.ready().map { .parent($0) }
+        for index in childTouchers.indices where !childTouchers[index].isEmpty && !child.kernel.isWaiting(index) {
+            actors.append(.childToucher(index))
         }
-        return actors
+        return actors + child.ready().map { .child($0) }
     }
 
     private func canGoOn(_ index: Int) -> Bool {
         guard let operation = authors[index].operations.first else { return false }
         switch (operation, authors[index].step) {
-        case (_, 1), (.move, 2): return kernel.released.contains(index)
+        // The program must go on before its pages can be poisoned.
+        case (.end, 0): return parent.kernel.gate == 0
+        case (.end, _): return child.kernel.gate == 0
+        case (.fork, 0): return !isBorn && unborn == nil
+        case (_, 1), (.move, 2): return parent.kernel.released.contains(index)
         default: return true
         }
     }
 
-    mutating func step(_ actor: Int) throws {
-        if actor < touchers.count { return try touch(actor) }
-        let author = actor - touchers.count
-        if author < authors.count { return goOn(author) }
-        try handlers[author - authors.count].step(&kernel, &machine, limit: readLimit)
+    mutating func step(_ actor: Actor) throws {
+        switch actor {
+        case .toucher(let index):
+            try Self.touch(&touchers[index], index, &parent.kernel, allowed)
+        case .childToucher(let index):
+            try Self.touch(&childTouchers[index], index, &child.kernel, childAllowed)
+        case .author(let index): try goOn(index)
+        case .parent(let index):
+            try parent.step(index, limit: scenario.readLimit)
+            Self.take(&parent.lost, &allowed)
+        case .child(let index):
+            try child.step(index, limit: scenario.readLimit)
+            Self.take(&child.lost, &childAllowed)
+        }
+        if parent.hasPageInWrongHands() || child.hasPageInWrongHands() { throw Violation.wrongHands }
     }
 
-    private mutating func touch(_ index: Int) throws {
-        let page = touchers[index][0]
+    private static func touch(
+        _ pages: inout [Int], _ index: Int, _ kernel: inout ModelKernel, _ allowed: [[ModelKernel.Page]]
+    ) throws {
+        let page = pages[0]
         guard let found = kernel.touch(index, page) else { return }
         guard allowed[page].contains(found) else { throw Violation.wrongContent(page: page, found) }
-        touchers[index].removeFirst()
+        pages.removeFirst()
     }
 
-    private mutating func goOn(_ index: Int) {
+    /// Pages that were given up may read as poison, and as nothing else.
+    private static func take(_ lost: inout [Int], _ allowed: inout [[ModelKernel.Page]]) {
+        for page in lost { allowed[page] = [.poison] }
+        lost = []
+    }
+
+    private mutating func goOn(_ index: Int) throws {
         let step = authors[index].step
         authors[index].step += 1
         switch (authors[index].operations[0], step) {
         case (.remove(let pages), 0):
             for page in pages { allowed[page].append(.word(0)) }
-            kernel.announce(.remove(range(pages)), author: index)
+            parent.kernel.announce(.remove(range(pages)), author: index)
         case (.remove, 1):
-            kernel.goOn(index)
+            parent.kernel.goOn(index)
         case (.remove(let pages), _):
-            for page in pages where kernel.pages[page] != .unmapped {
-                kernel.set(page, .empty)
+            for page in pages where parent.kernel.pages[page] != .unmapped {
+                parent.kernel.set(page, .empty)
                 allowed[page] = [.word(0)]
             }
             finish(index)
         case (.appear(let page), _):
-            if kernel.pages[page] == .empty, let content = allowed[page].first { kernel.set(page, content) }
+            if parent.kernel.pages[page] == .empty, let content = allowed[page].first {
+                parent.kernel.set(page, content)
+            }
             finish(index)
         case (.unmap(let pages), 0):
             for page in pages {
-                kernel.set(page, .unmapped)
+                parent.kernel.set(page, .unmapped)
                 allowed[page] = [.unmapped]
             }
-            kernel.announce(.unmap(range(pages)), author: index)
+            parent.kernel.announce(.unmap(range(pages)), author: index)
         case (.unmap, _):
-            kernel.goOn(index)
+            parent.kernel.goOn(index)
             finish(index)
         case (.move(let pages, let target, let keepsOld), 0):
             move(pages, to: target, keepsOld: keepsOld)
             let change = Change.remap(
-                from: kernel.address(pages.lowerBound), to: kernel.address(target), count: range(pages).count)
-            kernel.announce(change, author: index, raising: keepsOld ? 1 : 2)
+                from: parent.kernel.address(pages.lowerBound), to: parent.kernel.address(target),
+                count: range(pages).count)
+            parent.kernel.announce(change, author: index, raising: keepsOld ? 1 : 2)
         case (.move(let pages, _, let keepsOld), 1):
-            kernel.goOn(index)
-            if keepsOld { finish(index) } else { kernel.announce(.unmap(range(pages)), author: index, raising: 0) }
+            parent.kernel.goOn(index)
+            if keepsOld {
+                finish(index)
+            } else {
+                parent.kernel.announce(.unmap(range(pages)), author: index, raising: 0)
+            }
         case (.move, _):
-            kernel.goOn(index)
+            parent.kernel.goOn(index)
+            finish(index)
+        case (.fork, 0):
+            unborn = (parent.kernel.fork(author: index), allowed)
+        case (.fork(let pages), _):
+            parent.kernel.goOn(index)
+            try bear(reading: pages)
+            finish(index)
+        case (.end, 0):
+            Self.end(&parent, &allowed, defect)
+            if !isBorn { finish(index) }
+        case (.end, _):
+            Self.end(&child, &childAllowed, defect)
             finish(index)
         }
+    }
+
+    private mutating func bear(reading pages: [Int]) throws {
+        guard let unborn else { return }
+        // Without an event there is nobody to serve it, and nothing to serve.
+        let machine = try parent.born.take() ?? PagerStateMachine()
+        child = ModelSide(unborn.kernel, machine, parent.region, scenario, defect)
+        isBorn = true
+        childTouchers = [pages]
+        childAllowed = unborn.allowed
+        self.unborn = nil
+    }
+
+    private static func end(
+        _ side: inout ModelSide, _ allowed: inout [[ModelKernel.Page]], _ defect: ModelHandler.Defect?
+    ) {
+        guard let poisoned = side.end(passingOver: defect == .endsPastWhatIsInHand ? .claimed : []) else { return }
+        for page in poisoned { allowed[page] = [.poison] }
     }
 
     private mutating func move(_ pages: Range<Int>, to target: Int, keepsOld: Bool) {
         for page in pages {
             // A hole stays one.
-            guard kernel.pages[page] != .unmapped else { continue }
+            guard parent.kernel.pages[page] != .unmapped else { continue }
             let new = target + page - pages.lowerBound
-            kernel.set(new, kernel.pages[page])
+            parent.kernel.set(new, parent.kernel.pages[page])
             allowed[new] = allowed[page]
-            kernel.set(page, keepsOld ? .empty : .unmapped)
+            parent.kernel.set(page, keepsOld ? .empty : .unmapped)
             allowed[page] = keepsOld ? [.word(0)] : [.unmapped]
         }
     }
@@ -181,18 +266,21 @@ struct Model: ~Copyable {
     }
 
     private func range(_ pages: Range<Int>) -> AddressRange {
-        AddressRange(start: kernel.address(pages.lowerBound), count: pages.count * ModelKernel.pageBytes)
+        AddressRange(start: parent.kernel.address(pages.lowerBound), count: pages.count * ModelKernel.pageBytes)
     }
 
     // MARK: Ends
 
     /// Called when nobody can take a step.
-    func checkEnd(_ region: RegionReference) throws {
-        guard touchers.allSatisfy(\.isEmpty), authors.allSatisfy(\.operations.isEmpty),
-            handlers.allSatisfy(\.later.isEmpty)
+    func checkEnd() throws {
+        guard touchers.allSatisfy(\.isEmpty), childTouchers.allSatisfy(\.isEmpty),
+            authors.allSatisfy(\.operations.isEmpty), parent.isFinished, child.isFinished
         else { throw Violation.stuck }
-        for page in 0..<sourcePages {
-            if region.states[page].contains(.claimed) { throw Violation.claimLeft(page: page) }
+        for page in 0..<scenario.pages {
+            guard !parent.region.states[page].contains(.claimed) else { throw Violation.wrongHands }
+            if scenario.populates, parent.kernel.pages[page] == .empty, allowed[page] != [.word(0)] {
+                throw Violation.unfilled(page: page)
+            }
         }
     }
 

@@ -13,6 +13,7 @@ struct ModelKernel {
     enum Message: Equatable {
         case fault(UInt)
         case change(Change, author: Int)
+        case fork(author: Int)
     }
 
     static let pageBytes = PageSize.base.bytes
@@ -28,6 +29,10 @@ struct ModelKernel {
     private(set) var released: Set<Int> = []
     /// Threads that wait, and for which address.
     private(set) var waiters: [Int: UInt] = [:]
+    /// Whether faults and changes are told.
+    private(set) var isRegistered = true
+    /// Authors whose change is told nobody.
+    private var untold: Set<Int> = []
 
     init(pages: [Page]) {
         self.pages = pages
@@ -43,6 +48,10 @@ struct ModelKernel {
     /// A thread touches a page: what it finds, or `nil` where it now waits.
     mutating func touch(_ thread: Int, _ page: Int) -> Page? {
         guard pages[page] == .empty else { return pages[page] }
+        guard isRegistered else {
+            pages[page] = .word(0)
+            return pages[page]
+        }
         waiters[thread] = address(page)
         faults.append(address(page))
         return nil
@@ -54,14 +63,33 @@ struct ModelKernel {
     ///
     /// - Parameter raising: How often the gate goes up: a move raises it for the unmapping that follows too.
     mutating func announce(_ change: Change, author: Int, raising: Int = 1) {
+        announce(.change(change, author: author), author: author, raising: raising)
+    }
+
+    /// A fork begins.
+    ///
+    /// - Returns: What the child has.
+    mutating func fork(author: Int) -> ModelKernel {
+        var child = ModelKernel(pages: pages)
+        child.isRegistered = isRegistered
+        announce(.fork(author: author), author: author, raising: 1)
+        return child
+    }
+
+    private mutating func announce(_ message: Message, author: Int, raising: Int) {
+        guard isRegistered else {
+            untold.insert(author)
+            released.insert(author)
+            return
+        }
         gate += raising
-        changes.append(.change(change, author: author))
+        changes.append(message)
     }
 
     /// The author of a change goes on: its event was read.
     mutating func goOn(_ author: Int) {
         released.remove(author)
-        gate -= 1
+        if untold.remove(author) == nil { gate -= 1 }
     }
 
     mutating func set(_ page: Int, _ content: Page) { pages[page] = content }
@@ -73,7 +101,10 @@ struct ModelKernel {
         while messages.count < limit, !faults.isEmpty { messages.append(.fault(faults.removeFirst())) }
         while messages.count < limit, !changes.isEmpty {
             let message = changes.removeFirst()
-            if case .change(_, let author) = message { released.insert(author) }
+            switch message {
+            case .change(_, let author), .fork(let author): released.insert(author)
+            case .fault: break
+            }
             messages.append(message)
         }
         return messages
@@ -85,12 +116,19 @@ struct ModelKernel {
         faults.removeAll { range.contains($0) }
     }
 
+    /// Nothing is told any more, and nobody waits.
+    mutating func unregister() {
+        isRegistered = false
+        waiters = [:]
+        faults = []
+    }
+
     /// A fill, with the answers of a real one.
     mutating func fill(_ range: AddressRange, _ content: (Int) -> Page) -> FillOutcome {
         guard gate == 0 else { return .changing }
         let first = index(range.start)
         let count = range.count / Self.pageBytes
-        guard pages[first..<first + count].allSatisfy({ $0 != .unmapped }) else { return .noRange }
+        guard isRegistered, pages[first..<first + count].allSatisfy({ $0 != .unmapped }) else { return .noRange }
         var done = 0
         while done < count, pages[first + done] == .empty {
             pages[first + done] = content(done)

