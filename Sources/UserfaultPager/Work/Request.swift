@@ -90,7 +90,7 @@ extension PagerCore where Source: ~Copyable {
         if let answer = reply.flatMap({ understand($0, claim, claim.range.count) }) {
             if case .poison = answer.filling { claim.content = .poison }
             if answer.bytes < claim.range.count {
-                giveBack(claim.dropFirst(answer.bytes), of: request.memory)
+                leaveBehind(claim.dropFirst(answer.bytes), of: request)
                 claim = claim.prefix(pages: answer.bytes >> claim.region.pageShift)
             }
             served = put(
@@ -98,13 +98,19 @@ extension PagerCore where Source: ~Copyable {
         } else {
             // Which of the pages it is that fails, nobody knows: the one that is waited for is judged.
             let first = claim.region.pageSize.bytes
-            if claim.pages > 1 { giveBack(claim.dropFirst(first), of: request.memory) }
+            if claim.pages > 1 { leaveBehind(claim.dropFirst(first), of: request) }
             served = fail(claim.prefix(pages: 1), request.pending, of: request.memory, by: record)
         }
         if trace.isOn { trace(request.pending, claim.region.id, served, by: record) }
         record.end()
         giveBack(record)
         finish(request, served)
+    }
+
+    /// Gives back pages that a request was about and did not bring: a job that wants them looks for them again.
+    private func leaveBehind(_ rest: Claim, of request: Request<Source>) {
+        giveBack(rest, of: request.memory)
+        queue.job(request.pending.job)?.state.withLock { $0.isDirty = true }
     }
 
     /// Lets go what is outstanding, whose memory is sealed.
@@ -120,7 +126,7 @@ extension PagerCore where Source: ~Copyable {
         guard request.take() else { return }
         let claim = request.claim
         let first = claim.prefix(pages: 1)
-        if claim.pages > 1 { giveBack(claim.dropFirst(first.range.count), of: request.memory) }
+        if claim.pages > 1 { leaveBehind(claim.dropFirst(first.range.count), of: request) }
         var served = Served.failed
         if claim.isAwaited {
             note(.timedOut(address: first.range.start))

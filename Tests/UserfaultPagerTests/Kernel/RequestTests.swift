@@ -47,11 +47,23 @@ private struct LaterSource: AsynchronousPageSource {
     func load(_ request: consuming PageRequest) { box.put(request) }
 }
 
+/// Brings one page of each request, however many are wanted, and fails the first request for several.
+private final class SparingSource: AsynchronousPageSource {
+    private let hasFailed = Atomic<Bool>(false)
+
+    func load(_ request: consuming PageRequest) {
+        if request.byteCount > pageBytes, !hasFailed.exchange(true, ordering: .relaxed) { return request.fail() }
+        request.completeNumbered(upTo: pageBytes)
+    }
+}
+
 extension PageRequest {
     /// Completes it with numbered pages.
-    fileprivate consuming func completeNumbered() {
+    ///
+    /// - Parameter most: Fewer bytes than are wanted.
+    fileprivate consuming func completeNumbered(upTo most: Int = .max) {
         var words: [UInt64] = []
-        for position in stride(from: offset, to: offset + byteCount, by: pageBytes) {
+        for position in stride(from: offset, to: offset + min(most, byteCount), by: pageBytes) {
             words += [UInt64](repeating: NumberedSource.word(position), count: pageBytes / 8)
         }
         complete(words.span.bytes)
@@ -65,6 +77,22 @@ struct RequestTests {
         _ box: Mailbox, _ configuration: PagerConfiguration = PagerConfiguration()
     ) throws -> Pager<AsynchronousSource<LaterSource>> {
         try Pager(UserfaultFD(), source: AsynchronousSource(LaterSource(box: box)), configuration: configuration)
+    }
+
+    /// What a request leaves behind is asked for again, until every page is there.
+    @Test
+    func populateLeavesNothingBehind() throws {
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: AsynchronousSource(SparingSource()))
+        let options = RegionOptions(failure: FailurePolicy(retries: 2, backOff: .microseconds(100)))
+        let region = try pager.add(range, options: options)
+        try pager.start()
+        try pager.populate(region, within: .seconds(20))
+        let filled = try AddressSpace.residency(of: range).count { $0 }
+        #expect(filled == 64)
+        try pager.stop(.poison)
+        for page in 0..<filled { #expect(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
     }
 
     /// Sixteen pages are outstanding at once on the one thread that reads, and come in the reverse order.
