@@ -42,7 +42,7 @@ public struct PageRequest: ~Copyable, Sendable {
     /// Why they are wanted.
     public let priority: Priority
 
-    private let work: any RequestedWork
+    let work: any RequestedWork
 
     init(_ work: any RequestedWork, offset: Int, byteCount: Int, priority: Priority) {
         self.work = work
@@ -84,6 +84,37 @@ public struct PageRequest: ~Copyable, Sendable {
         work.settle(nil)
         discard(self)
     }
+}
+
+extension PageRequest {
+    /// A request to another source, whose answer completes this one.
+    ///
+    /// - Parameters:
+    ///   - offset: Where its first page begins in that source, in bytes.
+    ///   - byteCount: Whole pages, in bytes; not more than this request's.
+    ///   - answer: Makes this request's answer of that source's: `nil` for a failure. Content is at its address only
+    ///     while this is called.
+    consuming func handedOn(
+        offset: Int, byteCount: Int, _ answer: @escaping @Sendable (PageReply?) -> PageReply?
+    ) -> PageRequest {
+        let priority = priority
+        return PageRequest(HandedOn(self, answer), offset: offset, byteCount: byteCount, priority: priority)
+    }
+}
+
+/// A request that waits for another's answer.
+private final class HandedOn: RequestedWork {
+    private let original: PageRequest
+    private let answer: @Sendable (PageReply?) -> PageReply?
+
+    init(_ original: consuming PageRequest, _ answer: @escaping @Sendable (PageReply?) -> PageReply?) {
+        self.original = original
+        self.answer = answer
+    }
+
+    var isCancelled: Bool { original.isCancelled }
+
+    func settle(_ reply: PageReply?) { original.work.settle(answer(reply)) }
 }
 
 /// Settling twice does nothing: what drops the request afterwards is too late.

@@ -33,6 +33,21 @@ public struct WorkingSet: Hashable, Sendable {
         offsets = (0..<count).map { _ in reader.next(UInt64.self) }
     }
 
+    /// Takes over what another run touched.
+    ///
+    /// That run's pages come first, in its order; the pages that only earlier runs touched follow. A run with pages of
+    /// another size replaces everything.
+    ///
+    /// - Parameters:
+    ///   - run: The latest run.
+    ///   - limit: The most pages to keep: those that were not touched for the longest time are forgotten.
+    public mutating func merge(_ run: WorkingSet, limit: Int = .max) {
+        var known = Set(run.offsets)
+        let earlier = pageBytes == run.pageBytes ? offsets.filter { known.insert($0).inserted } : []
+        offsets = Array((run.offsets + earlier).prefix(limit))
+        pageBytes = run.pageBytes
+    }
+
     /// The bytes of a file.
     public var bytes: [UInt8] {
         var writer = WordWriter(Self.magic)

@@ -1,0 +1,77 @@
+internal import UserfaultFD
+
+// How a source is asked for a part of what was asked for.
+
+extension OutputRawSpan {
+    /// Lends the next bytes of the room.
+    mutating func withRoom<Result, Failure: Error>(
+        _ count: Int, _ body: (inout OutputRawSpan) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        try unsafe withUnsafeMutableBytes { (buffer, initialized) throws(Failure) in
+            let room = unsafe UnsafeMutableRawBufferPointer(
+                rebasing: buffer[initialized..<min(buffer.count, initialized + count)])
+            var part = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
+            do throws(Failure) {
+                let result = try body(&part)
+                initialized += unsafe part.finalize(for: room)
+                return result
+            } catch {
+                initialized += unsafe part.finalize(for: room)
+                throw error
+            }
+        }
+    }
+
+    /// Appends zeros until all room is used.
+    mutating func appendZeros() { unsafe append(repeating: 0, count: freeCapacity, as: UInt8.self) }
+
+    /// Appends bytes that are at an address, or as many of them as there is room for.
+    ///
+    /// The kernel copies: a file that is mapped there may have become shorter.
+    ///
+    /// - Returns: `false` if they cannot be read.
+    mutating func appendContent(at address: UInt, _ count: Int) -> Bool {
+        unsafe withUnsafeMutableBytes { buffer, initialized in
+            let count = min(count, buffer.count - initialized)
+            guard count > 0, let room = buffer.baseAddress else { return count == 0 }
+            let content = unsafe UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: address), count: count)
+            let place = UInt(bitPattern: unsafe room + initialized)
+            guard (try? unsafe AddressSpace.store(content, at: place)) != nil else { return false }
+            initialized += count
+            return true
+        }
+    }
+
+    /// Appends what a reply says of all the room that there is, so that more may follow.
+    ///
+    /// - Parameter reply: The reply to a request for this room, which may have appended already.
+    /// - Returns: `false` if the reply is not content.
+    mutating func appendContent(of reply: PageReply) -> Bool {
+        switch reply {
+        case .data: return true
+        case .zero:
+            appendZeros()
+            return true
+        case .memory(let address, let count), .movable(let address, let count):
+            return appendContent(at: address, count)
+        case .poison, .inFile: return false
+        }
+    }
+}
+
+extension PageSource where Self: ~Copyable {
+    /// Takes a request, or answers it in place.
+    func handOrLoad(_ request: consuming PageRequest) {
+        guard handling == .immediate else { return hand(request) }
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: request.byteCount, alignment: 64)
+        defer { unsafe room.deallocate() }
+        var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
+        let reply = try? load(offset: request.offset, into: &pages)
+        let count = unsafe pages.finalize(for: room)
+        switch reply {
+        case nil: request.fail()
+        case .data: request.complete(.memory(at: UInt(bitPattern: room.baseAddress), count: count))
+        case .some(let reply): request.complete(reply)
+        }
+    }
+}

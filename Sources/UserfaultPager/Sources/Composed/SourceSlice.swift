@@ -1,0 +1,49 @@
+internal import UserfaultFD
+
+/// A part of another source: pages from an offset on, up to a length.
+///
+/// After its end there are zeros, whatever the other source has there.
+public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
+    private let base: Base
+    private let start: Int
+    private let count: Int
+
+    /// A part of a source.
+    ///
+    /// - Parameters:
+    ///   - base: The source.
+    ///   - range: The part, in bytes: whole pages.
+    /// - Throws: ``PagerError/configuration(_:)`` if it is not whole pages, or the source fills the region's file.
+    public init(_ base: consuming Base, _ range: Range<Int>) throws(PagerError) {
+        let page = PageSize.base.bytes
+        guard range.lowerBound >= 0, range.lowerBound % page == 0, range.count % page == 0 else {
+            throw .configuration("a part of a source is whole pages: \(range)")
+        }
+        guard !base.fillsFile else { throw .configuration("shared pages are in one file, and have no parts") }
+        self.base = base
+        start = range.lowerBound
+        count = range.count
+    }
+
+    /// As the source's.
+    public var isSlow: Bool { base.isSlow }
+    /// As the source's.
+    public var handling: PageHandling { base.handling }
+
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
+    public func load(offset: Int, into pages: inout OutputRawSpan) throws(Base.Failure) -> PageReply {
+        guard offset < count else { return .zero }
+        let wanted = count - offset
+        guard wanted < pages.freeCapacity else { return try base.load(offset: start + offset, into: &pages) }
+        return try pages.withRoom(wanted) { (room) throws(Base.Failure) in
+            try base.load(offset: start + offset, into: &room)
+        }
+    }
+
+    /// Hands a request on, see ``PageSource/hand(_:)``.
+    public func hand(_ request: consuming PageRequest) {
+        let offset = request.offset
+        guard offset < count else { return request.complete(.zero) }
+        base.hand(request.handedOn(offset: start + offset, byteCount: min(request.byteCount, count - offset)) { $0 })
+    }
+}

@@ -1,0 +1,139 @@
+internal import UserfaultFD
+
+/// A source whose pages are compared with checksums: a page that does not match is a failure, never content.
+///
+/// It finds damage on the way and at the server, not the work of an attacker, who can make a page for any checksum.
+public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
+    /// Why a page cannot be loaded.
+    public enum Failure: Error {
+        /// The source failed.
+        case source(Base.Failure)
+        /// The page at this offset, in bytes, is not the one whose checksum was recorded.
+        case mismatch(at: Int)
+    }
+
+    private let base: Base
+    private let checksums: PageChecksums
+
+    /// Compares the pages of a source.
+    ///
+    /// - Parameters:
+    ///   - base: The source.
+    ///   - checksums: What its pages should be. Pages after the last checksum must be zeros.
+    /// - Throws: ``PagerError/configuration(_:)`` if the source fills the region's file.
+    public init(_ base: consuming Base, _ checksums: PageChecksums) throws(PagerError) {
+        guard !base.fillsFile else { throw .configuration("the pages are in the file before they can be verified") }
+        self.base = base
+        self.checksums = checksums
+    }
+
+    /// As the source's.
+    public var isSlow: Bool { base.isSlow }
+    /// As the source's.
+    public var handling: PageHandling { base.handling }
+
+    /// Answers for a page, see ``PageSource/load(offset:into:)``.
+    public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
+        let reply: PageReply
+        do throws(Base.Failure) {
+            reply = try base.load(offset: offset, into: &pages)
+        } catch {
+            throw .source(error)
+        }
+        if reply == .poison { return reply }
+        if reply == .zero, checksums.areZeros(offset, pages.freeCapacity) { return reply }
+        // Copied first: what is compared must be what is shown.
+        guard pages.appendContent(of: reply) else { return .poison }
+        let good = unsafe pages.withUnsafeMutableBytes { buffer, initialized in
+            let content = unsafe UnsafeRawBufferPointer(rebasing: buffer[..<initialized])
+            return unsafe checksums.matchingPrefix(of: content, at: offset)
+        }
+        guard good > 0 else { throw .mismatch(at: offset) }
+        pages.removeLast(pages.byteCount - good)
+        return .data
+    }
+
+    /// Hands a request on, see ``PageSource/hand(_:)``.
+    public func hand(_ request: consuming PageRequest) {
+        let (offset, count) = (request.offset, request.byteCount)
+        base.hand(
+            request.handedOn(offset: offset, byteCount: count) { [checksums] reply in
+                switch reply {
+                case .zero: return checksums.areZeros(offset, count) ? .zero : nil
+                case .memory(let address, let bytes), .movable(let address, let bytes):
+                    let content = unsafe UnsafeRawBufferPointer(
+                        start: UnsafeRawPointer(bitPattern: address), count: min(bytes, count))
+                    let good = unsafe checksums.matchingPrefix(of: content, at: offset)
+                    return good > 0 ? .memory(at: address, count: good) : nil
+                case .poison, .data, .inFile, nil: return reply == .poison ? reply : nil
+                }
+            })
+    }
+}
+
+/// The checksum of each page of an image: CRC-32C, four bytes for each page of the base size.
+///
+/// As a file: the checksums as 32-bit words, little-endian, in the order of the pages.
+public struct PageChecksums: Hashable, Sendable {
+    private var words: [UInt32]
+
+    private static var pageBytes: Int { PageSize.base.bytes }
+    private static let ofZeros = unsafe CRC32C.checksum(
+        of: UnsafeRawBufferPointer(UnsafeMutableRawBufferPointer(rebasing: zeroPage[...])))
+
+    @safe private nonisolated(unsafe) static let zeroPage: UnsafeMutableRawBufferPointer = {
+        let page = UnsafeMutableRawBufferPointer.allocate(byteCount: pageBytes, alignment: 64)
+        unsafe page.initializeMemory(as: UInt8.self, repeating: 0)
+        return unsafe page
+    }()
+
+    /// No pages; add content with ``append(_:)``.
+    public init() {
+        words = []
+    }
+
+    /// Reads a file's bytes.
+    ///
+    /// - Returns: `nil` if they are not whole words.
+    public init?(bytes: [UInt8]) {
+        guard bytes.count % 4 == 0 else { return nil }
+        words = stride(from: 0, to: bytes.count, by: 4).map { at in
+            (0..<4).reduce(0) { $0 | UInt32(bytes[at + $1]) << UInt32($1 * 8) }
+        }
+    }
+
+    /// The bytes of a file.
+    public var bytes: [UInt8] {
+        words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> UInt32($0 * 8)) } }
+    }
+
+    /// Adds the pages that follow; zeros complete the last one.
+    public mutating func append(_ content: borrowing RawSpan) {
+        unsafe content.withUnsafeBytes { content in
+            for start in stride(from: 0, to: content.count, by: Self.pageBytes) {
+                let page = unsafe UnsafeRawBufferPointer(
+                    rebasing: content[start..<min(start + Self.pageBytes, content.count)])
+                let rest = unsafe UnsafeRawBufferPointer(rebasing: Self.zeroPage[..<(Self.pageBytes - page.count)])
+                unsafe words.append(CRC32C.checksum(of: rest, after: CRC32C.checksum(of: page)))
+            }
+        }
+    }
+
+    /// How many bytes from the first one on are pages that match.
+    func matchingPrefix(of content: UnsafeRawBufferPointer, at offset: Int) -> Int {
+        var good = 0
+        while good + Self.pageBytes <= content.count {
+            let page = unsafe UnsafeRawBufferPointer(rebasing: content[good..<good + Self.pageBytes])
+            guard unsafe CRC32C.checksum(of: page) == expected((offset + good) / Self.pageBytes) else { break }
+            good += Self.pageBytes
+        }
+        return good
+    }
+
+    /// Whether pages should all be zeros.
+    func areZeros(_ offset: Int, _ count: Int) -> Bool {
+        (offset / Self.pageBytes..<(offset + count) / Self.pageBytes).allSatisfy { expected($0) == Self.ofZeros }
+    }
+
+    private func expected(_ page: Int) -> UInt32 { page < words.count ? words[page] : Self.ofZeros }
+}

@@ -1,0 +1,198 @@
+import Synchronization
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// A page's content: a byte of the source's own, and the page's number.
+private func word(_ kind: UInt8, _ offset: Int) -> UInt64 { UInt64(kind) << 56 | UInt64(offset / pageBytes) }
+
+private struct Kind: PageSource {
+    let kind: UInt8
+
+    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
+        for place in stride(from: offset, to: offset + pages.freeCapacity, by: pageBytes) {
+            pages.append(repeating: word(kind, place), count: pageBytes / 8, as: UInt64.self)
+        }
+        return .data
+    }
+}
+
+/// The same, as requests; keeps what it was asked for.
+private final class LaterKind: AsynchronousPageSource {
+    let kind: UInt8
+    let asked = Mutex<[Range<Int>]>([])
+    let failing: Range<Int>
+
+    init(_ kind: UInt8, failing: Range<Int> = 0..<0) {
+        self.kind = kind
+        self.failing = failing
+    }
+
+    func load(_ request: consuming PageRequest) {
+        let range = request.offset..<request.offset + request.byteCount
+        asked.withLock { $0.append(range) }
+        guard !range.overlaps(failing) else { return request.fail() }
+        let words = (0..<range.count / 8).map { word(kind, range.lowerBound + $0 * 8) }
+        request.complete(words.span.bytes)
+    }
+}
+
+/// Sources made of others.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct ComposedSourceTests {
+    private func words(_ bytes: [UInt8]) -> [UInt64] {
+        stride(from: 0, to: bytes.count, by: pageBytes).map { at in
+            bytes[at..<at + 8].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+        }
+    }
+
+    private var extents: [Range<Int>] { [2 * pageBytes..<3 * pageBytes, 5 * pageBytes..<9 * pageBytes] }
+
+    /// Which source a page of an overlay comes from.
+    private func expected(_ page: Int) -> UInt64 {
+        word(extents.contains { $0.contains(page * pageBytes) } ? 2 : 1, page * pageBytes)
+    }
+
+    @Test func aSliceHasItsOwnOffsets() throws {
+        let slice = try SourceSlice(Kind(kind: 1), 3 * pageBytes..<5 * pageBytes)
+        #expect(words(try ask(slice, at: 0).bytes) == [word(1, 3 * pageBytes)])
+        // No further than its end.
+        #expect(words(try ask(slice, at: pageBytes, count: 4 * pageBytes).bytes) == [word(1, 4 * pageBytes)])
+        #expect(try ask(slice, at: 2 * pageBytes).reply == .zero)
+        #expect(error { () throws(PagerError) in _ = try SourceSlice(Kind(kind: 1), 1..<pageBytes) } != nil)
+    }
+
+    @Test func anOverlayTakesEachPageFromWhereItIs() throws {
+        let overlay = try OverlaySource(Kind(kind: 2), extents: extents, over: Kind(kind: 1))
+        #expect(words(try ask(overlay, at: 0, count: 12 * pageBytes).bytes) == (0..<12).map(expected))
+        #expect(words(try ask(overlay, at: 6 * pageBytes, count: pageBytes).bytes) == [expected(6)])
+    }
+
+    /// Zeros and content that stays where it is are copied if more follows, and else answered as they are.
+    @Test func anOverlayOfZerosKeepsThem() throws {
+        let overlay = try OverlaySource(ZeroSource(), extents: [0..<2 * pageBytes], over: Kind(kind: 1))
+        #expect(try ask(overlay, at: 0, count: 2 * pageBytes).reply == .zero)
+        #expect(words(try ask(overlay, at: 0, count: 3 * pageBytes).bytes) == [0, 0, word(1, 2 * pageBytes)])
+        let chain = try OverlaySource(Kind(kind: 3), extents: [pageBytes..<2 * pageBytes], over: overlay)
+        #expect(
+            words(try ask(chain, at: 0, count: 3 * pageBytes).bytes) == [0, word(3, pageBytes), word(1, 2 * pageBytes)])
+    }
+
+    @Test func aFailureBehindGoodPagesIsNotTheirs() throws {
+        let failing = ClosureSource { (_: Int, _: inout OutputRawSpan) throws(Unavailable) -> PageReply in
+            throw Unavailable()
+        }
+        let overlay = try OverlaySource(failing, extents: [2 * pageBytes..<3 * pageBytes], over: Kind(kind: 1))
+        #expect(words(try ask(overlay, at: 0, count: 4 * pageBytes).bytes) == [word(1, 0), word(1, pageBytes)])
+        #expect(throws: (any Error).self) { try ask(overlay, at: 2 * pageBytes, count: 2 * pageBytes) }
+    }
+
+    /// Every page of a pager's memory.
+    private func check<Source: PageSource & ~Copyable>(
+        _ source: consuming Source, pages: Int, populates: Bool, _ expected: @escaping @Sendable (Int) -> UInt64
+    ) throws -> PagerStatistics {
+        let mapping = try Mapping(anonymous: pages * pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: source)
+        let region = try pager.add(range)
+        try pager.start()
+        if populates { try pager.populate(region) }
+        #expect(Toucher.value { (0..<pages).allSatisfy { range.loadWord($0 * pageBytes) == expected($0) } } == true)
+        try pager.stop(.poison)
+        return pager.statistics
+    }
+
+    @Test(arguments: [false, true])
+    func requestsAreDividedAmongTheSources(populates: Bool) throws {
+        let (upper, base) = (LaterKind(2), LaterKind(1))
+        let extents = extents
+        let overlay = try OverlaySource(AsynchronousSource(upper), extents: extents, over: AsynchronousSource(base))
+        let statistics = try check(overlay, pages: 64, populates: populates) { page in
+            word(extents.contains { $0.contains(page * pageBytes) } ? 2 : 1, page * pageBytes)
+        }
+        #expect(statistics.failures == 0)
+        #expect(upper.asked.withLock { $0.allSatisfy { asked in extents.contains { $0.clamped(to: asked) == asked } } })
+        #expect(base.asked.withLock { $0.allSatisfy { asked in !extents.contains { $0.overlaps(asked) } } })
+    }
+
+    @Test func anImmediateSourceLiesOverOneThatIsNot() throws {
+        let extents = extents
+        let overlay = try OverlaySource(Kind(kind: 2), extents: extents, over: AsynchronousSource(LaterKind(1)))
+        _ = try check(overlay, pages: 16, populates: true) { page in
+            word(extents.contains { $0.contains(page * pageBytes) } ? 2 : 1, page * pageBytes)
+        }
+        let slow = ClosureSource(isSlow: true) { (_: Int, _: inout OutputRawSpan) throws(Never) -> PageReply in .zero }
+        #expect(throws: PagerError.self) {
+            _ = try OverlaySource(slow, extents: [], over: AsynchronousSource(LaterKind(1)))
+        }
+    }
+
+    @Test func requestsOfASliceEndWithIt() throws {
+        let base = LaterKind(1)
+        let slice = try SourceSlice(AsynchronousSource(base), 4 * pageBytes..<12 * pageBytes)
+        _ = try check(slice, pages: 16, populates: true) { $0 < 8 ? word(1, ($0 + 4) * pageBytes) : 0 }
+        #expect(
+            base.asked.withLock { $0.allSatisfy { $0.lowerBound >= 4 * pageBytes && $0.upperBound <= 12 * pageBytes } })
+    }
+
+    // MARK: Checksums
+
+    @Test func aChecksumIsCastagnolis() {
+        let check = Array("123456789".utf8)
+        #expect(check.withUnsafeBytes { CRC32C.checksum(of: $0) } == 0xE306_9283)
+        let bytes = (0..<1000).map { UInt8(truncatingIfNeeded: $0 * 7) }
+        let whole = bytes.withUnsafeBytes { CRC32C.checksum(of: $0) }
+        for cut in [0, 1, 7, 8, 500, 1000] {
+            let first = bytes[..<cut].withUnsafeBytes { CRC32C.checksum(of: $0) }
+            #expect(bytes[cut...].withUnsafeBytes { CRC32C.checksum(of: $0, after: first) } == whole)
+        }
+    }
+
+    private func checksums(pages: Int, wrong: Set<Int> = []) -> PageChecksums {
+        var checksums = PageChecksums()
+        for page in 0..<pages {
+            let content = [UInt64](
+                repeating: word(wrong.contains(page) ? 9 : 1, page * pageBytes), count: pageBytes / 8)
+            checksums.append(content.span.bytes)
+        }
+        return checksums
+    }
+
+    @Test func checksumsComeBackFromTheirFile() {
+        let checksums = checksums(pages: 5)
+        #expect(PageChecksums(bytes: checksums.bytes) == checksums)
+        #expect(PageChecksums(bytes: [1, 2, 3]) == nil)
+        var zeros = PageChecksums()
+        let part = [UInt8](repeating: 0, count: 100)
+        zeros.append(part.span.bytes)
+        #expect(zeros.areZeros(0, 4 * pageBytes))
+    }
+
+    @Test func aPageThatDoesNotMatchFails() throws {
+        let verified = try VerifiedSource(Kind(kind: 1), checksums(pages: 8, wrong: [3]))
+        #expect(words(try ask(verified, at: 0, count: 8 * pageBytes).bytes) == (0..<3).map { word(1, $0 * pageBytes) })
+        #expect(throws: VerifiedSource<Kind>.Failure.self) { try ask(verified, at: 3 * pageBytes, count: pageBytes) }
+        #expect(words(try ask(verified, at: 4 * pageBytes, count: 4 * pageBytes).bytes).count == 4)
+        // After the last checksum there must be zeros.
+        #expect(throws: VerifiedSource<Kind>.Failure.self) { try ask(verified, at: 8 * pageBytes) }
+        let zeros = try VerifiedSource(ZeroSource(), checksums(pages: 1))
+        #expect(try ask(zeros, at: pageBytes, count: 4 * pageBytes).reply == .zero)
+        #expect(throws: VerifiedSource<ZeroSource>.Failure.self) { try ask(zeros, at: 0) }
+    }
+
+    @Test func requestsAreVerified() throws {
+        let right = try VerifiedSource(AsynchronousSource(LaterKind(1)), checksums(pages: 64))
+        let statistics = try check(right, pages: 64, populates: true) { word(1, $0 * pageBytes) }
+        #expect(statistics.failures == 0)
+
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
+        let wrong = try VerifiedSource(AsynchronousSource(LaterKind(1)), checksums(pages: 4, wrong: [2]))
+        let pager = try Pager(UserfaultFD(), source: wrong)
+        let region = try pager.add(mapping.range, options: RegionOptions(failure: .poisonAtOnce))
+        try pager.start()
+        #expect(error { () throws(PagerError) in try pager.populate(region) } == .pagesFailed(1))
+        try pager.stop(.poison)
+        #expect(pager.statistics.pagesCopied == 3)
+    }
+}
