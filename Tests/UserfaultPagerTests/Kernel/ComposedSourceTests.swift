@@ -79,6 +79,31 @@ struct ComposedSourceTests {
             words(try ask(chain, at: 0, count: 3 * pageBytes).bytes) == [0, word(3, pageBytes), word(1, 2 * pageBytes)])
     }
 
+    /// Holes are where neither of two sources has anything, and outside a slice.
+    @Test func holesAreKnown() throws {
+        struct Sparse: PageSource {
+            let data: [Range<Int>]
+
+            func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply { .zero }
+            func extent(from offset: Int) -> Range<Int>? {
+                data.first { $0.upperBound > offset }.map { max($0.lowerBound, offset)..<$0.upperBound }
+            }
+        }
+        func extents<Source: PageSource & ~Copyable>(of source: borrowing Source) -> [Range<Int>] {
+            var found: [Range<Int>] = []
+            while let next = source.extent(from: found.last?.upperBound ?? 0) { found.append(next) }
+            return found
+        }
+        let base = Sparse(data: [0..<2 * pageBytes, 6 * pageBytes..<7 * pageBytes, 9 * pageBytes..<10 * pageBytes])
+        let overlay = try OverlaySource(
+            ZeroSource(), extents: [pageBytes..<3 * pageBytes, 8 * pageBytes..<9 * pageBytes], over: base)
+        #expect(
+            extents(of: overlay).flatMap { $0.map { $0 }.filter { $0 % pageBytes == 0 } }.map { $0 / pageBytes }
+                == [0, 1, 2, 6, 8, 9])
+        let slice = try SourceSlice(base, pageBytes..<7 * pageBytes)
+        #expect(extents(of: slice) == [0..<pageBytes, 5 * pageBytes..<6 * pageBytes])
+    }
+
     @Test func aFailureBehindGoodPagesIsNotTheirs() throws {
         let failing = ClosureSource { (_: Int, _: inout OutputRawSpan) throws(Unavailable) -> PageReply in
             throw Unavailable()

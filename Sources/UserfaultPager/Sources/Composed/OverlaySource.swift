@@ -49,6 +49,16 @@ public struct OverlaySource<Upper: PageSource & ~Copyable, Base: PageSource & ~C
         upper.handling == .asynchronous || base.handling == .asynchronous ? .asynchronous : .immediate
     }
 
+    /// Where the upper source replaces something, or the base has data, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? {
+        guard let covered = extents.first(from: offset) else { return base.extent(from: offset) }
+        guard let below = base.extent(from: offset), below.lowerBound < covered.upperBound else { return covered }
+        // One extent at a time: what follows is asked for when it is wanted.
+        let first = below.lowerBound < covered.lowerBound ? below : covered
+        let other = below.lowerBound < covered.lowerBound ? covered : below
+        return other.lowerBound <= first.upperBound ? first.lowerBound..<max(first.upperBound, other.upperBound) : first
+    }
+
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
         var run = extents.run(at: offset)
@@ -131,16 +141,27 @@ struct ExtentList: Sendable {
         extents = merged
     }
 
-    /// Whether an offset is in an extent, and how many bytes from there on are of the same kind.
-    func run(at offset: Int) -> (isCovered: Bool, count: Int) {
+    /// The first extent that ends after an offset, from there on.
+    func first(from offset: Int) -> Range<Int>? {
+        let index = firstIndex(endingAfter: offset)
+        return index < extents.count ? max(extents[index].lowerBound, offset)..<extents[index].upperBound : nil
+    }
+
+    private func firstIndex(endingAfter offset: Int) -> Int {
         var low = 0
         var high = extents.count
         while low < high {
             let middle = (low + high) / 2
             if extents[middle].upperBound > offset { high = middle } else { low = middle + 1 }
         }
-        guard low < extents.count else { return (false, .max) }
-        let next = extents[low]
+        return low
+    }
+
+    /// Whether an offset is in an extent, and how many bytes from there on are of the same kind.
+    func run(at offset: Int) -> (isCovered: Bool, count: Int) {
+        let index = firstIndex(endingAfter: offset)
+        guard index < extents.count else { return (false, .max) }
+        let next = extents[index]
         return next.lowerBound <= offset
             ? (true, next.upperBound - offset) : (false, next.lowerBound - offset)
     }

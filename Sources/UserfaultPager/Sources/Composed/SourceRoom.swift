@@ -9,7 +9,7 @@ extension OutputRawSpan {
     ) throws(Failure) -> Result {
         try unsafe withUnsafeMutableBytes { (buffer, initialized) throws(Failure) in
             let room = unsafe UnsafeMutableRawBufferPointer(
-                rebasing: buffer[initialized..<min(buffer.count, initialized + count)])
+                rebasing: buffer[initialized..<initialized + min(count, buffer.count - initialized)])
             var part = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
             do throws(Failure) {
                 let result = try body(&part)
@@ -21,9 +21,6 @@ extension OutputRawSpan {
             }
         }
     }
-
-    /// Appends zeros until all room is used.
-    mutating func appendZeros() { unsafe append(repeating: 0, count: freeCapacity, as: UInt8.self) }
 
     /// Appends bytes that are at an address, or as many of them as there is room for.
     ///
@@ -49,8 +46,8 @@ extension OutputRawSpan {
     mutating func appendContent(of reply: PageReply) -> Bool {
         switch reply {
         case .data: return true
-        case .zero:
-            appendZeros()
+        case .zeros(let count):
+            unsafe append(repeating: 0, count: min(count, freeCapacity), as: UInt8.self)
             return true
         case .memory(let address, let count), .movable(let address, let count):
             return appendContent(at: address, count)

@@ -29,6 +29,16 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
     public var isSlow: Bool { base.isSlow }
     /// As the source's.
     public var handling: PageHandling { base.handling }
+    /// As the source's.
+    public var isSignalSafe: Bool { base.isSignalSafe }
+
+    /// Where the source has data in the part, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? {
+        guard offset < count, let extent = base.extent(from: start + offset), extent.lowerBound < start + count else {
+            return nil
+        }
+        return extent.lowerBound - start..<min(extent.upperBound, start + count) - start
+    }
 
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Base.Failure) -> PageReply {

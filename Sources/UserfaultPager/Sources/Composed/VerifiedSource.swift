@@ -41,7 +41,7 @@ public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSourc
             throw .source(error)
         }
         if reply == .poison { return reply }
-        if reply == .zero, checksums.areZeros(offset, pages.freeCapacity) { return reply }
+        if case .zeros(let count) = reply, checksums.areZeros(offset, min(count, pages.freeCapacity)) { return reply }
         // Copied first: what is compared must be what is shown.
         guard pages.appendContent(of: reply) else { return .poison }
         let good = unsafe pages.withUnsafeMutableBytes { buffer, initialized in
@@ -59,7 +59,7 @@ public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSourc
         base.hand(
             request.handedOn(offset: offset, byteCount: count) { [checksums] reply in
                 switch reply {
-                case .zero: return checksums.areZeros(offset, count) ? .zero : nil
+                case .zeros(let zeros): return checksums.areZeros(offset, min(zeros, count)) ? reply : nil
                 case .memory(let address, let bytes), .movable(let address, let bytes):
                     let content = unsafe UnsafeRawBufferPointer(
                         start: UnsafeRawPointer(bitPattern: address), count: min(bytes, count))

@@ -13,7 +13,7 @@ extension StormTests {
     func threadsThatServeThemselves() async {
         await #expect(processExitsWith: .success) {
             let storm = try InThreadStorm()
-            #expect(try storm.run(faults: StormTests.faults) == 0)
+            #expect(try storm.run(faults: StormTests.faults) == nil)
         }
     }
 }
@@ -24,7 +24,8 @@ private final class InThreadStorm: Sendable {
     private let range: AddressRange
     private let pager: Pager<NumberedSource>
     private let isOver = Atomic<Bool>(false)
-    private let wrong = Atomic<Int>(0)
+    /// What went wrong first.
+    private let failure = Mutex<String?>(nil)
 
     init() throws {
         range = try Mapping(anonymous: Self.pages * pageBytes).release()
@@ -33,8 +34,8 @@ private final class InThreadStorm: Sendable {
         try pager.start()
     }
 
-    /// - Returns: How many reads were wrong.
-    func run(faults: UInt64) throws -> Int {
+    /// - Returns: What was wrong, or `nil`.
+    func run(faults: UInt64) throws -> String? {
         Interrupted.storm = self
         var action = sigaction()
         action.sa_flags = SA_RESTART
@@ -52,7 +53,7 @@ private final class InThreadStorm: Sendable {
         touchers.append(Toucher { [self] in while !isOver.load(ordering: .relaxed) { live() } })
         // This thread is the one that the timer interrupts.
         var random = SplitMix(state: 99)
-        while pager.statistics.faults < faults, wrong.load(ordering: .relaxed) == 0 {
+        while pager.statistics.faults < faults, failure.withLock({ $0 == nil }) {
             for _ in 0..<1000 { step(&random) }
         }
         isOver.store(true, ordering: .relaxed)
@@ -61,12 +62,14 @@ private final class InThreadStorm: Sendable {
         for toucher in touchers { #expect(toucher.join(seconds: 50), "a thread is stuck") }
         #expect(pager.statistics.failures == 0 && pager.statistics.pagesPoisoned == 0)
         try pager.stop(.poison)
-        return wrong.load(ordering: .relaxed)
+        return failure.withLock { $0 }
     }
+
+    private func note(_ text: String) { failure.withLock { $0 = $0 ?? text } }
 
     private func read(_ random: inout SplitMix) {
         let offset = random.below(Self.pages) * pageBytes
-        if range.loadWord(offset) != NumberedSource.word(offset) { wrong.add(1, ordering: .relaxed) }
+        if range.loadWord(offset) != NumberedSource.word(offset) { note("a page is wrong") }
     }
 
     private func step(_ random: inout SplitMix) {
@@ -75,7 +78,7 @@ private final class InThreadStorm: Sendable {
             let first = random.below(Self.pages - 4)
             try? AddressSpace.advise(.dontNeed, range.part(at: first * pageBytes, count: 4 * pageBytes))
         }
-        if random.below(1 << 14) == 0, inFork({ 0 }) != 0 { wrong.add(1, ordering: .relaxed) }
+        if random.below(1 << 14) == 0, inFork({ 0 }) != 0 { note("a child did not end") }
     }
 
     /// A region's life, while others fault.
@@ -85,15 +88,15 @@ private final class InThreadStorm: Sendable {
             let region = try pager.add(mapping.range)
             for offset in stride(from: 0, to: mapping.count, by: 3 * pageBytes)
             where mapping.range.loadWord(offset) != NumberedSource.word(offset) {
-                wrong.add(1, ordering: .relaxed)
+                note("a page of a region is wrong")
             }
             try pager.remove(region, .populate)
             for offset in stride(from: 0, to: mapping.count, by: pageBytes)
             where mapping.range.loadWord(offset) != NumberedSource.word(offset) {
-                wrong.add(1, ordering: .relaxed)
+                note("a page of a region is wrong")
             }
         } catch {
-            Issue.record(error)
+            note("a region: \(error)")
         }
     }
 
