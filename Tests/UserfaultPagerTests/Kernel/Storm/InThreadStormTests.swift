@@ -24,6 +24,7 @@ private final class InThreadStorm: Sendable {
     private let range: AddressRange
     private let pager: Pager<NumberedSource>
     private let isOver = Atomic<Bool>(false)
+    private let handlers = Atomic<Int>(0)
     /// What went wrong first.
     private let failure = Mutex<String?>(nil)
 
@@ -39,7 +40,7 @@ private final class InThreadStorm: Sendable {
         Interrupted.storm = self
         var action = sigaction()
         action.sa_flags = SA_RESTART
-        action.__sigaction_handler.sa_handler = { _ in Interrupted.storm?.read(&Interrupted.random) }
+        action.__sigaction_handler.sa_handler = { _ in Interrupted.storm?.interrupted() }
         sigaction(SIGALRM, &action, nil)
         var timer = itimerval(
             it_interval: timeval(tv_sec: 0, tv_usec: 500), it_value: timeval(tv_sec: 0, tv_usec: 500))
@@ -51,21 +52,32 @@ private final class InThreadStorm: Sendable {
             }
         }
         touchers.append(Toucher { [self] in while !isOver.load(ordering: .relaxed) { live() } })
-        // This thread is the one that the timer interrupts.
+        // This thread is one that the timer interrupts.
         var random = SplitMix(state: 99)
         while pager.statistics.faults < faults, failure.withLock({ $0 == nil }) {
             for _ in 0..<1000 { step(&random) }
         }
-        isOver.store(true, ordering: .relaxed)
+        isOver.store(true, ordering: .sequentiallyConsistent)
         timer = itimerval()
         setitimer(CInt(ITIMER_REAL.rawValue), &timer, nil)
         for toucher in touchers { #expect(toucher.join(seconds: 50), "a thread is stuck") }
+        // A signal may have gone to any thread of the test's, and its handler be on its way still.
+        #expect(wait { handlers.load(ordering: .sequentiallyConsistent) == 0 })
         #expect(pager.statistics.failures == 0 && pager.statistics.pagesPoisoned == 0)
         try pager.stop(.poison)
         return failure.withLock { $0 }
     }
 
     private func note(_ text: String) { failure.withLock { $0 = $0 ?? text } }
+
+    /// What the handler of the timer does.
+    private func interrupted() {
+        handlers.add(1, ordering: .sequentiallyConsistent)
+        defer { handlers.subtract(1, ordering: .sequentiallyConsistent) }
+        guard !isOver.load(ordering: .sequentiallyConsistent) else { return }
+        var random = SplitMix(state: MonotonicInstant.now.nanoseconds)
+        read(&random)
+    }
 
     private func read(_ random: inout SplitMix) {
         let offset = random.below(Self.pages) * pageBytes
@@ -100,9 +112,8 @@ private final class InThreadStorm: Sendable {
         }
     }
 
-    /// What the handler of the timer works with.
+    /// What the handler of the timer knows.
     private enum Interrupted {
         nonisolated(unsafe) static var storm: InThreadStorm?
-        nonisolated(unsafe) static var random = SplitMix(state: 7)
     }
 }
