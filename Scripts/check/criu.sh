@@ -20,8 +20,12 @@ for feature in uffd uffd-noncoop; do
     "$criu" check --feature "$feature" >/dev/null 2>&1 || skip "this kernel has no $feature, which CRIU needs"
 done
 if [[ ! ${UFFD_PAGER:-} ]]; then
-    swift build --package-path Tools --scratch-path .build-tools -c release --product uffd-pager >&2
-    UFFD_PAGER=$(swift build --package-path Tools --scratch-path .build-tools -c release --show-bin-path)/uffd-pager
+    package=(--package-path Tools --scratch-path .build-tools)
+    # As the step before has built it; times and memory are those of an optimised program.
+    if pkg-config --exists libnbd 2>/dev/null; then package+=(--traits NBD); fi
+    case " $* " in *" --compare "*) package+=(-c release) ;; esac
+    swift build "${package[@]}" --product uffd-pager >&2
+    UFFD_PAGER=$(swift build "${package[@]}" --show-bin-path)/uffd-pager
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -5,11 +5,14 @@ import Testing
 /// What runs touched first.
 @Suite struct WorkingSetTests {
     @Test func workingSetsOfRunsAreMerged() {
-        var set = WorkingSet(offsets: [0, 4096, 8192], pageBytes: 4096)
-        set.merge(WorkingSet(offsets: [8192, 16384], pageBytes: 4096))
-        #expect(set.offsets == [8192, 16384, 0, 4096])
-        set.merge(WorkingSet(offsets: [4096], pageBytes: 4096), limit: 3)
-        #expect(set.offsets == [4096, 8192, 16384])
+        func pages(_ numbers: [UInt64]) -> WorkingSet {
+            WorkingSet(offsets: numbers.map { $0 * UInt64(pageBytes) }, pageBytes: UInt32(pageBytes))
+        }
+        var set = pages([0, 1, 2])
+        set.merge(pages([2, 4]))
+        #expect(set == pages([2, 4, 0, 1]))
+        set.merge(pages([1]), limit: 3)
+        #expect(set == pages([1, 2, 4]))
         set.merge(WorkingSet(offsets: [2 << 20], pageBytes: 2 << 20))
         #expect(set == WorkingSet(offsets: [2 << 20], pageBytes: 2 << 20))
     }
