@@ -16,7 +16,7 @@ import re
 import sys
 
 IMPORTS = ("CoreMetrics", "Glibc", "Logging", "ServiceLifecycle", "SystemPackage", "UserfaultFD", "UserfaultHandoff",
-           "UserfaultNBD", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService")
+           "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService")
 MARKER = re.compile(r"<!-- snippet: (\w+) -->")
 
 

@@ -15,7 +15,7 @@ extension Pager where Source: ~Copyable {
     /// When this returns, no page is filled, poisoned or released for writing any more. Calls of the source that are under
     /// way are not waited for: the pages that they bring are asked for again afterwards. Forks and changes of the address
     /// space are followed meanwhile. ``populate(_:within:)`` waits too, and so does ``remove(_:_:within:)`` if it loads.
-    /// ``stop(_:within:)`` works as ever.
+    /// Stopping works as ever.
     ///
     /// - Throws: ``PagerError/notRunning`` if the pager was stopped.
     public func pause() throws(PagerError) {

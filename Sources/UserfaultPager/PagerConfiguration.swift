@@ -96,7 +96,7 @@ public struct PagerConfiguration: Sendable {
     /// How many bytes a second ``Pager/populate(_:within:)``, ``Pager/prefetch(_:offset:count:)`` and
     /// ``Pager/replay(_:)`` load together, or `nil` for as many as they can.
     ///
-    /// Pages that a thread waits for are not limited, nor is what is read ahead of them. A ``Pager/stop(_:within:)`` that
+    /// Pages that a thread waits for are not limited, nor is what is read ahead of them. A `Pager.stop` that
     /// populates is.
     public var backgroundBytesPerSecond: Int?
 

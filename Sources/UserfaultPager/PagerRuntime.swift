@@ -74,7 +74,7 @@ public final class PagerRuntime: Sendable {
         runtime.letGo(until: Deadline(after: .seconds(1)))
     }
 
-    /// Stops every pager, as ``Pager/stop(_:within:)``, and ends the threads.
+    /// Stops every pager, as `Pager.stop` does, and ends the threads.
     ///
     /// Without a call, the threads end when the runtime was released and its last pager has stopped. A pager that is made
     /// or started afterwards is refused.

@@ -7,7 +7,7 @@ public import UserfaultPager
 ///
 /// It listens at the socket `lazy-pages.socket`, takes a userfaultfd for each task, and loads pages from the images when
 /// they are touched. Once all tasks run it loads the rest, and ends. Pages that cannot be loaded are never shown as zeros:
-/// the ``FailurePolicy`` says what happens to them.
+/// the failure policy says what happens to them.
 public final class CRIULazyPages: Sendable {
     /// What to serve, and how.
     public struct Configuration: Sendable {

@@ -9,7 +9,7 @@ struct PagerMetricsTests {
     @Test
     func countersGrowByWhatWasDoneSinceTheSnapshotBefore() throws {
         let memory = try Mapping(anonymous: 6 * 4096)
-        let pager = try Pager(UserfaultFD(), source: ZeroSource())
+        let pager = try Pager(UserfaultFD(), source: loadedZeros)
         let test = TestMetrics()
         let metrics = PagerMetrics(label: "p", dimensions: [("vm", "a")], factory: test)
 
@@ -38,7 +38,7 @@ struct PagerMetricsTests {
     @Test
     func followingRecordsALastTimeWhenItIsCancelled() async throws {
         let memory = try Mapping(anonymous: 4 * 4096)
-        let pager = try Pager(UserfaultFD(), source: ZeroSource())
+        let pager = try Pager(UserfaultFD(), source: loadedZeros)
         let test = TestMetrics()
         let metrics = PagerMetrics(factory: test)
         try pager.add(memory.range)
@@ -58,7 +58,7 @@ struct PagerMetricsTests {
     @Test
     func aHistogramOfAnIntervalHasWhatTheIntervalBrought() throws {
         let memory = try Mapping(anonymous: 4 * 4096)
-        let pager = try Pager(UserfaultFD(), source: ZeroSource())
+        let pager = try Pager(UserfaultFD(), source: loadedZeros)
         try pager.add(memory.range)
         let before = pager.statistics.fill
         try pager.populateAll()

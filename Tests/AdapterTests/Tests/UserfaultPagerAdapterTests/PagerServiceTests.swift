@@ -16,7 +16,7 @@ struct PagerServiceTests {
     @Test
     func shuttingDownStopsThePager() async throws {
         let memory = try Mapping(anonymous: 4 * 4096)
-        let service = try PagerService(UserfaultFD(), source: ZeroSource(), ending: .populate, logger: logger)
+        let service = try PagerService(UserfaultFD(), source: loadedZeros, ending: .populate, logger: logger)
         try service.pager.add(memory.range)
         try await testGracefulShutdown { trigger in
             trigger.triggerGracefulShutdown()
@@ -31,7 +31,7 @@ struct PagerServiceTests {
 
     @Test
     func cancellingStopsThePager() async throws {
-        let service = try PagerService(UserfaultFD(), source: ZeroSource(), logger: logger)
+        let service = try PagerService(UserfaultFD(), source: loadedZeros, logger: logger)
         let task = Task { try await service.run() }
         task.cancel()
         try await task.value
@@ -43,7 +43,7 @@ struct PagerServiceTests {
         var child: pid_t = 0
         try #require(posix_spawn(&child, "/bin/true", nil, nil, [nil], nil) == 0)
         let service = try PagerService(
-            UserfaultFD(), source: ZeroSource(), owner: #require(Owner.process(id: child)), logger: logger)
+            UserfaultFD(), source: loadedZeros, owner: #require(Owner.process(id: child)), logger: logger)
         try await service.run()
         #expect(entries.entries.map(\.level) == [.notice, .info])
         waitpid(child, nil, 0)
@@ -51,7 +51,7 @@ struct PagerServiceTests {
 
     @Test
     func aPagerThatDoesNotStartFailsTheService() async throws {
-        let service = try PagerService(UserfaultFD(), source: ZeroSource(), logger: logger)
+        let service = try PagerService(UserfaultFD(), source: loadedZeros, logger: logger)
         try service.pager.start()
         await #expect(throws: PagerError.alreadyStarted) { try await service.run() }
         try await service.pager.stop(.poison)
