@@ -34,8 +34,11 @@ python_with() {
     if [[ ! -x $environment/bin/pip ]]; then
         python3 -m venv "$environment" >&2 || die "a Python environment cannot be made: is python3-venv installed?"
     fi
-    "$environment/bin/pip" -q show "$@" >/dev/null 2>&1 || "$environment/bin/pip" -q install "$@" >&2 ||
-        die "these Python packages cannot be installed: $*"
+    # Of several packages, pip is content with one.
+    local name absent=()
+    for name; do "$environment/bin/pip" -q show "$name" >/dev/null 2>&1 || absent+=("$name"); done
+    [[ ${#absent[@]} -eq 0 ]] || "$environment/bin/pip" -q install "${absent[@]}" >&2 ||
+        die "these Python packages cannot be installed: ${absent[*]}"
     echo "$environment/bin/python"
 }
 
