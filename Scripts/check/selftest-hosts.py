@@ -43,6 +43,8 @@ def main():
         program = f"{directory}/uffd-selftest"
         os.environ["UFFD_SELFTEST"] = program
         subprocess.run(["install", "-m", "755", options.selftest, program], check=True)
+        known = os.environ["UFFD_SELFTEST_KNOWN"] = f"{directory}/known-bugs.json"
+        subprocess.run(["install", "-m", "644", REPO / "Tests/KernelMatrix/known-bugs.json", known], check=True)
         return checks.run_checks(options.names, before=needs_root)
 
 

@@ -75,7 +75,8 @@ enum ProtectedOddityCases: CaseTheme {
             requires: [.writeProtectFaults, .features(.writeProtectAsync)], covers: [.asyncProtection], body: scanEnd),
         SelftestCase(
             "scan-exiting", "PAGEMAP_SCAN of a process that ends meanwhile ends too, with what it found or ESRCH",
-            requires: [.features(.writeProtectAsync)], limit: .seconds(20), covers: [.endedProcess], body: scanExiting),
+            requires: [.descriptors(200), .features(.writeProtectAsync)], limit: .seconds(20), covers: [.endedProcess],
+            body: scanExiting),
     ]
 
     private static func clearRefs(_ context: CaseContext) throws {
