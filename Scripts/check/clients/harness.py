@@ -66,8 +66,9 @@ class Pager:
         self.log.close()
 
     def output(self):
-        self.log.seek(0)
-        return self.log.read()
+        # Not by seeking: the program writes where the file that it shares with this process stands.
+        file = self.log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     def says(self, text, times=1):
         """Waits until the log has a text so often."""
