@@ -13,6 +13,7 @@ export SWIFT_BACKTRACE=enable=no
 logs=.build-test
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0
+broken=()
 
 count() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); }
 
@@ -27,6 +28,7 @@ check() {
         return 0
     fi
     tail -n 40 "$logs/$name.log" | sed 's/^/   /'
+    broken+=("$name")
     printf '   FAILED after %d s: %s\n' $((SECONDS - start)) "$logs/$name.log"
     return 1
 }
@@ -198,6 +200,11 @@ done
 check tools install_tools || exit 1
 [ "$(id -u)" != 0 ] || [ ! -w $pool ] || reserve_huge_pages
 for step in "${steps[@]}"; do "step_$step"; done
+# What failed once more, where it is not buried under what passed.
+for name in ${broken[@]+"${broken[@]}"}; do
+    printf '\nfailed: %s\n' "$name"
+    grep -iE 'fail|error|wrong|not as expected|->' "$logs/$name.log" | grep -vE ' 0 failed|^[[:space:]]*(✔|◇)' | tail -n 12 | cut -c-300
+done
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
