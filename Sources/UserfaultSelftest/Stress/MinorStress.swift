@@ -75,7 +75,9 @@ final class MinorStress: Sendable {
             // Before Linux 5.18 hugetlbfs cannot be dropped so: each page faults once.
             if answer == -Errno.invalidArgument.rawValue, area.memory.isHugetlb { return }
             try expectEqual(answer, 0, "answer of madvise")
-            Threads.pause()
+            // Whoever is slow must be able to touch a page before it is dropped again.
+            let seen = touched.load(ordering: .relaxed)
+            repeat { Threads.pause() } while touched.load(ordering: .relaxed) == seen && !crew.shouldStop
         }
     }
 
