@@ -21,6 +21,7 @@ TITLES = {
     "random": "Random access: nanoseconds per fault",
     "dirty": "Protect, write, find written pages: nanoseconds per page",
     "startup": "Open, negotiate, register, first fault: nanoseconds",
+    "pager": "The pager compared with itself: nanoseconds",
 }
 TWINS = {"c": "C", "swift": "typed layer", "pager": "pager"}
 VERDICTS = {"holds": "", "broken": ", **broken**", "cannot tell": ", cannot tell"}
@@ -44,6 +45,8 @@ def cell(variant):
         return ""
     median = variant["nanoseconds"]["median"]
     parts = [f"{median:,.1f}" if median < 10 else f"{median:,.0f}"]
+    if variant.get("residentBytes"):
+        parts.append(f"{variant['residentBytes'] / 2**20:.1f} MiB")
     return ", ".join(parts + [comparison(c) for c in variant["comparisons"]])
 
 

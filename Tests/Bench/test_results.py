@@ -50,6 +50,9 @@ class Page(unittest.TestCase):
         self.assertEqual(rows[2], "| scenario | C | typed layer | for comparison |")
         self.assertEqual(rows[4], "| `1` | 5.0 | 1,234, x1.20 (1.10 to 1.30) ≤ 1.05, **broken** | mmap: 3.0 |")
 
+    def test_memory_follows_the_time(self):
+        self.assertEqual(results.cell(variant("c", 1234) | {"residentBytes": 3 << 19}), "1,234, 1.5 MiB")
+
 
 class Findings(unittest.TestCase):
     page = (Path(__file__).parents[2] / "docs/performance.md").read_text()

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -90,4 +91,42 @@ int cbb_serve(struct cbb_handler *handler) {
             if (end != 0) return end < 0 ? end : 0;
         }
     }
+}
+
+/// Reads once and resolves. 0, or -errno.
+static int serve_ready(struct cbb_handler *handler) {
+    struct cuffd_msg messages[64];
+    ssize_t bytes = read(handler->fd, messages, handler->batch * sizeof messages[0]);
+    if (bytes < 0) return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    for (size_t i = 0; i < (size_t)bytes / sizeof messages[0]; i++) {
+        if (messages[i].event != CUFFD_EVENT_PAGEFAULT) continue;
+        int end = resolve(handler, messages[i].arg.pagefault.address);
+        if (end < 0) return end;
+    }
+    return 0;
+}
+
+int cbb_serve_many(struct cbb_handler *handlers, size_t count, int stop) {
+    struct epoll_event ready[64];
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0) return -errno;
+    // What is ready says whose it is; nobody's is the end.
+    struct epoll_event end = {.events = EPOLLIN, .data.ptr = NULL};
+    int result = epoll_ctl(epoll, EPOLL_CTL_ADD, stop, &end) == 0 ? 0 : -errno;
+    for (size_t i = 0; i < count && result == 0; i++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = &handlers[i]};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, handlers[i].fd, &event) != 0) result = -errno;
+    }
+    for (int stopped = 0; result == 0 && !stopped;) {
+        int found = epoll_wait(epoll, ready, 64, -1);
+        if (found < 0 && errno != EINTR) result = -errno;
+        for (int i = 0; i < found && result == 0; i++) {
+            if (ready[i].data.ptr == NULL)
+                stopped = 1;
+            else
+                result = serve_ready(ready[i].data.ptr);
+        }
+    }
+    close(epoll);
+    return result;
 }

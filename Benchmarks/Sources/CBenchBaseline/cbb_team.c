@@ -19,9 +19,7 @@ struct cbb_team {
     pthread_barrier_t end;
     size_t count;
     int leaving;
-    uint64_t base;
-    size_t pages;
-    size_t page_size;
+    struct cbb_team_work work;
     struct member members[];
 };
 
@@ -36,8 +34,8 @@ static void *member_run(void *argument) {
         pthread_barrier_wait(&team->start);
         if (team->leaving) return NULL;
         member->begun = cbb_now();
-        cbb_touch(
-            team->base + member->index * team->pages * team->page_size, team->pages, team->page_size, NULL, 1, NULL);
+        const struct cbb_team_work *work = &team->work;
+        cbb_touch(work->base + member->index * work->part, work->pages, work->page_size, work->order, 1, NULL);
         member->done = cbb_now();
         pthread_barrier_wait(&team->end);
     }
@@ -57,10 +55,8 @@ struct cbb_team *cbb_team_create(size_t count, const int *processors) {
     return team;
 }
 
-uint64_t cbb_team_touch(struct cbb_team *team, uint64_t base, size_t pages, size_t page_size) {
-    team->base = base;
-    team->pages = pages / team->count;
-    team->page_size = page_size;
+uint64_t cbb_team_touch(struct cbb_team *team, struct cbb_team_work work) {
+    team->work = work;
     pthread_barrier_wait(&team->start);
     pthread_barrier_wait(&team->end);
     uint64_t first = UINT64_MAX, last = 0;

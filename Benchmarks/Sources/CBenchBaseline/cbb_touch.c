@@ -1,5 +1,6 @@
 #include "CBenchBaseline.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -42,3 +43,5 @@ int cbb_reader_start(uint64_t *thread, uint64_t address) {
 }
 
 void cbb_reader_join(uint64_t thread) { pthread_join((pthread_t)thread, NULL); }
+
+void cbb_trim(void) { malloc_trim(0); }

@@ -42,7 +42,7 @@ struct UffdBench: ParsableCommand {
 
     static var scenarios: [Scenario] {
         IoctlScenarios.all + FaultScenarios.all + ScaleScenarios.all + ScanScenarios.all + DirtyScenarios.all
-            + InThreadScenarios.all + StartupScenarios.all
+            + InThreadScenarios.all + StartupScenarios.all + PagerScenarios.all + ClientScenarios.all
     }
 
     private var selected: [Scenario] {

@@ -12,7 +12,7 @@ import Testing
         func variant(_ name: String, _ comparisons: Comparison..., nanoseconds: UInt64) -> Variant {
             Variant(name: name, comparisons: comparisons) { [self] in
                 names.append(name)
-                return Sample(nanoseconds, units: 1)
+                return Sample(nanoseconds, units: 1, residentBytes: names.count << 20)
             }
         }
     }
@@ -73,8 +73,10 @@ import Testing
         let report = Report(machine: Machine(), quick: true, scenarios: [result])
         let lines = CSVReport(report).text.split(separator: "\n")
         #expect(lines.count == 4)
-        #expect(Set(lines.map { $0.split(separator: ",", omittingEmptySubsequences: false).count }) == [18])
+        #expect(Set(lines.map { $0.split(separator: ",", omittingEmptySubsequences: false).count }) == [19])
         #expect(try JSONReport(report).text.contains("\"verdict\" : \"broken\""))
+        // The most of all turns: the last one of C was the last of all.
+        #expect(result.variants.map(\.residentBytes) == [26 << 20, 25 << 20])
         #expect(TableReport(report).text.contains("gated promises: 0 hold, 1 broken, 0 undecided"))
     }
 }

@@ -24,6 +24,9 @@ uint64_t cbb_scan(uint64_t base, size_t bytes);
 int cbb_reader_start(uint64_t *thread, uint64_t address);
 void cbb_reader_join(uint64_t thread);
 
+/// Gives memory back to the kernel that the allocator only keeps.
+void cbb_trim(void);
+
 // MARK: Where threads run, and when they end (cbb_threads.c)
 
 /// The processors that the calling thread may run on, a bit for each.
@@ -41,9 +44,22 @@ struct cbb_team;
 
 /// Threads that wait at a barrier, each kept on its processor.
 struct cbb_team *cbb_team_create(size_t count, const int *processors);
-/// All of them write to their own part of so many pages. Answers the time from the first one's begin to the last one's
-/// end: neither their making nor their waking counts.
-uint64_t cbb_team_touch(struct cbb_team *team, uint64_t base, size_t pages, size_t page_size);
+
+/// What each thread writes to.
+struct cbb_team_work {
+    /// Where the first one's part begins.
+    uint64_t base;
+    /// Bytes from one part to the next.
+    uint64_t part;
+    /// Pages that each writes to, in the order given, or in sequence where `order` is NULL.
+    size_t pages;
+    size_t page_size;
+    const uint32_t *order;
+};
+
+/// All of them write to their own part. Returns the time from the first one's begin to the last one's end: neither their
+/// making nor their waking counts.
+uint64_t cbb_team_touch(struct cbb_team *team, struct cbb_team_work work);
 void cbb_team_destroy(struct cbb_team *team);
 
 // MARK: ioctls in a loop (cbb_fill.c)
@@ -98,6 +114,10 @@ struct cbb_handler {
 
 /// Serves until it is told to stop. 0, or -errno of the call that failed.
 int cbb_serve(struct cbb_handler *handler);
+
+/// Serves several descriptors in one thread, by epoll, until `stop` is readable. 0, or -errno of the call that failed.
+/// Of each handler, the descriptor, the call, the memory and the batch count.
+int cbb_serve_many(struct cbb_handler *handlers, size_t count, int stop);
 
 // MARK: Without a handler thread (cbb_signal.c)
 

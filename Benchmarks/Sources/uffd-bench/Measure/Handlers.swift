@@ -55,11 +55,7 @@ final class Handlers: Sendable {
 
         private func runC() {
             var handler = cbb_handler(
-                fd: uffd.withUnsafeDescriptor { $0.rawValue }, stop: stop, stopped: stoppedWord,
-                waiting: request.waiting.cValue, call: request.call.cValue, batch: UInt32(request.batch),
-                base: UInt64(request.range.start), length: UInt64(request.range.count),
-                source: UInt64(request.source), page_size: UInt64(request.pageSize.bytes),
-                window: UInt64(request.window), spin_limit: request.spinLimit, faults: 0)
+                request, descriptor: uffd.withUnsafeDescriptor { $0.rawValue }, stop: stop, stopped: stoppedWord)
             let answer = cbb_serve(&handler)
             if answer < 0 { Watchdog.giveUp("a handler in C failed: errno \(-answer)") }
         }
@@ -114,6 +110,18 @@ final class Handlers: Sendable {
         let handlers = try Handlers(language, requests, modes: modes)
         defer { handlers.stop() }
         return try work()
+    }
+}
+
+extension cbb_handler {
+    /// - Parameter stopped: Becomes 1 when the thread is to stop, for a handler that spins.
+    init(_ request: HandlerRequest, descriptor: Int32, stop: Int32, stopped: UnsafePointer<UInt32>? = nil) {
+        self.init(
+            fd: descriptor, stop: stop, stopped: stopped, waiting: request.waiting.cValue,
+            call: request.call.cValue, batch: UInt32(request.batch), base: UInt64(request.range.start),
+            length: UInt64(request.range.count), source: UInt64(request.source),
+            page_size: UInt64(request.pageSize.bytes), window: UInt64(request.window),
+            spin_limit: request.spinLimit, faults: 0)
     }
 }
 

@@ -9,6 +9,7 @@ struct Measurement {
     private struct Rounds {
         var values: [Double] = []
         var latencies: [UInt32] = []
+        var residentBytes: [Int] = []
     }
 
     func measure(_ scenario: Scenario) -> ScenarioResult {
@@ -44,6 +45,7 @@ struct Measurement {
             for (index, (first, second)) in zip(twins, zip(there, back.reversed())) {
                 rounds[index].values.append((first.value * second.value).squareRoot())
                 rounds[index].latencies += first.latencies + second.latencies
+                rounds[index].residentBytes += [first, second].compactMap(\.residentBytes)
             }
             round += 1
         }
@@ -59,7 +61,7 @@ struct Measurement {
                     }
                     return ComparisonResult(comparison, own.values, to: rounds[twin].values)
                 },
-                latency: Latency(own.latencies), rounds: own.values)
+                latency: Latency(own.latencies), residentBytes: own.residentBytes.max(), rounds: own.values)
         }
     }
 

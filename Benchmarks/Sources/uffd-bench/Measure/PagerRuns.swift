@@ -59,8 +59,32 @@ enum PagerRun {
         }
     }
 
+    /// Runs work that touches every page which a source of the caller's has.
+    static func serving<Source: PageSource, Result>(
+        _ request: HandlerRequest, from source: Source, _ work: () throws -> Result
+    ) throws -> Result {
+        try run(source, request, Options(), ending: .leaveZeros, work)
+    }
+
+    /// Runs work while one runtime serves a pager for each request, with a handler where the first request says.
+    static func servingClients<Result>(_ requests: [HandlerRequest], _ work: () throws -> Result) throws -> Result {
+        let runtime = try Processor.kept(on: nil) {
+            try PagerRuntime(processors: requests[0].processor.map { [$0] } ?? [])
+        }
+        let pagers = try requests.map { request in
+            let pager = try Pager(UserfaultFD(), source: MemorySource(base: request.source), runtime: runtime)
+            try pager.add(request.range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            return pager
+        }
+        let result = try withExtendedLifetime(pagers, work)
+        try runtime.stop(ending)
+        return result
+    }
+
     private static func run<Source: PageSource, Result>(
-        _ source: Source, _ request: HandlerRequest, _ options: Options, _ work: () throws -> Result
+        _ source: Source, _ request: HandlerRequest, _ options: Options, ending: Ending = ending,
+        _ work: () throws -> Result
     ) throws -> Result {
         // The pager looks at how many processors there are for it.
         let pager = try Processor.kept(on: nil) { try started(source, request, options) }

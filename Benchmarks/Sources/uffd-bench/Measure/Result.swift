@@ -16,6 +16,8 @@ struct VariantResult: Codable {
     /// Against the C twin and others; none for the twin itself and for reference lines.
     let comparisons: [ComparisonResult]
     let latency: Latency?
+    /// The most memory by which the process grew, in bytes, where that was measured.
+    let residentBytes: Int?
     /// What each round gave, in the order of the rounds: of a twin the geometric mean of its two turns.
     let rounds: [Double]
 }

@@ -78,17 +78,21 @@ struct Sample {
     private(set) var units: Int
     /// How long each fault took, in nanoseconds, where that was measured.
     private(set) var latencies: [UInt32] = []
+    /// How much more memory the process had at the end, in bytes, where that was measured.
+    private(set) var residentBytes: Int?
 
-    init(_ nanoseconds: UInt64, units: Int, latencies: [UInt32] = []) {
+    init(_ nanoseconds: UInt64, units: Int, latencies: [UInt32] = [], residentBytes: Int? = nil) {
         self.nanoseconds = nanoseconds
         self.units = units
         self.latencies = latencies
+        self.residentBytes = residentBytes
     }
 
     mutating func add(_ other: Sample) {
         nanoseconds += other.nanoseconds
         units += other.units
         latencies += other.latencies
+        if let bytes = other.residentBytes { residentBytes = max(residentBytes ?? bytes, bytes) }
     }
 
     /// Nanoseconds for one unit.

@@ -27,7 +27,8 @@ struct CSVReport {
 
     private static let head = [
         "scenario", "variant", "unit", "median_ns", "min_ns", "max_ns", "p50_ns", "p99_ns", "p999_ns", "max_latency_ns",
-        "compared_with", "quantity", "ratio", "ratio_low", "ratio_high", "promised", "gated", "verdict",
+        "resident_bytes", "compared_with", "quantity", "ratio", "ratio_low", "ratio_high", "promised", "gated",
+        "verdict",
     ]
 
     var text: String {
@@ -38,7 +39,8 @@ struct CSVReport {
                 let names = [scenario.name, variant.name, scenario.unit.rawValue].map(Self.quoted)
                 let latency = variant.latency.map { [$0.p50, $0.p99, $0.p999, $0.maximum].map { "\($0)" } }
                 let times = [series.median, series.minimum, series.maximum].map { "\($0)" }
-                let start = names + times + (latency ?? ["", "", "", ""])
+                let resident = variant.residentBytes.map { "\($0)" } ?? ""
+                let start = names + times + (latency ?? ["", "", "", ""]) + [resident]
                 let none = [String](repeating: "", count: Self.head.count - start.count)
                 let comparisons = variant.comparisons.isEmpty ? [none] : variant.comparisons.map(Self.fields)
                 for comparison in comparisons { lines.append((start + comparison).joined(separator: ",")) }

@@ -99,7 +99,8 @@ struct TableReport {
             scenario: isFirst ? scenario.name : "", variant: variant.name,
             time: "\(Self.number(series.median)) ns/\(scenario.unit.rawValue)",
             spread: "\(Self.number(series.minimum)) .. \(Self.number(series.maximum))",
-            rate: Self.rate(series.median, scenario.unit),
+            rate: Self.rate(series.median, scenario.unit)
+                + (variant.residentBytes.map { String(format: ", %.1f MiB", Double($0) / Double(1 << 20)) } ?? ""),
             ratio: variant.comparisons.map(Self.text).joined(separator: "; "),
             tail: variant.latency.map {
                 [$0.p50, $0.p99, $0.p999].map { Self.number(Double($0) / 1000) }.joined(separator: " / ")

@@ -89,15 +89,3 @@ enum ScaleScenarios {
         }
     }
 }
-
-/// Threads that wait for work, and touch their own part of memory each, all at once.
-final class Team {
-    private let team: OpaquePointer
-
-    /// One thread for each processor that is named.
-    init(_ processors: [Int]) { team = cbb_team_create(processors.count, processors.map(Int32.init)) }
-
-    deinit { cbb_team_destroy(team) }
-
-    func touch(_ memory: Memory) -> UInt64 { cbb_team_touch(team, memory.base, memory.pages, memory.pageSize) }
-}
