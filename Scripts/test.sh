@@ -51,6 +51,7 @@ install_tools() {
     command -v shellcheck >/dev/null || missing+=(shellcheck)
     command -v promtool >/dev/null || missing+=(prometheus)
     command -v prove >/dev/null || missing+=(perl)
+    { command -v pkg-config && pkg-config --exists liblz4; } >/dev/null || missing+=(pkg-config liblz4-dev)
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86 busybox-static cpio zstd)
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

@@ -6,10 +6,23 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 export SWIFT_BACKTRACE=enable=no
 
-package=(--package-path Examples --scratch-path .build-examples)
-swift build "${package[@]}" --quiet
-programs=$(swift build "${package[@]}" --show-bin-path)
-[ $# -gt 0 ] || set -- Examples/Sources/*
+# build PACKAGE: prints where its programs are. The packages share what they are built from.
+build() {
+    local package=(--package-path "$1" --scratch-path .build-examples)
+    swift build "${package[@]}" --quiet >&2
+    swift build "${package[@]}" --show-bin-path
+}
+
+programs=$(build Examples)
+if [ $# = 0 ]; then
+    set -- Examples/Sources/*
+    if pkg-config --exists liblz4; then
+        build Examples/CompressedFile >/dev/null
+        set -- "$@" compressed-file
+    else
+        echo "compressed-file is not built: it needs liblz4-dev"
+    fi
+fi
 for example; do
     example=${example##*/}
     echo "== $example"
