@@ -83,15 +83,29 @@ enum ContextLeakCases: CaseTheme {
             // The first round makes what is made once.
             for isFirst in [true, false] { try use(isFirst) }
             for isFirst in [true, false] {
-                let before = try objects()
-                for _ in 0..<rounds { try use(isFirst) }
-                let added = try objects() - before
+                let added = try leastAdded(from: rounds / 2) { for _ in 0..<rounds { try use(isFirst) } }
                 context.record("\(added) objects more after \(rounds) descriptors")
                 try expect(
                     added < rounds / 2, "the kernel's objects of closed userfaultfds are freed",
                     seen: "\(added) more after \(rounds)")
             }
         }
+    }
+
+    /// How many objects the kernel holds more after a piece of work; as many as are a leak only if it is so every time.
+    ///
+    /// Other programs have userfaultfds as well, and the kernel counts whole blocks of objects while somebody takes some.
+    private static func leastAdded(from leak: Int, _ work: () throws -> Void) throws -> Int {
+        var least = Int.max
+        for _ in 0..<4 where least >= leak {
+            let before = try objects()
+            try work()
+            for looks in 0..<100 where least >= leak {
+                least = min(least, try objects() - before)
+                Waiting.giveWay(afterLooks: 256 + looks)
+            }
+        }
+        return least
     }
 
     /// How many userfaultfds the kernel holds, those aside that it keeps in stock.
