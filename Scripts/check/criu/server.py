@@ -18,7 +18,7 @@ class PageServer:
     def __init__(self, pages, misbehave=None):
         self.pages, self.misbehave = pages, misbehave
         self.requests, self.closed, self.failure = 0, False, None
-        self.reached = threading.Event()
+        self.reached, self.closing = threading.Event(), threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -58,5 +58,6 @@ class PageServer:
         return b"".join(content)
 
     def close(self):
+        self.closing.set()
         self.listener.close()
         self.thread.join(10)

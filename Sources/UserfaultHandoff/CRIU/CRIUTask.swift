@@ -59,9 +59,10 @@ final class CRIUTaskService<Source: PageSource & ~Copyable>: CRIUTask {
         do throws(PagerError) {
             try pager.stop(.populate)
         } catch {
-            // A task that has ended needs no pages.
-            guard error != .ownerGone else { return }
-            throw error
+            guard error == .ownerGone else { throw error }
+            // A task that has ended needs no pages; but it may have ended of one that was lost.
+            let failures = pager.statistics.failures
+            if failures > 0 { throw .pagesFailed(Int(failures)) }
         }
     }
 
