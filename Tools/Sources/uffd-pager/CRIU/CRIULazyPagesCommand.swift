@@ -1,8 +1,8 @@
 import ArgumentParser
-import CPagerSupport
-import Glibc
+import Foundation
 import Synchronization
 import SystemPackage
+import UnixSignals
 import UserfaultHandoff
 import UserfaultPager
 
@@ -68,12 +68,25 @@ struct CRIULazyPagesCommand: GuardedCommand {
         configuration.keep = { task, uffd, process in try guarded.keep(task, uffd, process) }
         do {
             let service = try CRIULazyPages(configuration)
-            try SignalThread.start { service.stop() }
+            let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+            let watcher = Task {
+                for await _ in signals { return service.stop() }
+            }
+            defer { watcher.cancel() }
             try tellReady()
-            let summary = try service.run()
+            let summary = try await Self.run(service).get()
             if !log.quiet { Standard.complain("\(summary)") }
         } catch let error as CRIULazyPagesError {
             throw Failure(.failure, "\(error)")
+        }
+    }
+
+    private static func run(_ service: CRIULazyPages) async -> Result<CRIUSummary, CRIULazyPagesError> {
+        await withCheckedContinuation { continuation in
+            // A thread of its own: the pool's must not wait.
+            Thread.detachNewThread {
+                continuation.resume(returning: Result { () throws(CRIULazyPagesError) in try service.run() })
+            }
         }
     }
 
@@ -104,38 +117,4 @@ private final class GuardedTasks: Sendable {
     func forget() {
         for task in tasks.withLock({ $0 }) { link?.forget(task) }
     }
-}
-
-/// A thread that waits for SIGTERM, SIGINT or SIGHUP.
-private final class SignalThread: Sendable {
-    private let signals: Int32
-    private let body: @Sendable () -> Void
-
-    private init(_ signals: Int32, _ body: @escaping @Sendable () -> Void) {
-        self.signals = signals
-        self.body = body
-    }
-
-    /// - Parameter body: What a signal leads to; signals are blocked in this thread, and those that it makes later.
-    static func start(_ body: @escaping @Sendable () -> Void) throws {
-        var before = sigset_t()
-        let signals = cps_signals(&before)
-        guard signals >= 0 else { throw Failure(.system, "no signals: error \(-signals)") }
-        var thread = pthread_t()
-        let context = Unmanaged.passRetained(SignalThread(signals, body)).toOpaque()
-        let error = pthread_create(&thread, nil, waitForSignal, context)
-        guard error == 0 else { throw Failure(.system, "no thread: error \(error)") }
-        pthread_detach(thread)
-    }
-
-    fileprivate func wait() {
-        var isFromTerminal: Int32 = 0
-        if cps_next_signal(signals, &isFromTerminal) > 0 { body() }
-    }
-}
-
-private func waitForSignal(_ context: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
-    guard let context else { return nil }
-    Unmanaged<SignalThread>.fromOpaque(context).takeRetainedValue().wait()
-    return nil
 }

@@ -121,6 +121,18 @@ struct Guard: ~Copyable {
         return true
     }
 
+    /// The exit code if no client was left behind.
+    private static func code(ofServerEndedBy signal: Int32, _ code: Int32) -> Int32 {
+        switch signal {
+        case 0: return code
+        // Told to end before it began to serve: what a shell calls that.
+        case SIGTERM, SIGINT, SIGHUP: return 128 + signal
+        default:
+            Standard.complain("error: the server has died signal=\(signal)")
+            return serverDied
+        }
+    }
+
     /// The server has ended: kills what it has left behind.
     private mutating func end() -> Int32 {
         // What it sent before it died.
@@ -128,8 +140,7 @@ struct Guard: ~Copyable {
         var status: Int32 = 0
         while waitpid(serverID, &status, 0) < 0 && errno == EINTR {}
         let signal = status & 0x7f
-        let code = signal == 0 ? status >> 8 & 0xff : Self.serverDied
-        guard !kept.isEmpty else { return code }
+        guard !kept.isEmpty else { return Self.code(ofServerEndedBy: signal, status >> 8 & 0xff) }
         Standard.complain(
             "error: the server has died, and its clients are killed signal=\(signal) clients=\(kept.count)")
         for client in kept.values {
