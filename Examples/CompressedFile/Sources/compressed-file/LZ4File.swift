@@ -59,7 +59,9 @@ struct LZ4File: ~Copyable, Sendable {
     /// How long a block is, decompressed.
     func count(ofBlock number: Int) -> Int { min(blockBytes, byteCount - number * blockBytes) }
 
-    /// Decompresses a block. Takes no memory and no lock.
+    /// Decompresses a block.
+    ///
+    /// It takes no memory and no lock.
     ///
     /// - Returns: `false` if the block is broken.
     func decompress(_ number: Int, into room: UnsafeMutableRawBufferPointer) -> Bool {
