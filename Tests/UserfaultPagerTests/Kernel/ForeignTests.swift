@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 import SystemPackage
 import Testing
 import UserfaultFD
@@ -70,6 +71,34 @@ struct ForeignTests {
         #expect(pager.statistics.failures == 0)
         kill(client.pid, SIGKILL)
         #expect(client.wait() == -Int(SIGKILL))
+    }
+
+    /// A client that holds the descriptor too makes it one that blocks, over and over, and is killed.
+    @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
+    func aClientThatHasReadingBlockHoldsUpNoStop(service: PagerConfiguration.Service) throws {
+        for _ in 0..<5 {
+            let mapping = try Mapping(anonymous: 64 * pageBytes)
+            let client = try Client.start(mapping)
+            let uffd = try client.receive()
+            let second = Shared(try uffd.duplicate())
+            let pager = try Pager(
+                uffd, source: NumberedSource(), owner: try #require(Owner.process(id: client.pid)),
+                configuration: PagerConfiguration(service: service, handlers: 2))
+            try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            let isOver = Shared(Atomic<Bool>(false))
+            let clearing = Toucher {
+                while !isOver.value.load(ordering: .relaxed) { try? second.value.setNonBlocking(false) }
+            }
+            client.go()
+            #expect(wait { pager.statistics.missingFaults > 8 })
+            kill(client.pid, SIGKILL)
+            let stopping = Toucher { error { () throws(PagerError) in try pager.stop(.poison) } }
+            #expect(stopping.value() == .some(nil))
+            isOver.value.store(true, ordering: .relaxed)
+            #expect(clearing.join())
+            _ = client.wait()
+        }
     }
 
     /// Pages are charged to the client, whose limit is the one that is hit.
