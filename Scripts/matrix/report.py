@@ -2,6 +2,7 @@
 """Compares what the guests reported with what is expected, and writes JUnit and the tables.
 
 report.py check [--accept] RESULTS-DIR SERIES EXPECTED-FILE
+report.py failures RESULTS-DIR SERIES PART EXPECTED-FILE   (options of uffd-selftest that run them once more)
 report.py table [--check] EXPECTED-DIR DOCS-DIR
 """
 
@@ -15,6 +16,8 @@ from pathlib import Path
 WHO = ("root", "user", "unit")
 # The beginning of the reason of a skip that depends on chance: another run on the same kernel may pass. Counts as a pass.
 CHANCE = "this time "
+# More failures than this are not due to a slow host.
+MOST_RERUNS = 8
 
 
 class Outcome:
@@ -97,6 +100,21 @@ def known_bugs(path, series):
     return {case: bug["what"] for bug in bugs if series in bug.get("series", [series]) for case in bug["cases"]}
 
 
+def failures(directory, series, who, expected_path):
+    """What fails in one part of a run without being a known bug."""
+    bugs = known_bugs(expected_path.parent.parent / "known-bugs.json", series)
+    results, _ = load_results(directory, who) if who != "unit" else ([], "")
+    return [identity(result) for result in results or [] if result["outcome"] == "fail" and result["case"] not in bugs]
+
+
+def passed_again(directory, who):
+    """What has passed when it was run once more."""
+    if not (directory / f"again/{who}.json").exists():
+        return set()
+    results, _ = load_results(directory / "again", who)
+    return {identity(result) for result in results or [] if result["outcome"] == "pass"}
+
+
 def write_junit(path, series, parts):
     suites = xml.Element("testsuites", name=f"Linux {series}")
     for who, (results, missing) in parts.items():
@@ -135,10 +153,15 @@ def check(directory, series, expected_path, accept):
             problems.append(f"{who}: no results: {missing}")
             continue
         chance = 0
+        again = passed_again(directory, who)
         for result in results:
             reason = (result["reason"] or "").replace(release, "this kernel")
             if result["outcome"] == "fail" and result["case"] in bugs:
                 seen[who][identity(result)] = Outcome("bug", bugs[result["case"]])
+                continue
+            if result["outcome"] == "fail" and identity(result) in again:
+                print(f"{series}: {who}: {printed(*identity(result))} failed and then passed alone: {reason}", flush=True)
+                seen[who][identity(result)] = Outcome("pass")
                 continue
             by_chance = result["outcome"] == "skip" and reason.startswith(CHANCE)
             chance += by_chance
@@ -173,6 +196,11 @@ def main():
     command.add_argument("results", type=Path)
     command.add_argument("series")
     command.add_argument("expected", type=Path)
+    command = commands.add_parser("failures")
+    command.add_argument("results", type=Path)
+    command.add_argument("series")
+    command.add_argument("part", choices=WHO)
+    command.add_argument("expected", type=Path)
     command = commands.add_parser("table")
     command.add_argument("--check", action="store_true")
     command.add_argument("expected", type=Path)
@@ -180,6 +208,11 @@ def main():
     arguments = parser.parse_args()
     if arguments.command == "check":
         return check(arguments.results, arguments.series, arguments.expected, arguments.accept)
+    if arguments.command == "failures":
+        found = failures(arguments.results, arguments.series, arguments.part, arguments.expected)
+        names = [case if memory == "-" else f"{case}/{memory}" for case, memory in found]
+        print("".join(f" --filter {name}" for name in names if len(names) <= MOST_RERUNS))
+        return 0
     import table  # which imports this module
 
     return table.write(arguments.expected, arguments.docs, arguments.check)

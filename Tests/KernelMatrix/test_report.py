@@ -47,6 +47,17 @@ class Report(unittest.TestCase):
             code = report.check(self.results, "6.1", self.expected, accept)
         return code, output.getvalue()
 
+    def test_what_passes_alone_has_not_failed(self):
+        self.check(accept=True)
+        self.guest("root", ("copy", "anon", "fail", "late"), ("copy", "shmem", "fail", "late"), ("api", None, "pass", None))
+        found = report.failures(self.results, "6.1", "root", self.expected)
+        self.assertEqual(found, [("copy", "anon"), ("copy", "shmem")])
+        (self.results / "again").mkdir()
+        self.put("again/root.death", "")
+        self.guest("again/root", ("copy", "anon", "pass", None), ("copy", "shmem", "fail", "late"))
+        code, output = self.check()
+        self.assertEqual((code, output.count("then passed alone"), output.count("->")), (1, 1, 1), output)
+
     def test_a_part_of_a_run_leaves_the_rest_as_it_was(self):
         self.check(accept=True)
         self.put("filtered", "")
