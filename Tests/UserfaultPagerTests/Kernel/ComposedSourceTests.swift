@@ -218,6 +218,6 @@ struct ComposedSourceTests {
         try pager.start()
         #expect(error { () throws(PagerError) in try pager.populate(region) } == .pagesFailed(1))
         try pager.stop(.poison)
-        #expect(pager.statistics.pagesCopied == 3)
+        #expect(pager.settledStatistics.pagesCopied == 3)
     }
 }

@@ -66,6 +66,6 @@ struct DirtyTests {
             } == true)
         #expect(try pager.takeWritten(of: region) == [3 * pageBytes])
         try pager.stop(.poison)
-        #expect(pager.statistics.pagesPoisoned == UInt64(pages - 1))
+        #expect(pager.settledStatistics.pagesPoisoned == UInt64(pages - 1))
     }
 }

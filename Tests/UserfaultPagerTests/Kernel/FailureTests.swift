@@ -21,7 +21,7 @@ struct FailureTests {
         let range = mapping.range
         #expect(Toucher.value { range.loadWord(0) } == NumberedSource.word(0))
         try pager.stop(.poison)
-        #expect(pager.statistics.retries == 2)
+        #expect(pager.settledStatistics.retries == 2)
         #expect(pager.statistics.failures == 0)
     }
 

@@ -55,7 +55,7 @@ struct HoleTests {
         let region = try pager.add(mapping.range)
         try pager.start()
         try pager.populate(region)
-        #expect(pager.statistics.pagesCopied == UInt64(pages / 8))
+        #expect(pager.settledStatistics.pagesCopied == UInt64(pages / 8))
         #expect(pager.statistics.pagesZeroed == 0)
         let reference = try #require(pager.core.registry.withLock { $0.regions[region.id]?.reference })
         #expect(pager.core.countUnfilled(of: reference) == 0)
@@ -71,7 +71,7 @@ struct HoleTests {
         try pager.add(mapping.range)
         try pager.start()
         try pager.stop(.poison)
-        #expect(pager.statistics.pagesPoisoned == UInt64(pages / 8))
+        #expect(pager.settledStatistics.pagesPoisoned == UInt64(pages / 8))
         for page in 0..<pages where page % 8 != 0 { #expect(mapping.range.loadWord(page * pageBytes) == 0) }
     }
 
@@ -108,7 +108,7 @@ struct HoleTests {
             let region = try pager.add(range)
             try pager.start()
             try pager.populate(region)
-            #expect(pager.statistics.pagesCopied == UInt64(count / step))
+            #expect(pager.settledStatistics.pagesCopied == UInt64(count / step))
             // 16 MiB are the pages themselves, 8 MiB their states.
             #expect(Footprint().kibibytes - before < 40 << 10)
             try pager.stop(.populate)

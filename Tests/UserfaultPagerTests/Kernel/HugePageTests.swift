@@ -70,8 +70,8 @@ struct HugePageTests {
         let range = mapping.range
         #expect(Toucher.value { (0..<3).map { range.loadWord($0 * size + 8) } } == [0, 0, 0])
         try pager.stop(.poison)
-        #expect(pager.statistics.pagesZeroed == 3)
-        #expect(pager.statistics.bytesFilled == UInt64(3 * size))
+        #expect(pager.settledStatistics.pagesZeroed == 3)
+        #expect(pager.settledStatistics.bytesFilled == UInt64(3 * size))
     }
 
     @Test(.requiresHugePages(2))
@@ -89,8 +89,8 @@ struct HugePageTests {
             let found = Toucher.value { offsets.map { range.loadWord($0) } }
             #expect(found == offsets.map { NumberedSource.word($0) })
             try pager.stop(.poison)
-            #expect(pager.statistics.pagesContinued == 2)
-            #expect(pager.statistics.bytesFilled == UInt64(2 * size))
+            #expect(pager.settledStatistics.pagesContinued == 2)
+            #expect(pager.settledStatistics.bytesFilled == UInt64(2 * size))
         }
         let client = try Mapping(file)
         client.range.store(7, at: size + 1)

@@ -60,8 +60,8 @@ struct MovableTests {
             let pages = Array(0..<5) + Array(6..<16)
             #expect(pages.allSatisfy { mapping.range.loadWord($0 * pageBytes) == NumberedSource.word($0 * pageBytes) })
             try pager.stop(.poison)
-            #expect(pager.statistics.pagesMoved == 15)
-            #expect(pager.statistics.pagesPoisoned == 1)
+            #expect(pager.settledStatistics.pagesMoved == 15)
+            #expect(pager.settledStatistics.pagesPoisoned == 1)
         }
     }
 

@@ -21,7 +21,7 @@ struct ObservationTests {
         let touched = [0, 1, 2] + (16..<21)
         let words = Toucher.value { touched.map { range.loadWord($0 * pageBytes) } }
         #expect(words == touched.map { NumberedSource.word(($0 < 16 ? $0 : $0 - 16) * pageBytes) })
-        #expect(wait { pager.statistics.pagesCopied == 8 })
+        #expect(pager.settledStatistics.pagesCopied == 8)
         #expect(try pager.statistics(of: first).missingFaults == 3)
         #expect(try pager.statistics(of: first).pagesCopied == 3)
         #expect(try pager.statistics(of: second).missingFaults == 5)
@@ -32,7 +32,7 @@ struct ObservationTests {
         try pager.remove(first, .poison)
         #expect(throws: PagerError.noSuchRegion) { try pager.statistics(of: first) }
         try pager.stop(.poison)
-        #expect(pager.statistics.pagesCopied == 11)
+        #expect(pager.settledStatistics.pagesCopied == 11)
     }
 
     @Test(arguments: services)

@@ -38,7 +38,7 @@ struct OnePageTests {
         for toucher in touchers { #expect(toucher.join()) }
         try pager.stop(.poison)
         #expect(pager.core.source.count == 1)
-        #expect(pager.statistics.missingFaults == 1)
+        #expect(pager.settledStatistics.missingFaults == 1)
     }
 
     /// A second load would fail, and the page is there.
@@ -168,8 +168,8 @@ struct OnePageTests {
         try pager.start()
         #expect(Toucher.value { range.loadWord(0) } == NumberedSource.word(0))
         try pager.stop(.poison)
-        #expect(pager.statistics.missingFaults == 1)
-        #expect(pager.statistics.retries == 2)
+        #expect(pager.settledStatistics.missingFaults == 1)
+        #expect(pager.settledStatistics.retries == 2)
         #expect(pager.recordedWorkingSet.offsets == [0])
     }
 

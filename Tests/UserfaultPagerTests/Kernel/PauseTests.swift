@@ -28,7 +28,7 @@ struct PauseTests {
         #expect(Toucher.value { range.loadWord(0) } == NumberedSource.word(0))
         for _ in 0..<3 {
             try pager.pause()
-            let before = pager.statistics.bytesFilled
+            let before = pager.settledStatistics.bytesFilled
             // Changes are followed meanwhile.
             try mapping.advise(.dontNeed)
             let toucher = Toucher { precondition(range.loadWord(pageBytes) == 0) }
@@ -39,7 +39,7 @@ struct PauseTests {
             #expect(pager.statistics.bytesFilled == before)
             try pager.resume()
             #expect(toucher.join())
-            #expect(pager.statistics.bytesFilled == before + UInt64(pageBytes))
+            #expect(pager.settledStatistics.bytesFilled == before + UInt64(pageBytes))
         }
         try pager.stop(.poison)
         #expect(throws: PagerError.notRunning) { try pager.pause() }
@@ -62,7 +62,7 @@ struct PauseTests {
         #expect(pager.statistics.bytesFilled == 0)
         try pager.resume()
         #expect(populating.join())
-        #expect(pager.statistics.pagesCopied == 256)
+        #expect(pager.settledStatistics.pagesCopied == 256)
         try pager.stop(.poison)
         #expect(pager.statistics.pagesPoisoned == 0)
     }

@@ -111,8 +111,8 @@ struct RequestTests {
         for letter in box.takeAll().reversed() { letter.take().completeNumbered() }
         for toucher in touchers { #expect(toucher.join()) }
         try pager.stop(.poison)
-        #expect(pager.statistics.missingFaults == 16)
-        #expect(pager.statistics.pagesCopied == 16)
+        #expect(pager.settledStatistics.missingFaults == 16)
+        #expect(pager.settledStatistics.pagesCopied == 16)
     }
 
     /// What is dropped fails, and is asked for again as the policy says.
@@ -134,7 +134,7 @@ struct RequestTests {
         for letter in box.takeAll() { letter.take().completeNumbered() }
         #expect(toucher.join())
         try pager.stop(.poison)
-        #expect(pager.statistics.retries == 2)
+        #expect(pager.settledStatistics.retries == 2)
     }
 
     @Test
@@ -160,7 +160,7 @@ struct RequestTests {
             #expect(mapping.range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes))
         }
         try pager.stop(.poison)
-        #expect(pager.statistics.pagesCopied == UInt64(pages))
+        #expect(pager.settledStatistics.pagesCopied == UInt64(pages))
     }
 
     /// The pager has stopped, and the memory is somebody else's.

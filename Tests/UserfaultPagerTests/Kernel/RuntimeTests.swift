@@ -58,7 +58,7 @@ struct RuntimeTests {
                 #expect(first.isRight)
                 #expect(second.isRight)
                 try first.pager.stop(.poison)
-                #expect(first.pager.statistics.missingFaults == 8)
+                #expect(first.pager.settledStatistics.missingFaults == 8)
                 try second.pager.stop(.populate)
             }
             try runtime.stop(.poison)

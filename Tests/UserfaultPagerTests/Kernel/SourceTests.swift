@@ -92,7 +92,7 @@ struct SourceTests {
         }
         for pager in pagers {
             try pager.stop(.poison)
-            #expect(pager.statistics.pagesContinued == 32)
+            #expect(pager.settledStatistics.pagesContinued == 32)
             #expect(pager.statistics.pagesCopied == 0)
         }
     }

@@ -71,7 +71,7 @@ struct StrayTests {
         _ = try second.register(again.range, modes: .missing)
         #expect(Toucher.value { range.loadWord(5 * Self.page) } == NumberedSource.word(5 * Self.page))
         try pager.populate(region)
-        #expect(pager.statistics.pagesCopied == 64)
+        #expect(pager.settledStatistics.pagesCopied == 64)
         // From here on the memory is nobody's.
         try pager.remove(region, .populate)
         #expect((try? second.unregister(again.range)) != nil)

@@ -229,7 +229,7 @@ struct WatchdogTests {
         #expect(reports.waitFor(.timedOut(address: mapping.range.start)))
         gate.open()
         #expect(caller.value() == .pagesFailed(1))
-        #expect(pager.statistics.failures == 1)
+        #expect(pager.settledStatistics.failures == 1)
         try pager.stop(.poison)
     }
 

@@ -19,7 +19,7 @@ struct InThreadSignalTests {
             _ = memory.range.loadWord(5 * pageBytes + 24)
             #expect(LastSignal.count == 1)
             #expect(LastSignal.address == memory.range.start + UInt(5 * pageBytes + 24) || LastSignal.code != 2)
-            #expect(memory.pager.statistics.failures == 1)
+            #expect(memory.pager.settledStatistics.failures == 1)
         }
     }
 
@@ -41,7 +41,7 @@ struct InThreadSignalTests {
         await #expect(processExitsWith: .success) {
             let memory = try InThread(FlakySource(failures: 2), options: RegionOptions(readAhead: .none))
             #expect(memory.wrongPages == 0)
-            #expect(memory.pager.statistics.retries == 2)
+            #expect(memory.pager.settledStatistics.retries == 2)
         }
     }
 

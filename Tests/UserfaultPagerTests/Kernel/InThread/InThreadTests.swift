@@ -30,7 +30,7 @@ struct InThreadTests {
         await #expect(processExitsWith: .success) {
             let zeros = try InThread(ZeroSource())
             #expect((0..<16).allSatisfy { zeros.range.loadWord($0 * pageBytes) == 0 })
-            #expect(zeros.pager.statistics.pagesZeroed == 16)
+            #expect(zeros.pager.settledStatistics.pagesZeroed == 16)
             let file = try numberedFile(pages: 16)
             let descriptor = try file.withUnsafeDescriptor { try $0.duplicate() }
             #expect(try InThread(FileSource(adopting: descriptor.rawValue)).wrongPages == 0)
@@ -51,7 +51,7 @@ struct InThreadTests {
             let pager = try Pager(UserfaultFD(features: .sigbus), source: pages.source)
             try pager.add(range)
             for page in 0..<16 { #expect(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
-            #expect(pager.statistics.pagesContinued == 16)
+            #expect(pager.settledStatistics.pagesContinued == 16)
             range.store(7, at: 3 * pageBytes)
             let inFile = try Mapping(file).release().load(3 * pageBytes)
             #expect(inFile == (isShared ? 7 : UInt8(truncatingIfNeeded: NumberedSource.word(3 * pageBytes))))
@@ -69,7 +69,7 @@ struct InThreadTests {
             #expect(gate.waitUntilReached())
             gate.open()
             for toucher in touchers { #expect(toucher.value() == NumberedSource.word(0)) }
-            #expect(memory.pager.statistics.load.count == 1)
+            #expect(memory.pager.settledStatistics.load.count == 1)
         }
     }
 
@@ -108,7 +108,7 @@ struct InThreadTests {
             let range = memory.range
             #expect(range.loadWord(0) == NumberedSource.word(0))
             try memory.pager.populate(memory.region)
-            #expect(memory.pager.statistics.pagesCopied == 64)
+            #expect(memory.pager.settledStatistics.pagesCopied == 64)
             try memory.pager.stop(.populate)
             #expect(memory.wrongPages == 0)
             let second = try InThread(NumberedSource(), options: RegionOptions(readAhead: .none))
