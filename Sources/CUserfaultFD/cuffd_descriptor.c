@@ -12,6 +12,9 @@
 const int CUFFD_O_CLOEXEC = O_CLOEXEC;
 const int CUFFD_O_NONBLOCK = O_NONBLOCK;
 const int CUFFD_O_RDONLY = O_RDONLY;
+const int CUFFD_O_RDWR = O_RDWR;
+const int CUFFD_O_CREAT = O_CREAT;
+const int CUFFD_O_NOFOLLOW = O_NOFOLLOW;
 const int CUFFD_SEEK_SET = SEEK_SET;
 const int CUFFD_SEEK_CUR = SEEK_CUR;
 const int CUFFD_SEEK_END = SEEK_END;

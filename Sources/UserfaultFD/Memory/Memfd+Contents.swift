@@ -13,10 +13,7 @@ extension Memfd {
     ///   for a negative offset.
     public func write(_ bytes: RawSpan, at offset: Int) throws(UserfaultError) {
         try unsafe bytes.withUnsafeBytes { (buffer) throws(UserfaultError) in
-            try transferAll(buffer.count, .writeFile) { done in
-                unsafe cuffd_pwrite(
-                    descriptor.rawValue, buffer.baseAddress! + done, buffer.count - done, Int64(offset + done))
-            }
+            unsafe try descriptor.write(buffer, at: offset)
         }
     }
 

@@ -26,7 +26,7 @@ public struct Memfd: ~Copyable, Sendable {
         if let hugePages { flags |= CUFFD_MFD_HUGETLB | CUnsignedInt(hugePages.log2) << CUFFD_MAP_HUGE_SHIFT }
         let owned = OwnedDescriptor(
             adopting: try answer(to: .createMemfd) { unsafe cuffd_memfd_create(name, flags) })
-        _ = try answer(to: .resize) { cuffd_ftruncate(owned.rawValue, Int64(count)) }
+        try owned.resize(to: count)
         descriptor = owned
         pageSize = hugePages ?? .base
     }
@@ -70,7 +70,7 @@ public struct Memfd: ~Copyable, Sendable {
     /// - Parameter count: The new length, in bytes.
     /// - Throws: ``UserfaultError``: `EPERM` if a seal forbids it, `EINVAL`.
     public func resize(to count: Int) throws(UserfaultError) {
-        _ = try answer(to: .resize, retryOnInterrupt: true) { cuffd_ftruncate(descriptor.rawValue, Int64(count)) }
+        try descriptor.resize(to: count)
     }
 
     /// Drops the pages of a part of the file, which becomes a hole.

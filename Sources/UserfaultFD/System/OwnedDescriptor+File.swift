@@ -33,6 +33,14 @@ package struct FileStatus: Sendable {
 }
 
 extension OwnedDescriptor {
+    /// Opens a file that is no symbolic link, for reading and writing, and makes it if it is not there: for its owner only.
+    ///
+    /// - Parameter isReadOnly: Opens a file that is there, for reading.
+    package init(openingNoLink path: String, isReadOnly: Bool) throws(UserfaultError) {
+        let access = isReadOnly ? CUFFD_O_RDONLY : CUFFD_O_RDWR | CUFFD_O_CREAT
+        try self.init(opening: path, flags: access | CUFFD_O_NOFOLLOW | CUFFD_O_NONBLOCK)
+    }
+
     /// What the kernel reports about the file.
     package func status() throws(UserfaultError) -> FileStatus { try FileStatus(of: rawValue) }
 
@@ -54,6 +62,22 @@ extension OwnedDescriptor {
             done += value
         }
         return done
+    }
+
+    /// Writes all bytes at an offset, repeating the call until that much is written.
+    ///
+    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got.
+    @unsafe
+    package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(UserfaultError) {
+        guard let start = bytes.baseAddress else { return }
+        try transferAll(bytes.count, .writeFile) { done in
+            unsafe cuffd_pwrite(rawValue, start + done, bytes.count - done, Int64(offset + done))
+        }
+    }
+
+    /// Makes the file longer or shorter.
+    package func resize(to count: Int) throws(UserfaultError) {
+        _ = try answer(to: .resize, retryOnInterrupt: true) { cuffd_ftruncate(rawValue, Int64(count)) }
     }
 
     /// The length of a block device, in bytes.

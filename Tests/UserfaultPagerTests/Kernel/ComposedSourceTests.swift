@@ -113,27 +113,12 @@ struct ComposedSourceTests {
         #expect(throws: (any Error).self) { try ask(overlay, at: 2 * pageBytes, count: 2 * pageBytes) }
     }
 
-    /// Every page of a pager's memory.
-    private func check<Source: PageSource & ~Copyable>(
-        _ source: consuming Source, pages: Int, populates: Bool, _ expected: @escaping @Sendable (Int) -> UInt64
-    ) throws -> PagerStatistics {
-        let mapping = try Mapping(anonymous: pages * pageBytes)
-        let range = mapping.range
-        let pager = try Pager(UserfaultFD(), source: source)
-        let region = try pager.add(range)
-        try pager.start()
-        if populates { try pager.populate(region) }
-        #expect(Toucher.value { (0..<pages).allSatisfy { range.loadWord($0 * pageBytes) == expected($0) } } == true)
-        try pager.stop(.poison)
-        return pager.statistics
-    }
-
     @Test(arguments: [false, true])
     func requestsAreDividedAmongTheSources(populates: Bool) throws {
         let (upper, base) = (LaterKind(2), LaterKind(1))
         let extents = extents
         let overlay = try OverlaySource(AsynchronousSource(upper), extents: extents, over: AsynchronousSource(base))
-        let statistics = try check(overlay, pages: 64, populates: populates) { page in
+        let statistics = try serveEveryPage(of: overlay, pages: 64, populates: populates) { page in
             word(extents.contains { $0.contains(page * pageBytes) } ? 2 : 1, page * pageBytes)
         }
         #expect(statistics.failures == 0)
@@ -144,7 +129,7 @@ struct ComposedSourceTests {
     @Test func anImmediateSourceLiesOverOneThatIsNot() throws {
         let extents = extents
         let overlay = try OverlaySource(Kind(kind: 2), extents: extents, over: AsynchronousSource(LaterKind(1)))
-        _ = try check(overlay, pages: 16, populates: true) { page in
+        _ = try serveEveryPage(of: overlay, pages: 16, populates: true) { page in
             word(extents.contains { $0.contains(page * pageBytes) } ? 2 : 1, page * pageBytes)
         }
         let slow = ClosureSource(isSlow: true) { (_: Int, _: inout OutputRawSpan) throws(Never) -> PageReply in .zero }
@@ -156,7 +141,7 @@ struct ComposedSourceTests {
     @Test func requestsOfASliceEndWithIt() throws {
         let base = LaterKind(1)
         let slice = try SourceSlice(AsynchronousSource(base), 4 * pageBytes..<12 * pageBytes)
-        _ = try check(slice, pages: 16, populates: true) { $0 < 8 ? word(1, ($0 + 4) * pageBytes) : 0 }
+        _ = try serveEveryPage(of: slice, pages: 16, populates: true) { $0 < 8 ? word(1, ($0 + 4) * pageBytes) : 0 }
         #expect(
             base.asked.withLock { $0.allSatisfy { $0.lowerBound >= 4 * pageBytes && $0.upperBound <= 12 * pageBytes } })
     }
@@ -208,7 +193,7 @@ struct ComposedSourceTests {
 
     @Test func requestsAreVerified() throws {
         let right = try VerifiedSource(AsynchronousSource(LaterKind(1)), checksums(pages: 64))
-        let statistics = try check(right, pages: 64, populates: true) { word(1, $0 * pageBytes) }
+        let statistics = try serveEveryPage(of: right, pages: 64, populates: true) { word(1, $0 * pageBytes) }
         #expect(statistics.failures == 0)
 
         let mapping = try Mapping(anonymous: 4 * pageBytes)

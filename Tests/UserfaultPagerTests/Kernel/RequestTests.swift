@@ -5,48 +5,6 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// Keeps its requests until a test takes them.
-private final class Mailbox: Sendable {
-    private let letters = Mutex<[Letter]>([])
-    let received = Atomic<Int>(0)
-
-    final class Letter: @unchecked Sendable {
-        private var request: PageRequest?
-
-        init(_ request: consuming PageRequest) {
-            self.request = consume request
-        }
-
-        func take() -> PageRequest { request.take()! }
-
-        var isCancelled: Bool {
-            let taken = take()
-            let isCancelled = taken.isCancelled
-            request = consume taken
-            return isCancelled
-        }
-    }
-
-    func put(_ request: consuming PageRequest) {
-        let letter = Letter(request)
-        letters.withLock { $0.append(letter) }
-        received.add(1, ordering: .releasing)
-    }
-
-    func takeAll() -> [Letter] {
-        letters.withLock { letters in
-            defer { letters = [] }
-            return letters
-        }
-    }
-}
-
-private struct LaterSource: AsynchronousPageSource {
-    let box: Mailbox
-
-    func load(_ request: consuming PageRequest) { box.put(request) }
-}
-
 /// Brings one page of each request, however many are wanted, and fails the first request for several.
 private final class SparingSource: AsynchronousPageSource {
     private let hasFailed = Atomic<Bool>(false)
@@ -54,19 +12,6 @@ private final class SparingSource: AsynchronousPageSource {
     func load(_ request: consuming PageRequest) {
         if request.byteCount > pageBytes, !hasFailed.exchange(true, ordering: .relaxed) { return request.fail() }
         request.completeNumbered(upTo: pageBytes)
-    }
-}
-
-extension PageRequest {
-    /// Completes it with numbered pages.
-    ///
-    /// - Parameter most: Fewer bytes than are wanted.
-    fileprivate consuming func completeNumbered(upTo most: Int = .max) {
-        var words: [UInt64] = []
-        for position in stride(from: offset, to: offset + min(most, byteCount), by: pageBytes) {
-            words += [UInt64](repeating: NumberedSource.word(position), count: pageBytes / 8)
-        }
-        complete(words.span.bytes)
     }
 }
 

@@ -35,6 +35,21 @@ func words<Source: PageSource & ~Copyable>(
     return words
 }
 
+/// Serves memory from a source, and compares the first word of every page.
+func serveEveryPage<Source: PageSource & ~Copyable>(
+    of source: consuming Source, pages: Int, populates: Bool, _ expected: @escaping @Sendable (Int) -> UInt64
+) throws -> PagerStatistics {
+    let mapping = try Mapping(anonymous: pages * pageBytes)
+    let range = mapping.range
+    let pager = try Pager(UserfaultFD(), source: source)
+    let region = try pager.add(range)
+    try pager.start()
+    if populates { try pager.populate(region) }
+    #expect(Toucher.value { (0..<pages).allSatisfy { range.loadWord($0 * pageBytes) == expected($0) } } == true)
+    try pager.stop(.poison)
+    return pager.statistics
+}
+
 /// A file in memory with a numbered word at the start of each page.
 func numberedFile(pages: Int, bytes: Int? = nil) throws -> Memfd {
     let file = try Memfd(count: pages * pageBytes)

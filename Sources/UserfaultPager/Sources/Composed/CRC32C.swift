@@ -20,19 +20,26 @@ enum CRC32C {
     /// The checksum of bytes, or of bytes that follow others.
     static func checksum(of bytes: UnsafeRawBufferPointer, after before: UInt32 = 0) -> UInt32 {
         unsafe tables.withUnsafeBufferPointer { tables in
-            func entry(_ place: Int, _ byte: UInt64) -> UInt32 { unsafe tables[place * 256 + Int(byte & 0xFF)] }
+            guard let table = tables.baseAddress, let start = bytes.baseAddress else { return before }
             var value = ~before
             var at = 0
-            while at + 8 <= bytes.count {
-                let word =
-                    unsafe UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self))
-                    ^ UInt64(value)
-                value = (0..<8).reduce(0) { $0 ^ entry(7 - $1, word >> UInt64($1 * 8)) }
-                at += 8
+            // Written out: programs are also run without optimization.
+            while at &+ 8 <= bytes.count {
+                let low = unsafe UInt32(littleEndian: start.loadUnaligned(fromByteOffset: at, as: UInt32.self)) ^ value
+                let high = unsafe UInt32(littleEndian: start.loadUnaligned(fromByteOffset: at &+ 4, as: UInt32.self))
+                value = unsafe table[7 &* 256 &+ Int(low & 0xFF)]
+                unsafe value ^= table[6 &* 256 &+ Int(low &>> 8 & 0xFF)]
+                unsafe value ^= table[5 &* 256 &+ Int(low &>> 16 & 0xFF)]
+                unsafe value ^= table[4 &* 256 &+ Int(low &>> 24)]
+                unsafe value ^= table[3 &* 256 &+ Int(high & 0xFF)]
+                unsafe value ^= table[2 &* 256 &+ Int(high &>> 8 & 0xFF)]
+                unsafe value ^= table[256 &+ Int(high &>> 16 & 0xFF)]
+                unsafe value ^= table[Int(high &>> 24)]
+                at &+= 8
             }
             while at < bytes.count {
-                value = unsafe value >> 8 ^ entry(0, UInt64(value) ^ UInt64(bytes[at]))
-                at += 1
+                value = unsafe value &>> 8 ^ table[Int((value ^ UInt32(bytes[at])) & 0xFF)]
+                at &+= 1
             }
             return ~value
         }

@@ -1,4 +1,3 @@
-internal import Synchronization
 internal import UserfaultFD
 
 /// A source whose pages replace those of another: a diff over a base.
@@ -164,81 +163,5 @@ struct ExtentList: Sendable {
         let next = extents[index]
         return next.lowerBound <= offset
             ? (true, next.upperBound - offset) : (false, next.lowerBound - offset)
-    }
-}
-
-/// A request whose parts come from several sources.
-@safe
-private final class Assembly: @unchecked Sendable {
-    private struct State {
-        var partsLeft: Int
-        /// The first byte that is not there, because its part failed or came short; and whether it is lost for good.
-        var firstMissing = Int.max
-        var isLost = false
-    }
-
-    private let original: PageRequest
-    /// Each part writes its own bytes; the last one hands all of them over.
-    private let buffer: UnsafeMutableRawBufferPointer
-    private let state: Mutex<State>
-
-    init(_ request: consuming PageRequest, parts: Int) {
-        unsafe buffer = .allocate(byteCount: request.byteCount, alignment: 64)
-        state = Mutex(State(partsLeft: parts))
-        original = request
-    }
-
-    deinit { unsafe buffer.deallocate() }
-
-    var isCancelled: Bool { original.isCancelled }
-
-    /// The request for a part.
-    func request(for range: Range<Int>) -> PageRequest {
-        PageRequest(
-            Part(self, range), offset: range.lowerBound, byteCount: range.count, priority: original.priority)
-    }
-
-    func settle(_ range: Range<Int>, _ reply: PageReply?) {
-        let start = original.offset
-        let room = unsafe UnsafeMutableRawBufferPointer(
-            rebasing: buffer[range.lowerBound - start..<range.upperBound - start])
-        var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
-        let isContent = if let reply { pages.appendContent(of: reply) } else { false }
-        let count = unsafe pages.finalize(for: room)
-        let end = range.lowerBound + count
-        let whole = state.withLock { state -> State? in
-            if !isContent || end < range.upperBound, end < state.firstMissing {
-                state.firstMissing = end
-                state.isLost = reply == .poison
-            }
-            state.partsLeft -= 1
-            return state.partsLeft == 0 ? state : nil
-        }
-        guard let whole else { return }
-        let there = min(whole.firstMissing - start, original.byteCount)
-        if there > 0 {
-            unsafe original.work.settle(.memory(at: UInt(bitPattern: buffer.baseAddress), count: there))
-        } else {
-            original.work.settle(whole.isLost ? .poison : nil)
-        }
-    }
-
-    /// One part: settled once.
-    private final class Part: RequestedWork {
-        private let whole: Assembly
-        private let range: Range<Int>
-        private let isOpen = Atomic<Bool>(true)
-
-        init(_ whole: Assembly, _ range: Range<Int>) {
-            self.whole = whole
-            self.range = range
-        }
-
-        var isCancelled: Bool { whole.isCancelled }
-
-        func settle(_ reply: PageReply?) {
-            guard isOpen.exchange(false, ordering: .acquiringAndReleasing) else { return }
-            whole.settle(range, reply)
-        }
     }
 }

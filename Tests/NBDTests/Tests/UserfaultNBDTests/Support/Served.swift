@@ -4,18 +4,21 @@ import UserfaultFD
 import UserfaultNBD
 import UserfaultPager
 
-/// Memory that is served from a source.
-final class Served: Sendable {
-    static let page = PageSize.base.bytes
+/// Memory that is served from a server.
+typealias Served = ServedMemory<AsynchronousSource<NBDSource>>
 
-    let pager: Pager<AsynchronousSource<NBDSource>>
+/// Memory that is served from a source.
+final class ServedMemory<Source: PageSource & ~Copyable>: Sendable {
+    static var page: Int { PageSize.base.bytes }
+
+    let pager: Pager<Source>
     let region: Region
     let range: AddressRange
     let reports: Reports<PagerReport>
     private let mapping: Mapping
 
     init(
-        _ source: NBDSource, bytes: Int, offset: Int = 0, readAhead: RegionOptions.ReadAhead = .none,
+        of source: consuming Source, bytes: Int, offset: Int = 0, readAhead: RegionOptions.ReadAhead = .none,
         failure: FailurePolicy = FailurePolicy(), faults: UserfaultFD.OpenOptions.Faults = .userMode,
         configuration: PagerConfiguration = PagerConfiguration()
     ) throws {
@@ -25,8 +28,7 @@ final class Served: Sendable {
         var configuration = configuration
         configuration.report = { [reports] in reports.add($0) }
         pager = try Pager(
-            UserfaultFD(options: .init(faults: faults)), source: AsynchronousSource(source),
-            configuration: configuration)
+            UserfaultFD(options: .init(faults: faults)), source: source, configuration: configuration)
         region = try pager.add(range, offset: offset, options: RegionOptions(readAhead: readAhead, failure: failure))
         try pager.start()
     }
@@ -51,6 +53,18 @@ final class Served: Sendable {
         guard write(ends[1], UnsafeRawPointer(bitPattern: range.start + UInt(offset)), 8) == 8 else { return nil }
         var word: UInt64 = 0
         return read(ends[0], &word, 8) == 8 ? word : nil
+    }
+}
+
+extension Served {
+    convenience init(
+        _ source: NBDSource, bytes: Int, offset: Int = 0, readAhead: RegionOptions.ReadAhead = .none,
+        failure: FailurePolicy = FailurePolicy(), faults: UserfaultFD.OpenOptions.Faults = .userMode,
+        configuration: PagerConfiguration = PagerConfiguration()
+    ) throws {
+        try self.init(
+            of: AsynchronousSource(source), bytes: bytes, offset: offset, readAhead: readAhead, failure: failure,
+            faults: faults, configuration: configuration)
     }
 }
 
