@@ -1,4 +1,5 @@
 """Machines whose memory comes from an NBD server."""
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -8,31 +9,76 @@ from firecracker import SIZE, serve_one
 from harness import LIMIT, Pager, Skip, check, content, folder, memory_file, require
 
 
-@check
-def nbd_serves_machines():
+@contextlib.contextmanager
+def serving(directory, *options):
+    """nbdkit, and what uffd-pager gets to serve machines from it."""
     if not shutil.which("nbdkit"):
         raise Skip("needs nbdkit: install the package nbdkit")
+    memory = memory_file(directory, SIZE)
+    export = directory / "export"
+    server = subprocess.Popen(["nbdkit", "--foreground", "--unix", export, *options[:1], "file", memory, *options[1:]])
+    try:
+        end = time.monotonic() + LIMIT
+        while not export.exists():
+            require(time.monotonic() < end, "nbdkit does not listen")
+            time.sleep(0.01)
+        yield ("firecracker", "--socket", directory / "socket", "--memory", f"nbd+unix:///?socket={export}")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(LIMIT)
+
+
+def serve(pager, directory):
+    while "listening" not in pager.output():
+        if pager.process.poll() == 69 and "built without NBD" in pager.output():
+            raise Skip("the program was built without NBD, because there is no libnbd-dev")
+        require(pager.process.poll() is None, pager.output())
+        time.sleep(0.01)
+    serve_one(directory / "socket", content(SIZE))
+    pager.says("ended")
+
+
+@check
+def nbd_serves_machines():
     with folder() as directory:
-        memory = memory_file(directory, SIZE)
-        export = directory / "export"
-        uri = f"nbd+unix:///?socket={export}"
-        arguments = ("firecracker", "--socket", directory / "socket", "--memory", uri)
-        server = subprocess.Popen(["nbdkit", "--foreground", "--unix", export, "file", memory])
-        try:
-            end = time.monotonic() + LIMIT
-            while not export.exists():
-                require(time.monotonic() < end, "nbdkit does not listen")
-                time.sleep(0.01)
-            with Pager(*arguments) as pager:
-                while "listening" not in pager.output():
-                    if pager.process.poll() == 69 and "built without NBD" in pager.output():
-                        raise Skip("the program was built without NBD, because there is no libnbd-dev")
-                    require(pager.process.poll() is None, pager.output())
-                    time.sleep(0.01)
-                serve_one(directory / "socket", content(SIZE))
-                pager.says("ended")
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(LIMIT)
+        with serving(directory) as arguments, Pager(*arguments) as pager:
+            serve(pager, directory)
         with Pager(*arguments) as pager:
             pager.ends(66)
+
+
+@check
+def nbd_cache_is_asked_in_place_of_the_server():
+    with folder() as directory:
+        log = directory / "log"
+        cache = directory / "cache"
+        cache.mkdir()
+
+        def requests():
+            return sum(" Read id=" in line or " Extents id=" in line for line in log.read_text().splitlines())
+
+        def restore(revision):
+            with Pager(*arguments, "--cache", f"{cache}:256M", "--cache-revision", revision) as pager:
+                serve(pager, directory)
+            return requests()
+
+        with serving(directory, "--filter=log", f"logfile={log}") as arguments:
+            first = restore("1")
+            require(first > 0, "the server was asked for nothing")
+            second = restore("1")
+            require(second == first, f"the second restore made {second - first} requests")
+            require(restore("2") > second, "another version of the memory came from the cache")
+
+
+@check
+def nbd_cache_needs_a_revision_and_a_folder():
+    with folder() as directory:
+        with serving(directory) as arguments:
+            for options in (["--cache", directory], ["--cache-revision", "1"], ["--cache", ":1G", "--cache-revision", "1"]):
+                with Pager(*arguments, *options) as pager:
+                    pager.ends(64)
+            with Pager(*arguments, "--cache", directory / "nothing", "--cache-revision", "1") as pager:
+                pager.ends(73)
+        with Pager("firecracker", "--socket", directory / "socket", "--memory", memory_file(directory, SIZE), "--cache",
+                   directory, "--cache-revision", "1") as pager:
+            pager.ends(64)

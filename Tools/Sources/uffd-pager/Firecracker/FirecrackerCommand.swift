@@ -31,9 +31,11 @@ struct FirecrackerCommand: GuardedCommand {
     var once = false
 
     func run() async throws {
+        let logger = log.logger
         try await SocketService(
-            socket: socket, format: .firecracker, settings: try machine.settings(name: "firecracker", memory: memory),
-            options: machine, endsWithFirst: once, logger: log.logger
+            socket: socket, format: .firecracker,
+            settings: try machine.settings(name: "firecracker", memory: memory, logger: logger),
+            options: machine, endsWithFirst: once, logger: logger
         ).run()
     }
 }

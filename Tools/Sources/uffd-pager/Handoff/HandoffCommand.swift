@@ -31,9 +31,11 @@ struct HandoffCommand: GuardedCommand {
     var once = false
 
     func run() async throws {
+        let logger = log.logger
         try await SocketService(
-            socket: socket, format: .handoff, settings: try machine.settings(name: "handoff", memory: memory),
-            options: machine, endsWithFirst: once, logger: log.logger
+            socket: socket, format: .handoff,
+            settings: try machine.settings(name: "handoff", memory: memory, logger: logger),
+            options: machine, endsWithFirst: once, logger: logger
         ).run()
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Logging
 
 /// How machines are served, whatever their monitor.
 struct MachineOptions: ParsableArguments {
@@ -24,6 +25,7 @@ struct MachineOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Serve at most this many machines.", valueName: "n"))
     var maxMachines = 1024
 
+    @OptionGroup var keeping: CacheOptions
     @OptionGroup var access: AccessOptions
 
     func validate() throws {
@@ -33,9 +35,10 @@ struct MachineOptions: ParsableArguments {
         }
     }
 
-    func settings(name: String, memory: String) throws -> MachineSettings {
+    func settings(name: String, memory: String, logger: Logger) throws -> MachineSettings {
         MachineSettings(
-            name: name, memory: try MemorySource(memory), prefetch: try prefetch.map(WorkingSetFile.read),
+            name: name, memory: try MemorySource(memory, cache: keeping.memoryCache(logger: logger)),
+            prefetch: try prefetch.map(WorkingSetFile.read),
             record: record,
             onFailure: onFailure, populates: populate)
     }

@@ -13,21 +13,34 @@ enum MemorySource: Sendable {
     #if NBD
     /// One connection for all machines.
     case nbd(NBDSource)
+    /// The same, with a cache in front of it.
+    case cached(CachedSource<AsynchronousSource<NBDSource>>, ChunkCache, byteCount: Int)
     #endif
 
-    /// - Parameter name: A path, or an `nbd` URI.
-    /// - Throws: ``Failure`` with ``ExitCode/unreadable``.
-    init(_ name: String) throws {
+    /// - Parameters:
+    ///   - name: A path, or an `nbd` URI.
+    ///   - cache: Keeps what a server has sent.
+    /// - Throws: ``Failure`` with ``ExitCode/unreadable``; `ValidationError` for a file with a cache.
+    init(_ name: String, cache: MemoryCache? = nil) throws {
         guard
             name.hasPrefix("nbd:") || name.hasPrefix("nbds:") || name.hasPrefix("nbd+unix:")
                 || name.hasPrefix("nbds+unix:")
         else {
+            guard cache == nil else { throw ValidationError("--cache is for memory from NBD servers") }
             self = .file(try MemoryFile(name))
             return
         }
         #if NBD
         do {
-            self = .nbd(try NBDSource(name))
+            let source = try NBDSource(name)
+            guard let cache else {
+                self = .nbd(source)
+                return
+            }
+            let image = try ImageIdentity(name: name, byteCount: source.export.byteCount, revision: cache.revision)
+            self = .cached(
+                try CachedSource(AsynchronousSource(source), of: image, in: cache.chunks), cache.chunks,
+                byteCount: image.byteCount)
         } catch {
             throw Failure(.unreadable, "\(name): \(error)")
         }
@@ -42,8 +55,16 @@ enum MemorySource: Sendable {
         case .file(let file): file.byteCount
         #if NBD
         case .nbd(let source): Int(clamping: source.export.byteCount)
+        case .cached(_, _, let count): count
         #endif
         }
+    }
+
+    /// Waits until what was loaded is kept.
+    func flush(within limit: Duration) {
+        #if NBD
+        if case .cached(_, let cache, _) = self { cache.flush(within: limit) }
+        #endif
     }
 
     /// Begins to serve memory from here.
@@ -60,15 +81,24 @@ enum MemorySource: Sendable {
             return try memory.serve(from: pages.source, configuration: configuration, options: options).pager
         #if NBD
         case .nbd(let source):
-            guard memory.file == nil else {
-                let text = "a memory file is filled from files only, not from NBD"
-                memory.refuse(text)
-                throw HandoffError.malformed(text)
-            }
-            return try memory.serve(
-                from: AsynchronousSource(source), configuration: configuration, options: options
-            ).pager
+            return try Self.serve(memory, from: AsynchronousSource(source), configuration, options)
+        case .cached(let source, _, _):
+            return try Self.serve(memory, from: source, configuration, options)
         #endif
         }
     }
+
+    #if NBD
+    private static func serve<Source: PageSource & ~Copyable>(
+        _ memory: consuming HandedMemory, from source: consuming Source, _ configuration: PagerConfiguration,
+        _ options: RegionOptions
+    ) throws -> any SessionPager {
+        guard memory.file == nil else {
+            let text = "a memory file is filled from files only, not from NBD"
+            memory.refuse(text)
+            throw HandoffError.malformed(text)
+        }
+        return try memory.serve(from: source, configuration: configuration, options: options).pager
+    }
+    #endif
 }

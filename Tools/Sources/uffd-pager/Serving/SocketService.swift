@@ -35,6 +35,7 @@ struct SocketService {
         Systemd.notify("STOPPING=1", logger: logger)
         front.close()
         await sessions.close(within: .seconds(options.drain))
+        settings.memory.flush(within: .seconds(options.drain))
         if sessions.failures > 0 { throw ExitCode.failure }
     }
 }
