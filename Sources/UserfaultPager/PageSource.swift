@@ -27,7 +27,8 @@ public protocol PageSource: ~Copyable, Sendable {
     ///
     /// Asked on the thread that adds a region, from its start to its end. What lies between is zeros, for good: it is not
     /// loaded, ``Pager/populate(_:within:)`` passes it over, and when the service ends it is left as the plain zeros of
-    /// the memory. Everything is data unless said. Not asked if ``fillsFile``.
+    /// the memory. Everything is data unless said. A page between that is touched is asked for all the same if
+    /// ``fillsFile``: others may share it.
     ///
     /// - Parameter offset: In bytes.
     /// - Returns: The first bytes that may be other than zeros and end after `offset`; `nil` if only zeros follow.

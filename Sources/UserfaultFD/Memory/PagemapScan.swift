@@ -136,6 +136,25 @@ public struct PagemapScan: ~Copyable, Sendable {
         return word >> 62 != 0
     }
 
+    /// The first address of a range at which anything is mapped; `nil` where nothing is.
+    ///
+    /// Takes no memory from the heap, and as long for a large hole as for a small one.
+    ///
+    /// - Throws: As ``scan(_:for:regionLimit:)``.
+    package borrowing func firstMapped(in range: AddressRange) throws(UserfaultError) -> UInt? {
+        var found = cuffd_page_region()
+        var argument = Query().argument
+        argument.start = UInt64(range.start)
+        argument.end = UInt64(range.end)
+        argument.vec_len = 1
+        argument.max_pages = 1
+        let count = try unsafe withUnsafeMutablePointer(to: &found) { (room) throws(UserfaultError) in
+            argument.vec = UInt64(UInt(bitPattern: room))
+            return try answer(to: .pagemapScan) { unsafe cuffd_pagemap_scan(pagemap.rawValue, &argument) }
+        }
+        return count > 0 ? UInt(found.start) : nil
+    }
+
     /// Fails as a scan would if the kernel does not have `PAGEMAP_SCAN`.
     func probe() throws(UserfaultError) {
         do throws(Failure) {

@@ -80,7 +80,7 @@ extension PagerCore where Source: ~Copyable {
         note(.forkLost)
         var poisoned = 0
         for _ in 0..<1000 {
-            switch poisonUnfilled(of: machine, in: child, count: &poisoned) {
+            switch poisonUnfilled(of: machine, in: child, nil, count: &poisoned) {
             case .done: return
             // The child changes its memory and waits for us to read of it.
             case .changing: _ = try? child.read(into: &spare)

@@ -75,9 +75,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// Where the source has data for a region.
     func extents(_ bytes: Range<Int>, _ pageSize: PageSize) -> Extents {
-        // What others share the file with would be missed by them.
-        guard !source.fillsFile else { return Extents() }
-        return Extents(of: bytes, pageSize) { source.extent(from: $0) }
+        Extents(of: bytes, pageSize) { source.extent(from: $0) }
     }
 
     /// The range in parts of equal size, one for each descriptor.
@@ -224,8 +222,15 @@ extension PagerCore where Source: ~Copyable {
     func remove(_ region: RegionReference, leavingZeros: Bool, until deadline: Deadline) -> Bool {
         var poisoned = 0
         var isRemoved = true
-        forEachMemory { memory in
-            isRemoved = isRemoved && remove(region, from: memory, poisoning: !leavingZeros, until: deadline, &poisoned)
+        let map = openHoleMap()
+        func remove(from memory: ServedMemory, _ map: borrowing PagemapScan?) {
+            guard isRemoved else { return }
+            isRemoved = self.remove(region, from: memory, map, poisoning: !leavingZeros, until: deadline, &poisoned)
+        }
+        for memory in memories { remove(from: memory, map) }
+        for child in children where child.beginUse() {
+            remove(from: child, nil)
+            child.endUse()
         }
         countPoisoned(poisoned)
         if isRemoved { retire(region.id) }
@@ -233,14 +238,14 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func remove(
-        _ region: RegionReference, from memory: ServedMemory, poisoning: Bool, until deadline: Deadline,
-        _ poisoned: inout Int
+        _ region: RegionReference, from memory: ServedMemory, _ map: borrowing PagemapScan?, poisoning: Bool,
+        until deadline: Deadline, _ poisoned: inout Int
     ) -> Bool {
         while true {
             let isRemoved = memory.excludingOthers { (uffd, machine) -> Bool in
                 let rest =
                     poisoning && canPoison
-                    ? poisonUnfilled(of: machine, in: uffd, region: region, count: &poisoned) : .done
+                    ? poisonUnfilled(of: machine, in: uffd, map, region: region, count: &poisoned) : .done
                 if rest == .changing { return false }
                 if rest == .failed { killOwner() }
                 while let span = machine.firstSpan(of: region) {

@@ -21,23 +21,24 @@ extension PagerCore where Source: ~Copyable {
     func seal(until deadline: Deadline) {
         isSealing.store(true, ordering: .sequentiallyConsistent)
         var poisoned = 0
-        for memory in memories { poisoned += seal(memory, until: deadline) }
+        let map = openHoleMap()
+        for memory in memories { poisoned += seal(memory, map, until: deadline) }
         for child in children where child.beginUse() {
-            poisoned += seal(child, until: deadline)
+            poisoned += seal(child, nil, until: deadline)
             child.endUse()
         }
         countPoisoned(poisoned)
     }
 
     /// - Returns: How many pages were poisoned.
-    private func seal(_ memory: ServedMemory, until deadline: Deadline) -> Int {
+    private func seal(_ memory: ServedMemory, _ map: borrowing PagemapScan?, until deadline: Deadline) -> Int {
         guard !memory.isVacant else { return 0 }
         var poisoned = 0
         while true {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
                 readTheRest(of: memory, &machine, uffd)
                 // Where the kernel cannot, all was loaded before.
-                let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, count: &poisoned) : .done
+                let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, map, count: &poisoned) : .done
                 if rest == .changing { return false }
                 let strays = memory.endStrays(poisoning: !leavesZeros.load(ordering: .relaxed), machine, uffd)
                 if strays == .changing { return false }
@@ -79,14 +80,15 @@ extension PagerCore where Source: ~Copyable {
     /// Poisons what was neither loaded nor dropped, as far as it is this descriptor's still.
     ///
     /// - Parameters:
+    ///   - map: What tells where memory is mapped, if that can be asked.
     ///   - region: One region, or `nil` for all.
     ///   - passed: Pages that are passed over.
     ///   - count: Raised by how many pages were poisoned.
     /// - Returns: ``FillOutcome/done``; ``FillOutcome/changing`` where the program must first go on;
     ///   ``FillOutcome/failed`` where a page could not be poisoned.
     func poisonUnfilled(
-        of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD, region: RegionReference? = nil,
-        passingOver passed: PageState = [], count: inout Int
+        of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD, _ map: borrowing PagemapScan?,
+        region: RegionReference? = nil, passingOver passed: PageState = [], count: inout Int
     ) -> FillOutcome {
         var result = FillOutcome.done
         var address: UInt = 0
@@ -100,7 +102,7 @@ extension PagerCore where Source: ~Copyable {
             case .nobody where run.range.count > page:
                 limit = max(1, run.range.count / page / 2)
                 address = run.range.start
-            case .nobody: address = run.range.end
+            case .nobody: address = endOfHole(after: run.range, run.region, in: machine, map)
             case .thisDescriptor:
                 limit = min(2 * limit, Self.poisonPages)
                 switch FillOutcome({ () throws(UserfaultError) in try uffd.poison(run.range) }) {
@@ -135,10 +137,17 @@ extension PagerCore where Source: ~Copyable {
     func poisonTheUntouched(_ region: RegionReference? = nil, until deadline: Deadline) {
         if poisonsTheRest {
             var poisoned = 0
-            forEachMemory { memory in
+            let map = openHoleMap()
+            func poison(_ memory: ServedMemory, _ map: borrowing PagemapScan?) {
                 memory.sharingOrder { uffd, machine in
-                    _ = poisonUnfilled(of: machine, in: uffd, region: region, passingOver: .claimed, count: &poisoned)
+                    _ = poisonUnfilled(
+                        of: machine, in: uffd, map, region: region, passingOver: .claimed, count: &poisoned)
                 }
+            }
+            for memory in memories { poison(memory, map) }
+            for child in children where child.beginUse() {
+                poison(child, nil)
+                child.endUse()
             }
             countPoisoned(poisoned)
         }

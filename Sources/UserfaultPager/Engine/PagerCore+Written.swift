@@ -22,7 +22,7 @@ extension PagerCore where Source: ~Copyable {
         memories[0].withDescriptor { uffd in uffd.enabledFeatures.contains(.writeProtectAsync) }
     }
 
-    private func openPageMap() throws(PagerError) -> PagemapScan {
+    func openPageMap() throws(PagerError) -> PagemapScan {
         let process = owner.processID
         guard process != nil || owner.isCurrent else { throw .ownerGone }
         return try asPagerError { () throws(UserfaultError) in

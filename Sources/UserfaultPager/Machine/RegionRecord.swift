@@ -88,12 +88,15 @@ struct RegionReference: @unchecked Sendable, Equatable {
     /// The states of the pages that the region began with.
     var states: PageStates { unsafe PageStates(record.pointee.states.unsafeBaseAddress) }
 
-    /// Whether the source has nothing but zeros for a page.
+    /// Whether a page is zeros that nobody is asked for.
     @inline(__always)
-    func isHole(at offset: Int) -> Bool { unsafe record.pointee.extents.haveHoles && !hasData(at: offset) }
+    func isHole(at offset: Int) -> Bool { unsafe record.pointee.extents.haveHoles && !hasContent(at: offset) }
 
+    /// A hole of a file that others share is a page of the file all the same: they see what is written to it.
     @inline(never)
-    private func hasData(at offset: Int) -> Bool { data(from: offset).map { $0.lowerBound <= offset } ?? false }
+    private func hasContent(at offset: Int) -> Bool {
+        isOwedAgain || data(from: offset).map { $0.lowerBound <= offset } ?? false
+    }
 
     /// The first data of the source that ends after an offset; `nil` if only zeros follow.
     func data(from offset: Int) -> Range<Int>? { unsafe record.pointee.extents.next(from: offset) }

@@ -218,6 +218,9 @@ public struct SharedMemorySource<Base: PageSource & ~Copyable>: PageSource {
         }
     }
 
+    /// Where the base source has data, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? { pages.base.extent(from: offset) }
+
     /// Makes pages again that a client has dropped from the file, see ``PageSource/forget(offset:count:)``.
     public func forget(offset: Int, count: Int) { pages.forget(offset, count: count) }
 }

@@ -135,9 +135,8 @@ extension PagerCore where Source: ~Copyable {
         defer { memory.endUse() }
         let page = piece.claim.region.pageSize.bytes
         guard let claim = confine(piece.claim, of: memory) else {
-            // A hole, or another's memory.
             bench.record.end()
-            return rewind(job, piece, to: piece.claim.range.start &+ UInt(page), limit: 1)
+            return passHole(job, piece, of: memory)
         }
         let first = claim.range.start
         job.limit?.charge(claim.range.count, at: MonotonicInstant.now.nanoseconds)
@@ -233,6 +232,21 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
+    /// Has the next piece begin behind a page that is a hole, or another's memory.
+    private func passHole(_ job: Job, _ piece: Piece, of memory: ServedMemory) {
+        let page = piece.claim.range.part(at: 0, count: piece.claim.region.pageSize.bytes)
+        // The second page in a row: holes of one page are not worth the question.
+        let isLong = piece.claim.pages == 1
+        let end = isLong ? endOfHole(after: page, piece.claim.region, in: memory) : page.end
+        guard end > piece.claim.range.end else { return rewind(job, piece, to: end, limit: 1) }
+        job.state.withLock { state in
+            let there = state.cursor
+            guard there.item == piece.at.item, there.memory == piece.at.memory else { return }
+            // Unless another thread has gone back to what lies in front of it.
+            if there.address > page.start { state.cursor.address = max(there.address, end) }
+        }
+    }
+
     /// Has the next piece begin at an address, unless another thread has gone back further.
     private func rewind(_ job: Job, _ piece: Piece, to address: UInt, limit: Int) {
         job.state.withLock { state in
@@ -294,29 +308,6 @@ extension PagerCore where Source: ~Copyable {
             }
             if let filled { limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds) }
             offset += step
-        }
-    }
-
-    // MARK: Whose memory
-
-    /// Makes sure, before pages are filled for which no thread waits, that they are this pager's still.
-    ///
-    /// - Returns: As many of the pages as lie in one mapping, or `nil`; the others are given back.
-    func confine(_ claim: Claim, of memory: ServedMemory) -> Claim? {
-        var claim = claim
-        while true {
-            switch memory.holder(of: claim) {
-            case .thisDescriptor, .changing, .processGone:
-                // What changes, and who is gone, the fill finds out.
-                return claim
-            case .nobody where claim.pages > 1:
-                let half = (claim.pages / 2) << claim.region.pageShift
-                giveBack(claim.dropFirst(half), of: memory)
-                claim = claim.prefix(pages: claim.pages / 2)
-            case .nobody, .another:
-                giveBack(claim, of: memory)
-                return nil
-            }
         }
     }
 }

@@ -47,6 +47,19 @@ extension Kernel {
             #expect(try scan.scan(tracking, for: .takeWritten).regions == [])
         }
 
+        @Test(.requires(.writeProtectAsync)) func holesEndWhereSomethingIsMapped() throws {
+            let memory = try Mapping(anonymous: 8 * page)
+            let range = memory.range
+            try AddressSpace.unmap(range.part(at: 2 * page, count: 4 * page))
+            let scan = try PagemapScan()
+            #expect(try scan.firstMapped(in: range) == range.start)
+            #expect(try scan.firstMapped(in: range.dropFirst(2 * page)) == range.start + UInt(6 * page))
+            #expect(try scan.firstMapped(in: range.part(at: 2 * page, count: 4 * page)) == nil)
+            let pieces = [range.part(at: 0, count: 2 * page), range.part(at: 6 * page, count: 2 * page)]
+            _ = memory.release()
+            for piece in pieces { try AddressSpace.unmap(piece) }
+        }
+
         @Test(.requires(.writeProtectAsync), arguments: [nil, Int.max, 1 << 40, 1500])
         func anyLimitOfRegionsWillDo(limit: Int?) throws {
             let tracked = try Tracked(pages: 4096, registered: 4096)

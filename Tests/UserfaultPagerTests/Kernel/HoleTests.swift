@@ -119,6 +119,31 @@ struct HoleTests {
         }
     }
 
+    /// Clients of one file: holes are not made when nobody touches them, and are everybody's when somebody does.
+    @Test
+    func aSharedFileHasTheHolesOfItsSource() throws {
+        let file = try Memfd(count: pages * pageBytes)
+        let shared = try SharedPages(file, from: SparseSource())
+        let clients = try (0..<2).map { _ in Shared(try Mapping(file)) }
+        let pagers = try clients.map { client in
+            let pager = try Pager(UserfaultFD(), source: shared.source)
+            let region = try pager.add(client.value.range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            try pager.populate(region, within: .seconds(20))
+            return pager
+        }
+        let data = (0..<pages).filter { $0 % 8 == 0 }
+        #expect(shared.base.asked.withLock { $0 } == data)
+        #expect(pagers.map(\.statistics.pagesContinued) == [32, 32])
+        let (first, second) = (clients[0].value.range, clients[1].value.range)
+        #expect(Toucher.value { first.store(7, at: 3 * pageBytes) } != nil)
+        #expect(Toucher.value { second.load(3 * pageBytes) } == 7)
+        #expect(shared.base.asked.withLock { $0 } == data + [3])
+        for pager in pagers { try pager.stop(.poison) }
+        #expect(pagers.map(\.statistics.pagesPoisoned) == [0, 0])
+        #expect(second.load(5 * pageBytes) == 0)
+    }
+
     /// A reply of zeros has a length of its own.
     @Test
     func zerosEndWhereTheSourceSays() throws {

@@ -50,6 +50,30 @@ struct PopulateTests {
         try pager.stop(.poison)
     }
 
+    /// A hole is passed over at once, however large it is: when pages are loaded, and when the rest is poisoned.
+    @Test(.requiresPagemapScan)
+    func aHoleOfATebibyteTakesNoTime() throws {
+        let mapping = try Mapping(anonymous: 1 << 40, options: .noReserve)
+        let range = mapping.range
+        let hole = AddressRange(start: range.start + UInt(16 * pageBytes), end: range.end - UInt(16 * pageBytes))
+        let pager = try Pager(UserfaultFD(), source: MeasuringSource())
+        let region = try pager.add(range)
+        try pager.start()
+        try AddressSpace.unmap(hole)
+        try pager.populate(region, within: .seconds(20))
+        #expect(pager.core.source.bytes.load(ordering: .relaxed) == 32 * pageBytes)
+        for page in 0..<16 {
+            #expect(range.loadWord(page * pageBytes) != 0)
+            #expect(range.loadWord(range.count - (page + 1) * pageBytes) != 0)
+        }
+        try pager.stop(.poison)
+        #expect(pager.statistics.pagesPoisoned == 0)
+        // Each part, and not what has come between since.
+        try AddressSpace.unmap(range.part(at: 0, count: 16 * pageBytes))
+        try AddressSpace.unmap(AddressRange(start: hole.end, end: range.end))
+        _ = mapping.release()
+    }
+
     /// Every page that was touched, each once, whatever read-ahead would have brought.
     @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func theWorkingSetIsWhatWasTouched(service: PagerConfiguration.Service) throws {
