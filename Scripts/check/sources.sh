@@ -35,6 +35,15 @@ fi
 python3 -B Scripts/check/imports.py || failed=1
 # What comments say of kernel versions was measured.
 python3 -B Scripts/check/kernel-versions.py || failed=1
+# One version: of the programs, of the changelog's newest section, and of the file VERSION, which scripts read.
+version=$(<VERSION)
+grep -qF "text = \"$version\"" Sources/UserfaultSelftest/Runner/Version.swift ||
+    { echo "Sources/UserfaultSelftest/Runner/Version.swift does not have the version of VERSION, $version" >&2 && failed=1; }
+case $(grep -m1 '^## ' CHANGELOG.md) in
+    "## Unreleased") [[ $version == *-dev ]] ;;
+    "## $version - "*) ;;
+    *) false ;;
+esac || { echo "CHANGELOG.md does not begin with the section of $version, or with Unreleased if it ends in -dev" >&2 && failed=1; }
 # The text of the page agrees with its tables.
 python3 -B Scripts/bench/results.py check docs/performance.md || failed=1
 exit $failed

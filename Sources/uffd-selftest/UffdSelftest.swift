@@ -11,7 +11,9 @@ struct UffdSelftest: ParsableCommand {
             Exit codes: 0 everything passed or was skipped for a lawful reason, 1 something failed, 4 everything was \
             skipped, 64 wrong usage, 74 the report could not be written.
             """,
-        version: "uffd-selftest \(Version.line)",
+        version: """
+            uffd-selftest \(Version.text), with \(AllCases.cases.count) cases for userfaultfd through Linux 7.3
+            """,
         subcommands: [
             RunCommand.self, ListCommand.self, ProbeCommand.self, StressCommand.self, RunCaseCommand.self,
             GuardCommand.self,

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import UserfaultSelftest
 
 /// Each format is read by a program that others wrote.
 @Suite(.timeLimit(.minutes(1)))
@@ -40,6 +41,18 @@ struct ReporterTests {
             lines.filter { $0.contains(#/^(not )?ok /#) } == [
                 "ok 1 selfcheck-pass", "not ok 2 selfcheck-fail", "ok 3 selfcheck-skip # SKIP nothing to see",
             ])
+    }
+
+    @Test(arguments: ["tap", "ktap", "junit", "json", "kcidb"])
+    func reportsTellTheVersion(format: String) throws {
+        let expected =
+            switch format {
+            case "json": #""selftest":"\#(Version.text)""#
+            case "kcidb": #""uffd-selftest":"\#(Version.text)""#
+            case "junit": #"<property name="selftest" value="\#(Version.text)"/>"#
+            default: "# uffd-selftest \(Version.text) on Linux "
+            }
+        #expect(try run(format).output.contains(expected))
     }
 
     /// What a run has written to a file that is killed while its third result runs.

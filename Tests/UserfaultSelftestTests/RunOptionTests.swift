@@ -107,11 +107,7 @@ struct RunOptionTests {
         #expect(broken.errors.contains("is no list of known failures"))
     }
 
-    @Test func theVersionIsThatOfTheChangelog() throws {
-        let changelog = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../CHANGELOG.md")
-        let heading = try String(contentsOf: changelog.standardized, encoding: .utf8).split(separator: "\n")
-            .first { $0.hasPrefix("## ") }
-        #expect(heading?.dropFirst(3).lowercased() == Version.text)
+    @Test func theVersionIsPrinted() throws {
         #expect(try SelftestProgram.run("--version").output.hasPrefix("uffd-selftest \(Version.text), "))
     }
 }

@@ -12,7 +12,8 @@ struct UffdBench: ParsableCommand {
 
             Exit codes: 0 all gated promises hold, 1 a promise is broken, 2 a measurement failed, 3 no promise is \
             broken, but some are undecided because the rounds differ too much, 64 wrong usage.
-            """
+            """,
+        version: "uffd-bench \(Version.text)"
     )
 
     enum Format: String, CaseIterable, ExpressibleByArgument { case pretty, json, csv }

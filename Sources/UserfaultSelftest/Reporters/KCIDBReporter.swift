@@ -88,6 +88,7 @@ final class KCIDBReporter: Reporter {
         let facts = Dictionary(uniqueKeysWithValues: host.facts.map { ($0.name, $0.value) })
         environment.comment = "Linux \(host.kernel) \(host.machine)"
         environment.misc = facts.filter { $0.key != "config" }
+        environment.misc["uffd-selftest"] = Version.text
         buildID = build ?? "\(origin):\(host.kernel) \(facts["kernel_version"] ?? "")"
         let own = build == nil
         let checkout = "\(origin):\(host.kernel)"

@@ -14,7 +14,8 @@ final class KTAPReporter: Reporter {
     func begin(_ plan: Plan, on host: Host) {
         counts = plan.results.reduce(into: [:]) { $0[$1.selftestCase.name, default: 0] += 1 }
         output.line("KTAP version 1\n1..\(counts.count * plan.repetitions)")
-        note("Linux \(host.kernel) \(host.machine), userfaultfd: \(host.featureNames.joined(separator: " "))")
+        note("uffd-selftest \(Version.text) on Linux \(host.kernel) \(host.machine)")
+        note("userfaultfd: \(host.featureNames.joined(separator: " "))")
         for fact in host.facts { note("\(fact.name): \(fact.value)") }
         if let unusable = host.unusable { note(unusable) }
     }

@@ -10,7 +10,8 @@ final class TAPReporter: Reporter {
     func begin(_ plan: Plan, on host: Host) {
         output.line("TAP version 13")
         output.line("1..\(plan.count)")
-        note("Linux \(host.kernel) \(host.machine), userfaultfd: \(host.featureNames.joined(separator: " "))")
+        note("uffd-selftest \(Version.text) on Linux \(host.kernel) \(host.machine)")
+        note("userfaultfd: \(host.featureNames.joined(separator: " "))")
         for fact in host.facts { note("\(fact.name): \(fact.value)") }
         if let unusable = host.unusable { note(unusable) }
     }

@@ -1,10 +1,7 @@
-/// Which version of the suite this is.
+/// Which version of this repository's programs this is.
+///
+/// `Scripts/check/sources.sh` compares it with the file VERSION. The packages Tools and Benchmarks compile this file too:
+/// they have a link to it.
 package enum Version {
-    /// As the changelog has it; a test compares the two.
-    package static let text = "unreleased"
-
-    /// What `--version` prints.
-    package static var line: String {
-        "\(text), with \(AllCases.cases.count) cases for userfaultfd through Linux 7.3"
-    }
+    package static let text = "0.1.0-dev"
 }

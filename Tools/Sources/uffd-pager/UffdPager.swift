@@ -10,6 +10,7 @@ struct UffdPager: AsyncParsableCommand {
             cannot be read; 69 this host cannot do what was asked; 70 the server died and its clients were killed; 71 the \
             kernel refused; 73 a socket or file cannot be made; 74 output cannot be written.
             """,
+        version: "uffd-pager \(Version.text)",
         subcommands: [
             FirecrackerCommand.self, CRIULazyPagesCommand.self, HandoffCommand.self, ServeCommand.self, CtlCommand.self,
             ProbeCommand.self,

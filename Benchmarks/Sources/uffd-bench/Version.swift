@@ -1,0 +1,1 @@
+../../../Sources/UserfaultSelftest/Runner/Version.swift
