@@ -20,7 +20,17 @@ usage() {
 
 # need COMMAND PACKAGE: makes sure that COMMAND exists; root installs PACKAGE for it.
 need() {
-    command -v "$1" >/dev/null && return
+    command -v "$1" >/dev/null || install_for "$1" "$2"
+}
+
+# need_library NAME PACKAGE: the same for a library that pkg-config knows by this name.
+need_library() {
+    need pkg-config pkg-config
+    pkg-config --exists "$1" || install_for "$1" "$2"
+}
+
+# install_for WHAT PACKAGE
+install_for() {
     [[ $(id -u) == 0 ]] || die "$1 is missing: install the package $2"
     note "installing $2 for $1"
     apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1 ||
@@ -36,7 +46,7 @@ python_with() {
     fi
     # Of several packages, pip is content with one.
     local name absent=()
-    for name; do "$environment/bin/pip" -q show "$name" >/dev/null 2>&1 || absent+=("$name"); done
+    for name; do "$environment/bin/pip" -q show "${name%%[*}" >/dev/null 2>&1 || absent+=("$name"); done
     [[ ${#absent[@]} -eq 0 ]] || "$environment/bin/pip" -q install "${absent[@]}" >&2 ||
         die "these Python packages cannot be installed: ${absent[*]}"
     echo "$environment/bin/python"

@@ -2,6 +2,7 @@
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
 #   format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz clients selftest reports
 #   hosts matrix bench commands
+# One more step runs only if it is named: packages.
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
 set -uo pipefail
@@ -189,6 +190,9 @@ step_matrix() {
 }
 
 step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
+
+# Only by its name: it makes fresh systems of two Debian releases.
+step_packages() { many packages timeout -k 10 1800 Scripts/check/packages.sh; }
 
 step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 

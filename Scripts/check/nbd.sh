@@ -8,16 +8,11 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
-need pkg-config pkg-config
 need nbdkit nbdkit
 need qemu-nbd qemu-utils
 need certtool gnutls-bin
 need python3 python3
-if ! pkg-config --exists libnbd; then
-    [[ $(id -u) == 0 ]] || die "libnbd is missing: install the package libnbd-dev"
-    apt-get install -y --no-install-recommends libnbd-dev >/dev/null 2>&1 ||
-        die "libnbd is missing, and the package libnbd-dev cannot be installed"
-fi
+need_library libnbd libnbd-dev
 [[ ${1:-} != --prepare ]] || exit 0
 
 export SWIFT_BACKTRACE=enable=no

@@ -7,17 +7,15 @@
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source=SCRIPTDIR/tree.sh
+source "$(dirname "${BASH_SOURCE[0]}")/tree.sh"
 
 case ${1-} in
     -h | --help) usage 0 ;;
     -*) usage 64 ;;
 esac
 package=$(realpath -m "${1-kselftest-userfaultfd.tar.gz}")
-program=${UFFD_SELFTEST-}
-if [[ -z $program ]]; then
-    "$REPO/Scripts/selftest.sh" --version >&2
-    program=$REPO/.build-static/release/uffd-selftest
-fi
+program=${UFFD_SELFTEST:-$(static_selftest)}
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
@@ -45,5 +43,5 @@ add uffd-stress-shmem-private stress shmem-private 20 16
 add uffd-stress-hugetlb stress hugetlb 128 32
 add uffd-stress-hugetlb-private stress hugetlb-private 128 32
 
-tar -czf "$package" -C "$root" --owner=0 --group=0 --sort=name kselftest
+tar -czf "$package" -C "$root" ${SOURCE_DATE_EPOCH:+--mtime="@$SOURCE_DATE_EPOCH"} --owner=0 --group=0 --sort=name kselftest
 note "wrote $package"

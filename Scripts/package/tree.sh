@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# What the scripts that pack programs share. Sourced after lib.sh.
+
+# static_selftest: builds uffd-selftest as one static executable, and prints its path.
+static_selftest() {
+    "$REPO/Scripts/selftest.sh" --version >&2
+    echo "$REPO/.build-static/release/uffd-selftest"
+}
+
+# MARK: Installing below the directory $root
+
+# put MODE FILE PATH
+# shellcheck disable=SC2154 # the scripts that source this one set it
+put() { install -D -m "$1" "$2" "$root/$3"; }
+
+# put_program FILE NAME: the program itself and its completions.
+put_program() {
+    local shells path
+    shells=$(mktemp -d)
+    put 755 "$1" "usr/bin/$2"
+    while read -r shell path; do
+        # A shell reads it and does not execute it: it needs no interpreter's name.
+        "$1" --generate-completion-script "$shell" | sed '1{/^#!/d}' >"$shells/$shell"
+        put 644 "$shells/$shell" "usr/share/$path"
+    done <<END
+bash bash-completion/completions/$2
+zsh zsh/vendor-completions/_$2
+fish fish/vendor_completions.d/$2.fish
+END
+    rm -r "$shells"
+}
