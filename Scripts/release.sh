@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Makes the files of a release in .build-release/VERSION:
+#   Scripts/release.sh VERSION     checks everything first; the working tree is clean, and VERSION is that of the file VERSION
+#   Scripts/release.sh --trial     the same files of what is here, without the checks, for the version of the file VERSION
+# The files: the source, uffd-selftest as one static file and as an installed kselftest, the Debian packages, an SBOM in
+# CycloneDX, SHA256SUMS of these, and the section of CHANGELOG.md as release-notes.md. It publishes nothing.
+set -euo pipefail
+# shellcheck source=SCRIPTDIR/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$REPO"
+
+[[ $# == 1 ]] || usage 64
+trial=
+case $1 in
+    -h | --help) usage 0 ;;
+    --trial) trial=1 version=$(<VERSION) ;;
+    -*) usage 64 ;;
+    *) version=$1 ;;
+esac
+
+# section HEADING: prints the section of the changelog with a heading that begins with this.
+section() {
+    awk -v "heading=## $1" '
+        /^## / { inside = ($0 == heading || index($0, heading " - ") == 1); next }
+        inside' CHANGELOG.md
+}
+
+# check_api TAG: a release that may not break sources does not.
+check_api() {
+    local old=${1%.*} new=${version%.*} log=.build-release/api.log
+    note "comparing the public declarations with $1"
+    swift package diagnose-api-breaking-changes "$1" >"$log" 2>&1 && return
+    grep -q 'breaking change' "$log" || die "the comparison with $1 failed: see $log"
+    cat "$log" >&2
+    # Before 1.0, a minor version may break sources.
+    if [[ ${old%.*} == "${new%.*}" && ($old == "$new" || $new != 0.*) ]]; then
+        die "$version may not break sources that $1 compiles"
+    fi
+}
+
+mkdir -p .build-release
+notes=$(section "$version")
+if [[ $trial ]]; then
+    notes=${notes:-$(section Unreleased)}
+else
+    [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "no version of a release: '$version'"
+    [[ $version == "$(<VERSION)" ]] || die "the file VERSION says $(<VERSION)"
+    [[ -z $(git status --porcelain) ]] || die "the working tree is not clean"
+    [[ $notes ]] || die "CHANGELOG.md has no section '## $version - DATE'"
+    last=$(git describe --tags --abbrev=0 --match '[0-9]*' --exclude "$version" 2>/dev/null) || last=
+    [[ -z $last ]] || check_api "$last"
+    Scripts/test.sh
+    Scripts/test.sh packages
+fi
+
+release=$REPO/.build-release/$version
+rm -rf "$release"
+mkdir "$release"
+machine=$(uname -m)
+export SOURCE_DATE_EPOCH
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+python=$(python_with 'cyclonedx-python-lib[json-validation]')
+
+git archive --format=tar --prefix="swift-userfaultfd-$version/" HEAD | gzip -9n >"$release/swift-userfaultfd-$version.tar.gz"
+Scripts/package/deb.sh "$release" >&2
+selftest=$release/uffd-selftest-$version-$machine
+install -m 755 .build-static/release/uffd-selftest "$selftest"
+if readelf -l "$selftest" | grep -q INTERP; then die "uffd-selftest is not static"; fi
+UFFD_SELFTEST=$selftest Scripts/package/package-kselftest.sh "$release/kselftest-userfaultfd-$version-$machine.tar.gz"
+"$python" -B Scripts/package/sbom.py "$version" "$SOURCE_DATE_EPOCH" >"$release/swift-userfaultfd-$version.cdx.json"
+(cd "$release" && sha256sum -- * >SHA256SUMS)
+printf '%s\n' "$notes" >"$release/release-notes.md"
+ls -l "$release"
