@@ -44,6 +44,8 @@ case $(grep -m1 '^## ' CHANGELOG.md) in
     "## $version - "*) ;;
     *) false ;;
 esac || { echo "CHANGELOG.md does not begin with the section of $version, or with Unreleased if it ends in -dev" >&2 && failed=1; }
+# The messages that the operator's guide explains are those of the programs.
+python3 -B Scripts/check/messages.py docs/operating.md || failed=1
 # The text of the page agrees with its tables.
 python3 -B Scripts/bench/results.py check docs/performance.md || failed=1
 exit $failed
