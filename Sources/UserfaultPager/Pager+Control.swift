@@ -5,9 +5,10 @@ extension Pager where Source: ~Copyable {
     ///
     /// Threads that wait for a region to come are served as the new policy says.
     ///
-    /// - Throws: ``PagerError/notRunning`` if the pager was stopped.
+    /// - Throws: ``PagerError/notRunning`` if the pager was stopped; ``PagerError/configuration(_:)`` for
+    ///   ``StrayPolicy/wait`` and ``StrayPolicy/ask(_:)`` if threads serve their own faults.
     public func setStrayPolicy(_ policy: StrayPolicy) throws(PagerError) {
-        try core.whileOpen { () throws(PagerError) in core.setStrayPolicy(policy) }
+        try core.whileOpen { () throws(PagerError) in try core.setStrayPolicy(policy) }
     }
 
     /// Changes no page from now on: whoever faults waits until ``resume()``.

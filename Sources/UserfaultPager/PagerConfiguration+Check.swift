@@ -39,6 +39,7 @@ extension PagerConfiguration {
         try demand(
             !sendsSignals || sourceTimeout == nil,
             "a source that is asked in the thread that faults cannot be left to itself: no time limit")
+        try demand(!sendsSignals || strays.suitsSignalHandlers, StrayPolicy.refusalInThread)
         try demand(
             maximumChildren > 0 || !features.contains(.eventFork),
             "a descriptor that reports forks needs room for children")

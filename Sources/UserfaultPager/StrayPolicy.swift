@@ -5,6 +5,9 @@
 /// memory may be that of a region which is added later.
 ///
 /// Faults on write-protected pages are no strays either: the protection is removed.
+///
+/// With ``PagerConfiguration/Service/inThread``, a pager refuses ``wait`` and ``ask(_:)``: in a signal handler a thread can
+/// do neither.
 public struct StrayPolicy: Sendable {
     /// What happens to one fault.
     public enum Answer: Hashable, Sendable {
@@ -41,6 +44,17 @@ public struct StrayPolicy: Sendable {
 
     /// See ``Answer/killOwner``.
     public static var killOwner: StrayPolicy { StrayPolicy(choice: .always(.killOwner)) }
+
+    /// Whether a thread can follow it in a handler of its own signal: there it can neither wait for another's call nor
+    /// call what is not made for it.
+    var suitsSignalHandlers: Bool {
+        if case .always(let answer) = choice { return answer != .wait }
+        return false
+    }
+
+    static var refusalInThread: String {
+        "a thread that serves its own faults can neither wait for a region nor ask about it: zeros, poison or killOwner"
+    }
 
     /// Asks about each fault.
     ///

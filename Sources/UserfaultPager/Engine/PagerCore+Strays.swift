@@ -30,7 +30,8 @@ extension PagerCore where Source: ~Copyable {
             case .known: return again(pending)
             case .full: return poisonStray(page, pending, of: memory)
             }
-        case .zeros: return zeroStray(page, pending, of: memory)
+        case .zeros:
+            return follow(zeroStray(page, isInFile: fault.kind == .minor, of: memory), pending, page, of: memory)
         case .poison: return poisonStray(page, pending, of: memory)
         case .killOwner:
             note(.failed(address: page.start))
@@ -39,31 +40,40 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    private func zeroStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
-        let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
+    /// - Returns: ``FillOutcome/changing`` also in a pause, and where a region has come meanwhile.
+    func zeroStray(_ page: AddressRange, isInFile: Bool, of memory: ServedMemory) -> FillOutcome {
+        memory.sharingOrder { (uffd, machine) -> FillOutcome in
             // A region that came meanwhile, and is more than zeros.
             if memory.isPaused || machine.spans.find(page.start)?.states != nil { return .changing }
-            let isInFile = pending.fault.kind == .minor
             return FillOutcome { () throws(UserfaultError) in
                 if isInFile { try uffd.continue(page) } else { try uffd.zeropage(page) }
             }
         }
-        return follow(outcome, pending, page, of: memory)
+    }
+
+    private func poisonStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
+        follow(poisonStray(page, of: memory), pending, page, of: memory)
     }
 
     /// Fails closed where nobody knows what the page should hold.
-    private func poisonStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
+    ///
+    /// - Returns: As ``zeroStray(_:isInFile:of:)``.
+    func poisonStray(_ page: AddressRange, of memory: ServedMemory) -> FillOutcome {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
             if memory.isPaused || machine.spans.find(page.start) != nil { return .changing }
             return FillOutcome { () throws(UserfaultError) in try uffd.poison(page) }
         }
         if outcome == .done { note(.failed(address: page.start)) }
-        return follow(outcome, pending, page, of: memory)
+        return outcome
     }
 
     /// Has what happens to strays decided anew, for those that wait as well.
-    func setStrayPolicy(_ policy: StrayPolicy) {
-        strays.withLock { $0 = policy }
+    ///
+    /// - Throws: ``PagerError/configuration(_:)`` for one that threads which serve themselves cannot follow.
+    func setStrayPolicy(_ policy: StrayPolicy) throws(PagerError) {
+        guard !isInThread || policy.suitsSignalHandlers else { throw .configuration(StrayPolicy.refusalInThread) }
+        // A handler of the program's may touch a stray.
+        BlockedSignals.during(if: isInThread) { strays.withLock { $0 = policy } }
         forEachMemory { memory in memory.releaseStrays() }
     }
 }
@@ -134,7 +144,11 @@ extension ServedMemory {
 
     /// Whether a page on which a thread has just faulted lies in one mapping with a region.
     func adjoinsRegion(_ page: AddressRange) -> Bool {
-        sharingOrder { uffd, machine in machine.growth(to: page).contains { uffd.probe($0.reach) == .thisDescriptor } }
+        sharingOrder { uffd, machine in
+            let growth = machine.growth(to: page)
+            if Self.isOneMapping(growth.upwards, uffd) { return true }
+            return Self.isOneMapping(growth.downwards, uffd)
+        }
     }
 
     /// Has a region reach over memory that its mapping has grown by.
@@ -146,19 +160,29 @@ extension ServedMemory {
             guard !isSealed else { return false }
             // Another thread was faster.
             if let span = machine.spans.find(page.start) { return span.states == nil }
-            for growth in machine.growth(to: page) where uffd.probe(growth.reach) == .thisDescriptor {
-                var reach = growth
-                // Twice as far each time, so that a large mapping is found out by few faults.
-                var further = page.count
-                while let wider = reach.widened(by: further), machine.canGrow(wider),
-                    uffd.probe(wider.reach) == .thisDescriptor
-                {
-                    reach = wider
-                    further *= 2
-                }
-                return (try? machine.grow(reach)) != nil
-            }
-            return false
+            let growth = machine.growth(to: page)
+            var reach = Self.reach(of: growth.upwards, page, uffd, machine)
+            if reach == nil { reach = Self.reach(of: growth.downwards, page, uffd, machine) }
+            guard let reach else { return false }
+            return (try? machine.grow(reach)) != nil
         }
+    }
+
+    private static func isOneMapping(_ growth: Growth?, _ uffd: borrowing UserfaultFD) -> Bool {
+        guard let growth else { return false }
+        return uffd.probe(growth.reach) == .thisDescriptor
+    }
+
+    /// How far a region has grown, which is twice as far each time, so that a large mapping is found out by few faults.
+    private static func reach(
+        of growth: Growth?, _ page: AddressRange, _ uffd: borrowing UserfaultFD, _ machine: borrowing PagerStateMachine
+    ) -> Growth? {
+        guard isOneMapping(growth, uffd), var reach = growth else { return nil }
+        var further = page.count
+        while let wider = reach.widened(by: further), machine.canGrow(wider), isOneMapping(wider, uffd) {
+            reach = wider
+            further *= 2
+        }
+        return reach
     }
 }

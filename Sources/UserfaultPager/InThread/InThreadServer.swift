@@ -42,7 +42,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         let now = MonotonicInstant.now.nanoseconds
         let flags: PageFault.Flags
         switch look(at: address) {
-        case .nobodys: return .unclaimed
+        case .nobodys: return serveStray(address)
         case .lost: return .refused
         case .missing: flags = []
         case .protected: flags = .writeProtect
@@ -84,6 +84,13 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
                 pending = again
             }
         }
+    }
+
+    /// A fault of no region.
+    @inline(never)
+    private func serveStray(_ address: UInt) -> FaultSignal.Answer {
+        guard core.isOurs(straying: address) else { return .unclaimed }
+        return benches.withBench { bench in core.serveStray(at: address, by: bench.record) } ?? refuse(address)
     }
 
     /// Waits without taking memory.

@@ -46,13 +46,12 @@ struct Growth {
 extension PagerStateMachine {
     /// The regions that may have grown over a page that is no region's: the neighbours.
     ///
-    /// What the engine has for itself does not grow, and neither do huge pages.
-    func growth(to page: AddressRange) -> [Growth] {
+    /// What the engine has for itself does not grow, and neither do huge pages. Takes no memory: a signal handler asks.
+    func growth(to page: AddressRange) -> (upwards: Growth?, downwards: Growth?) {
         let (before, after) = spans.neighbours(of: page.start)
-        var found: [Growth] = []
-        if let before, before.canGrow { found.append(Growth(upwardsFrom: before, to: page.end)) }
-        if let after, after.canGrow { found.append(Growth(downwardsFrom: after, to: page.start)) }
-        return found
+        let upwards = before.flatMap { $0.canGrow ? Growth(upwardsFrom: $0, to: page.end) : nil }
+        let downwards = after.flatMap { $0.canGrow ? Growth(downwardsFrom: $0, to: page.start) : nil }
+        return (upwards, downwards)
     }
 
     /// Whether nothing else is known where a region is to grow.

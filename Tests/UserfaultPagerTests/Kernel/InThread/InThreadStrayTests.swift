@@ -1,0 +1,135 @@
+import Glibc
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Faults outside of every region, in the threads that have them.
+///
+/// Each test has a process of its own: `SIGBUS` is the process's.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct InThreadStrayTests {
+    /// A pager without regions, and memory that somebody else registers with its descriptor.
+    struct Ground: ~Copyable {
+        let pager: Pager<NumberedSource>
+        let second: UserfaultFD
+        let mapping: Mapping
+        var range: AddressRange { mapping.range }
+
+        init(
+            _ strays: StrayPolicy, features: UserfaultFD.Features = [], modes: UserfaultFD.RegisterModes = .missing,
+            isThere: Bool = false, report: (@Sendable (PagerReport) -> Void)? = nil
+        ) throws {
+            alarm(60)
+            let uffd = try UserfaultFD(features: features.union(.sigbus))
+            let second = try uffd.duplicate()
+            let mapping = try Mapping(anonymous: 4 * pageBytes, options: isThere ? .populate : [])
+            _ = try second.register(mapping.range, modes: modes)
+            let pager = try Pager(
+                uffd, source: NumberedSource(), configuration: PagerConfiguration(strays: strays, report: report))
+            try pager.start()
+            self.pager = pager
+            self.second = second
+            self.mapping = mapping
+        }
+    }
+
+    @Test
+    func strayPagesMayBeZeros() async {
+        await #expect(processExitsWith: .success) {
+            let ground = try Ground(.zeros)
+            let range = ground.range
+            #expect((0..<4).allSatisfy { range.loadWord($0 * pageBytes) == 0 })
+            range.store(7, at: pageBytes)
+            #expect(range.load(pageBytes) == 7)
+            #expect(ground.pager.statistics.strayFaults == 4)
+            // From now on it is a region's.
+            try ground.mapping.advise(.dontNeed)
+            try ground.pager.add(range, options: RegionOptions(registration: .byOwner))
+            #expect(range.loadWord(2 * pageBytes) == NumberedSource.word(2 * pageBytes))
+        }
+    }
+
+    /// The program's own handler gets the signal, and the pager says so.
+    @Test
+    func strayPagesArePoisoned() async {
+        await #expect(processExitsWith: .success) {
+            LastSignal.noteFaults()
+            let reports = Reports()
+            let ground = try Ground(.poison, report: { reports.add($0) })
+            let page = ground.range.start + UInt(2 * pageBytes)
+            #expect(ground.range.loadWord(2 * pageBytes) == 0)
+            #expect(LastSignal.count == 1)
+            #expect(LastSignal.address / UInt(pageBytes) == page / UInt(pageBytes))
+            #expect(reports.waitFor(.failed(address: page)))
+            try ground.pager.setStrayPolicy(.zeros)
+            #expect(ground.range.loadWord(3 * pageBytes) == 0)
+            #expect(LastSignal.count == 1)
+        }
+    }
+
+    @Test
+    func aStrayEndsItsProcess() async {
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            let ground = try Ground(.killOwner)
+            _ = ground.range.loadWord(0)
+        }
+    }
+
+    /// A write to a protected page has a page: there is nothing to decide.
+    @Test(arguments: [true, false])
+    func aProtectedStrayIsWritten(poisons: Bool) async {
+        await #expect(processExitsWith: .success) { [poisons] in
+            let ground = try Ground(
+                poisons ? .poison : .zeros, features: .writeProtect, modes: [.missing, .writeProtect], isThere: true)
+            try ground.second.writeProtect(ground.range, .protect)
+            for page in 0..<4 { ground.range.store(7, at: page * pageBytes) }
+            #expect((0..<4).allSatisfy { ground.range.load($0 * pageBytes) == 7 })
+        }
+    }
+
+    /// A large `realloc`, in place.
+    @Test
+    func aMappingThatGrowsIsZeros() async {
+        await #expect(processExitsWith: .success) {
+            alarm(60)
+            let range = try Mapping(anonymous: 2048 * pageBytes).release()
+            let pager = try Pager(UserfaultFD(features: .sigbus), source: NumberedSource())
+            try pager.add(range.part(at: 0, count: 16 * pageBytes), options: RegionOptions(readAhead: .none))
+            // Room that nobody else takes meanwhile.
+            try AddressSpace.unmap(range.dropFirst(16 * pageBytes))
+            var mapping = Mapping(adopting: range.part(at: 0, count: 16 * pageBytes))
+            try mapping.remap(count: range.count)
+            #expect(mapping.release() == range)
+            for page in 0..<2048 {
+                #expect(range.loadWord(page * pageBytes) == (page < 16 ? NumberedSource.word(page * pageBytes) : 0))
+            }
+            #expect(pager.statistics.strayFaults <= 16)
+            try pager.stop(.poison)
+            #expect(pager.statistics.pagesPoisoned == 0)
+        }
+    }
+
+    @Test
+    func whatAHandlerCannotDoIsRefused() throws {
+        func isRefused(_ call: () throws -> Void) -> Bool {
+            do {
+                try call()
+            } catch PagerError.configuration(StrayPolicy.refusalInThread) {
+                return true
+            } catch {}
+            return false
+        }
+        for policy in [StrayPolicy.wait, .ask { _ in .zeros }] {
+            #expect(
+                isRefused {
+                    _ = try Pager(
+                        UserfaultFD(features: .sigbus), source: ZeroSource(),
+                        configuration: PagerConfiguration(strays: policy))
+                })
+            let pager = try Pager(UserfaultFD(features: .sigbus), source: ZeroSource())
+            #expect(isRefused { try pager.setStrayPolicy(policy) })
+            try pager.setStrayPolicy(.zeros)
+        }
+    }
+}
