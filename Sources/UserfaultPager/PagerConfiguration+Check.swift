@@ -49,6 +49,7 @@ extension PagerConfiguration {
         try demand(
             maximumChildren >= 0 && workingSetCapacity >= 0 && traceCapacity >= 0, "a capacity is not negative")
         try demand(backgroundBytesPerSecond.map { $0 > 0 } ?? true, "a rate is more than nothing, or no limit")
+        try demand(backgroundRequests > 0, "loading in the background needs at least one request")
         try demand(sourceTimeout.map { $0 > .zero } ?? true, "a source needs some time, or no limit")
         try demand(
             stuckAfter > .zero && watchdogInterval > .zero, "the watchdog needs some time between its rounds")

@@ -100,6 +100,13 @@ public struct PagerConfiguration: Sendable {
     /// populates is.
     public var backgroundBytesPerSecond: Int?
 
+    /// The most requests that are outstanding for ``Pager/populate(_:within:)``, ``Pager/prefetch(_:offset:count:)`` and
+    /// ``Pager/replay(_:)`` together, at a source that completes them later.
+    ///
+    /// While a thread waits for a page of the source, there are at most four: what is outstanding is in front of the next
+    /// fault.
+    public var backgroundRequests: Int
+
     /// Where the pager keeps what a successor needs if its process is killed; `nil` keeps it in the process.
     ///
     /// Only for another process' memory, on one descriptor, without `UserfaultFD.Features.eventFork`: the descriptors of
@@ -126,6 +133,7 @@ public struct PagerConfiguration: Sendable {
         strays: StrayPolicy = .poison,
         traceCapacity: Int = 0,
         backgroundBytesPerSecond: Int? = nil,
+        backgroundRequests: Int = 64,
         state: PagerState? = nil,
         report: (@Sendable (PagerReport) -> Void)? = nil
     ) {
@@ -142,6 +150,7 @@ public struct PagerConfiguration: Sendable {
         self.strays = strays
         self.traceCapacity = traceCapacity
         self.backgroundBytesPerSecond = backgroundBytesPerSecond
+        self.backgroundRequests = backgroundRequests
         self.state = state
         self.report = report
     }

@@ -136,7 +136,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         self.runtime = runtime
         self.ownsRuntime = ownsRuntime
         queue = try asPagerError { () throws(UserfaultError) in
-            try WorkQueue(capacity: 4 << 10, loaderLimit: plan.loaderLimit, signals: runtime.work)
+            try WorkQueue(
+                capacity: 4 << 10, loaderLimit: plan.loaderLimit,
+                window: source.handling == .asynchronous ? RequestWindow(most: configuration.backgroundRequests) : nil,
+                signals: runtime.work)
         }
         reports = configuration.report == nil ? nil : ReportRing(signals: runtime.reports)
         switch plan.reading {

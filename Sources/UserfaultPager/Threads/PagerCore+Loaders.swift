@@ -29,8 +29,10 @@ extension PagerCore where Source: ~Copyable {
             leave(&bench)
             return false
         }
-        let job = queue.join(priority, at: MonotonicInstant.now.nanoseconds, next: &next)
+        let isOpen = queue.window?.enter() ?? true
+        let job = isOpen ? queue.join(priority, at: MonotonicInstant.now.nanoseconds, next: &next) : nil
         if let job { step(job, with: &bench) }
+        if isOpen, queue.window?.leave() == true { queue.wakeLoaders(1) }
         runtime.endPiece()
         leave(&bench)
         if job != nil { queue.wakeLoaders(1) }

@@ -11,9 +11,12 @@ final class Request<Source: PageSource & ~Copyable>: RequestedWork {
     let pending: PendingFault
     /// When it was made.
     let since: UInt64
+    /// A thread waits for it.
+    let isDemand: Bool
     private let isOpen = Atomic<Bool>(true)
 
     init(_ core: PagerCore<Source>, _ claim: Claim, _ memory: ServedMemory, _ pending: PendingFault, since: UInt64) {
+        isDemand = claim.isAwaited && pending.job == 0
         self.core = core
         self.claim = claim
         self.memory = memory
@@ -71,10 +74,11 @@ extension PagerCore where Source: ~Copyable {
         }
         let request = Request(self, claim, memory, pending, since: MonotonicInstant.now.nanoseconds)
         requests.insert(request)
-        let isDemand = claim.isAwaited && pending.job == 0
+        queue.window?.begin(isDemand: request.isDemand)
         source.hand(
             PageRequest(
-                request, offset: claim.offset, byteCount: claim.range.count, priority: isDemand ? .demand : .ahead))
+                request, offset: claim.offset, byteCount: claim.range.count,
+                priority: request.isDemand ? .demand : .ahead))
         return .pending
     }
 
@@ -155,6 +159,7 @@ extension PagerCore where Source: ~Copyable {
             finishQueued(job, failed: false)
         }
         requests.remove(request)
+        if queue.window?.end(isDemand: request.isDemand) == true { queue.wakeLoaders(1) }
         request.memory.endUse()
         if uses.leave() { close() }
     }

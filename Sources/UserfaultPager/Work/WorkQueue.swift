@@ -60,12 +60,17 @@ final class WorkQueue: @unchecked Sendable {
     /// Loaders that work for this pager, and the most that may.
     private let loaders = Atomic<Int>(0)
     private let loaderLimit: Int
+    /// What is outstanding at a source that answers later.
+    let window: RequestWindow?
 
-    init(capacity: Int, loaderLimit: Int, signals: SharedFutex) throws(UserfaultError) {
+    init(
+        capacity: Int, loaderLimit: Int, window: RequestWindow? = nil, signals: SharedFutex
+    ) throws(UserfaultError) {
         let memory = try Mapping(anonymous: PageSize.base.bytes)
         state = Mutex(State(memory: memory))
         self.capacity = capacity
         self.loaderLimit = loaderLimit
+        self.window = window
         self.signals = signals
     }
 

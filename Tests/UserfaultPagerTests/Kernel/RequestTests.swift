@@ -60,6 +60,37 @@ struct RequestTests {
         #expect(pager.settledStatistics.pagesCopied == 16)
     }
 
+    /// What is loaded in the background is asked for a few requests at a time, and fewer while a thread waits.
+    @Test(arguments: [false, true])
+    func backgroundRequestsAreBounded(isWaiting: Bool) throws {
+        let pages = 256
+        let mapping = try Mapping(anonymous: pages * pageBytes)
+        let range = mapping.range
+        let box = Mailbox()
+        let pager = try pager(box, PagerConfiguration(backgroundRequests: 16))
+        try pager.add(range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let toucher = Toucher { isWaiting ? range.loadWord(0) : NumberedSource.word(0) }
+        if isWaiting { #expect(wait { box.received.load(ordering: .acquiring) == 1 }) }
+        let demand = box.takeAll()
+        // One page each: every other one.
+        let wanted = stride(from: 2, to: pages, by: 2).map { UInt64($0 * pageBytes) }
+        try pager.replay(WorkingSet(offsets: wanted, pageBytes: UInt32(pageBytes)))
+        var taken = 0
+        while taken < wanted.count {
+            let letters = box.takeAll()
+            #expect(letters.count <= (isWaiting ? 4 : 16))
+            taken += letters.count
+            for letter in letters { letter.take().completeNumbered() }
+            guard letters.isEmpty else { continue }
+            try #require(wait { box.received.load(ordering: .acquiring) > taken + demand.count }, "\(taken) came")
+        }
+        for letter in demand { letter.take().completeNumbered() }
+        #expect(toucher.value() == NumberedSource.word(0))
+        #expect(wait { pager.statistics.pagesCopied == UInt64(wanted.count + demand.count) })
+        try pager.stop(.poison)
+    }
+
     /// What is dropped fails, and is asked for again as the policy says.
     @Test
     func aRequestThatIsDroppedFailsItsPages() throws {
