@@ -11,6 +11,7 @@ cd "$REPO"
 need nbdkit nbdkit
 need qemu-nbd qemu-utils
 need certtool gnutls-bin
+need nginx nginx-light
 need python3 python3
 need_library libnbd libnbd-dev
 [[ ${1:-} != --prepare ]] || exit 0

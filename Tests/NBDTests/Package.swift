@@ -1,11 +1,21 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// The tests of UserfaultNBD, which is there only for a package that enables its trait: as this one does.
+// The tests and the benchmark of UserfaultNBD, which is there only for a package that enables its trait: as this one does.
 let package = Package(
     name: "NBDTests",
     dependencies: [.package(name: "swift-userfaultfd", path: "../..", traits: ["NBD"])],
     targets: [
+        .target(name: "CNBDBaseline", linkerSettings: [.linkedLibrary("nbd")]),
+        .executableTarget(
+            name: "nbd-bench",
+            dependencies: [
+                "CNBDBaseline",
+                .product(name: "UserfaultFD", package: "swift-userfaultfd"),
+                .product(name: "UserfaultNBD", package: "swift-userfaultfd"),
+                .product(name: "UserfaultPager", package: "swift-userfaultfd"),
+            ]
+        ),
         .testTarget(
             name: "UserfaultNBDTests",
             dependencies: [
@@ -21,7 +31,7 @@ let package = Package(
                 .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
                 .treatAllWarnings(as: .error),
             ]
-        )
+        ),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -22,6 +22,30 @@ struct ReadingTests {
         #expect(served.pager.statistics.failures == 0)
     }
 
+    /// An object in an HTTP server, by ranges.
+    @Test func anObjectOfAnHTTPServerIsServed() throws {
+        let folder = try Server.makeFolder()
+        let words = (0..<(4 << 20) / 8).map { UInt64($0 * 8).bigEndian }
+        try words.withUnsafeBytes { Data($0) }.write(to: folder.appendingPathComponent("image.raw"))
+        let socket = "\(folder.path)/http"
+        let settings = folder.appendingPathComponent("nginx.conf")
+        // One process, which ends when it is killed.
+        try """
+        daemon off; master_process off; pid \(folder.path)/pid; error_log stderr; events {}
+        http { access_log off; server { listen unix:\(socket); root \(folder.path); } }
+        """.write(to: settings, atomically: true, encoding: .utf8)
+        let web = try Server("nginx", in: folder, isReadyAt: "\(folder.path)/pid") { _ in
+            ["-c", settings.path, "-p", folder.path]
+        }
+        let server = try Server.nbdkit("curl", "url=http://localhost/image.raw", "unix-socket-path=\(socket)")
+        let source = try NBDSource(server.uri)
+        let served = try Served(source, bytes: 4 << 20, failure: FailurePolicy(retries: 20))
+        try served.pager.populate(served.region)
+        #expect(Toucher.all((0..<1024).map { $0 * Self.page }) { served.isPattern($0) })
+        try served.pager.stop(.poison)
+        web.kill()
+    }
+
     @Test func populateReadsNeighboursTogether() throws {
         let server = try Server.pattern("16M")
         let source = try NBDSource(server.uri)

@@ -5,6 +5,8 @@ import Testing
 final class Server: @unchecked Sendable {
     let folder: URL
     let socket: String
+    /// What is there once it listens: the socket, or a file that is written then.
+    private let sign: String
     private let program: String
     private let arguments: [String]
     private var process: Process?
@@ -12,10 +14,13 @@ final class Server: @unchecked Sendable {
     /// - Parameters:
     ///   - program: The server's name.
     ///   - arguments: What it gets, for the socket's path.
-    ///   - waitsForSocket: Whether it makes the socket itself, and has to be waited for.
-    init(_ program: String, in folder: URL? = nil, _ arguments: (_ socket: String) -> [String]) throws {
+    init(
+        _ program: String, in folder: URL? = nil, isReadyAt sign: String? = nil,
+        _ arguments: (_ socket: String) -> [String]
+    ) throws {
         self.folder = try folder ?? Self.makeFolder()
         socket = self.folder.appendingPathComponent("socket").path
+        self.sign = sign ?? socket
         self.program = program
         self.arguments = arguments(socket)
         try start()
@@ -34,7 +39,7 @@ final class Server: @unchecked Sendable {
 
     /// Starts it, and waits until it listens.
     func start() throws {
-        try? FileManager.default.removeItem(atPath: socket)
+        try? FileManager.default.removeItem(atPath: sign)
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = [program] + arguments
@@ -42,7 +47,7 @@ final class Server: @unchecked Sendable {
         process.standardError = FileHandle.nullDevice
         try process.run()
         self.process = process
-        let path = socket
+        let path = sign
         #expect(wait { Self.isReady(path) || !process.isRunning }, "\(program) does not start")
     }
 
