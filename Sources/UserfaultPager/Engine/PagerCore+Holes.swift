@@ -50,12 +50,17 @@ extension PagerCore where Source: ~Copyable {
         after page: AddressRange, _ region: RegionReference, in machine: borrowing PagerStateMachine,
         _ map: borrowing PagemapScan?
     ) -> UInt {
-        guard map != nil, let end = machine.spans.find(page.start)?.range.end, end > page.end else { return page.end }
-        do throws(UserfaultError) {
-            let mapped = try map!.firstMapped(in: AddressRange(start: page.end, end: end))
-            return mapped.map { region.pageSize.roundDown($0) } ?? end
-        } catch {
-            return page.end
+        guard let end = machine.spans.find(page.start)?.range.end, end > page.end else { return page.end }
+        // Not `map!`: Swift 6.3 crashes on that when it optimizes.
+        switch map {
+        case .some(let map):
+            do throws(UserfaultError) {
+                let mapped = try map.firstMapped(in: AddressRange(start: page.end, end: end))
+                return mapped.map { region.pageSize.roundDown($0) } ?? end
+            } catch {
+                return page.end
+            }
+        case nil: return page.end
         }
     }
 }
