@@ -30,9 +30,14 @@ static void fill_others(sigset_t *set) {
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) sigdelset(set, own[i]);
 }
 
+/// A handler that is to run once was called.
+static atomic_flag has_run = ATOMIC_FLAG_INIT;
+
 /// Does what would have happened without this handler.
 static void forward(int signal, siginfo_t *info, ucontext_t *context) {
-    if (previous.sa_flags & SA_SIGINFO || (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN)) {
+    int is_handler = previous.sa_flags & SA_SIGINFO || (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN);
+    int is_over = is_handler && previous.sa_flags & SA_RESETHAND && atomic_flag_test_and_set(&has_run);
+    if (is_handler && !is_over) {
         // The kernel stores as many bytes of the mask as it has signals for, whatever the size of a sigset_t.
         sigset_t mask;
         sigemptyset(&mask);
@@ -47,7 +52,7 @@ static void forward(int signal, siginfo_t *info, ucontext_t *context) {
         return;
     }
     // The kernel ignores no fault, but it does ignore a signal that a process sent.
-    if (previous.sa_handler == SIG_IGN && info->si_code <= 0) return;
+    if (!is_handler && previous.sa_handler == SIG_IGN && info->si_code <= 0) return;
     struct sigaction action = {.sa_handler = SIG_DFL};
     sigaction(signal, &action, NULL);
     sigset_t one;
@@ -61,9 +66,13 @@ static void on_sigbus(int signal, siginfo_t *info, void *context) {
     int error = errno;
     if (info->si_code == BUS_ADRERR) {
         uint64_t address = (uintptr_t)info->si_addr;
+        // A thread that is cancelled here would leave its page in hand for ever.
+        int cancelling;
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling);
         this_thread.blocked++;
         int answer = server(address);
         this_thread.blocked--;
+        pthread_setcancelstate(cancelling, NULL);
         // Memory that was given up after the thread had faulted is nobody's now: if the thread can go on, it does; if
         // not, it comes back at once.
         int retries = answer == CUFFD_FAULT_UNCLAIMED && this_thread.unclaimed != address;
@@ -89,6 +98,7 @@ static void install(void) {
     if (installed != 0) return;
     // Known before a fault of another thread may ask for it.
     sigaction(SIGBUS, NULL, &previous);
+    action.sa_flags |= previous.sa_flags & SA_RESTART;
     installed = CUFFD_ANSWER(sigaction(SIGBUS, &action, NULL));
 }
 
@@ -104,7 +114,7 @@ void cuffd_signals_block(uint64_t *mask) {
     if (this_thread.blocked++ > 0) return;
     sigset_t others, before;
     fill_others(&others);
-    pthread_sigmask(SIG_SETMASK, &others, &before);
+    pthread_sigmask(SIG_BLOCK, &others, &before);
     memcpy(mask, &before, sizeof *mask);
 }
 
