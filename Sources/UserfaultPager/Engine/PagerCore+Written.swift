@@ -109,7 +109,10 @@ extension PagerCore where Source: ~Copyable {
                             return false
                         }
                     }
-                    for page in 0..<run.count { taken.append(run.first + page) }
+                    for page in 0..<run.count {
+                        region.states.update(run.first + page) { $0.union(.protected) }
+                        taken.append(run.first + page)
+                    }
                     calls += 1
                     return calls < Self.sweepCalls
                 }

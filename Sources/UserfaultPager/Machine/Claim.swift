@@ -30,7 +30,17 @@ struct Claim {
     var pages: Int { range.count >> region.pageShift }
 
     /// What its pages are once they are filled.
-    var filledState: PageState { content == .poison ? .poisoned : .present }
+    var filledState: PageState { content == .poison ? .poisoned : presentState }
+
+    /// Of pages that are there: a thread that faults on one nevertheless was held up by its protection.
+    var presentState: PageState { region.writeProtected ? .present.union(.protected) : .present }
+
+    /// How far its pages are filled or lost, from the first one on.
+    var decidedBytes: Int {
+        guard let states else { return range.count }
+        let decided = (0..<pages).prefix { !states[$0].isDisjoint(with: .decided) }
+        return decided.count << region.pageShift
+    }
 
     /// The state of one of the pages.
     func states(_ page: Int) -> PageStates? { states?.advanced(by: page) }

@@ -29,6 +29,8 @@ struct PageState: OptionSet, Hashable {
     static var doubted: PageState { PageState(rawValue: 1 << 8) }
     /// The page is in the recorded working set.
     static var recorded: PageState { PageState(rawValue: 1 << 9) }
+    /// The kernel tells of the next write: what is known of a page that no other descriptor protects.
+    static var protected: PageState { PageState(rawValue: 1 << 10) }
 
     /// What is so for good, as opposed to what is happening to the page.
     static var lasting: PageState { [.removed, .present, .poisoned, .written, .recorded] }

@@ -391,7 +391,8 @@ struct PagerStateMachine: ~Copyable {
     }
 
     private func existed(_ claim: Claim) -> PageState {
-        guard claim.content != .poison, claim.region.isHuge, let states = claim.states else { return .present }
-        return states[0].contains(.existedOnce) ? [.present, .existedOnce, .existedTwice] : [.present, .existedOnce]
+        let present = claim.presentState
+        guard claim.content != .poison, claim.region.isHuge, let states = claim.states else { return present }
+        return present.union(states[0].contains(.existedOnce) ? [.existedOnce, .existedTwice] : .existedOnce)
     }
 }
