@@ -1,3 +1,4 @@
+internal import SystemPackage
 internal import UserfaultFD
 
 extension FillOutcome {
@@ -10,6 +11,18 @@ extension FillOutcome {
         case .noPageInFile: self = .noPage
         case .processGone: self = .processGone
         default: self = .failed
+        }
+    }
+
+    /// What a call that poisons answers.
+    ///
+    /// Past the end of a file that was cut there is nothing to be poisoned: whoever touches it gets `SIGBUS`.
+    static func poisoning(_ poison: () throws(UserfaultError) -> Void) -> FillOutcome {
+        do throws(UserfaultError) {
+            try poison()
+            return .done
+        } catch {
+            return error.errno == .badAddress ? .noRange : FillOutcome(error)
         }
     }
 

@@ -67,7 +67,7 @@ enum Filling {
             let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
             return FillOutcome { () throws(UserfaultError) in try uffd.continue(claim.range, options: options) }
         case .poison:
-            return FillOutcome { () throws(UserfaultError) in try uffd.poison(claim.range) }
+            return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(claim.range) })
         }
     }
 }

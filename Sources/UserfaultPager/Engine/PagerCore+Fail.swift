@@ -62,7 +62,9 @@ extension PagerCore where Source: ~Copyable {
             guard machine.isCurrent(first), !memory.isPaused else {
                 return Settlement(wake: machine.giveBack(first), next: .again)
             }
-            outcome = FillOutcome { () throws(UserfaultError) in try uffd.poison(lost.range, options: options) }
+            outcome = FillOutcome.poisoning({ () throws(UserfaultError) in
+                try uffd.poison(lost.range, options: options)
+            })
             return machine.settle(lost, outcome, at: MonotonicInstant.now.nanoseconds)
         }
         record.count(outcome, of: .poison, lost)
@@ -76,7 +78,8 @@ extension PagerCore where Source: ~Copyable {
         }
         if let range = settlement.wake { memory.wake(range) }
         switch settlement.next {
-        case .finished, .gone, .fill: return outcome == .done ? .failed : .done
+        case .gone: return .gone
+        case .finished, .fill: return outcome == .done ? .failed : .done
         case .again: return again(pending)
         case .held: return hold(pending, of: memory)
         case .ended: return .ended
@@ -121,7 +124,7 @@ extension PagerCore where Source: ~Copyable {
             }
             // Before the writer goes on: a look between would miss its write.
             if let span, let states = span.states {
-                states.update(span.page(at: range.start)) { $0.union(.written) }
+                states.update(span.page(at: range.start)) { $0.union(.written).subtracting(.protected) }
             }
             return FillOutcome { () throws(UserfaultError) in try uffd.writeProtect(range, .unprotect) }
         }
