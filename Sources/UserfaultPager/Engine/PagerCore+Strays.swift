@@ -14,6 +14,15 @@ extension PagerCore where Source: ~Copyable {
             return unprotect(page, pending, of: memory, by: record)
         }
         if pending.attempts == 0 { record.count(.strays) }
+        // Its region was removed since, or has come again: nobody is to be asked, or killed, for that.
+        let (isKnown, isNobodys) = memory.sharingOrder { uffd, machine in
+            (machine.spans.find(page.start)?.states != nil, uffd.probe(page) == .nobody)
+        }
+        if isKnown { return again(pending) }
+        if isNobodys {
+            memory.wake(page)
+            return .done
+        }
         let answer: StrayPolicy.Answer
         switch strays.withLock({ $0.choice }) {
         case .always(.wait): answer = .wait
@@ -61,7 +70,7 @@ extension PagerCore where Source: ~Copyable {
     func poisonStray(_ page: AddressRange, of memory: ServedMemory) -> FillOutcome {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
             if memory.isPaused || machine.spans.find(page.start) != nil { return .changing }
-            return FillOutcome { () throws(UserfaultError) in try uffd.poison(page) }
+            return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
         }
         if outcome == .done { note(.failed(address: page.start)) }
         return outcome
@@ -129,7 +138,7 @@ extension ServedMemory {
                     case .processGone: return .done
                     case .another, .nobody: break
                     case .thisDescriptor:
-                        let outcome = FillOutcome { () throws(UserfaultError) in try uffd.poison(page) }
+                        let outcome = FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
                         if outcome == .changing || outcome == .failed { return outcome }
                     }
                 }

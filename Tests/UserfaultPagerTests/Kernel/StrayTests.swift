@@ -178,6 +178,35 @@ struct StrayTests {
         try pager.stop(.poison)
     }
 
+    /// A fault that was read before its region went is no stray: nobody is killed for it.
+    @Test(arguments: services)
+    func aRegionThatGoesLeavesNoStrays(service: PagerConfiguration.Service) async {
+        let isInline = service == .inline
+        await #expect(processExitsWith: .success) { [isInline = isInline as Bool] in
+            alarm(60)
+            let range = try Mapping(anonymous: 64 * pageBytes).release()
+            let pager = try StrayTests().pager(UserfaultFD(), .killOwner, isInline ? .inline : .workers(2))
+            try pager.start()
+            let isOver = Shared(Atomic<Bool>(false))
+            let touchers = (0..<3).map { number in
+                Toucher {
+                    var page = number
+                    while !isOver.value.load(ordering: .relaxed) {
+                        page = (page + 7) % 64
+                        _ = range.loadWord(page * pageBytes)
+                    }
+                }
+            }
+            for _ in 0..<2000 {
+                let region = try pager.add(range, options: RegionOptions(readAhead: .none))
+                try AddressSpace.advise(.dontNeed, range)
+                try pager.remove(region, .leaveZeros)
+            }
+            isOver.value.store(true, ordering: .relaxed)
+            for toucher in touchers { #expect(toucher.join()) }
+        }
+    }
+
     // MARK: Growth
 
     /// A large `realloc`, in place.
