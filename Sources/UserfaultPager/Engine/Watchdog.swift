@@ -175,11 +175,13 @@ extension PagerCore where Source: ~Copyable {
         guard uses.enterThread() else { return }
         defer { leaveThread() }
         deadlock.withLock { $0 = nil }
+        // The signal was sent already, and the program may have got over it.
+        guard !isInThread else { return }
         for memory in memories {
             let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
                 guard let span = machine.spans.find(address) else { return .noRange }
                 let page = AddressRange.page(holding: address, size: span.region.pageSize)
-                return FillOutcome { () throws(UserfaultError) in try uffd.poison(page) }
+                return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
             }
             if outcome == .done { return }
         }

@@ -60,7 +60,7 @@ final class BenchPool: @unchecked Sendable {
             var free: Int?
             for offset in 0..<count {
                 let index = abs((first &+ offset) % count)
-                let holder = unsafe places[index].holder.load(ordering: .relaxed)
+                let holder = unsafe places[index].holder.load(ordering: .sequentiallyConsistent)
                 if holder == thread { return nil }
                 if holder == 0, free == nil { free = index }
             }

@@ -9,6 +9,9 @@ class FaultServer: @unchecked Sendable {
     ///
     /// In a signal handler: it takes no memory, counts no references, and holds no lock that it can interrupt.
     func serve(_ address: UInt) -> FaultSignal.Answer { .unclaimed }
+
+    /// Lets go of what it serves with: nobody is with it any more.
+    func depart() {}
 }
 
 /// The servers of a process, in places that are never freed.
@@ -36,6 +39,7 @@ enum FaultServers {
 
     /// Has a server asked from now on.
     static func add(_ server: FaultServer) throws(PagerError) {
+        dismissIdle()
         _ = unsafe places
         try asPagerError { () throws(UserfaultError) in
             try FaultSignal.install(
@@ -59,20 +63,44 @@ enum FaultServers {
         }
     }
 
-    /// Has a server not asked any more.
+    /// Has a server not asked any more, and dismisses it once nobody asks it, see ``FaultServer/depart()``.
     ///
-    /// - Returns: Whether it is not being asked any more either.
-    static func remove(_ server: FaultServer, until deadline: Deadline) -> Bool {
-        let index = kept.withLock { kept in kept.first { $0.value === server }?.key }
-        guard let index else { return true }
-        unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
-        while unsafe places[index].users.load(ordering: .sequentiallyConsistent) > 0 {
-            // A source that hangs: the server is kept until its place is used anew.
-            if deadline.hasPassed { return false }
-            pauseThread(for: .microseconds(50))
+    /// One whose source hangs is kept past the deadline, until another server comes or goes.
+    static func remove(_ server: FaultServer, until deadline: Deadline) {
+        if let index = kept.withLock({ kept in kept.first { $0.value === server }?.key }) {
+            unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
+            while unsafe places[index].users.load(ordering: .sequentiallyConsistent) > 0, !deadline.hasPassed {
+                pauseThread(for: .microseconds(50))
+            }
         }
-        _ = kept.withLock { $0.removeValue(forKey: index) }
-        return true
+        dismissIdle()
+    }
+
+    /// Dismisses servers that were removed and that nobody is with any more.
+    private static func dismissIdle() {
+        let idle = kept.withLock { kept in
+            let indices = kept.keys.filter { index in
+                unsafe places[index].server.load(ordering: .sequentiallyConsistent) == 0
+                    && places[index].users.load(ordering: .sequentiallyConsistent) == 0
+            }
+            return indices.compactMap { kept.removeValue(forKey: $0) }
+        }
+        for server in idle { server.depart() }
+    }
+
+    /// Has one server serve a page, on a thread that did not fault there.
+    ///
+    /// - Returns: ``FaultSignal/Answer/unclaimed`` if it was removed.
+    static func ask(_ server: FaultServer, for address: UInt) -> FaultSignal.Answer {
+        let wanted = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())
+        for index in 0..<end.load(ordering: .relaxed) {
+            let place = unsafe places + index
+            unsafe place.pointee.users.add(1, ordering: .sequentiallyConsistent)
+            defer { unsafe place.pointee.users.subtract(1, ordering: .sequentiallyConsistent) }
+            guard unsafe place.pointee.server.load(ordering: .sequentiallyConsistent) == wanted else { continue }
+            return server.serve(address)
+        }
+        return .unclaimed
     }
 
     /// Serves a fault, in a signal handler.

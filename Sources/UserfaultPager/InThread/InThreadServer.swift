@@ -1,3 +1,4 @@
+internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
 
@@ -60,10 +61,8 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
             guard let states = span.states else { return .missing }
             let state = states[span.page(at: address)]
             if state.contains(.poisoned) { return .lost }
-            // There, and not known as written: it is protected. If it is not there after all, the thread comes back, and
-            // then it is known as written.
-            let isProtected = state.contains(.present) && state.isDisjoint(with: [.written, .claimed])
-            return span.region.writeProtected && isProtected ? .protected : .missing
+            // If it is not there after all, the thread comes back, and then it is known as not protected.
+            return state.contains(.protected) && !state.contains(.claimed) ? .protected : .missing
         }
     }
 
@@ -74,11 +73,15 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
             case .done, .failed, .pending:
                 return .served
             case .left:
+                // A loader whose source touches such memory may wait for its own page.
+                guard !core.ownThreads.contains(NativeThread.currentID) else { return refuse(fault.fault.address) }
                 memory.awaitSettling(of: fault.fault.address)
                 return .served
             case .gone, .ended:
                 return .unclaimed
             case .later(var again):
+                // A pause that ended with the service.
+                if memory.sharingOrder({ _, _ in memory.isSealed }) { return .unclaimed }
                 again.setDue()
                 pauseThread(until: again.due)
                 pending = again
@@ -115,6 +118,9 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
 
     // MARK: The end
 
-    /// Counts what was served once and for all: when nobody is served any more.
-    func retireRecords() { benches.forEachRecord { core.retire($0) } }
+    override func depart() {
+        core.faultServer.withLock { $0 = nil }
+        benches.forEachRecord { core.retire($0) }
+        if core.uses.leave() { core.close() }
+    }
 }

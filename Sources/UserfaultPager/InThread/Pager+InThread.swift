@@ -13,7 +13,7 @@ extension Pager where Source: ~Copyable {
     /// - Parameters:
     ///   - range: Memory of regions of this pager; rounded to whole pages.
     ///   - body: What to call.
-    /// - Throws: ``PagerError/badRange(_:)`` if a part of it is in no region, ``PagerError/pagesFailed(_:)`` if the source
+    /// - Throws: ``PagerError/noSuchRegion`` if a part of it is in no region, ``PagerError/pagesFailed(_:)`` if the source
     ///   failed and the ``FailurePolicy`` was applied, ``PagerError/notRunning``.
     public func withPagesPresent<Result: ~Copyable>(
         _ range: AddressRange, _ body: () throws -> Result

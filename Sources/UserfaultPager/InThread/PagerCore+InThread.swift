@@ -24,10 +24,7 @@ extension PagerCore where Source: ~Copyable {
         guard let server = faultServer.withLock({ $0 }) as? InThreadServer<Source> else { return }
         // As long as a handler may use them the descriptors stay open.
         uses.enterAgain()
-        guard FaultServers.remove(server, until: deadline) else { return }
-        faultServer.withLock { $0 = nil }
-        server.retireRecords()
-        if uses.leave() { close() }
+        FaultServers.remove(server, until: deadline)
     }
 }
 
@@ -42,11 +39,11 @@ extension PagerCore where Source: ~Copyable {
         var address = range.start
         var failed = 0
         while address < range.end {
-            guard let page = page(at: address) else { throw .badRange(range) }
+            guard let page = page(at: address) else { throw .noSuchRegion }
             switch try fetch(page, by: server, pagemap) {
             case .there: break
             case .lost: failed += 1
-            case .nobodys: throw .badRange(range)
+            case .nobodys: throw .noSuchRegion
             }
             address = page.end
         }
@@ -71,7 +68,10 @@ extension PagerCore where Source: ~Copyable {
         for _ in 0..<64 {
             if isLost(page.start) { return .lost }
             if try asPagerError({ () throws(UserfaultError) in try pagemap.isPopulated(page.start) }) { return .there }
-            guard BlockedSignals.during({ server.serve(page.start) }) == .served else { return .nobodys }
+            guard BlockedSignals.during({ FaultServers.ask(server, for: page.start) }) == .served else {
+                if isStopping.load(ordering: .sequentiallyConsistent) { throw .notRunning }
+                return isLost(page.start) ? .lost : .nobodys
+            }
         }
         return .lost
     }

@@ -148,6 +148,8 @@ final class Reader: Sendable {
     /// A wait that had begun before may still bring them.
     var departure: UInt64 {
         let now = round.load(ordering: .sequentiallyConsistent)
+        // A thread that has ended comes to nobody.
+        guard now < Self.end else { return now }
         return now + (now & 1 == 0 ? 2 : 1)
     }
 

@@ -264,7 +264,7 @@ struct InThreadSignalTests {
                 }
             }
             let beyond = AddressRange(start: memory.range.start, count: 17 * pageBytes)
-            #expect(throws: PagerError.badRange(beyond)) { try memory.pager.withPagesPresent(beyond) {} }
+            #expect(throws: PagerError.noSuchRegion) { try memory.pager.withPagesPresent(beyond) {} }
         }
         await #expect(processExitsWith: .success) {
             let memory = try InThread(

@@ -1,0 +1,189 @@
+import Glibc
+import Synchronization
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// What comes between a fault and its end: drops, pauses, ends, cancellations, files that are cut.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct InThreadObstacleTests {
+    /// Whether a page is protected is another question than whether it was written.
+    @Test(arguments: [false, true])
+    func aProtectedPageThatWasDroppedIsWritten(isWrittenBefore: Bool) async {
+        await #expect(processExitsWith: .success) { [isWrittenBefore = isWrittenBefore as Bool] in
+            let memory = try InThread(
+                NumberedSource(), features: .writeProtect, options: RegionOptions(writeProtected: true))
+            let range = memory.range
+            for _ in 0..<3 {
+                #expect(memory.wrongPages == 0)
+                if isWrittenBefore { range.store(1, at: 3 * pageBytes) }
+                try memory.mapping.advise(.dontNeed)
+                range.store(7, at: 3 * pageBytes)
+                #expect(range.load(3 * pageBytes) == 7)
+                #expect(try memory.pager.takeWritten(of: memory.region).contains(3 * pageBytes))
+                try memory.mapping.advise(.dontNeed)
+            }
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func aPauseEndsWithTheService(leavesZeros: Bool) async {
+        await #expect(processExitsWith: .success) { [leavesZeros = leavesZeros as Bool] in
+            LastSignal.noteFaults()
+            for _ in 0..<10 {
+                let memory = try InThread(NumberedSource())
+                let range = memory.range
+                try memory.pager.pause()
+                let isThere = Shared(Atomic<Bool>(false))
+                let toucher = Toucher {
+                    isThere.value.store(true, ordering: .relaxed)
+                    _ = range.loadWord(0)
+                }
+                wait { isThere.value.load(ordering: .relaxed) }
+                for _ in 0..<100 { NativeThread.yield() }
+                try memory.pager.stop(leavesZeros ? .leaveZeros : .poison)
+                #expect(toucher.join())
+            }
+        }
+    }
+
+    /// A thread that is cancelled where it faults leaves nothing behind that others wait for.
+    @Test
+    func aThreadIsCancelledAfterItsFault() async {
+        await #expect(processExitsWith: .success) {
+            let gate = Gate()
+            let memory = try InThread(GatedSource(gate: gate), options: RegionOptions(readAhead: .none))
+            Cancelled.range = memory.range
+            var thread = pthread_t()
+            pthread_create(
+                &thread, nil,
+                { _ in
+                    _ = Cancelled.range.loadWord(0)
+                    while true { pause() }
+                }, nil)
+            #expect(gate.waitUntilReached())
+            pthread_cancel(thread)
+            gate.open()
+            pthread_join(thread, nil)
+            #expect(memory.wrongPages == 0)
+        }
+    }
+
+    enum Cancelled {
+        nonisolated(unsafe) static var range = AddressRange(start: 0, count: 0)
+    }
+
+    /// Past the end of a file the kernel raises a signal of its own: it is the program's.
+    @Test
+    func aFileThatWasCutIsTheProgramsToHandle() async {
+        await #expect(processExitsWith: .success) {
+            LastSignal.noteFaults()
+            let file = try Memfd(count: 16 * pageBytes)
+            let range = try Mapping(file).release()
+            let pager = try Pager(UserfaultFD(features: .sigbus), source: NumberedSource())
+            try pager.add(range, options: RegionOptions(readAhead: .none, failure: .poisonAtOnce))
+            try pager.start()
+            #expect(range.loadWord(0) == NumberedSource.word(0))
+            try file.resize(to: 4 * pageBytes)
+            _ = range.loadWord(8 * pageBytes)
+            #expect(LastSignal.count == 1 && LastSignal.address == range.start + UInt(8 * pageBytes))
+            try pager.stop(.poison)
+        }
+    }
+
+    /// A handler that is to run once is not called for ever.
+    @Test
+    func aHandlerRunsOnce() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            var action = sigaction()
+            action.sa_flags = SA_SIGINFO | CInt(bitPattern: SA_RESETHAND)
+            action.__sigaction_handler.sa_sigaction = { _, _, _ in LastSignal.count += 1 }
+            sigaction(SIGBUS, &action, nil)
+            let memory = try InThread(CountedSource(failsAfter: 0))
+            _ = memory.range.loadWord(0)
+        }
+    }
+
+    @Test
+    func signalsThatAreBlockedStayBlocked() async {
+        await #expect(processExitsWith: .success) {
+            let memory = try InThread(NumberedSource())
+            var set = sigset_t()
+            sigemptyset(&set)
+            sigaddset(&set, SIGBUS)
+            pthread_sigmask(SIG_BLOCK, &set, nil)
+            raise(SIGBUS)
+            try memory.pager.pause()
+            try memory.pager.resume()
+            _exit(0)
+        }
+    }
+
+    /// The program may get over a source that touches its own memory: nobody ends it later.
+    @Test
+    func aSourceThatWasToldIsForgiven() async {
+        await #expect(processExitsWith: .success) {
+            LastSignal.noteFaults()
+            let mapping = try Mapping(anonymous: 16 * pageBytes)
+            let range = mapping.range
+            let source = ClosureSource<Never>(isSignalSafe: true) { offset, pages in
+                if offset == 0 { _ = range.loadWord(pageBytes) }
+                return NumberedSource().load(offset: offset, into: &pages)
+            }
+            let reports = Reports()
+            let pager = try Pager(
+                UserfaultFD(features: .sigbus), source: source,
+                configuration: PagerConfiguration(report: { reports.add($0) }))
+            try pager.add(range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            #expect(range.loadWord(0) == NumberedSource.word(0))
+            #expect(reports.wait { !$0.isEmpty })
+            try pager.stop(.poison)
+        }
+    }
+
+    /// A loader whose source touches the page that it is to bring does not wait for itself.
+    @Test
+    func aLoaderThatTouchesItsPageIsTold() async {
+        await #expect(processExitsWith: .signal(SIGBUS)) {
+            let mapping = try Mapping(anonymous: 16 * pageBytes)
+            let range = mapping.range
+            alarm(60)
+            let source = ClosureSource<Never>(isSignalSafe: true) { offset, pages in
+                _ = range.loadWord(offset)
+                return NumberedSource().load(offset: offset, into: &pages)
+            }
+            let pager = try Pager(UserfaultFD(features: .sigbus), source: source)
+            let region = try pager.add(range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            try pager.populate(region, within: .seconds(30))
+        }
+    }
+
+    /// Pages that are fetched while the service ends; the service is let go once its source has come back.
+    @Test
+    func theEndWaitsForNoFetch() async {
+        await #expect(processExitsWith: .success) {
+            let gate = Gate()
+            let memory = try InThread(GatedSource(gate: gate), options: RegionOptions(readAhead: .none))
+            let range = memory.range
+            let pager = memory.pager
+            let fetching = Toucher { () -> PagerError? in
+                do {
+                    try pager.withPagesPresent(range) {}
+                    return nil
+                } catch {
+                    return error as? PagerError
+                }
+            }
+            #expect(gate.waitUntilReached())
+            let before = Footprint().descriptors
+            try pager.stop(.poison, within: .milliseconds(1))
+            gate.open()
+            #expect(fetching.value() == .some(.notRunning))
+            _ = try InThread(NumberedSource())
+            #expect(Footprint().descriptors <= before)
+        }
+    }
+}
