@@ -26,9 +26,12 @@ extension PagerCore where Source: ~Copyable {
         reports.noteDelivered(taken.count)
     }
 
-    /// Waits until the user was given all that was left for him, unless he holds up the reporter elsewhere.
+    /// Waits until the user was given all that was left for him, unless he holds up the reporter elsewhere, or stops the
+    /// pager in a report.
     func awaitReports(until deadline: Deadline) {
-        guard let reports, runtime.hasReporter.load(ordering: .acquiring) else { return }
+        guard let reports, runtime.hasReporter.load(ordering: .acquiring),
+            runtime.reporter.load(ordering: .relaxed) != NativeThread.currentID
+        else { return }
         while !reports.isDelivered, !deadline.hasPassed {
             let seen = runtime.reports.signals
             if reports.isDelivered || runtime.isReporting(forOtherThan: self) { return }

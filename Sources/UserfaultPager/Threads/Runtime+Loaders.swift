@@ -41,6 +41,7 @@ extension Runtime {
 
     /// What the reporter does: tells users what there is to tell, until the runtime ends.
     func deliverReports() {
+        reporter.store(NativeThread.currentID, ordering: .relaxed)
         while true {
             let seen = reports.signals
             let isLast = isEnding.load(ordering: .acquiring)

@@ -47,6 +47,8 @@ final class Runtime: Sendable {
     let reports = SharedFutex()
     /// The pager whose reports are being delivered.
     let reporting = Atomic<UInt>(0)
+    /// The reporter's thread, which does not wait for itself.
+    let reporter = Atomic<Int32>(0)
     let isEnding = Atomic<Bool>(false)
     /// Loaders that stay are there.
     let hasLoaders = Atomic<Bool>(false)

@@ -205,4 +205,28 @@ struct StoppingTests {
         #expect(pager.core.regionIDs.count < 50)
         try pager.stop(.poison)
     }
+
+    /// The thread that delivers reports does not wait for itself.
+    @Test
+    func aReportMayStopThePager() async {
+        await #expect(processExitsWith: .success) {
+            alarm(60)
+            let stopped = Gate()
+            let pagers = Shared(Mutex<Pager<CountedSource>?>(nil))
+            let mapping = try Mapping(anonymous: pageBytes)
+            let pager = try Pager(
+                UserfaultFD(), source: CountedSource(refusal: nil),
+                configuration: PagerConfiguration(report: { _ in
+                    try? pagers.value.withLock(\.self)?.stop(.poison)
+                    stopped.open()
+                }))
+            pagers.value.withLock { $0 = pager }
+            try pager.add(mapping.range)
+            try pager.start()
+            pager.core.note(.ownerGone)
+            pager.core.runtime.reports.signal()
+            stopped.pass()
+            #expect(throws: PagerError.notRunning) { try pager.pause() }
+        }
+    }
 }
