@@ -61,16 +61,17 @@ extension PagerCore where Source: ~Copyable {
         leaveThread()
     }
 
-    /// Has the calling thread do this pager's work until a job is over.
-    func work(until job: Job) throws(PagerError) {
+    /// Has the calling thread do this pager's work until a job is over, or a deadline has passed.
+    func work(until job: Job, or deadline: Deadline) throws(PagerError) {
         var bench = try asPagerError { () throws(UserfaultError) in try Workbench() }
         bench.thread = NativeThread.currentID
-        while !job.isOver {
+        while !job.isOver, !deadline.hasPassed {
             let seen = runtime.work.signals
             var next = UInt64.max
             if serveFaults(with: &bench, next: &next) || serveJob(job.priority, with: &bench, next: &next) { continue }
             if job.isOver { return }
-            runtime.work.wait(while: seen, until: Deadline(at: MonotonicInstant(nanoseconds: next)))
+            let due = Deadline(at: MonotonicInstant(nanoseconds: next))
+            runtime.work.wait(while: seen, until: due.instant < deadline.instant ? due : deadline)
         }
     }
 

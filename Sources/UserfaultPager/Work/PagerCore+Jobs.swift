@@ -49,7 +49,7 @@ extension PagerCore where Source: ~Copyable {
             try runtime.needLoaders()
         } catch {
             // This thread can do as well what no other can be made for.
-            try work(until: job)
+            try work(until: job, or: deadline)
         }
         return job.wait(until: deadline)
     }
@@ -77,6 +77,8 @@ extension PagerCore where Source: ~Copyable {
             return endOfPass(job, &state)
         }) {
             job.finish()
+            // Who works until it is over may sleep where work is waited for.
+            queue.wakeLoaders()
         }
     }
 
@@ -306,7 +308,11 @@ extension PagerCore where Source: ~Copyable {
                 step = claim.range.count
                 return claim
             }
-            if let filled { limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds) }
+            if let filled {
+                limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds)
+                // A source may answer for fewer pages than it was asked for.
+                if !isAsynchronous { step = max(filled.region.pageSize.bytes, filled.decidedBytes) }
+            }
             offset += step
         }
     }

@@ -146,6 +146,24 @@ struct PopulateTests {
         gate.open()
         try pager.stop(.poison)
     }
+
+    /// A source that answers for one page at a time is asked again for the others.
+    @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
+    func aPrefetchGoesOnAfterAShortAnswer(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 200 * pageBytes)
+        let source = ClosureSource<Never> { offset, pages in
+            pages.append(repeating: NumberedSource.word(offset), count: pageBytes / 8, as: UInt64.self)
+            return .data
+        }
+        let pager = try Pager(
+            UserfaultFD(), source: source, configuration: PagerConfiguration(service: service))
+        let region = try pager.add(mapping.range)
+        try pager.start()
+        try pager.prefetch(region, count: 150 * pageBytes)
+        #expect(wait { pager.statistics.pagesCopied == 150 })
+        try pager.stop(.poison)
+        #expect(pager.statistics.pagesCopied == 150)
+    }
 }
 
 /// Counts how many threads wait at a gate.
