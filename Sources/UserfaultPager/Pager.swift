@@ -87,7 +87,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// Registers memory and begins to serve it: from now on whoever touches a page that is not there waits for it.
     ///
     /// With ``RegionOptions/Registration/byOwner`` the process whose memory it is registers it, before or later. Threads
-    /// that have faulted in the range already, and wait by ``StrayPolicy/wait``, are served. Pages that are there already stay as they are. Before ``start()`` nobody serves, and threads wait.
+    /// that have faulted in the range already, and wait by ``StrayPolicy/wait``, are served. Pages that are there already
+    /// stay as they are. Before ``start()`` nobody serves, and threads wait, unless they serve themselves.
     ///
     /// - Parameters:
     ///   - range: The memory: whole pages, mapped, of one kind.

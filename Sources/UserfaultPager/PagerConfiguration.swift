@@ -71,7 +71,7 @@ public struct PagerConfiguration: Sendable {
 
     /// How long a source may take for one page, or `nil` for any time.
     ///
-    /// A page that takes longer fails.
+    /// A page that takes longer fails. Refused where threads serve their own faults: none could take a page away from them.
     public var sourceTimeout: Duration?
 
     /// How long a fault may be outstanding before the watchdog reports it.
@@ -113,7 +113,7 @@ public struct PagerConfiguration: Sendable {
     /// children are nobody else's. Each change of the address space writes all pieces of all regions anew.
     public var state: PagerState?
 
-    /// Gets what the engine has to report, on the watchdog's thread.
+    /// Gets what the engine has to report, on a thread of its own.
     ///
     /// `nil` drops it.
     public var report: (@Sendable (PagerReport) -> Void)?
