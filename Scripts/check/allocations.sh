@@ -39,7 +39,7 @@ compare() {
     *) [ "$few" = "$many" ] || failures=$((failures + 1)) ;;
     esac
     # Nor does the first fault take memory; a process that has none may end before the clock has counted references.
-    case $* in *in-thread) few=$(count "$program" 0 "$@") ;; *) return 0 ;; esac
+    case $* in *in-thread*) few=$(count "$program" 0 "$@") ;; *) return 0 ;; esac
     echo "$program $*, none: $few"
     [ "${few%% retains*}" = "${many%% retains*}" ] || failures=$((failures + 1))
 }
@@ -52,4 +52,5 @@ for waiting in poll adaptive; do
     compare pager-faults copy "$waiting" workers
 done
 for call in copy zeropage continue; do compare pager-faults "$call" poll in-thread; done
+for call in copy zeropage continue; do compare pager-faults "$call" poll in-thread-ahead; done
 [ $failures = 0 ] || die "serving a fault costs allocations or reference counts: $failures"

@@ -12,9 +12,19 @@ extension PagerCore where Source: ~Copyable {
                 "the source is not safe in a signal handler, so that no thread can ask it for its own faults: "
                     + "use one that says isSignalSafe, or a descriptor without Features.sigbus")
         }
+        Self.rehearse()
         let server = try InThreadServer(self)
         try FaultServers.add(server)
         faultServer.withLock { $0 = server }
+    }
+
+    /// Has the language's runtime make what it makes when a type is first used: in a handler it would take memory.
+    @inline(never)
+    private static func rehearse() {
+        let types: [Any.Type] = [
+            Claim?.self, AddressRange?.self, Served.self, Source.Failure.self, Source.Failure?.self,
+        ]
+        rehearsed.store(types.reduce(0) { $0 ^ ObjectIdentifier($1).hashValue }, ordering: .relaxed)
     }
 
     /// Has no fault served any more, once nothing is registered.
@@ -83,3 +93,6 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 }
+
+/// What keeps the look at types from being left out.
+private let rehearsed = Atomic<Int>(0)

@@ -3,7 +3,7 @@ import UserfaultFD
 import UserfaultPager
 
 // Touches pages that a pager serves, and does nothing else:
-// `pager-faults COUNT copy|zeropage|continue poll|adaptive inline|workers|in-thread`.
+// `pager-faults COUNT copy|zeropage|continue poll|adaptive inline|workers|in-thread|in-thread-ahead`.
 let arguments = CommandLine.arguments
 guard arguments.count == 5, let count = Int(arguments[1]) else { fatalError("wrong usage") }
 
@@ -30,9 +30,9 @@ struct InFile: PageSource {
 // As much memory whatever the count is, so that the pager's own is the same.
 let bytes = 100_000 * PageSize.base.bytes
 let services: [String: PagerConfiguration.Service] = [
-    "inline": .inline, "workers": .workers(2), "in-thread": .inThread,
+    "inline": .inline, "workers": .workers(2), "in-thread": .inThread, "in-thread-ahead": .inThread,
 ]
-let isInThread = arguments[4] == "in-thread"
+let isInThread = arguments[4].hasPrefix("in-thread")
 let configuration = PagerConfiguration(
     waiting: arguments[3] == "poll" ? .poll : .adaptive(), service: services[arguments[4]]!,
     watchdogInterval: .seconds(3600))
@@ -50,7 +50,8 @@ func serve<Source: PageSource>(_ source: Source, _ memory: consuming Mapping, ex
     try memory.advise(.noHugePage)
     let pager = try Pager(
         UserfaultFD(features: isInThread ? .sigbus : []), source: source, configuration: configuration)
-    try pager.add(memory.range, options: RegionOptions(readAhead: .none))
+    try pager.add(
+        memory.range, options: RegionOptions(readAhead: arguments[4] == "in-thread-ahead" ? .adaptive() : .none))
     try pager.start()
     for page in 0..<count {
         precondition(UnsafePointer<UInt8>(bitPattern: memory.page(page).start)!.pointee == value)
