@@ -8,4 +8,4 @@ cd "$REPO"
 # Optimised, because debug code spends its time elsewhere; testable, because the tests look into the engine.
 export PAGER_STORM_FAULTS=${1:-10000000} SWIFT_BACKTRACE=enable=no
 exec swift test -c release -Xswiftc -enable-testing --scratch-path .build-storm --disable-xctest --no-parallel \
-    --filter UserfaultPagerTests.StormTests
+    --filter "UserfaultPagerTests\..*StormTests"
