@@ -27,6 +27,21 @@ struct Footprint {
         return count
     }
 
+    /// How many threads of a name wait for something.
+    static func sleepingThreads(named name: String) -> Int {
+        guard let directory = opendir("/proc/self/task") else { return 0 }
+        defer { closedir(directory) }
+        var count = 0
+        while let entry = readdir(directory) {
+            let task = withUnsafeBytes(of: entry.pointee.d_name) { name in
+                String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            let status = text("/proc/self/task/\(task)/stat")
+            if status.contains("(\(name)) S") { count += 1 }
+        }
+        return count
+    }
+
     private static func text(_ path: String) -> String {
         guard let file = fopen(path, "r") else { return "" }
         defer { fclose(file) }

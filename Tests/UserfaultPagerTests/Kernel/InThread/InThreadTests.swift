@@ -67,6 +67,8 @@ struct InThreadTests {
             let range = memory.range
             let touchers = (0..<32).map { _ in Toucher { range.loadWord(0) } }
             #expect(gate.waitUntilReached())
+            // One that comes after the page is there looks twice, and has it loaded again if another does so as well.
+            #expect(wait { Footprint.sleepingThreads(named: "toucher") == 32 })
             gate.open()
             for toucher in touchers { #expect(toucher.value() == NumberedSource.word(0)) }
             #expect(memory.pager.settledStatistics.load.count == 1)
