@@ -22,11 +22,11 @@ struct ChunkFileTests {
         diskSets: Int = 64,
         image: String = "image", report: (@Sendable (ChunkCache.Report) -> Void)? = nil
     ) throws -> ChunkCache.Statistics {
-        let cache = try ChunkCacheTests.cache(
-            chunks: chunks, in: folder ?? self.folder, diskSets: diskSets, report: report)
-        let statistics = try serveEveryPage(
-            of: CachedSource(AsynchronousSource(source), of: ChunkCacheTests.image(image, pages: pages), in: cache),
-            pages: pages, populates: true, ChunkCacheTests.word)
+        let place = folder ?? self.folder
+        let cache = try ChunkCacheTests.cache(chunks: chunks, in: place, diskSets: diskSets, report: report)
+        let identity = try ChunkCacheTests.image(image, pages: pages)
+        let cached = try CachedSource(AsynchronousSource(source), of: identity, in: cache)
+        let statistics = try serveEveryPage(of: cached, pages: pages, populates: true, ChunkCacheTests.word)
         #expect(statistics.failures == 0)
         #expect(cache.flush(within: .seconds(20)))
         return cache.statistics
