@@ -96,8 +96,8 @@ static int64_t guard_memory(const struct css_step *step)
     // Linux 5.10 does not know the flag.
     if (descriptor < 0 && errno == EINVAL)
         descriptor = (int)syscall(SYS_userfaultfd, flags);
-    // Whoever may open the device needs no privilege for the kernel's faults.
-    if (descriptor < 0 && errno == EPERM && step->argument & kernel_faults)
+    // Whoever may open the device needs no privilege for the kernel's faults, and no filter that lets the call through.
+    if (descriptor < 0 && (errno == EPERM || errno == ENOSYS))
         descriptor = open_by_device(flags);
     struct uffdio_api api = {.api = UFFD_API, .features = step->argument & ~kernel_faults};
     struct uffdio_register memory = {

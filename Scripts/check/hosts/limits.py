@@ -1,13 +1,31 @@
 """Hosts that lack something: limits, namespaces, file systems."""
 import json
+import os
 import resource
+import sys
+from pathlib import Path
 
-from harness import USER, check, expect, in_mounts, require, run, whole
+from harness import USER, Skip, check, expect, in_mounts, require, run, whole
+
+FILTERED = Path(__file__).parent / "filtered.py"
+
+
+def require_device():
+    if not os.path.exists("/dev/userfaultfd"):
+        raise Skip("no /dev/userfaultfd")
 
 
 @check
 def root_of_a_container():
     expect(run(whole(), ["unshare", "-Urmpf", "--mount-proc"]), passes=800, reason="initial user namespace")
+
+
+@check
+def filtered_system_call():
+    """A container's usual profile, which has no userfaultfd(2), with the device beside it."""
+    require_device()
+    answer = run(whole("open-*", "UFFDIO_API*", "api-*", "process-*", "copy-*/anon"), prefix=[sys.executable, str(FILTERED)])
+    expect(answer, passes=20, reason="userfaultfd(2) is filtered")
 
 
 @check

@@ -1,8 +1,8 @@
 internal import CUserfaultFD
-internal import SystemPackage
+package import SystemPackage
 
 /// Says why no userfaultfd could be opened, and what would help: for an error's description and for ``KernelSupport``.
-enum OpeningDiagnosis {
+package enum OpeningDiagnosis {
     /// What each way answered, by the names of the errors.
     static func reason(for error: UserfaultError) -> String {
         let answers = [
@@ -49,10 +49,16 @@ enum OpeningDiagnosis {
     /// privilege cannot help.
     private static func isFiltered(_ error: UserfaultError) -> Bool {
         guard hasUserModeOnly else { return oldRuleAllows }
-        if error.circumstance == .userModeOnly { return true }
-        let descriptor = cuffd_userfaultfd(CUFFD_O_CLOEXEC | CInt(CUFFD_USER_MODE_ONLY))
+        return error.circumstance == .userModeOnly || filterAnswer != nil
+    }
+
+    /// What a seccomp filter or a security module answers to the system call in the kernel's place, or `nil`.
+    package static var filterAnswer: Errno? {
+        guard hasUserModeOnly || oldRuleAllows else { return nil }
+        let descriptor = cuffd_userfaultfd(CUFFD_O_CLOEXEC | (hasUserModeOnly ? CInt(CUFFD_USER_MODE_ONLY) : 0))
         if descriptor >= 0 { _ = OwnedDescriptor(adopting: descriptor) }
-        return [.notPermitted, .permissionDenied].contains(Errno(rawValue: -min(0, descriptor)))
+        let answer = Errno(rawValue: -min(0, descriptor))
+        return [.notPermitted, .permissionDenied, .noFunction].contains(answer) ? answer : nil
     }
 
     /// Whether there are descriptors for user-mode faults only: before, the kernel refused every descriptor alike.

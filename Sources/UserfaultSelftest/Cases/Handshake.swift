@@ -9,7 +9,7 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "UFFDIO_API (with syscall)",
             "UFFDIO_API refuses what it does not know, and then succeeds once",
-            covers: [.upstream, .handshake]
+            requires: [.systemCall], covers: [.upstream, .handshake]
         ) { _ in try agree(on: UserfaultFD(unnegotiated: .init(way: .systemCall))) },
         SelftestCase(
             "UFFDIO_API (with /dev/userfaultfd)",

@@ -9,7 +9,7 @@ enum OpeningCases: CaseTheme {
     static let cases = [
         SelftestCase(
             "open-flags", "each set of flags gives a descriptor that has these flags and no others",
-            covers: [.opening]
+            requires: [.systemCall], covers: [.opening]
         ) { context in try flags(.systemCall, context) },
         SelftestCase(
             "open-flags-device", "each set of flags gives a descriptor that has these flags and no others",
@@ -18,10 +18,10 @@ enum OpeningCases: CaseTheme {
         SelftestCase(
             "open-privilege",
             "without CAP_SYS_PTRACE and with the sysctl at 0 only user-mode faults may be handled, by the system call",
-            requires: [.setting(.unprivilegedUserfaultfd, "0")], covers: [.opening], body: privilege),
+            requires: [.systemCall, .setting(.unprivilegedUserfaultfd, "0")], covers: [.opening], body: privilege),
         SelftestCase(
             "open-sysctl", "with the sysctl at 1 everybody may handle the kernel's faults",
-            requires: [.setting(.unprivilegedUserfaultfd, "1")], covers: [.opening]
+            requires: [.systemCall, .setting(.unprivilegedUserfaultfd, "1")], covers: [.opening]
         ) { _ in
             try Privilege.dropTracing()
             try RawOpening.systemCall.expect(0, nil, "sysctl 1")
@@ -29,7 +29,7 @@ enum OpeningCases: CaseTheme {
         },
         SelftestCase(
             "open-user-namespace", "a capability in a user namespace of one's own counts for nothing",
-            requires: [.setting(.unprivilegedUserfaultfd, "0")], covers: [.opening]
+            requires: [.systemCall, .setting(.unprivilegedUserfaultfd, "0")], covers: [.opening]
         ) { context in
             let knowsUserMode = userModeIsKnown
             try Privilege.enterUserNamespace()
@@ -66,7 +66,8 @@ enum OpeningCases: CaseTheme {
             try expect(uffd >= 0, "the device's own command works after those", seen: "errno \(-uffd)")
         },
         SelftestCase(
-            "open-exhausted", "a full descriptor table is EMFILE, and nothing is left behind", covers: [.exhaustion]
+            "open-exhausted", "a full descriptor table is EMFILE, and nothing is left behind", requires: [.systemCall],
+            covers: [.exhaustion]
         ) { _ in
             let device = cuffd_device_open()
             try Privilege.exhaustDescriptors()

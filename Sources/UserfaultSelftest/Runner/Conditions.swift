@@ -101,6 +101,10 @@ struct Conditions {
             host.lacks(.kernelModeFaults).map { "faults of the kernel cannot be handled: \($0)" }
         case .device:
             host.lacks(.device).map { "no /dev/userfaultfd for this user: \($0)" }
+        case .systemCall:
+            OpeningDiagnosis.filterAnswer.map {
+                "userfaultfd(2) is filtered (\($0)): allow it in the seccomp profile or the security module's policy"
+            }
         case .root:
             host.isRoot ? nil : "needs root"
         case .descriptors, .threads, .addressSpace, .lockedPages, .tmpfsRoom:

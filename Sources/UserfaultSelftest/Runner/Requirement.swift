@@ -14,6 +14,8 @@ package enum Requirement: Hashable, Sendable {
     case kernelFaults
     /// `/dev/userfaultfd`.
     case device
+    /// `userfaultfd(2)` is answered by the kernel, and not by a filter.
+    case systemCall
     /// User id 0 with all capabilities.
     case root
     /// So many descriptors besides those that a process starts with; see ``SelectedResult/usual``.
