@@ -1,6 +1,7 @@
 """Tests of what reads uffd-bench's reports. Run by Scripts/bench/run.sh --smoke."""
 
 import json
+import re
 import sys
 import tempfile
 import unittest
@@ -70,7 +71,7 @@ class Findings(unittest.TestCase):
 
     def test_a_figure_that_is_not_that_of_the_tables_is_noticed(self):
         self.assertEqual(findings.with_findings(self.page, results.TITLES, results.TWINS), self.page)
-        wrong = self.page.replace("`COPY` 1.8", "`COPY` 1.9")
+        wrong = re.sub(r"`COPY` [0-9.]+", "`COPY` 99", self.page, count=1)
         self.assertNotEqual(wrong, self.page)
         self.assertEqual(findings.with_findings(wrong, results.TITLES, results.TWINS), self.page)
 
