@@ -92,22 +92,17 @@ enum FaultServers {
     ///
     /// - Returns: ``FaultSignal/Answer/unclaimed`` if it was removed.
     static func ask(_ server: FaultServer, for address: UInt) -> FaultSignal.Answer {
-        let wanted = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())
-        for index in 0..<end.load(ordering: .relaxed) {
-            let place = unsafe places + index
-            unsafe place.pointee.users.add(1, ordering: .sequentiallyConsistent)
-            defer { unsafe place.pointee.users.subtract(1, ordering: .sequentiallyConsistent) }
-            guard unsafe place.pointee.server.load(ordering: .sequentiallyConsistent) == wanted else { continue }
-            return server.serve(address)
-        }
-        return .unclaimed
+        serve(address, by: unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque()))
     }
 
     /// Serves a fault, in a signal handler.
-    private static func serve(_ address: UInt) -> FaultSignal.Answer {
+    ///
+    /// - Parameter wanted: The address of the only server that is asked; 0 for all.
+    private static func serve(_ address: UInt, by wanted: UInt = 0) -> FaultSignal.Answer {
         for index in 0..<end.load(ordering: .relaxed) {
             let place = unsafe places + index
-            guard unsafe place.pointee.server.load(ordering: .relaxed) != 0 else { continue }
+            let candidate = unsafe place.pointee.server.load(ordering: .relaxed)
+            guard candidate != 0, wanted == 0 || candidate == wanted else { continue }
             unsafe place.pointee.users.add(1, ordering: .sequentiallyConsistent)
             defer { unsafe place.pointee.users.subtract(1, ordering: .sequentiallyConsistent) }
             guard
