@@ -52,6 +52,14 @@ public struct StrayPolicy: Sendable {
         return false
     }
 
+    /// Whether it does or says what cannot be taken back: a fault that turns out to be no stray must not meet it.
+    var isFinal: Bool {
+        switch choice {
+        case .always(.killOwner), .ask: true
+        case .always: false
+        }
+    }
+
     static var refusalInThread: String {
         "a thread that serves its own faults can neither wait for a region nor ask about it: zeros, poison or killOwner"
     }

@@ -14,17 +14,20 @@ extension PagerCore where Source: ~Copyable {
             return unprotect(page, pending, of: memory, by: record)
         }
         if pending.attempts == 0 { record.count(.strays) }
-        // Its region was removed since, or has come again: nobody is to be asked, or killed, for that.
-        let (isKnown, isNobodys) = memory.sharingOrder { uffd, machine in
-            (machine.spans.find(page.start)?.states != nil, uffd.probe(page) == .nobody)
-        }
-        if isKnown { return again(pending) }
-        if isNobodys {
-            memory.wake(page)
-            return .done
+        let policy = strays.withLock { $0 }
+        if policy.isFinal {
+            // Its region was removed since, or has come again.
+            let (isKnown, isNobodys) = memory.sharingOrder { uffd, machine in
+                (machine.spans.find(page.start)?.states != nil, uffd.probe(page) == .nobody)
+            }
+            if isKnown { return again(pending) }
+            if isNobodys {
+                memory.wake(page)
+                return .done
+            }
         }
         let answer: StrayPolicy.Answer
-        switch strays.withLock({ $0.choice }) {
+        switch policy.choice {
         case .always(.wait): answer = .wait
         case .always(let fixed):
             answer = memory.growRegion(over: page) ? .zeros : fixed
