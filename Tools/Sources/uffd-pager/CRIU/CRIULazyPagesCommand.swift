@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import Glibc
 import Synchronization
 import SystemPackage
 import UnixSignals
@@ -82,12 +82,7 @@ struct CRIULazyPagesCommand: GuardedCommand {
     }
 
     private static func run(_ service: CRIULazyPages) async -> Result<CRIUSummary, CRIULazyPagesError> {
-        await withCheckedContinuation { continuation in
-            // A thread of its own: the pool's must not wait.
-            Thread.detachNewThread {
-                continuation.resume(returning: Result { () throws(CRIULazyPagesError) in try service.run() })
-            }
-        }
+        await onOwnThread { Result { () throws(CRIULazyPagesError) in try service.run() } }
     }
 
     private func tellReady() throws {

@@ -1,4 +1,3 @@
-import Foundation
 import Logging
 import UserfaultFD
 import UserfaultHandoff
@@ -58,17 +57,14 @@ final class Session: Sendable {
     ///
     /// - Returns: Why it could not be loaded, or `nil`; a session that ends meanwhile is no failure.
     func populate(within limit: Duration?) async -> String? {
-        await withCheckedContinuation { continuation in
-            // A thread of its own: the pool's must not wait.
-            Thread.detachNewThread { [pager] in
-                do throws(PagerError) {
-                    try pager.populateAll(within: limit)
-                    continuation.resume(returning: nil)
-                } catch .notRunning, .ownerGone {
-                    continuation.resume(returning: nil)
-                } catch {
-                    continuation.resume(returning: "\(error)")
-                }
+        await onOwnThread { [pager] in
+            do throws(PagerError) {
+                try pager.populateAll(within: limit)
+                return nil
+            } catch .notRunning, .ownerGone {
+                return nil
+            } catch {
+                return "\(error)"
             }
         }
     }
