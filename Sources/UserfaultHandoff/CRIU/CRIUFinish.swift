@@ -76,7 +76,10 @@ final class CRIUPageServerThread: Sendable {
     var error: CRIULazyPagesError? { connection.failure.map { .server($0) } }
 
     /// Tells the server that all pages are here.
+    ///
+    /// - Throws: Why it has none any more, too: tasks that have ended in time missed none, but the dump is not let go.
     func finish() throws(CRIULazyPagesError) {
+        if let error { throw error }
         stop()
         do throws(CRIUServerError) { try connection.finish() } catch { throw .server(error) }
     }

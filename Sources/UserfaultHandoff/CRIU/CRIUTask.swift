@@ -56,14 +56,11 @@ final class CRIUTaskService<Source: PageSource & ~Copyable>: CRIUTask {
 
     func finish() throws(PagerError) {
         defer { isFinished.store(true, ordering: .sequentiallyConsistent) }
-        do throws(PagerError) {
-            try pager.stop(.populate)
-        } catch {
-            guard error == .ownerGone else { throw error }
-            // A task that has ended needs no pages; but it may have ended of one that was lost.
-            let failures = pager.statistics.failures
-            if failures > 0 { throw .pagesFailed(Int(failures)) }
-        }
+        // A task that has ended needs no pages, and the pager then tells of no trouble or of its end.
+        do throws(PagerError) { try pager.stop(.populate) } catch { guard error == .ownerGone else { throw error } }
+        // But it may have ended of a page that was lost.
+        let failures = pager.statistics.failures
+        if failures > 0 { throw .pagesFailed(Int(failures)) }
     }
 
     func abandon() {
