@@ -4,11 +4,16 @@
 #include "cuffd_calls.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -19,6 +24,10 @@
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
+#endif
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1
 #endif
 
 #ifndef SCM_PIDFD
@@ -63,7 +72,35 @@ static int unix_socket(const char *path, int (*attach)(int, const struct sockadd
     return error;
 }
 
-int cuffd_unix_listen(const char *path, int backlog) { return unix_socket(path, bind, backlog > 0 ? backlog : 1); }
+/// Writes a name beside `path` that nobody has; returns false where it does not fit.
+static bool name_beside(const char *path, char *room, size_t size) {
+    uint32_t number;
+    if (getrandom(&number, sizeof number, GRND_NONBLOCK) != sizeof number) return false;
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash + 1 - path) : 0;
+    int length = snprintf(room, size, "%.*s.%08x", folder, path, number);
+    return length > 0 && (size_t)length < size;
+}
+
+int cuffd_unix_listen(const char *path, int backlog) {
+    if (backlog < 1) backlog = 1;
+    // bind makes the path, and only listen lets clients in: between them one who waits for the path would be refused, and
+    // another server would take the socket for one that was left behind. So it gets its path when it listens.
+    struct sockaddr_un address;
+    char beside[sizeof address.sun_path];
+    int error = fill_address(&address, path);
+    if (error < 0) return error;
+    if (!name_beside(path, beside, sizeof beside)) return unix_socket(path, bind, backlog);
+    int fd = unix_socket(beside, bind, backlog);
+    if (fd < 0) return fd;
+    error = CUFFD_ANSWER(syscall(SYS_renameat2, AT_FDCWD, beside, AT_FDCWD, path, RENAME_NOREPLACE));
+    if (error == 0) return fd;
+    unlink(beside);
+    close(fd);
+    if (error == -EEXIST) return -EADDRINUSE;
+    // A file system or a filter of system calls that does not know how.
+    return error == -EINVAL || error == -ENOSYS || error == -EPERM ? unix_socket(path, bind, backlog) : error;
+}
 
 int cuffd_unix_connect(const char *path) { return unix_socket(path, connect, 0); }
 

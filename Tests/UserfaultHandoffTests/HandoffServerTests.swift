@@ -1,3 +1,4 @@
+import Synchronization
 import SystemPackage
 import Testing
 import UserfaultFD
@@ -157,5 +158,39 @@ struct HandoffServerTests {
                 path, .writeOnly, options: [.create, .exclusiveCreate], permissions: .ownerReadWrite)
         }
         try #require(unlinkFile(path))
+    }
+
+    @Test("lets clients in as soon as there is the path")
+    func pathThatIsThere() throws {
+        let path = "/tmp/uffd-handoff-there-\(UInt64.random(in: 0 ... .max))"
+        let refusals = Atomic<Int>(0)
+        let isDone = Atomic<Bool>(false)
+        // Who waits for the path tries it all the time.
+        let client = try NativeThread("client") {
+            while !isDone.load(ordering: .acquiring) {
+                do throws(UserfaultError) {
+                    _ = try UnixSocket.connect(to: path)
+                } catch {
+                    if error.errno == .connectionRefused { refusals.add(1, ordering: .relaxed) }
+                }
+            }
+        }
+        // All stay open: who has found a path must not be refused because its socket has just gone.
+        final class Kept {
+            let listener: HandoffListener
+            init(_ listener: consuming HandoffListener) { self.listener = listener }
+        }
+        do {
+            defer {
+                isDone.store(true, ordering: .releasing)
+                client.join()
+            }
+            var kept: [Kept] = []
+            for _ in 0..<500 {
+                kept.append(Kept(try HandoffListener(path: path)))
+                kept.last?.listener.removePath()
+            }
+        }
+        #expect(refusals.load(ordering: .relaxed) == 0)
     }
 }

@@ -262,7 +262,8 @@ struct cuffd_peer {
 
 /// A connected pair of stream sockets, close-on-exec.
 int cuffd_socketpair(int sockets[2]);
-/// A listening stream socket bound to `path`, close-on-exec. -ENAMETOOLONG if the path does not fit.
+/// A listening stream socket bound to `path`, close-on-exec: once there is the path, clients can connect. -ENAMETOOLONG if
+/// the path does not fit, -EADDRINUSE if it is there already.
 int cuffd_unix_listen(const char *path, int backlog);
 /// A stream socket connected to `path`, close-on-exec.
 int cuffd_unix_connect(const char *path);
