@@ -10,6 +10,8 @@
 #       --limit SECONDS     time limit of one kernel (default: 900)
 #       --only GLOB         runs only these results of the selftest, and no unit tests; what is expected of all others
 #                           stays as it is; can be repeated
+#       --part NAME         runs only this part: root, user or unit; the others keep what is expected of them; can be
+#                           repeated. A busy host runs one guest better than three at once.
 #       --one-thread        the processors of each guest take turns on one thread of the host
 #   kernel-matrix.sh before-after [--accept] [--selftest FILE] [WORD...]
 #                                                for each bug that kernels had: boots a kernel before its fix, where
@@ -112,12 +114,13 @@ run_series() {
     for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "$4" "${pids[part]}"; done
     for part in "${PARTS[@]}"; do again "$part" "$1" "$2" "$work" "$4"; done
     echo "$SECONDS" >"$work/seconds"
+    echo "${PARTS[@]}" >"$work/parts"
     [[ -z $filters ]] || touch "$work/filtered"
     rm -f "$work"/initramfs* "$work"/*.tar
 }
 
 run() {
-    local accept='' output=$REPO/.build-matrix limit=900 failed=0 filters='' series kernel
+    local accept='' output=$REPO/.build-matrix limit=900 failed=0 filters='' series kernel parts=()
     SELFTEST='' UNIT_TESTS=''
     while (($#)); do
         case $1 in
@@ -127,15 +130,19 @@ run() {
             --output) output=${2:?} && shift ;;
             --limit) limit=${2:?} && shift ;;
             --one-thread) GUEST_ONE_THREAD=1 ;;
-            --only)
-                PARTS=(root user)
-                filters+=" --filter ${2:?}" && shift
+            --part)
+                [[ " ${PARTS[*]} " == *" ${2:?} "* ]] || usage 64
+                parts+=("$2") && shift
                 ;;
+            --only) filters+=" --filter ${2:?}" && shift ;;
             -*) usage 64 ;;
             *) break ;;
         esac
         shift
     done
+    [[ -z $filters ]] || PARTS=(root user)
+    [[ ! ${parts[*]} ]] || PARTS=("${parts[@]}")
+    [[ -z $filters || " ${PARTS[*]} " != *" unit "* ]] || die "--only filters the selftest, not the unit tests"
     (($#)) || set -- "${ALL_SERIES[@]}"
     for series; do is_series "$series" || die "not a series: $series"; done
 
@@ -144,7 +151,7 @@ run() {
     trap 'exit 130' INT TERM
     [[ $SELFTEST ]] || build_selftest
     [[ -x $SELFTEST ]] || die "not an executable file: $SELFTEST"
-    if [[ -z $filters ]]; then
+    if [[ " ${PARTS[*]} " == *" unit "* ]]; then
         [[ $UNIT_TESTS ]] || build_unit_tests "$scratch/build.log"
         [[ -x $UNIT_TESTS ]] || die "not an executable file: $UNIT_TESTS"
     fi

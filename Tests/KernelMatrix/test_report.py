@@ -61,6 +61,7 @@ class Report(unittest.TestCase):
     def test_a_part_of_a_run_leaves_the_rest_as_it_was(self):
         self.check(accept=True)
         self.put("filtered", "")
+        self.put("parts", "root user\n")
         (self.results / "unit.xml").unlink()
         self.guest("root", ("copy", "shmem", "skip", "no room"), ("move", "anon", "pass", None))
         self.guest("user")
@@ -72,6 +73,18 @@ class Report(unittest.TestCase):
         self.assertEqual(expected["root"]["copy", "shmem"].text, "skip: no room")
         self.assertEqual(expected["root"]["move", "anon"].text, "pass")
         self.assertEqual(len(expected["unit"]), 2)
+
+    def test_parts_that_did_not_run_keep_what_is_expected(self):
+        self.check(accept=True)
+        self.put("parts", "root\n")
+        for name in ("user.json", "unit.xml"):
+            (self.results / name).unlink()
+        self.guest("root", ("copy", "anon", "pass", None))
+        code, output = self.check()
+        self.assertEqual((code, output.count("->")), (1, 2), output)
+        self.check(accept=True)
+        expected, _ = report.load_expected(self.expected)
+        self.assertEqual([len(expected[who]) for who in report.WHO], [1, 1, 2])
 
     def test_a_bug_without_series_is_one_of_every_series(self):
         self.expected.parent.parent.joinpath("known-bugs.json").write_text(
