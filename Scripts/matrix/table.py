@@ -120,7 +120,8 @@ ordinary user; and the library's unit tests. `Scripts/matrix/kernel-matrix.sh ru
 is not on this page. [Kernel behaviour by version](kernel-behaviour.md) says in which answers the kernels differ.
 
 Each cell sums up the results of a group: ✓: all passed; n/m: n of m passed, the others were not run; –: none was run;
-✗ n/m: n of m failed because of a known bug of this kernel (`Tests/KernelMatrix/known-bugs.json`). The details say why.
+✗ n/m: n of m fail because of a known bug of this kernel, a race perhaps not in every run
+(`Tests/KernelMatrix/known-bugs.json`). The details say why.
 """
 
 FOOT = """## Using it

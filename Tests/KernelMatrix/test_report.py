@@ -93,6 +93,19 @@ class Report(unittest.TestCase):
         self.check(accept=True)
         self.assertEqual(report.load_expected(self.expected)[0]["root"]["copy", "anon"].text, "bug: it leaks")
 
+    def test_a_bug_that_shows_sometimes_is_expected_every_time(self):
+        bugs = self.expected.parent.parent / "known-bugs.json"
+        bugs.parent.mkdir(exist_ok=True)
+        bugs.write_text(json.dumps([{"what": "a race", "cases": ["copy"], "sometimes": True}]))
+        self.guest("root", ("copy", "anon", "fail", "4 pages"), ("copy", "shmem", "pass", None))
+        self.check(accept=True)
+        expected = report.load_expected(self.expected)[0]
+        self.assertEqual([expected["root"]["copy", memory].text for memory in ("anon", "shmem")], ["bug: a race"] * 2)
+        self.assertEqual(expected["user"]["copy", "anon"].outcome, "skip")
+        self.guest("root", ("copy", "anon", "pass", None), ("copy", "shmem", "fail", "4 pages"))
+        code, output = self.check()
+        self.assertEqual(code, 0, output)
+
     def test_a_pair_of_kernels_must_differ(self):
         bad, good = {"failed": ["copy/anon"], "passed": 1, "why": "4 pages"}, {"failed": [], "passed": 2, "why": ""}
         self.assertEqual(before_after.verdict(bad, good), "")
