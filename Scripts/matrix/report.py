@@ -81,15 +81,18 @@ def save_expected(path, release, results):
 
 
 def load_results(directory, who):
-    """The raw results of one part of a run, or None and why there are none."""
+    """The raw results of one part of a run, or None; and why there are none, or not all."""
     try:
         if who == "unit":
             return unit_results(directory / "unit.xml"), ""
-        return json.loads((directory / f"{who}.json").read_text())["results"], ""
+        document = json.loads((directory / f"{who}.json").read_text())
+        results, signal = document["results"], document.get("interrupted")
+        return results, f"stopped by {signal} after {len(results)} of {document['planned']} results" if signal else ""
     except (OSError, ValueError, KeyError, xml.ParseError):
         death = (directory / f"{who}.death").read_text().strip()
         code = directory / f"{who}.exit"
-        return None, death or (f"exit {code.read_text().strip()}" if code.exists() else "not reached")
+        return None, "no results: " + (
+            death or (f"exit {code.read_text().strip()}" if code.exists() else "not reached"))
 
 
 def known_bugs(path, series):
@@ -132,7 +135,7 @@ def write_junit(path, series, parts):
                 xml.SubElement(case, "skipped", message=result["reason"] or "")
             elif result["outcome"] == "fail":
                 xml.SubElement(case, "failure", message=result["reason"] or "").text = result.get("detail") or ""
-        if results is None:
+        if missing:
             case = xml.SubElement(suite, "testcase", classname=suite.get("name"), name="the whole run")
             xml.SubElement(case, "error", message=missing)
         for counted in ("testcase", "failure", "error", "skipped"):
@@ -156,8 +159,9 @@ def check(directory, series, expected_path, accept):
     if not document and not accept:
         problems.append("no outcomes are recorded yet: review them, then use --accept")
     for who, (results, missing) in parts.items():
+        if missing:
+            problems.append(f"{who}: {missing}")
         if results is None:
-            problems.append(f"{who}: no results: {missing}")
             continue
         chance = 0
         again = passed_again(directory, who)

@@ -189,6 +189,15 @@ class Report(unittest.TestCase):
         self.put("root.exit", "137\n")
         self.assertIn("root: no results: exit 137", self.check()[1])
 
+    def test_a_run_that_was_stopped_is_not_accepted(self):
+        rows = json.loads((self.results / "root.json").read_text())
+        self.put("root.json", json.dumps({**rows, "planned": 4, "interrupted": "SIGTERM"}))
+        code, output = self.check(accept=True)
+        self.assertEqual(code, 1)
+        self.assertIn("root: stopped by SIGTERM after 3 of 4 results\n", output)
+        self.assertFalse(self.expected.exists())
+        self.assertIn("stopped by SIGTERM", (self.results / "junit.xml").read_text())
+
     def test_the_page_follows_the_expected_outcomes(self):
         self.check(accept=True)
         page = "\n".join(table.markdown(table.load_all(self.expected.parent)))
