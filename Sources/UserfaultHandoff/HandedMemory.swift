@@ -107,6 +107,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     ///
     /// - Parameters:
     ///   - source: Where pages come from.
+    ///   - runtime: Threads that the pager shares with others; `nil` for threads of its own.
     ///   - configuration: How to work.
     ///   - options: How to serve the regions; the page size is each region's own.
     /// - Returns: The pager, and its regions in the order of ``regions``.
@@ -114,6 +115,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     ///   added already are poisoned then.
     public consuming func serve<Source: PageSource & ~Copyable>(
         from source: consuming Source,
+        runtime: PagerRuntime? = nil,
         configuration: PagerConfiguration = PagerConfiguration(),
         options: RegionOptions = RegionOptions()
     ) throws(HandoffError) -> (pager: Pager<Source>, regions: [Region]) {
@@ -121,7 +123,8 @@ public struct HandedMemory: ~Copyable, Sendable {
         let pager: Pager<Source>
         var added: [Region] = []
         do throws(PagerError) {
-            pager = try Pager(uffd, source: source, owner: owner, configuration: configuration)
+            pager = try Pager(
+                uffd, source: source, owner: owner, runtime: runtime, configuration: configuration)
             for place in places {
                 var options = options
                 options.pageSize = place.pageSize

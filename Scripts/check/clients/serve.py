@@ -6,10 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 
 from firecracker import SIZE, compare_one, hand_over, machine_that_reads
-from harness import (Machine, Pager, Skip, check, compare, content, expect_end, firecracker_json, folder, memory_file,
-                     program, registered, require)
+from harness import (LIMIT, Machine, Pager, Skip, check, compare, content, expect_end, firecracker_json, folder, memory_file,
+                     program, registered, require, server_of)
 
 USER = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 
@@ -84,6 +85,45 @@ def serve_many_machines():
         require(not (directory / "m3").exists(), "the socket is left")
         status, _ = ask(control, "POST", "/v1/machines/m4/prefetch", {"workingSet": str(directory / "set4")})
         require(status == 200, f"prefetch answered {status}")
+
+
+def threads_of(process):
+    """The names of a process' threads."""
+    names = []
+    for thread in os.listdir(f"/proc/{process}/task"):
+        # One that ends meanwhile is none.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(f"/proc/{process}/task/{thread}/comm", encoding="ascii") as file:
+                names.append(file.read().strip())
+    return names
+
+
+@check
+def serve_many_machines_with_the_threads_of_few():
+    few, many = 4, 64
+    expected = content(SIZE)
+    with serving() as (pager, directory, control), contextlib.ExitStack() as stack:
+        server = server_of(pager)
+
+        def start(indices):
+            for index in indices:
+                status, answer = ask(control, "POST", "/v1/machines", {
+                    "name": f"m{index}", "socket": str(directory / f"m{index}"), "memory": str(directory / "memory")})
+                require(status == 201, f"{status}: {answer}")
+            machines = [stack.enter_context(Machine(machine_that_reads, directory / f"m{index}", expected))
+                        for index in indices]
+            for machine in machines:
+                require(machine.word() == b"r", "a machine could not read")
+
+        start(range(few))
+        # Swift's pool has a thread a processor at most, and not all from the beginning.
+        before = len(threads_of(server)) + os.cpu_count()
+        start(range(few, many))
+        # Threads that took a machine over may still be at their end.
+        end = time.monotonic() + LIMIT
+        while len(threads_of(server)) > before:
+            require(time.monotonic() < end, f"more than {before} threads: {sorted(threads_of(server))}")
+            time.sleep(0.01)
 
 
 @check

@@ -40,7 +40,7 @@ struct ServeCommand: GuardedCommand {
         let logger = log.logger
         let configuration = try config.map(ConfigurationFile.init(path:)) ?? ConfigurationFile()
         let front = try FrontDoor(logger: logger)
-        let sessions = SessionTable(limit: configuration.maxSessions, logger: logger)
+        let sessions = try SessionTable(limit: configuration.maxSessions, logger: logger)
         let registry = MachineRegistry(
             front: front, sessions: sessions, limit: configuration.maxMachines, logger: logger)
         defer { front.close() }

@@ -69,36 +69,43 @@ enum MemorySource: Sendable {
 
     /// Begins to serve memory from here.
     func serve(
-        _ memory: consuming HandedMemory, _ configuration: PagerConfiguration, _ options: RegionOptions
+        _ memory: consuming HandedMemory, on runtime: PagerRuntime, _ configuration: PagerConfiguration,
+        _ options: RegionOptions
     ) throws -> any SessionPager {
         switch self {
         case .file(let file):
             let source = try file.source()
             guard memory.file != nil else {
-                return try memory.serve(from: source, configuration: configuration, options: options).pager
+                return try memory.serve(
+                    from: source, runtime: runtime, configuration: configuration, options: options
+                ).pager
             }
             let pages = try SharedPages(memory.file!, from: source)
-            return try memory.serve(from: pages.source, configuration: configuration, options: options).pager
+            return try memory.serve(
+                from: pages.source, runtime: runtime, configuration: configuration, options: options
+            ).pager
         #if NBD
         case .nbd(let source):
-            return try Self.serve(memory, from: AsynchronousSource(source), configuration, options)
+            return try Self.serve(memory, from: AsynchronousSource(source), on: runtime, configuration, options)
         case .cached(let source, _, _):
-            return try Self.serve(memory, from: source, configuration, options)
+            return try Self.serve(memory, from: source, on: runtime, configuration, options)
         #endif
         }
     }
 
     #if NBD
     private static func serve<Source: PageSource & ~Copyable>(
-        _ memory: consuming HandedMemory, from source: consuming Source, _ configuration: PagerConfiguration,
-        _ options: RegionOptions
+        _ memory: consuming HandedMemory, from source: consuming Source, on runtime: PagerRuntime,
+        _ configuration: PagerConfiguration, _ options: RegionOptions
     ) throws -> any SessionPager {
         guard memory.file == nil else {
             let text = "a memory file is filled from files only, not from NBD"
             memory.refuse(text)
             throw HandoffError.malformed(text)
         }
-        return try memory.serve(from: source, configuration: configuration, options: options).pager
+        return try memory.serve(
+            from: source, runtime: runtime, configuration: configuration, options: options
+        ).pager
     }
     #endif
 }

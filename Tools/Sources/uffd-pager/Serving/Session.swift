@@ -27,9 +27,8 @@ final class Session: Sendable {
     let pager: any SessionPager
 
     init(
-        _ id: Int, serving memory: consuming HandedMemory, as settings: MachineSettings, keptBy link: GuardLink?,
-        logger: Logger,
-        _ ended: @escaping @Sendable () -> Void
+        _ id: Int, serving memory: consuming HandedMemory, as settings: MachineSettings, on runtime: PagerRuntime,
+        keptBy link: GuardLink?, logger: Logger, _ ended: @escaping @Sendable () -> Void
     ) throws {
         self.id = id
         self.settings = settings
@@ -50,7 +49,7 @@ final class Session: Sendable {
             if case .ownerGone = report { ended() }
         }
         let options = RegionOptions(failure: settings.onFailure.policy)
-        pager = try settings.memory.serve(memory, configuration, options)
+        pager = try settings.memory.serve(memory, on: runtime, configuration, options)
     }
 
     /// Loads all memory, without holding up the caller's thread.

@@ -31,16 +31,27 @@ final class SessionTable: Sendable {
         var past: [String: Totals] = [:]
     }
 
+    /// Threads that read files, of which one machine has at most half: so many pages of all machines are read at once.
+    private static var loaders: Int { 16 }
+
     private let state = Mutex(State())
     private let logger: Logger
     private let limit: Int
     private let left: AsyncStream<Int>.Continuation
     private let link: GuardLink?
+    /// The threads that serve all of them.
+    private let runtime: PagerRuntime
 
     /// The id of each session that has ended, or could not begin.
     let departures: AsyncStream<Int>
 
-    init(limit: Int, logger: Logger) {
+    /// - Throws: ``Failure`` with ``ExitCode/system``.
+    init(limit: Int, logger: Logger) throws {
+        do {
+            runtime = try PagerRuntime(loaders: Self.loaders)
+        } catch {
+            throw Failure(.system, "no threads: \(error)")
+        }
         self.limit = limit
         self.logger = logger
         link = GuardLink(logger: logger)
@@ -88,8 +99,8 @@ final class SessionTable: Sendable {
         }
         let logger = logger.of(settings.name, id, process)
         do {
-            let session = try Session(id, serving: memory, as: settings, keptBy: link, logger: logger) { [weak self] in
-                self?.end(id)
+            let session = try Session(id, serving: memory, as: settings, on: runtime, keptBy: link, logger: logger) {
+                [weak self] in self?.end(id)
             }
             logger.info("serving", metadata: ["bytes": "\(session.byteCount)", "regions": "\(session.regionCount)"])
             let closing = state.withLock { state in

@@ -16,7 +16,7 @@ struct SocketService {
     ///
     /// - Throws: ``Failure``, and ``ExitCode/failure`` if a client could not be served to its end.
     func run() async throws {
-        let sessions = SessionTable(limit: options.maxMachines, logger: logger)
+        let sessions = try SessionTable(limit: options.maxMachines, logger: logger)
         let front = try FrontDoor(logger: logger)
         defer { front.close() }
         try front.open(at: socket, for: format, from: try options.access.peers) { [settings] memory in
