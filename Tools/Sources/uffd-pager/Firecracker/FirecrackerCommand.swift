@@ -16,26 +16,7 @@ struct FirecrackerCommand: GuardedCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("Listen at this path.", valueName: "path"), completion: .file())
-    var socket: String
+    @OptionGroup var options: SocketOptions
 
-    @Option(
-        help: ArgumentHelp("The memory file of the snapshot, a block device, or an nbd URI.", valueName: "source"),
-        completion: .file())
-    var memory: String
-
-    @OptionGroup var machine: MachineOptions
-    @OptionGroup var log: LogOptions
-
-    @Flag(help: "End with the first machine.")
-    var once = false
-
-    func run() async throws {
-        let logger = log.logger
-        try await SocketService(
-            socket: socket, format: .firecracker,
-            settings: try machine.settings(name: "firecracker", memory: memory, logger: logger),
-            options: machine, endsWithFirst: once, logger: logger
-        ).run()
-    }
+    func run() async throws { try await options.serve(.firecracker) }
 }

@@ -16,26 +16,7 @@ struct HandoffCommand: GuardedCommand {
             """
     )
 
-    @Option(help: ArgumentHelp("Listen at this path.", valueName: "path"), completion: .file())
-    var socket: String
+    @OptionGroup var options: SocketOptions
 
-    @Option(
-        help: ArgumentHelp("The file that the memory comes from, a block device, or an nbd URI.", valueName: "source"),
-        completion: .file())
-    var memory: String
-
-    @OptionGroup var machine: MachineOptions
-    @OptionGroup var log: LogOptions
-
-    @Flag(help: "End with the first process.")
-    var once = false
-
-    func run() async throws {
-        let logger = log.logger
-        try await SocketService(
-            socket: socket, format: .handoff,
-            settings: try machine.settings(name: "handoff", memory: memory, logger: logger),
-            options: machine, endsWithFirst: once, logger: logger
-        ).run()
-    }
+    func run() async throws { try await options.serve(.handoff) }
 }

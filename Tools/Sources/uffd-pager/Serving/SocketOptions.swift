@@ -1,0 +1,31 @@
+import ArgumentParser
+import UserfaultHandoff
+
+/// One socket, and the memory of all who connect to it.
+struct SocketOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Listen at this path.", valueName: "path"), completion: .file())
+    var socket: String
+
+    @Option(
+        help: ArgumentHelp("The file that the memory comes from, a block device, or an nbd URI.", valueName: "source"),
+        completion: .file())
+    var memory: String
+
+    @OptionGroup var machine: MachineOptions
+    @OptionGroup var log: LogOptions
+
+    @Flag(help: "End with the first client.")
+    var once = false
+
+    /// Serves until a signal comes.
+    ///
+    /// - Throws: As ``SocketService/run()``.
+    func serve(_ format: HandoffFormat) async throws {
+        let logger = log.logger
+        try await SocketService(
+            socket: socket, format: format,
+            settings: try machine.settings(name: format.rawValue, memory: memory, logger: logger),
+            options: machine, endsWithFirst: once, logger: logger
+        ).run()
+    }
+}
