@@ -10,8 +10,8 @@ from harness import LIMIT, Pager, Skip, check, content, folder, memory_file, req
 
 
 @contextlib.contextmanager
-def serving(directory, *options):
-    """nbdkit, and what uffd-pager gets to serve machines from it."""
+def exporting(directory, *options):
+    """nbdkit, and the URI of what it exports."""
     if not shutil.which("nbdkit"):
         raise Skip("needs nbdkit: install the package nbdkit")
     memory = memory_file(directory, SIZE)
@@ -22,16 +22,33 @@ def serving(directory, *options):
         while not export.exists():
             require(time.monotonic() < end, "nbdkit does not listen")
             time.sleep(0.01)
-        yield ("firecracker", "--socket", directory / "socket", "--memory", f"nbd+unix:///?socket={export}")
+        yield f"nbd+unix:///?socket={export}"
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(LIMIT)
 
 
+@contextlib.contextmanager
+def serving(directory, *options):
+    """nbdkit, and what uffd-pager gets to serve machines from it."""
+    with exporting(directory, *options) as uri:
+        yield ("firecracker", "--socket", directory / "socket", "--memory", uri)
+
+
+def requests(log):
+    """How often the server was asked for content or holes, by the log of its filter."""
+    return sum(" Read id=" in line or " Extents id=" in line for line in log.read_text().splitlines())
+
+
+def skip_without_nbd(text):
+    if "built without NBD" in text:
+        raise Skip("the program was built without NBD, because there is no libnbd-dev")
+
+
 def serve(pager, directory):
     while "listening" not in pager.output():
-        if pager.process.poll() == 69 and "built without NBD" in pager.output():
-            raise Skip("the program was built without NBD, because there is no libnbd-dev")
+        if pager.process.poll() == 69:
+            skip_without_nbd(pager.output())
         require(pager.process.poll() is None, pager.output())
         time.sleep(0.01)
     serve_one(directory / "socket", content(SIZE))
@@ -54,13 +71,10 @@ def nbd_cache_is_asked_in_place_of_the_server():
         cache = directory / "cache"
         cache.mkdir()
 
-        def requests():
-            return sum(" Read id=" in line or " Extents id=" in line for line in log.read_text().splitlines())
-
         def restore(revision):
             with Pager(*arguments, "--cache", f"{cache}:256M", "--cache-revision", revision) as pager:
                 serve(pager, directory)
-            return requests()
+            return requests(log)
 
         with serving(directory, "--filter=log", f"logfile={log}") as arguments:
             first = restore("1")
@@ -74,7 +88,9 @@ def nbd_cache_is_asked_in_place_of_the_server():
 def nbd_cache_needs_a_revision_and_a_folder():
     with folder() as directory:
         with serving(directory) as arguments:
-            for options in (["--cache", directory], ["--cache-revision", "1"], ["--cache", ":1G", "--cache-revision", "1"]):
+            for options in (["--cache", directory], ["--cache-memory", "1M"], ["--cache-revision", "1"],
+                            ["--cache", ":1G", "--cache-revision", "1"],
+                            ["--cache-memory", "1X", "--cache-revision", "1"]):
                 with Pager(*arguments, *options) as pager:
                     pager.ends(64)
             with Pager(*arguments, "--cache", directory / "nothing", "--cache-revision", "1") as pager:

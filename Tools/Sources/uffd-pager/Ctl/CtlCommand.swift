@@ -73,7 +73,8 @@ struct CtlCommand: AsyncParsableCommand {
         @OptionGroup var control: Control
         @Argument(help: "A name for the machine.") var name: String
         @Option(help: "Where its monitor connects.", completion: .file()) var socket: String
-        @Option(help: "The file that its memory comes from.", completion: .file()) var memory: String
+        @Option(help: "The file that its memory comes from, or an nbd URI.", completion: .file()) var memory: String
+        @Option(help: "Which version of the memory it is, for the server's cache.") var cacheRevision: String?
         @Option(help: "What its monitor speaks.") var format: HandoffFormat = .firecracker
         @Option(help: "Load the pages first that an earlier run recorded.", completion: .file()) var prefetch: String?
         @Option(help: "Write the pages that were touched.", completion: .file()) var record: String?
@@ -86,6 +87,7 @@ struct CtlCommand: AsyncParsableCommand {
         func run() async throws {
             var machine = MachineSpecification(name: name, socket: socket, memory: memory)
             machine.format = format
+            machine.cacheRevision = cacheRevision
             machine.prefetch = prefetch
             machine.record = record
             machine.onFailure = onFailure

@@ -17,7 +17,7 @@ enum ControlRouter {
         router.get("metrics") { _, _ in
             Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
-                body: ResponseBody(byteBuffer: ByteBuffer(string: PrometheusText(registry.documents).text)))
+                body: ResponseBody(byteBuffer: ByteBuffer(string: registry.metrics)))
         }
         let machines = router.group("v1/machines")
         machines.get { _, _ in MachineList(machines: registry.documents) }

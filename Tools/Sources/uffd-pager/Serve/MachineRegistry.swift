@@ -32,12 +32,15 @@ final class MachineRegistry: Sendable {
 
     private let entries = Mutex<[String: Entry?]>([:])
     private let front: FrontDoor
+    /// Keeps the memory of machines that say which version of it they have.
+    private let cache: ChunkCache?
     let sessions: SessionTable
     private let limit: Int
     private let logger: Logger
 
-    init(front: FrontDoor, sessions: SessionTable, limit: Int, logger: Logger) {
+    init(front: FrontDoor, sessions: SessionTable, cache: ChunkCache?, limit: Int, logger: Logger) {
         self.front = front
+        self.cache = cache
         self.sessions = sessions
         self.limit = limit
         self.logger = logger
@@ -56,7 +59,7 @@ final class MachineRegistry: Sendable {
         if let error { throw error }
         do {
             let settings = MachineSettings(
-                name: name, memory: try MemorySource(specification.memory),
+                name: name, memory: try memory(of: specification),
                 prefetch: try specification.prefetch.map(WorkingSetFile.read), record: specification.record,
                 onFailure: specification.onFailure, populates: specification.populate)
             let peers = PeerPolicy(
@@ -76,6 +79,14 @@ final class MachineRegistry: Sendable {
             _ = entries.withLock { $0.removeValue(forKey: name) }
             throw .refused("\(error)")
         }
+    }
+
+    private func memory(of specification: MachineSpecification) throws -> MemorySource {
+        guard let revision = specification.cacheRevision else { return try MemorySource(specification.memory) }
+        guard let cache else {
+            throw Failure(.unavailable, "cacheRevision needs a server that was started with --cache or --cache-memory")
+        }
+        return try MemorySource(specification.memory, cache: MemoryCache(chunks: cache, revision: revision))
     }
 
     /// Stops listening for a machine, and ends its sessions.
@@ -110,6 +121,9 @@ final class MachineRegistry: Sendable {
             MachineDocument($0, sessions.sessions(ofMachine: $0.name), sessions.totals(ofMachine: $0.name))
         }
     }
+
+    /// What Prometheus reads.
+    var metrics: String { PrometheusText(documents, cache?.statistics).text }
 
     /// Loads pages in the background, in all sessions of a machine.
     func prefetch(_ name: String, _ path: String) throws(ControlError) -> Int {

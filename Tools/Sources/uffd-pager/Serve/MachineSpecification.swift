@@ -10,8 +10,10 @@ struct MachineSpecification: Codable, Equatable, Sendable {
     var socket: String
     /// What the monitor speaks.
     var format: HandoffFormat = .firecracker
-    /// The file that its memory comes from.
+    /// Where its memory comes from: a file, a block device, or an nbd URI.
     var memory: String
+    /// Which version of the memory it is, by which the server's cache keeps it; nothing is kept without it.
+    var cacheRevision: String?
     var prefetch: String?
     var record: String?
     var onFailure: OnFailure = .poison
@@ -24,7 +26,8 @@ struct MachineSpecification: Codable, Equatable, Sendable {
     var socketMode: String?
 
     enum CodingKeys: String, CodingKey, CaseIterable {
-        case name, socket, format, memory, prefetch, record, onFailure, populate, allowUsers, allowGroups, socketMode
+        case name, socket, format, memory, cacheRevision, prefetch, record, onFailure, populate
+        case allowUsers, allowGroups, socketMode
     }
 
     init(name: String, socket: String, memory: String) {
@@ -40,6 +43,7 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         socket = try values.decode(String.self, forKey: .socket)
         format = try values.decodeIfPresent(HandoffFormat.self, forKey: .format) ?? .firecracker
         memory = try values.decode(String.self, forKey: .memory)
+        cacheRevision = try values.decodeIfPresent(String.self, forKey: .cacheRevision)
         prefetch = try values.decodeIfPresent(String.self, forKey: .prefetch)
         record = try values.decodeIfPresent(String.self, forKey: .record)
         onFailure = try values.decodeIfPresent(OnFailure.self, forKey: .onFailure) ?? .poison

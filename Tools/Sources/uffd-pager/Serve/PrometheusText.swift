@@ -1,8 +1,10 @@
-/// The metrics of all machines, in Prometheus' text format.
+import UserfaultPager
+
+/// The metrics of all machines and of the cache, in Prometheus' text format.
 struct PrometheusText {
     private(set) var text = ""
 
-    init(_ machines: [MachineDocument]) {
+    init(_ machines: [MachineDocument], _ cache: ChunkCache.Statistics?) {
         gauge("uffd_pager_machines", "Machines that are known.") { $0("", machines.count) }
         gauge("uffd_pager_sessions", "Clients whose memory is served.") { sample in
             for machine in machines { sample(Self.labels(machine), machine.sessions.count) }
@@ -35,6 +37,25 @@ struct PrometheusText {
         counter("uffd_pager_retries_total", "How often memory was read again after a failure.", machines, \.retries)
         counter("uffd_pager_failed_pages_total", "Pages that could not be loaded.", machines, \.failures)
         counter("uffd_pager_stray_faults_total", "Page faults outside of every region.", machines, \.strayFaults)
+        if let cache { add(cache) }
+    }
+
+    private mutating func add(_ cache: ChunkCache.Statistics) {
+        family("uffd_pager_cache_chunks_total", "Chunks that were wanted, by where they came from.", "counter") {
+            sample in
+            for (from, count) in [("memory", cache.memoryHits), ("disk", cache.diskHits), ("source", cache.loads)] {
+                sample("{from=\"\(from)\"}", count)
+            }
+        }
+        family("uffd_pager_cache_passed_on_total", "Requests that went past the cache.", "counter") {
+            $0("", cache.passedOn)
+        }
+        family("uffd_pager_cache_written_chunks_total", "Chunks that were written to the cache's file.", "counter") {
+            $0("", cache.writes)
+        }
+        family("uffd_pager_cache_damaged_chunks_total", "Chunks of the cache's file that were damaged.", "counter") {
+            $0("", cache.damaged)
+        }
     }
 
     private typealias Number = KeyPath<Totals, UInt64>
@@ -49,7 +70,13 @@ struct PrometheusText {
     }
 
     private mutating func gauge(_ name: String, _ help: String, _ samples: ((String, Int) -> Void) -> Void) {
-        head(name, help, "gauge")
+        family(name, help, "gauge", samples)
+    }
+
+    private mutating func family(
+        _ name: String, _ help: String, _ type: String, _ samples: ((String, Int) -> Void) -> Void
+    ) {
+        head(name, help, type)
         var lines = ""
         samples { labels, value in lines += "\(name)\(labels) \(value)\n" }
         text += lines

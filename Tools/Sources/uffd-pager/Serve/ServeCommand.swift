@@ -5,6 +5,7 @@ import Logging
 import ServiceLifecycle
 import UnixSignals
 import UserfaultHandoff
+import UserfaultPager
 
 struct ServeCommand: GuardedCommand {
     static let configuration = CommandConfiguration(
@@ -29,6 +30,7 @@ struct ServeCommand: GuardedCommand {
     @Option(help: ArgumentHelp("How long to load at the end what is left; the rest is poisoned.", valueName: "seconds"))
     var drain = 60
 
+    @OptionGroup var keeping: CacheOptions
     @OptionGroup var access: AccessOptions
     @OptionGroup var log: LogOptions
 
@@ -41,8 +43,9 @@ struct ServeCommand: GuardedCommand {
         let configuration = try config.map(ConfigurationFile.init(path:)) ?? ConfigurationFile()
         let front = try FrontDoor(logger: logger)
         let sessions = try SessionTable(limit: configuration.maxSessions, logger: logger)
+        let cache = try keeping.open(logger: logger)
         let registry = MachineRegistry(
-            front: front, sessions: sessions, limit: configuration.maxMachines, logger: logger)
+            front: front, sessions: sessions, cache: cache, limit: configuration.maxMachines, logger: logger)
         defer { front.close() }
         for machine in configuration.machines {
             do {
@@ -56,6 +59,7 @@ struct ServeCommand: GuardedCommand {
         Systemd.notify("STOPPING=1", logger: logger)
         front.close()
         await sessions.close(within: .seconds(drain))
+        cache?.flush(within: .seconds(drain))
         if sessions.failures > 0 { throw ExitCode.failure }
     }
 

@@ -2,40 +2,41 @@ import ArgumentParser
 import Logging
 import UserfaultPager
 
-/// What is kept of memory that comes from an NBD server.
+/// The cache of a process, for memory that comes from NBD servers.
 struct CacheOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Keep what an NBD server has sent in this folder, in a file of at most so many bytes: 1G unless said, with K, M, G or T.",
+            "Keep what NBD servers have sent in this folder, in a file of at most so many bytes: 1G unless said, with K, M, G or T.",
             valueName: "folder[:bytes]"),
         completion: .directory)
     var cache: CacheFolder?
 
     @Option(
         help: ArgumentHelp(
-            "Which version of the memory it is, for --cache: memory that has changed needs another name.",
-            valueName: "name"))
-    var cacheRevision: String?
+            "Keep at most so many bytes of it in memory: 64M unless said. Without --cache, it is kept in memory only.",
+            valueName: "bytes"))
+    var cacheMemory: ByteCount?
 
-    func validate() throws {
-        guard (cache == nil) == (cacheRevision == nil) else {
-            throw ValidationError(
-                "--cache and --cache-revision go together: the revision says which version of the memory is kept")
-        }
-    }
+    /// Whether there is to be a cache.
+    var isWanted: Bool { cache != nil || cacheMemory != nil }
 
-    /// What they say, with a cache that is open.
+    /// The cache, or `nil` if there is to be none.
     ///
     /// - Throws: ``Failure`` with ``ExitCode/uncreatable``.
-    func memoryCache(logger: Logger) throws -> MemoryCache? {
-        guard let cache, let cacheRevision else { return nil }
+    func open(logger: Logger) throws -> ChunkCache? {
+        guard isWanted else { return nil }
+        var configuration = ChunkCache.Configuration { report in
+            logger.warning("the cache's folder", metadata: ["problem": "\(report)"])
+        }
+        if let cacheMemory { configuration.memoryBytes = cacheMemory.value }
+        if let cache {
+            configuration.folder = cache.path
+            configuration.diskBytes = cache.byteCount.value
+        }
         do {
-            let configuration = ChunkCache.Configuration(folder: cache.path, diskBytes: cache.byteCount) { report in
-                logger.warning("the cache's folder", metadata: ["problem": "\(report)"])
-            }
-            return MemoryCache(chunks: try ChunkCache(configuration), revision: cacheRevision)
+            return try ChunkCache(configuration)
         } catch {
-            throw Failure(.uncreatable, "the cache in \(cache.path): \(error)")
+            throw Failure(.uncreatable, "the cache\(cache.map { " in \($0.path)" } ?? ""): \(error)")
         }
     }
 }
@@ -49,27 +50,30 @@ struct MemoryCache: Sendable {
 /// A folder, and how much it may take.
 struct CacheFolder: ExpressibleByArgument {
     let path: String
-    let byteCount: Int
+    let byteCount: ByteCount
 
     init?(argument: String) {
-        guard let colon = argument.lastIndex(of: ":"), let count = Self.bytes(argument[argument.index(after: colon)...])
-        else {
-            guard !argument.isEmpty else { return nil }
-            path = argument
-            byteCount = 1 << 30
-            return
-        }
-        guard colon > argument.startIndex else { return nil }
-        path = String(argument[..<colon])
-        byteCount = count
+        // What is no number after a colon belongs to the path.
+        let colon = argument.lastIndex(of: ":")
+        let count = colon.flatMap { ByteCount(argument: String(argument[argument.index(after: $0)...])) }
+        path = if let colon, count != nil { String(argument[..<colon]) } else { argument }
+        byteCount = count ?? ByteCount(value: 1 << 30)
+        guard !path.isEmpty else { return nil }
     }
+}
 
-    /// A number with a unit; `nil` for what is none, which belongs to the path.
-    private static func bytes(_ text: Substring) -> Int? {
+/// A number of bytes, with a unit.
+struct ByteCount: ExpressibleByArgument {
+    let value: Int
+
+    init(value: Int) { self.value = value }
+
+    init?(argument: String) {
         let units = Array("KMGT")
-        let unit = text.last.flatMap(units.firstIndex)
-        guard let number = Int(unit == nil ? text : text.dropLast()), number > 0 else { return nil }
+        let unit = argument.last.flatMap(units.firstIndex)
+        guard let number = Int(unit == nil ? argument : String(argument.dropLast())), number > 0 else { return nil }
         let (count, overflows) = number.multipliedReportingOverflow(by: 1 << (10 * ((unit ?? -1) + 1)))
-        return overflows ? nil : count
+        guard !overflows else { return nil }
+        value = count
     }
 }

@@ -26,6 +26,13 @@ struct MachineOptions: ParsableArguments {
     var maxMachines = 1024
 
     @OptionGroup var keeping: CacheOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Which version of the memory it is, for the cache: memory that has changed needs another name.",
+            valueName: "name"))
+    var cacheRevision: String?
+
     @OptionGroup var access: AccessOptions
 
     func validate() throws {
@@ -33,13 +40,21 @@ struct MachineOptions: ParsableArguments {
         guard (1...100_000).contains(maxMachines) else {
             throw ValidationError("--max-machines needs a number from 1 to 100000")
         }
+        guard keeping.isWanted == (cacheRevision != nil) else {
+            throw ValidationError(
+                """
+                --cache or --cache-memory goes together with --cache-revision, which says which version of the memory is \
+                kept
+                """)
+        }
     }
 
     func settings(name: String, memory: String, logger: Logger) throws -> MachineSettings {
-        MachineSettings(
-            name: name, memory: try MemorySource(memory, cache: keeping.memoryCache(logger: logger)),
-            prefetch: try prefetch.map(WorkingSetFile.read),
-            record: record,
-            onFailure: onFailure, populates: populate)
+        let kept = try cacheRevision.flatMap { revision in
+            try keeping.open(logger: logger).map { MemoryCache(chunks: $0, revision: revision) }
+        }
+        return MachineSettings(
+            name: name, memory: try MemorySource(memory, cache: kept), prefetch: try prefetch.map(WorkingSetFile.read),
+            record: record, onFailure: onFailure, populates: populate)
     }
 }
