@@ -73,11 +73,11 @@ def firecracker_unknown_members():
 def firecracker_surplus_descriptors():
     with serving() as (pager, path, expected):
         serve_one(path, expected)
-        pager.says("ended")
+        pager.says(": ended ")
         before = descriptors_of(pager)
         for further in (1, 2, 20):
             serve_one(path, expected, further=further)
-        pager.says("ended", 4)
+        pager.says(": ended ", 4)
         no_more_descriptors(pager, before)
 
 
@@ -217,7 +217,7 @@ def firecracker_prefetch_and_record():
         for options in (("--record", record), ("--prefetch", record), ("--populate",)):
             with serving(*options) as (pager, path, expected):
                 serve_one(path, expected)
-                pager.says("ended")
+                pager.says(": ended ")
         require(record.read_bytes().startswith(b"UFFDWSET"), "no working set was recorded")
         record.write_bytes(record.read_bytes()[:-1])
         with Pager("firecracker", "--socket", directory / "s", "--memory", record, "--prefetch", record) as pager:
@@ -231,7 +231,7 @@ def firecracker_peer_dies():
             with Machine(machine_that_reads, path, expected) as machine:
                 require(machine.word() == b"r", "the machine could not read")
                 machine.kill()
-        pager.says("ended", 3)
+        pager.says(": ended ", 3)
         require("error" not in pager.output(), f"the end of a peer is an error: {pager.output()}")
         serve_one(path, expected)
 
@@ -302,7 +302,7 @@ def firecracker_once():
 def firecracker_thousand_connections():
     with serving() as (pager, path, expected):
         serve_one(path, expected)
-        pager.says("ended")
+        pager.says(": ended ")
         before = descriptors_of(pager)
         for _ in range(1000):
             connect(path).close()
@@ -382,4 +382,4 @@ def firecracker_many_machines():
             machine.tell()
         for machine in machines:
             expect_end(machine)
-        pager.says("ended", 32)
+        pager.says(": ended ", 32)

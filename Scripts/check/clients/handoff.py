@@ -22,7 +22,7 @@ def handoff_page_of_c():
                                  timeout=60)
             require(run.returncode == 0, f"the client ended with {run.returncode}: {run.stderr!r}")
             require(run.stdout == content(size)[:-100], "the client read other bytes")
-            pager.says("ended")
+            pager.says(": ended ")
             more = subprocess.run([client, directory / "socket", str(size + 1)], capture_output=True, check=False,
                                   timeout=60)
             require(more.returncode == 1 and b"not served" in more.stderr, f"no refusal: {more.stderr!r}")

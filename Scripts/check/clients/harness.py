@@ -113,7 +113,9 @@ class Machine:
         return self.socket.recv(4096)
 
     def tell(self, word=b"."):
-        self.socket.sendall(word)
+        # One that was killed meanwhile hears nothing; how it has ended is what is asked next.
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(word)
 
     def end(self, limit=LIMIT):
         """Waits for the end: the exit code, or the signal as a negative number."""
@@ -160,6 +162,14 @@ def connect(path):
         except (FileNotFoundError, ConnectionRefusedError):
             require(time.monotonic() < end, "nobody listens")
             time.sleep(0.01)
+
+
+def becomes(value, expected, what):
+    """Waits until a function returns what is expected: a client goes on before its pager has counted its page."""
+    end = time.monotonic() + LIMIT
+    while (found := value()) != expected:
+        require(time.monotonic() < end, f"{what} is {found} in place of {expected}")
+        time.sleep(0.01)
 
 
 def server_of(pager):

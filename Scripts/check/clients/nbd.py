@@ -16,11 +16,15 @@ def exporting(directory, *options):
         raise Skip("needs nbdkit: install the package nbdkit")
     memory = memory_file(directory, SIZE)
     export = directory / "export"
-    server = subprocess.Popen(["nbdkit", "--foreground", "--unix", export, *options[:1], "file", memory, *options[1:]])
+    # Its socket is there before it listens; this file only afterwards.
+    sign = directory / "listens"
+    sign.unlink(missing_ok=True)
+    server = subprocess.Popen(["nbdkit", "--foreground", "--unix", export, "--pidfile", sign, *options[:1], "file", memory,
+                               *options[1:]])
     try:
         end = time.monotonic() + LIMIT
-        while not export.exists():
-            require(time.monotonic() < end, "nbdkit does not listen")
+        while not sign.exists():
+            require(time.monotonic() < end and server.poll() is None, "nbdkit does not listen")
             time.sleep(0.01)
         yield f"nbd+unix:///?socket={export}"
     finally:
@@ -52,7 +56,7 @@ def serve(pager, directory):
         require(pager.process.poll() is None, pager.output())
         time.sleep(0.01)
     serve_one(directory / "socket", content(SIZE))
-    pager.says("ended")
+    pager.says(": ended ")
 
 
 @check

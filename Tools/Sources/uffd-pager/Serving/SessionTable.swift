@@ -19,6 +19,8 @@ enum SessionEnding: String, Codable, CaseIterable, ExpressibleByArgument, Sendab
 final class SessionTable: Sendable {
     private struct State {
         var sessions: [Int: Session] = [:]
+        /// Those that are being ended; what they have counted is in no sum yet.
+        var leaving: [Int: Session] = [:]
         /// Clients that are being taken over, served, or let go.
         var unsettled = 0
         /// Wait until there is none.
@@ -29,6 +31,13 @@ final class SessionTable: Sendable {
         var failures = 0
         /// Sums of the sessions that have ended, by their machine's name.
         var past: [String: Totals] = [:]
+
+        /// Takes a session out, for its end.
+        mutating func leave(_ id: Int) -> Session? {
+            guard let session = sessions.removeValue(forKey: id) else { return nil }
+            leaving[id] = session
+            return session
+        }
     }
 
     /// Threads that read files, of which one machine has at most half: so many pages of all machines are read at once.
@@ -68,14 +77,20 @@ final class SessionTable: Sendable {
     /// Sums over all sessions that a machine has had.
     func totals(ofMachine name: String) -> Totals {
         var (totals, sessions) = state.withLock { state in
-            (state.past[name] ?? Totals(), state.sessions.values.filter { $0.settings.name == name })
+            let all = Array(state.sessions.values) + state.leaving.values
+            return (state.past[name] ?? Totals(), all.filter { $0.settings.name == name })
         }
         for session in sessions { totals.add(session.pager.statistics) }
         return totals
     }
 
     /// Forgets the sums of a machine.
-    func forget(machine name: String) { _ = state.withLock { $0.past.removeValue(forKey: name) } }
+    func forget(machine name: String) {
+        state.withLock { state in
+            state.past[name] = nil
+            state.leaving = state.leaving.filter { $0.value.settings.name != name }
+        }
+    }
 
     // MARK: Coming
 
@@ -139,7 +154,7 @@ final class SessionTable: Sendable {
 
     /// Ends a session; nothing is left to be served if its owner has ended.
     private func end(_ id: Int, _ ending: SessionEnding = .poison, within limit: Duration? = nil) {
-        guard let session = state.withLock({ $0.sessions.removeValue(forKey: id) }) else { return }
+        guard let session = state.withLock({ $0.leave(id) }) else { return }
         Task { await finish(session, ending, within: limit) }
     }
 
@@ -182,9 +197,7 @@ final class SessionTable: Sendable {
         _ ending: SessionEnding, within limit: Duration?, where isMeant: (Session) -> Bool
     ) async -> Int {
         let sessions = state.withLock { state in
-            let meant = state.sessions.values.filter(isMeant)
-            for session in meant { state.sessions.removeValue(forKey: session.id) }
-            return meant
+            state.sessions.values.filter(isMeant).compactMap { state.leave($0.id) }
         }
         await withTaskGroup(of: Void.self) { group in
             for session in sessions { group.addTask { await self.finish(session, ending, within: limit) } }
@@ -214,7 +227,10 @@ final class SessionTable: Sendable {
         }
         let statistics = session.pager.statistics
         state.withLock { state in
-            state.past[session.settings.name, default: Totals()].add(statistics)
+            // Unless its machine was removed meanwhile.
+            if state.leaving.removeValue(forKey: session.id) != nil {
+                state.past[session.settings.name, default: Totals()].add(statistics)
+            }
             if failed || statistics.failures > 0 { state.failures += 1 }
         }
         logger.info(
