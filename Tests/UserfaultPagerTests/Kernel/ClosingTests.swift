@@ -14,7 +14,8 @@ struct ClosingTests {
         try stopUnderCalls(service)
         let before = Footprint().descriptors
         for _ in 0..<5 { try stopUnderCalls(service) }
-        #expect(Footprint().descriptors == before)
+        // Threads of other tests may close some yet.
+        #expect(wait { Footprint().descriptors <= before })
     }
 
     /// Threads that call everything there is, while the pager stops: they are told so, and no call of the kernel meets

@@ -38,10 +38,11 @@ struct PromptEndTests {
             UserfaultFD(), source: GatedSource(gate: gate), configuration: PagerConfiguration(service: .workers(2)))
         let region = try pager.add(range, options: RegionOptions(readAhead: .none))
         try pager.start()
+        try pager.prefetch(region, count: 2 * pageBytes)
+        #expect(gate.waitUntilReached())
         #expect(throws: PagerError.timedOut(pagesLeft: 2)) {
             try pager.populate(region, within: .milliseconds(20))
         }
-        #expect(gate.waitUntilReached())
         try pager.remove(region, .poison, within: .zero)
         // Now it is somebody else's.
         try mapping.advise(.dontNeed)

@@ -43,10 +43,11 @@ struct SharedRuntimeTests {
         let second = try Mapping(anonymous: pageBytes)
         try hung.pager.add(second.range, offset: 8 * pageBytes)
         let range = second.range
+        try hung.pager.prefetch(hung.region, count: hung.mapping.count)
+        #expect(gate.waitUntilReached())
         #expect(throws: PagerError.timedOut(pagesLeft: 8)) {
             try hung.pager.populate(hung.region, within: .milliseconds(10))
         }
-        #expect(gate.waitUntilReached())
         let removing = Toucher { error { () throws(PagerError) in try hung.pager.remove(hung.region, .poison) } }
         let other = try Member(runtime, isSlow: true)
         #expect(other.isRight)

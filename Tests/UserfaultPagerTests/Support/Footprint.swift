@@ -28,7 +28,13 @@ struct Footprint {
     }
 
     /// How many threads of a name wait for something.
-    static func sleepingThreads(named name: String) -> Int {
+    static func sleepingThreads(named name: String) -> Int { threads { $0.contains("(\(name)) S") } }
+
+    /// How many threads have a name that begins so.
+    static func threads(namedFrom prefix: String) -> Int { threads { $0.contains("(\(prefix)") } }
+
+    /// How many threads have a line in `/proc` that is meant.
+    private static func threads(where isMeant: (String) -> Bool) -> Int {
         guard let directory = opendir("/proc/self/task") else { return 0 }
         defer { closedir(directory) }
         var count = 0
@@ -36,8 +42,7 @@ struct Footprint {
             let task = withUnsafeBytes(of: entry.pointee.d_name) { name in
                 String(decoding: name.prefix { $0 != 0 }, as: UTF8.self)
             }
-            let status = text("/proc/self/task/\(task)/stat")
-            if status.contains("(\(name)) S") { count += 1 }
+            if isMeant(text("/proc/self/task/\(task)/stat")) { count += 1 }
         }
         return count
     }
