@@ -122,8 +122,11 @@ struct CommandLineTests {
     }
 
     @Test func aStoppedRunEndsByTheSignalAndReportsWhatItHas() throws {
-        let script =
-            "\(SelftestProgram.path) run --filter selfcheck-hang --timeout 60 & sleep 0.5; kill -INT $!; wait $!"
+        let script = """
+            \(SelftestProgram.path) run --filter selfcheck-hang --timeout 60 & run=$!
+            for _ in $(seq 300); do pgrep -f "run-case selfcheck-hang .*--runner $run" >/dev/null && break; sleep 0.1; done
+            kill -INT $run; wait $run
+            """
         let answer = try SelftestProgram.start("bash", ["-c", script])
         #expect(answer.exitCode == 130)
         #expect(answer.output.contains("Bail out! stopped by SIGINT"))

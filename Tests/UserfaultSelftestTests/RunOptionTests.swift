@@ -26,7 +26,7 @@ struct RunOptionTests {
     @Test func asManyRunAtOnceAsWasAsked() throws {
         let script = """
             \(SelftestProgram.path) run --filter selfcheck-hang --repeat 5 --jobs 3 --timeout 60 & run=$!
-            for _ in $(seq 100); do
+            for _ in $(seq 300); do
                 count=$(pgrep -c -f "run-case selfcheck-hang .*--runner $run"); [ $count = 3 ] && break; sleep 0.1
             done
             kill -INT $run; wait $run; echo "$? $count"

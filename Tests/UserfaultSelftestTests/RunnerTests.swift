@@ -58,7 +58,8 @@ struct RunnerTests {
     @Test func aHangEndsAtItsLimitAndTellsWhereTheThreadsAre() throws {
         let result = try result(of: "selfcheck-hang")
         #expect(result.outcome == "fail")
-        #expect(result.seconds < 5)
+        // Below what others may take, however much a slow host is granted.
+        #expect(result.seconds < 10)
         let detail = try #require(result.detail)
         #expect(detail.contains("about to wait for ever"), "what was recorded before the hang")
         #expect(detail.contains("(selfcheck-hang): state S"))
