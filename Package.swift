@@ -39,7 +39,7 @@ let package = Package(
         .testTarget(
             name: "UserfaultPagerTests",
             dependencies: [
-                "CUserfaultFD", "UserfaultFD", "UserfaultPager",
+                "CTestSupport", "CUserfaultFD", "UserfaultFD", "UserfaultPager",
                 .product(name: "SystemPackage", package: "swift-system"),
             ]
         ),

@@ -21,6 +21,7 @@ import checks  # noqa: E402
 # Each module adds its checks to the list, in this order.
 import firecracker  # noqa: E402, F401
 import handoff  # noqa: E402, F401
+import kvm  # noqa: E402, F401
 import nbd  # noqa: E402, F401
 import serve  # noqa: E402, F401
 import service  # noqa: E402, F401

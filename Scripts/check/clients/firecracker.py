@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 
-from harness import (LIMIT, Machine, Pager, Skip, check, compare, connect, content, descriptors_of, expect_end,
+from harness import (LIMIT, Machine, Pager, Skip, check, compare, connect, descriptors_of, expect_end,
                      firecracker_json, folder, memory_file, no_more_descriptors, registered, require,
                      server_of)
 from memory import HUGE, PAGE, Memory
@@ -15,15 +15,14 @@ SIZE = 64 * PAGE
 
 
 @contextlib.contextmanager
-def serving(*options, size=SIZE, prefix=()):
+def serving(*options, size=SIZE, prefix=(), begin=b""):
     """The program, its socket, and what its memory file holds."""
     with folder() as directory:
-        path = directory / "socket"
-        arguments = ("firecracker", "--socket", path, "--memory", memory_file(directory, size), *options)
-        with Pager(*arguments, prefix=prefix) as pager:
+        path, memory = directory / "socket", memory_file(directory, size, begin)
+        with Pager("firecracker", "--socket", path, "--memory", memory, *options, prefix=prefix) as pager:
             pager.says("listening")
             pager.folder = directory
-            yield pager, path, content(size)
+            yield pager, path, memory.read_bytes()
 
 
 def hand_over(path, message, descriptors, pieces=1):

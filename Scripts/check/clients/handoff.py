@@ -1,12 +1,8 @@
 """Clients of this project's own protocol: the page of C, and its errors."""
-import os
 import subprocess
 
-from harness import Pager, check, folder, memory_file, content, require
+from harness import Pager, check, compile_c, content, folder, memory_file, require
 from memory import PAGE
-
-REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O2"]
 
 
 @check
@@ -14,7 +10,7 @@ def handoff_page_of_c():
     size = 32 * PAGE
     with folder() as directory:
         client = directory / "client"
-        subprocess.run(["cc", *FLAGS, "-o", client, f"{REPO}/Examples/handoff-client.c"], check=True)
+        compile_c(client, "Examples/handoff-client.c")
         memory = memory_file(directory, size)
         with Pager("handoff", "--socket", directory / "socket", "--memory", memory) as pager:
             pager.says("listening")

@@ -17,6 +17,7 @@ from memory import PAGE, Memory, Userfaultfd
 
 # How long anything may take, in seconds: the machine that runs the checks may be slow.
 LIMIT = 60
+REPO = Path(__file__).resolve().parents[3]
 
 
 def program():
@@ -35,10 +36,16 @@ def content(count):
     return random.Random(count).randbytes(count)
 
 
-def memory_file(directory, count):
+def memory_file(directory, count, begin=b""):
     path = directory / "memory"
-    path.write_bytes(content(count))
+    path.write_bytes(begin + content(count)[len(begin):])
     return path
+
+
+def compile_c(program, *arguments):
+    """Builds a client, from sources of this repository."""
+    flags = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O2")
+    subprocess.run(["cc", *flags, "-o", program, *arguments], check=True, cwd=REPO)
 
 
 class Pager:
@@ -146,6 +153,47 @@ class Machine:
         if self.status is None:
             self.kill()
         self.socket.close()
+
+
+class Lines:
+    """A program that is told lines, and answers with lines."""
+
+    def __init__(self, arguments):
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, bufsize=0)
+        self.rest = b""
+
+    def tell(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+
+    def next(self):
+        """The next line; empty if the program has ended."""
+        while b"\n" not in self.rest:
+            ready, _, _ = select.select([self.process.stdout], [], [], LIMIT)
+            require(ready, "the program hangs")
+            more = self.process.stdout.read(4096)
+            if not more:
+                return ""
+            self.rest += more
+        line, _, self.rest = self.rest.partition(b"\n")
+        return line.decode()
+
+    def errors(self):
+        return os.pread(self.log.fileno(), 4096, 0).decode(errors="replace")
+
+    def end(self):
+        """Closes its input, and waits for its end: the exit code, or the signal as a negative number."""
+        self.process.stdin.close()
+        try:
+            return self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            raise Wrong("the program does not end") from None
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        for file in (self.process.stdin, self.process.stdout, self.log):
+            file.close()
 
 
 def expect_end(machine, code=0):

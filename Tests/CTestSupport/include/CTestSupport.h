@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "CTSGuest.h"
+
 /// From now on userfaultfd(2) answers -`error` to this process, as a container's seccomp profile would. 0 or -errno.
 int cts_refuse_userfaultfd(int error);
 

@@ -1,9 +1,21 @@
 import Glibc
 import Testing
+import UserfaultFD
 
 /// What this machine offers the tests.
 enum Host {
     static let isRoot = geteuid() == 0
+
+    /// Whether KVM makes guests here, whose faults this process may handle.
+    static let hasGuests: Bool = {
+        do {
+            _ = try UserfaultFD(options: Guest.faults)
+            _ = try Guest(memory: Mapping(anonymous: pageBytes).range)
+            return true
+        } catch {
+            return false
+        }
+    }()
 
     static var freeHugePages: Int {
         guard let file = fopen("/proc/meminfo", "re") else { return 0 }
@@ -21,6 +33,9 @@ enum Host {
 extension Trait where Self == ConditionTrait {
     /// Mounts.
     static var requiresRoot: Self { .enabled(if: Host.isRoot, "needs root") }
+
+    /// Virtual machines.
+    static var requiresGuests: Self { .enabled("needs KVM and kernel-mode faults") { Host.hasGuests } }
 
     /// A block device of a test's own.
     static var requiresLoopDevice: Self {
