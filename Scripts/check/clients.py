@@ -19,6 +19,7 @@ sys.path[:0] = [str(REPO / "Scripts/check"), str(REPO / "Scripts/check/clients")
 import checks  # noqa: E402
 
 # Each module adds its checks to the list, in this order.
+import cloud_hypervisor  # noqa: E402, F401
 import firecracker  # noqa: E402, F401
 import handoff  # noqa: E402, F401
 import kvm  # noqa: E402, F401

@@ -65,6 +65,7 @@ int cuffd_status_flags(int fd);
 int cuffd_set_status_flags(int fd, int flags);
 ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset);
 ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset);
+int cuffd_fsync(int fd);
 /// lseek(2) to an offset from the start, from where it is, from the end, or to data from an offset on.
 int64_t cuffd_seek(int fd, int64_t offset, int whence);
 /// poll(2) of one descriptor: the events that are ready (POLL* bits), 0 on time-out. Negative time: no limit.

@@ -12,9 +12,7 @@ extension Memfd {
     ///   tmpfs is full, `EPERM` if a seal forbids it, `EINVAL` for a file of huge pages, which is written by mapping, or
     ///   for a negative offset.
     public func write(_ bytes: RawSpan, at offset: Int) throws(UserfaultError) {
-        try unsafe bytes.withUnsafeBytes { (buffer) throws(UserfaultError) in
-            unsafe try descriptor.write(buffer, at: offset)
-        }
+        try descriptor.write(bytes, at: offset)
     }
 
     /// Reads bytes of the file.
@@ -27,12 +25,7 @@ extension Memfd {
     /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got; `ENODATA` at the
     ///   file's end.
     public func read(into bytes: inout MutableRawSpan, at offset: Int) throws(UserfaultError) {
-        try unsafe bytes.withUnsafeMutableBytes { (buffer) throws(UserfaultError) in
-            try transferAll(buffer.count, .readFile) { done in
-                unsafe cuffd_pread(
-                    descriptor.rawValue, buffer.baseAddress! + done, buffer.count - done, Int64(offset + done))
-            }
-        }
+        try descriptor.read(into: &bytes, at: offset)
     }
 
     /// What can no longer be done with a file.

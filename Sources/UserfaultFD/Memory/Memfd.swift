@@ -5,7 +5,7 @@ public import SystemPackage
 ///
 /// Mapped twice, it is what minor faults are for: pages are filled through one mapping and continued in the other.
 public struct Memfd: ~Copyable, Sendable {
-    let descriptor: OwnedDescriptor
+    package let descriptor: OwnedDescriptor
 
     /// The size of the file's pages: the huge page's if it was made of huge pages.
     public let pageSize: PageSize

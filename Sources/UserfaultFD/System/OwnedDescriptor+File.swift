@@ -75,9 +75,33 @@ extension OwnedDescriptor {
         }
     }
 
+    /// Fills the room from an offset on.
+    ///
+    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got; `ENODATA` at the file's
+    ///   end.
+    package func read(into room: inout MutableRawSpan, at offset: Int) throws(UserfaultError) {
+        try unsafe room.withUnsafeMutableBytes { (buffer) throws(UserfaultError) in
+            try transferAll(buffer.count, .readFile) { done in
+                unsafe cuffd_pread(rawValue, buffer.baseAddress! + done, buffer.count - done, Int64(offset + done))
+            }
+        }
+    }
+
+    /// Writes all bytes at an offset.
+    ///
+    /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got.
+    package func write(_ bytes: RawSpan, at offset: Int) throws(UserfaultError) {
+        try unsafe bytes.withUnsafeBytes { (buffer) throws(UserfaultError) in unsafe try write(buffer, at: offset) }
+    }
+
     /// Makes the file longer or shorter.
     package func resize(to count: Int) throws(UserfaultError) {
         _ = try answer(to: .resize, retryOnInterrupt: true) { cuffd_ftruncate(rawValue, Int64(count)) }
+    }
+
+    /// Waits until what was written is on the disk.
+    package func synchronize() throws(UserfaultError) {
+        _ = try answer(to: .writeFile, retryOnInterrupt: true) { cuffd_fsync(rawValue) }
     }
 
     /// The length of a block device, in bytes.

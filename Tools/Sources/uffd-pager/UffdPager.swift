@@ -12,8 +12,8 @@ struct UffdPager: AsyncParsableCommand {
             """,
         version: "uffd-pager \(Version.text)",
         subcommands: [
-            FirecrackerCommand.self, CRIULazyPagesCommand.self, HandoffCommand.self, ServeCommand.self, CtlCommand.self,
-            ProbeCommand.self,
+            FirecrackerCommand.self, CRIULazyPagesCommand.self, CloudHypervisorCommand.self, HandoffCommand.self,
+            ServeCommand.self, CtlCommand.self, ProbeCommand.self,
         ]
     )
 
