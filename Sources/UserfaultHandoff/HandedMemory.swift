@@ -110,6 +110,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     ///   - runtime: Threads that the pager shares with others; `nil` for threads of its own.
     ///   - configuration: How to work.
     ///   - options: How to serve the regions; the page size is each region's own.
+    ///   - isPaused: Whether the pager begins in a pause: no page is filled before `Pager.resume()`.
     /// - Returns: The pager, and its regions in the order of ``regions``.
     /// - Throws: ``HandoffError/pager(_:)``; ``HandoffError/kernel(_:)`` if the client is gone. Pages of regions that were
     ///   added already are poisoned then.
@@ -117,7 +118,8 @@ public struct HandedMemory: ~Copyable, Sendable {
         from source: consuming Source,
         runtime: PagerRuntime? = nil,
         configuration: PagerConfiguration = PagerConfiguration(),
-        options: RegionOptions = RegionOptions()
+        options: RegionOptions = RegionOptions(),
+        isPaused: Bool = false
     ) throws(HandoffError) -> (pager: Pager<Source>, regions: [Region]) {
         let (places, owner, format) = (regions, owner, format)
         let pager: Pager<Source>
@@ -131,6 +133,7 @@ public struct HandedMemory: ~Copyable, Sendable {
                 if format == .firecracker { options.registration = .byOwner }
                 added.append(try pager.add(place.range, offset: place.offset, options: options))
             }
+            if isPaused { try pager.pause() }
             try pager.start()
         } catch {
             let failure = HandoffError.pager(error)

@@ -19,6 +19,16 @@ extension Pager where Source: ~Copyable {
         return found
     }
 
+    /// How many bytes were not loaded yet: what ``populateAll(within:)`` and ``stop(_:within:)`` have left to do.
+    ///
+    /// Pages that were poisoned, or that the program dropped, do not count. This looks at the state of every page, and may
+    /// be called while the pager stops.
+    ///
+    /// - Throws: ``PagerError/notRunning`` if the pager was stopped; ``PagerError/otherProcess``.
+    public func countUnfilledBytes() throws(PagerError) -> Int {
+        try core.whileOpen { () throws(PagerError) in try core.countUnfilledBytes() }
+    }
+
     /// The faults that were served last, the oldest first: at most ``PagerConfiguration/traceCapacity``.
     ///
     /// May be read while the pager runs, which holds up no fault. To follow a pager, ask for what came after the last one

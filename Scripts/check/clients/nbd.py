@@ -11,7 +11,7 @@ from harness import LIMIT, Pager, Skip, check, content, folder, memory_file, req
 
 @contextlib.contextmanager
 def exporting(directory, *options):
-    """nbdkit, and the URI of what it exports."""
+    """nbdkit: the URI of what it exports, and its process."""
     if not shutil.which("nbdkit"):
         raise Skip("needs nbdkit: install the package nbdkit")
     memory = memory_file(directory, SIZE)
@@ -26,7 +26,7 @@ def exporting(directory, *options):
         while not sign.exists():
             require(time.monotonic() < end and server.poll() is None, "nbdkit does not listen")
             time.sleep(0.01)
-        yield f"nbd+unix:///?socket={export}"
+        yield f"nbd+unix:///?socket={export}", server
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(LIMIT)
@@ -35,7 +35,7 @@ def exporting(directory, *options):
 @contextlib.contextmanager
 def serving(directory, *options):
     """nbdkit, and what uffd-pager gets to serve machines from it."""
-    with exporting(directory, *options) as uri:
+    with exporting(directory, *options) as (uri, _):
         yield ("firecracker", "--socket", directory / "socket", "--memory", uri)
 
 

@@ -213,6 +213,22 @@ extension PagerCore where Source: ~Copyable {
         return try body(reference)
     }
 
+    /// Calls with all regions, whose records stay until the end even where another call removes them.
+    func withAllRegions<Result>(
+        _ body: ([RegionReference]) throws(PagerError) -> Result
+    ) throws(PagerError) -> Result {
+        let regions = registry.withLock { registry in
+            let all = registry.regions.values.map(\.reference)
+            for region in all { region.countReferences(1) }
+            return all
+        }
+        defer {
+            for region in regions { region.countReferences(-1) }
+            retireRegions()
+        }
+        return try body(regions)
+    }
+
     var regionIDs: [Int] { registry.withLock { Array($0.regions.keys) } }
 
     /// Ends the service of a region: what is still open is poisoned, or left as zeros.

@@ -27,17 +27,8 @@ extension PagerCore where Source: ~Copyable {
 
     /// Loads every page of every region.
     func populateAll(until deadline: Deadline) throws(PagerError) -> Int {
-        let regions = registry.withLock { registry in
-            let all = registry.regions.values.map(\.reference)
-            // Held until the job holds them: one that is removed meanwhile is finished.
-            for region in all { region.countReferences(1) }
-            return all
-        }
-        defer {
-            for region in regions { region.countReferences(-1) }
-            retireRegions()
-        }
-        return try populate(regions, until: deadline)
+        // Until the job holds them: one that is removed meanwhile is finished.
+        try withAllRegions { (regions) throws(PagerError) in try populate(regions, until: deadline) }
     }
 
     /// Waits for a job that this thread submitted.
@@ -62,6 +53,13 @@ extension PagerCore where Source: ~Copyable {
             left += memory.sharingOrder { _, machine in machine.countUnfilled(of: region) }
         }
         return left
+    }
+
+    /// Bytes of all regions whose fate is open.
+    func countUnfilledBytes() throws(PagerError) -> Int {
+        try withAllRegions { (regions) throws(PagerError) in
+            regions.reduce(0) { $0 + countUnfilled(of: $1) * $1.pageSize.bytes }
+        }
     }
 
     // MARK: Pieces

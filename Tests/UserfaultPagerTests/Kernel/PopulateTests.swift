@@ -36,6 +36,26 @@ struct PopulateTests {
     }
 
     @Test
+    func whatIsLeftIsCounted() throws {
+        let first = try Mapping(anonymous: 64 * pageBytes)
+        let second = try Mapping(anonymous: 32 * pageBytes)
+        let pager = try Pager(UserfaultFD(features: .eventRemove), source: NumberedSource())
+        let region = try pager.add(first.range, options: RegionOptions(readAhead: .none))
+        try pager.add(second.range)
+        try pager.start()
+        #expect(try pager.countUnfilledBytes() == 96 * pageBytes)
+        let range = first.range
+        #expect(Toucher.value { range.loadWord(0) } == NumberedSource.word(0))
+        try first.advise(.dontNeed, range.part(at: 8 * pageBytes, count: 2 * pageBytes))
+        // A thread goes on before it is noted that its page is there, or gone.
+        #expect(try wait { try pager.countUnfilledBytes() == 93 * pageBytes })
+        try pager.populate(region)
+        #expect(try pager.countUnfilledBytes() == 32 * pageBytes)
+        try pager.stop(.populate)
+        #expect(throws: PagerError.notRunning) { try pager.countUnfilledBytes() }
+    }
+
+    @Test
     func holesAreNotAskedFor() throws {
         let pages = 256
         let mapping = try Mapping(anonymous: pages * pageBytes)

@@ -9,7 +9,8 @@ struct CtlCommand: AsyncParsableCommand {
         abstract: "Ask a running uffd-pager serve.",
         discussion: "Exit codes: 0 done, 1 refused, 69 nobody answers at the control socket.",
         subcommands: [
-            List.self, Show.self, Add.self, Remove.self, Prefetch.self, Populate.self, Drain.self, Metrics.self,
+            List.self, Show.self, Add.self, Remove.self, Prefetch.self, Populate.self, Pause.self,
+            Resume.self, Drain.self, Metrics.self,
         ]
     )
 
@@ -128,6 +129,21 @@ struct CtlCommand: AsyncParsableCommand {
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
         func run() async throws { try await control.ask(.POST, "\(machine.path)/populate?\(limit.query)") }
+    }
+
+    struct Pause: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Change no page of a machine: threads that touch one that is not there wait until it is resumed.")
+        @OptionGroup var control: Control
+        @OptionGroup var machine: Name
+        func run() async throws { try await control.ask(.POST, "\(machine.path)/pause") }
+    }
+
+    struct Resume: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Go on with a machine that was paused.")
+        @OptionGroup var control: Control
+        @OptionGroup var machine: Name
+        func run() async throws { try await control.ask(.POST, "\(machine.path)/resume") }
     }
 
     struct Drain: AsyncParsableCommand {

@@ -36,6 +36,11 @@ enum ControlRouter {
             let body = try await request.document(PrefetchRequest.self, context)
             return SessionCount(sessions: try registry.prefetch(try context.name, body.workingSet))
         }
+        for (verb, isPaused) in [("pause", true), ("resume", false)] {
+            machines.post(":name/\(verb)") { _, context in
+                SessionCount(sessions: try registry.setPaused(try context.name, isPaused))
+            }
+        }
         machines.post(":name/populate") { request, context in
             SessionCount(sessions: try await registry.populate(try context.name, within: try request.limit))
         }

@@ -12,6 +12,8 @@ struct SessionDocument: Codable, Sendable {
     /// Faults that wait for a thread.
     let queuedFaults: Int
     let totals: Totals
+    /// What loads all memory now; absent if nothing does.
+    let loading: Loading?
     /// From the reading of a fault to its resolution, in nanoseconds.
     let medianNanoseconds: UInt64
     let p99Nanoseconds: UInt64
@@ -27,6 +29,7 @@ struct SessionDocument: Codable, Sendable {
         var totals = Totals()
         totals.add(statistics)
         self.totals = totals
+        loading = session.loading
         medianNanoseconds = statistics.service.percentile(50)
         p99Nanoseconds = statistics.service.percentile(99)
     }
@@ -38,6 +41,8 @@ struct MachineDocument: ResponseCodable, Sendable {
         /// Nobody has connected, or who had has ended.
         case waiting
         case serving
+        /// Nothing changes a page, until it is resumed.
+        case paused
     }
 
     let name: String
@@ -47,9 +52,9 @@ struct MachineDocument: ResponseCodable, Sendable {
     /// Of all sessions, those that have ended included.
     let totals: Totals
 
-    init(_ specification: MachineSpecification, _ sessions: [Session], _ totals: Totals) {
+    init(_ specification: MachineSpecification, _ sessions: [Session], _ totals: Totals, isPaused: Bool) {
         name = specification.name
-        state = sessions.isEmpty ? .waiting : .serving
+        state = isPaused ? .paused : sessions.isEmpty ? .waiting : .serving
         self.specification = specification
         self.sessions = sessions.map(SessionDocument.init)
         self.totals = totals

@@ -111,15 +111,25 @@ final class MachineRegistry: Sendable {
     }
 
     func document(of name: String) throws(ControlError) -> MachineDocument {
-        MachineDocument(
-            try specification(of: name), sessions.sessions(ofMachine: name), sessions.totals(ofMachine: name))
+        document(try specification(of: name))
+    }
+
+    private func document(_ specification: MachineSpecification) -> MachineDocument {
+        let name = specification.name
+        return MachineDocument(
+            specification, sessions.sessions(ofMachine: name), sessions.totals(ofMachine: name),
+            isPaused: sessions.isPaused(machine: name))
     }
 
     var documents: [MachineDocument] {
-        let all = entries.withLock { $0.values.compactMap { $0?.specification } }.sorted { $0.name < $1.name }
-        return all.map {
-            MachineDocument($0, sessions.sessions(ofMachine: $0.name), sessions.totals(ofMachine: $0.name))
-        }
+        let all = entries.withLock { $0.values.compactMap { $0?.specification } }
+        return all.sorted { $0.name < $1.name }.map(document)
+    }
+
+    /// Lets nothing change a page of a machine, or goes on.
+    func setPaused(_ name: String, _ isPaused: Bool) throws(ControlError) -> Int {
+        _ = try specification(of: name)
+        return sessions.setPaused(machine: name, isPaused)
     }
 
     /// What Prometheus reads.
@@ -130,7 +140,7 @@ final class MachineRegistry: Sendable {
         _ = try specification(of: name)
         do {
             let set = try WorkingSetFile.read(path)
-            let running = sessions.sessions(ofMachine: name)
+            let running = sessions.sessions(ofMachine: name).filter { !$0.isEnding }
             for session in running { try session.pager.replay(set) }
             return running.count
         } catch {
@@ -141,7 +151,7 @@ final class MachineRegistry: Sendable {
     /// Loads all memory of a machine, and waits for it.
     func populate(_ name: String, within limit: Duration?) async throws(ControlError) -> Int {
         _ = try specification(of: name)
-        let running = sessions.sessions(ofMachine: name)
+        let running = sessions.sessions(ofMachine: name).filter { !$0.isEnding }
         let failure = await withTaskGroup(of: String?.self) { group in
             for session in running { group.addTask { await session.populate(within: limit) } }
             return await group.reduce(into: nil as String?) { $0 = $0 ?? $1 }

@@ -66,6 +66,22 @@ enum OpenAPI {
                   "422": {"$ref": "#/components/responses/Error"}}
               }
             },
+            "/v1/machines/{name}/pause": {
+              "parameters": [{"$ref": "#/components/parameters/Name"}],
+              "post": {
+                "summary": "Changes no page of the machine, in sessions to come neither, until it is resumed.",
+                "responses": {"200": {"$ref": "#/components/responses/Sessions"},
+                  "404": {"$ref": "#/components/responses/Error"}}
+              }
+            },
+            "/v1/machines/{name}/resume": {
+              "parameters": [{"$ref": "#/components/parameters/Name"}],
+              "post": {
+                "summary": "Goes on after a pause.",
+                "responses": {"200": {"$ref": "#/components/responses/Sessions"},
+                  "404": {"$ref": "#/components/responses/Error"}}
+              }
+            },
             "/v1/machines/{name}/drain": {
               "parameters": [{"$ref": "#/components/parameters/Name"}],
               "post": {
@@ -121,6 +137,11 @@ enum OpenAPI {
                   "id": {"type": "integer"}, "process": {"type": "integer"}, "bytes": {"type": "integer"},
                   "regions": {"type": "integer"}, "outstandingFaults": {"type": "integer"},
                   "queuedFaults": {"type": "integer"}, "totals": {"$ref": "#/components/schemas/Totals"},
+                  "loading": {
+                    "type": "object", "required": ["kind", "bytesLeft"],
+                    "description": "What loads all memory now; absent if nothing does.",
+                    "properties": {"kind": {"enum": ["populate", "drain"]}, "bytesLeft": {"type": "integer"}}
+                  },
                   "medianNanoseconds": {"type": "integer"}, "p99Nanoseconds": {"type": "integer"}
                 }
               },
@@ -128,7 +149,7 @@ enum OpenAPI {
                 "type": "object", "required": ["name", "state", "specification", "sessions", "totals"],
                 "properties": {
                   "name": {"$ref": "#/components/schemas/Name"},
-                  "state": {"enum": ["waiting", "serving"]},
+                  "state": {"enum": ["waiting", "serving", "paused"]},
                   "specification": {"$ref": "#/components/schemas/Specification"},
                   "sessions": {"type": "array", "items": {"$ref": "#/components/schemas/Session"}},
                   "totals": {"$ref": "#/components/schemas/Totals"}

@@ -17,6 +17,14 @@ struct PrometheusText {
                 sample(Self.labels(machine), machine.sessions.reduce(0) { $0 + $1.outstandingFaults })
             }
         }
+        gauge("uffd_pager_paused", "Whether the machine is paused: 1 if it is.") { sample in
+            for machine in machines { sample(Self.labels(machine), machine.state == .paused ? 1 : 0) }
+        }
+        gauge("uffd_pager_loading_bytes", "Memory that populate and drain have left to load.") { sample in
+            for machine in machines {
+                sample(Self.labels(machine), machine.sessions.reduce(0) { $0 + ($1.loading?.bytesLeft ?? 0) })
+            }
+        }
         gauge("uffd_pager_queued_faults", "Page faults that wait for a thread.") { sample in
             for machine in machines {
                 sample(Self.labels(machine), machine.sessions.reduce(0) { $0 + $1.queuedFaults })

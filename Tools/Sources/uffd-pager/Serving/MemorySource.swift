@@ -68,44 +68,53 @@ enum MemorySource: Sendable {
     }
 
     /// Begins to serve memory from here.
-    func serve(
-        _ memory: consuming HandedMemory, on runtime: PagerRuntime, _ configuration: PagerConfiguration,
-        _ options: RegionOptions
-    ) throws -> any SessionPager {
+    func serve(_ memory: consuming HandedMemory, _ terms: ServiceTerms) throws -> any SessionPager {
         switch self {
         case .file(let file):
             let source = try file.source()
-            guard memory.file != nil else {
-                return try memory.serve(
-                    from: source, runtime: runtime, configuration: configuration, options: options
-                ).pager
-            }
+            guard memory.file != nil else { return try memory.serve(from: source, terms) }
             let pages = try SharedPages(memory.file!, from: source)
-            return try memory.serve(
-                from: pages.source, runtime: runtime, configuration: configuration, options: options
-            ).pager
+            return try memory.serve(from: pages.source, terms)
         #if NBD
         case .nbd(let source):
-            return try Self.serve(memory, from: AsynchronousSource(source), on: runtime, configuration, options)
+            return try Self.serve(memory, from: AsynchronousSource(source), terms)
         case .cached(let source, _, _):
-            return try Self.serve(memory, from: source, on: runtime, configuration, options)
+            return try Self.serve(memory, from: source, terms)
         #endif
         }
     }
 
     #if NBD
     private static func serve<Source: PageSource & ~Copyable>(
-        _ memory: consuming HandedMemory, from source: consuming Source, on runtime: PagerRuntime,
-        _ configuration: PagerConfiguration, _ options: RegionOptions
+        _ memory: consuming HandedMemory, from source: consuming Source, _ terms: ServiceTerms
     ) throws -> any SessionPager {
         guard memory.file == nil else {
             let text = "a memory file is filled from files only, not from NBD"
             memory.refuse(text)
             throw HandoffError.malformed(text)
         }
-        return try memory.serve(
-            from: source, runtime: runtime, configuration: configuration, options: options
-        ).pager
+        return try memory.serve(from: source, terms)
     }
     #endif
+}
+
+/// How one client is served, wherever its memory comes from.
+struct ServiceTerms {
+    /// The threads that serve it, with others.
+    let runtime: PagerRuntime
+    let configuration: PagerConfiguration
+    let options: RegionOptions
+    /// Whether no page is filled at first.
+    let isPaused: Bool
+}
+
+extension HandedMemory {
+    fileprivate consuming func serve<Source: PageSource & ~Copyable>(
+        from source: consuming Source, _ terms: ServiceTerms
+    ) throws -> any SessionPager {
+        try serve(
+            from: source, runtime: terms.runtime, configuration: terms.configuration, options: terms.options,
+            isPaused: terms.isPaused
+        ).pager
+    }
 }

@@ -1,4 +1,6 @@
+import ArgumentParser
 import Logging
+import Synchronization
 import UserfaultFD
 import UserfaultHandoff
 import UserfaultPager
@@ -9,6 +11,9 @@ protocol SessionPager: Sendable {
     var statistics: PagerStatistics { get }
     var recordedWorkingSet: WorkingSet { get }
     func replay(_ workingSet: WorkingSet) throws(PagerError)
+    func countUnfilledBytes() throws(PagerError) -> Int
+    func pause() throws(PagerError)
+    func resume() throws(PagerError)
     func populateAll(within limit: Duration?) throws(PagerError)
     func stop(_ ending: Ending, within limit: Duration?) async throws(PagerError)
 }
@@ -26,9 +31,23 @@ final class Session: Sendable {
     let owner: Owner
     let pager: any SessionPager
 
+    private struct Activity {
+        /// Calls that load all memory.
+        var populates = 0
+        /// How the session ends, once that has begun.
+        var ending: SessionEnding?
+        /// Calls that poison what an end by loading has not loaded yet.
+        var stops: [Task<Void, Never>] = []
+        var hasEnded = false
+        var waiters: [CheckedContinuation<Void, Never>] = []
+    }
+
+    private let activity = Mutex(Activity())
+
     init(
         _ id: Int, serving memory: consuming HandedMemory, as settings: MachineSettings, on runtime: PagerRuntime,
-        keptBy link: GuardLink?, logger: Logger, _ ended: @escaping @Sendable () -> Void
+        isPaused: Bool, keptBy link: GuardLink?, logger: Logger,
+        _ ended: @escaping @Sendable () -> Void
     ) throws {
         self.id = id
         self.settings = settings
@@ -48,15 +67,20 @@ final class Session: Sendable {
             logger.log(report)
             if case .ownerGone = report { ended() }
         }
-        let options = RegionOptions(failure: settings.onFailure.policy)
-        pager = try settings.memory.serve(memory, on: runtime, configuration, options)
+        pager = try settings.memory.serve(
+            memory,
+            ServiceTerms(
+                runtime: runtime, configuration: configuration,
+                options: RegionOptions(failure: settings.onFailure.policy), isPaused: isPaused))
     }
 
     /// Loads all memory, without holding up the caller's thread.
     ///
     /// - Returns: Why it could not be loaded, or `nil`; a session that ends meanwhile is no failure.
     func populate(within limit: Duration?) async -> String? {
-        await onOwnThread { [pager] in
+        activity.withLock { $0.populates += 1 }
+        defer { activity.withLock { $0.populates -= 1 } }
+        return await onOwnThread { [pager] in
             do throws(PagerError) {
                 try pager.populateAll(within: limit)
                 return nil
@@ -67,4 +91,96 @@ final class Session: Sendable {
             }
         }
     }
+
+    /// Begins the end, which waits until nothing pauses the session any more.
+    ///
+    /// - Returns: `false` if it has begun already.
+    func beginEnding(_ ending: SessionEnding) -> Bool {
+        activity.withLock { activity in
+            guard activity.ending == nil else { return false }
+            activity.ending = ending
+            return true
+        }
+    }
+
+    /// Poisons what an end that has begun has not loaded yet.
+    func stopLoading() {
+        activity.withLock { activity in
+            activity.stops.append(Task { [pager] in try? await pager.stop(.poison, within: nil) })
+        }
+    }
+
+    /// Waits for calls that stop the loading: one of them may be what has stopped the pager.
+    func awaitStops() async {
+        for stop in activity.withLock({ $0.stops }) { await stop.value }
+    }
+
+    /// Says that the end is over.
+    func noteEnd() {
+        let waiters = activity.withLock { activity in
+            activity.hasEnded = true
+            return activity.waiters
+        }
+        for waiter in waiters { waiter.resume() }
+    }
+
+    func waitForEnd() async {
+        await withCheckedContinuation { continuation in
+            let hasEnded = activity.withLock { activity in
+                if !activity.hasEnded { activity.waiters.append(continuation) }
+                return activity.hasEnded
+            }
+            if hasEnded { continuation.resume() }
+        }
+    }
+
+    var isEnding: Bool { activity.withLock { $0.ending != nil } }
+
+    /// Lets nothing change a page, or goes on.
+    ///
+    /// - Returns: `false` if the session is ending.
+    @discardableResult
+    func setPaused(_ isPaused: Bool) -> Bool {
+        activity.withLock { activity in
+            guard activity.ending == nil else { return false }
+            do throws(PagerError) {
+                if isPaused { try pager.pause() } else { try pager.resume() }
+                return true
+            } catch {
+                // It was stopped.
+                return false
+            }
+        }
+    }
+
+    /// What loads all memory now.
+    var loading: Loading? {
+        let kind: Loading.Kind? = activity.withLock { activity in
+            activity.ending == .load ? .drain : activity.populates > 0 ? .populate : nil
+        }
+        guard let kind, let left = try? pager.countUnfilledBytes() else { return nil }
+        return Loading(kind: kind, bytesLeft: left)
+    }
+}
+
+/// What happens to memory that was not loaded when a session ends before its client does.
+enum SessionEnding: String, Codable, CaseIterable, ExpressibleByArgument, Sendable {
+    /// It is loaded, and the client goes on by itself.
+    case load
+    /// It is poisoned.
+    case poison
+    /// The client is killed.
+    case kill
+}
+
+/// All memory of a session is being loaded.
+struct Loading: Codable, Sendable {
+    enum Kind: String, Codable, Sendable {
+        case populate
+        /// The session ends with it.
+        case drain
+    }
+
+    let kind: Kind
+    let bytesLeft: Int
 }

@@ -1,26 +1,13 @@
-import ArgumentParser
 import Logging
 import Synchronization
 import UserfaultFD
 import UserfaultHandoff
 import UserfaultPager
 
-/// What happens to memory that was not loaded when a session ends before its client does.
-enum SessionEnding: String, Codable, CaseIterable, ExpressibleByArgument, Sendable {
-    /// It is loaded, and the client goes on by itself.
-    case load
-    /// It is poisoned.
-    case poison
-    /// The client is killed.
-    case kill
-}
-
 /// All clients that are served, and what happens when one comes and goes.
 final class SessionTable: Sendable {
     private struct State {
         var sessions: [Int: Session] = [:]
-        /// Those that are being ended; what they have counted is in no sum yet.
-        var leaving: [Int: Session] = [:]
         /// Clients that are being taken over, served, or let go.
         var unsettled = 0
         /// Wait until there is none.
@@ -31,19 +18,16 @@ final class SessionTable: Sendable {
         var failures = 0
         /// Sums of the sessions that have ended, by their machine's name.
         var past: [String: Totals] = [:]
-
-        /// Takes a session out, for its end.
-        mutating func leave(_ id: Int) -> Session? {
-            guard let session = sessions.removeValue(forKey: id) else { return nil }
-            leaving[id] = session
-            return session
-        }
     }
 
     /// Threads that read files, of which one machine has at most half: so many pages of all machines are read at once.
     private static var loaders: Int { 16 }
 
     private let state = Mutex(State())
+    /// Machines that are paused.
+    ///
+    /// Held while their sessions are paused, so that none stays so when its machine goes on.
+    private let paused = Mutex<Set<String>>([])
     private let logger: Logger
     private let limit: Int
     private let left: AsyncStream<Int>.Continuation
@@ -70,6 +54,7 @@ final class SessionTable: Sendable {
     /// Sessions that did not go well to their end.
     var failures: Int { state.withLock { $0.failures } }
 
+    /// Those that are ending included.
     func sessions(ofMachine name: String) -> [Session] {
         state.withLock { $0.sessions.values.filter { $0.settings.name == name } }.sorted { $0.id < $1.id }
     }
@@ -77,18 +62,27 @@ final class SessionTable: Sendable {
     /// Sums over all sessions that a machine has had.
     func totals(ofMachine name: String) -> Totals {
         var (totals, sessions) = state.withLock { state in
-            let all = Array(state.sessions.values) + state.leaving.values
-            return (state.past[name] ?? Totals(), all.filter { $0.settings.name == name })
+            (state.past[name] ?? Totals(), state.sessions.values.filter { $0.settings.name == name })
         }
         for session in sessions { totals.add(session.pager.statistics) }
         return totals
     }
 
-    /// Forgets the sums of a machine.
+    /// Forgets the sums of a machine, and that it is paused.
     func forget(machine name: String) {
-        state.withLock { state in
-            state.past[name] = nil
-            state.leaving = state.leaving.filter { $0.value.settings.name != name }
+        _ = state.withLock { $0.past.removeValue(forKey: name) }
+        _ = paused.withLock { $0.remove(name) }
+    }
+
+    func isPaused(machine name: String) -> Bool { paused.withLock { $0.contains(name) } }
+
+    /// Lets nothing change a page of a machine's sessions, those to come included, or goes on.
+    ///
+    /// - Returns: How many sessions there are.
+    func setPaused(machine name: String, _ isPaused: Bool) -> Int {
+        paused.withLock { paused in
+            if isPaused { paused.insert(name) } else { paused.remove(name) }
+            return sessions(ofMachine: name).count { $0.setPaused(isPaused) }
         }
     }
 
@@ -114,13 +108,19 @@ final class SessionTable: Sendable {
         }
         let logger = logger.of(settings.name, id, process)
         do {
-            let session = try Session(id, serving: memory, as: settings, on: runtime, keptBy: link, logger: logger) {
-                [weak self] in self?.end(id)
-            }
+            let wasPaused = isPaused(machine: settings.name)
+            let session = try Session(
+                id, serving: memory, as: settings, on: runtime, isPaused: wasPaused, keptBy: link, logger: logger
+            ) { [weak self] in self?.end(id) }
             logger.info("serving", metadata: ["bytes": "\(session.byteCount)", "regions": "\(session.regionCount)"])
             let closing = state.withLock { state in
                 state.sessions[id] = session
                 return state.closing
+            }
+            // That may have changed before it was in the table.
+            paused.withLock { paused in
+                let isPaused = paused.contains(settings.name)
+                if isPaused != wasPaused { session.setPaused(isPaused) }
             }
             if let closing { return end(id, .load, within: closing) }
             // It may have ended before it was in the table.
@@ -154,7 +154,7 @@ final class SessionTable: Sendable {
 
     /// Ends a session; nothing is left to be served if its owner has ended.
     private func end(_ id: Int, _ ending: SessionEnding = .poison, within limit: Duration? = nil) {
-        guard let session = state.withLock({ $0.leave(id) }) else { return }
+        guard let session = state.withLock({ $0.sessions[id] }), session.beginEnding(ending) else { return }
         Task { await finish(session, ending, within: limit) }
     }
 
@@ -196,13 +196,31 @@ final class SessionTable: Sendable {
     private func end(
         _ ending: SessionEnding, within limit: Duration?, where isMeant: (Session) -> Bool
     ) async -> Int {
-        let sessions = state.withLock { state in
-            state.sessions.values.filter(isMeant).compactMap { state.leave($0.id) }
-        }
+        let sessions = state.withLock { $0.sessions.values.filter(isMeant) }
         await withTaskGroup(of: Void.self) { group in
-            for session in sessions { group.addTask { await self.finish(session, ending, within: limit) } }
+            for session in sessions {
+                group.addTask {
+                    if session.beginEnding(ending) {
+                        await self.finish(session, ending, within: limit)
+                    } else {
+                        await self.hasten(session, ending, within: limit)
+                    }
+                }
+            }
         }
         return sessions.count
+    }
+
+    /// Waits for the end of a session that another has begun, but no longer for its loading than is said now.
+    private func hasten(_ session: Session, _ ending: SessionEnding, within limit: Duration?) async {
+        if ending == .kill { session.owner.kill() }
+        let patience = ending == .load ? limit : .zero
+        let stop = Task {
+            guard let patience, (try? await Task.sleep(for: patience)) != nil else { return }
+            session.stopLoading()
+        }
+        await session.waitForEnd()
+        stop.cancel()
     }
 
     private func finish(_ session: Session, _ ending: SessionEnding, within limit: Duration?) async {
@@ -217,6 +235,7 @@ final class SessionTable: Sendable {
             if session.settings.onFailure == .kill { session.owner.kill() }
             failed = true
         }
+        await session.awaitStops()
         if let path = session.settings.record {
             do {
                 try WorkingSetFile.write(session.pager.recordedWorkingSet, to: path)
@@ -227,12 +246,11 @@ final class SessionTable: Sendable {
         }
         let statistics = session.pager.statistics
         state.withLock { state in
-            // Unless its machine was removed meanwhile.
-            if state.leaving.removeValue(forKey: session.id) != nil {
-                state.past[session.settings.name, default: Totals()].add(statistics)
-            }
+            state.sessions.removeValue(forKey: session.id)
+            state.past[session.settings.name, default: Totals()].add(statistics)
             if failed || statistics.failures > 0 { state.failures += 1 }
         }
+        session.noteEnd()
         logger.info(
             "ended",
             metadata: [
