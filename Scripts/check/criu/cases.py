@@ -3,6 +3,7 @@ import ctypes
 import os
 import random
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -98,7 +99,9 @@ def real_page_server(host, _):
     limit = "/proc/sys/fs/pipe-max-size"
     before = read(limit)
     dump = host.start("heap", 1, 8)
-    port = random.randrange(20000, 30000)
+    # Nobody's at this moment.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     server = daemon = None
     try:
         # criu dump --lazy-pages wants a pipe that has room for the largest piece of memory.
@@ -109,7 +112,7 @@ def real_page_server(host, _):
             [host.criu, "dump", "-D", dump.images, "-t", str(dump.task), "--lazy-pages", "--address", "127.0.0.1"]
             + ["--port", str(port), "-v4", "-o", log], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: "Starting page server" in read(log), "the page server")
-        wait_until(lambda: f"{port:04X}" in read("/proc/net/tcp"), "the page server's port")
+        wait_until(lambda: f" 0100007F:{port:04X} 00000000:0000 0A " in read("/proc/net/tcp"), "the page server's port")
         daemon = host.lazy_pages(dump, "--page-server", f"127.0.0.1:{port}").ready()
         dump.go()
         restore = f'"$0" restore -D "$1" --lazy-pages -d -v2 -o restore.log && while kill -0 {dump.task}; do sleep 0.02; done'
@@ -242,7 +245,9 @@ def task_that_ends(host, dumps):
     """A task that has ended while its pages come is no failure."""
     dump = dumps["heap"]
 
-    def end(peer, _):
+    def end(peer, address):
+        # Whoever gets a page is known to the daemon.
+        ctypes.string_at(address, 1)
         peer.restored()
         peer.close()
         os._exit(0)

@@ -68,6 +68,11 @@ final class Server: @unchecked Sendable {
         }
     }
 
+    /// Has it take in nothing any more, and answer nothing, until it is killed.
+    func freeze() {
+        if let process { Glibc.kill(process.processIdentifier, SIGSTOP) }
+    }
+
     /// Ends it as a crash would.
     func kill() {
         guard let process else { return }
