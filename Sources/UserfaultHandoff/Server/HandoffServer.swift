@@ -8,7 +8,8 @@ public import UserfaultFD
 /// loses its connection; nobody else notices. What a client hands over is given to its listener's handler, each on a
 /// thread of its own that ends with the handler.
 public final class HandoffServer: Sendable {
-    /// Takes memory that a client handed over, for example by ``HandedMemory/serve(from:configuration:options:)``.
+    /// Takes memory that a client handed over, for example by
+    /// ``HandedMemory/serve(from:runtime:configuration:options:isPaused:)``.
     public typealias Handler = @Sendable (consuming HandedMemory) -> Void
 
     /// What ``remove(_:)`` needs.
