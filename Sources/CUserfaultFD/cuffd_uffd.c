@@ -4,8 +4,10 @@
 #include "cuffd_calls.h"
 
 #include <fcntl.h>
+#include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int cuffd_userfaultfd(int flags) { return (int)CUFFD_ANSWER(syscall(SYS_userfaultfd, flags)); }
@@ -93,4 +95,12 @@ int cuffd_set_mode(int fd, uint64_t enable, uint64_t disable) {
 
 ssize_t cuffd_read_messages(int fd, struct cuffd_msg *messages, size_t count) {
     return CUFFD_ANSWER(read(fd, messages, count * sizeof *messages));
+}
+
+ssize_t cuffd_read_messages_now(int fd, struct cuffd_msg *messages, size_t count) {
+    struct iovec room = {messages, count * sizeof *messages};
+    ssize_t answer = CUFFD_ANSWER(preadv2(fd, &room, 1, -1, RWF_NOWAIT));
+    // A filter of system calls may not know the call.
+    bool isUnknown = answer == -EOPNOTSUPP || answer == -ENOSYS || answer == -EPERM;
+    return isUnknown ? cuffd_read_messages(fd, messages, count) : answer;
 }

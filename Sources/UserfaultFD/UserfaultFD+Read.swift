@@ -22,13 +22,21 @@ extension UserfaultFD {
 
     /// Reads as ``read(into:)`` does, for a thread that must not allocate: an observer of thrown errors might.
     ///
+    /// - Parameters:
+    ///   - batch: Where the messages go.
+    ///   - neverWaits: Whether it returns at once in blocking mode too, which other processes may have set. Before Linux
+    ///     6.10, and for the descriptors of children, it waits all the same.
     /// - Returns: `nil` for `EMFILE` and `ENFILE`.
-    package func readWhereDescriptorsAreFree(into batch: inout EventBatch) throws(UserfaultError) -> Int? {
+    package func readWhereDescriptorsAreFree(
+        into batch: inout EventBatch, neverWaits: Bool = false
+    ) throws(UserfaultError) -> Int? {
         let inheritance = EventBatch.Inheritance(
             enabled: enabledFeatures, supported: supportedFeatures, handlesKernelFaults: handlesKernelFaults)
         while true {
             let value = unsafe batch.refill(inheriting: inheritance) { messages in
-                unsafe cuffd_read_messages(descriptor.rawValue, messages.baseAddress, messages.count)
+                unsafe neverWaits
+                    ? cuffd_read_messages_now(descriptor.rawValue, messages.baseAddress, messages.count)
+                    : cuffd_read_messages(descriptor.rawValue, messages.baseAddress, messages.count)
             }
             if value >= 0 { return batch.count }
             switch Errno(rawValue: CInt(-value)) {

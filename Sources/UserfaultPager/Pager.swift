@@ -63,6 +63,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             }
             memories.append(try ServedMemory(further))
         }
+        for memory in memories { memory.waitsInRead = blocks }
         var children: [ServedMemory] = []
         if followsForks {
             // Those that have ended keep their places until the last thread that serves them is done.

@@ -36,6 +36,9 @@ int cuffd_rwprotect(int fd, uint64_t start, uint64_t len, uint64_t mode);
 int cuffd_set_mode(int fd, uint64_t enable, uint64_t disable);
 /// read(2) of up to `count` messages; answers bytes.
 ssize_t cuffd_read_messages(int fd, struct cuffd_msg *messages, size_t count);
+/// preadv2(2) with RWF_NOWAIT, which does not wait in blocking mode either; read(2) where the descriptor has no such reading:
+/// before Linux 6.10, and those of the children of forks.
+ssize_t cuffd_read_messages_now(int fd, struct cuffd_msg *messages, size_t count);
 
 // MARK: Descriptors and waiting (cuffd_descriptor.c)
 

@@ -143,15 +143,13 @@ extension PagerCore where Source: ~Copyable {
     /// Events are taken in before any fault is served.
     @inline(__always)
     private func read(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int {
-        guard memory.hasEvents else {
-            return try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.read(into: &handler.batch) }
-        }
+        guard memory.hasEvents else { return try memory.readFaults(into: &handler.batch) }
         return try readEvents(memory, &handler) ?? 0
     }
 
     /// One reading of a descriptor without events, for others to serve.
     func readFaults(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
-        let count = try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.read(into: &handler.batch) }
+        let count = try memory.readFaults(into: &handler.batch)
         let now = MonotonicInstant.now.nanoseconds
         while let fault = handler.batch.nextPageFault() {
             _ = handler.faults.append(PendingFault(fault: fault, since: now))

@@ -35,6 +35,10 @@ final class ServedMemory: @unchecked Sendable {
     private var hearsOfUnmapping = false
     /// Its place among the pager's descriptors; set before any thread runs.
     var number = 0
+    /// Whether the thread that reads sleeps there; set before any thread runs.
+    ///
+    /// Otherwise a process that makes the descriptor block must not hold up a thread that serves others.
+    var waitsInRead = false
     /// Faults of no region whose threads wait for one.
     let kept = Mutex(FaultList(upTo: 4000))
     /// Whose it is; set before any thread runs, and gone with it.
@@ -173,8 +177,15 @@ final class ServedMemory: @unchecked Sendable {
     ///
     /// - Returns: `nil` where there is no descriptor free for the child of a fork.
     func read(_ uffd: borrowing UserfaultFD, into batch: inout EventBatch) throws(UserfaultError) -> Int? {
-        if let journal { return try journal.read(uffd, into: &batch) }
-        return try uffd.readWhereDescriptorsAreFree(into: &batch)
+        if let journal { return try journal.read(uffd, into: &batch, neverWaits: !waitsInRead) }
+        return try uffd.readWhereDescriptorsAreFree(into: &batch, neverWaits: !waitsInRead)
+    }
+
+    /// Reads of a descriptor that reports no events but faults.
+    func readFaults(into batch: inout EventBatch) throws(UserfaultError) -> Int {
+        try withDescriptor { (uffd) throws(UserfaultError) in
+            try uffd.readWhereDescriptorsAreFree(into: &batch, neverWaits: !waitsInRead) ?? 0
+        }
     }
 
     /// A second descriptor of the same kernel object.

@@ -194,10 +194,12 @@ final class StateFile: @unchecked Sendable {
     // MARK: Readings
 
     /// Reads in the order of the descriptor, so that what was read is found here until ``note(_:changed:)``.
-    func read(_ uffd: borrowing UserfaultFD, into batch: inout EventBatch) throws(UserfaultError) -> Int? {
+    func read(
+        _ uffd: borrowing UserfaultFD, into batch: inout EventBatch, neverWaits: Bool
+    ) throws(UserfaultError) -> Int? {
         self.batch.erase()
         self[.begun] &+= 1
-        let count = try uffd.readWhereDescriptorsAreFree(into: &self.batch)
+        let count = try uffd.readWhereDescriptorsAreFree(into: &self.batch, neverWaits: neverWaits)
         batch.copyMessages(of: self.batch)
         return count
     }

@@ -180,10 +180,10 @@ struct ResumeTests {
         let file = try StateFile()
         let machine = try PagerStateMachine()
         var batch = EventBatch(capacity: 16)
-        #expect(try file.read(uffd, into: &batch) == 0)
+        #expect(try file.read(uffd, into: &batch, neverWaits: true) == 0)
         file.note(machine, changed: false)
         let dropping = Toucher { try? AddressSpace.advise(.dontNeed, range.part(at: pageBytes, count: pageBytes)) }
-        #expect(try wait { try file.read(uffd, into: &batch) == 1 })
+        #expect(try wait { try file.read(uffd, into: &batch, neverWaits: true) == 1 })
         #expect(dropping.join())
         let left = try file.withUnsafeDescriptor { try StateFile(duplicating: $0.rawValue) }
         func found() throws -> [AddressRange] {

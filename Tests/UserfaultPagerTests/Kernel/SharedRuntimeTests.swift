@@ -60,6 +60,32 @@ struct SharedRuntimeTests {
         try runtime.stop(.poison)
     }
 
+    /// Whether there is reading that does not wait in blocking mode.
+    private static var hasReadingWithoutWaiting: Bool {
+        let version = KernelSupport.probe().kernelRelease.split(separator: ".").prefix(2).compactMap { Int($0) }
+        return !version.lexicographicallyPrecedes([6, 10])
+    }
+
+    /// A client that goes on making its descriptor block holds up nobody.
+    @Test(.enabled(if: hasReadingWithoutWaiting, "Linux 6.10 has reading that never waits"), arguments: [false, true])
+    func aDescriptorThatIsMadeToBlockHoldsUpNoOther(hasEvents: Bool) async {
+        await #expect(processExitsWith: .success) { [hasEvents] in
+            let runtime = try PagerRuntime(loaders: 2)
+            let hostile = try Member(runtime, pages: 4, features: hasEvents ? .eventRemove : [])
+            let other = try Member(runtime, pages: 2048)
+            let descriptor = hostile.pager.core.memories[0].rawDescriptor
+            let isOver = Shared(Atomic<Bool>(false))
+            let blocker = Toucher {
+                while !isOver.value.load(ordering: .relaxed) { _ = fcntl(descriptor, F_SETFL, 0) }
+            }
+            #expect(other.isRight)
+            #expect(hostile.isRight)
+            isOver.value.store(true, ordering: .relaxed)
+            #expect(blocker.join())
+            try runtime.stop(.poison)
+        }
+    }
+
     /// A pager whose descriptor cannot be waited for serves nobody, and says so.
     @Test
     func whatTheReaderCannotWaitForIsRefused() throws {
