@@ -6,7 +6,7 @@ import Testing
 @testable import UserfaultFD
 
 /// The system layer, without a userfaultfd.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct SystemTests {
     @Test func anAnswerIsAValueOrAnError() throws {
         #expect(try answer(to: .map) { 7 as CInt } == 7)

@@ -3,7 +3,7 @@ import Testing
 
 @testable import UserfaultSelftest
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct CommandLineTests {
     @Test(arguments: [
         (["selfcheck-pass/*"], 0), (["selfcheck-pass/anon", "selfcheck-fail"], 1), (["selfcheck-skip"], 4),

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 /// The script that stands in for the kernel's run_vmtests.sh, with a program in the selftest's place.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct FrontDoorTests {
     /// Runs the script with a program that ends as `codes` says, a shell `case` over its arguments.
     private func run(_ arguments: [String] = ["-t", "userfaultfd"], codes: String) throws -> SelftestProgram.Answer {

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 /// The host's settings during and after runs; they need root, and change the machine for a moment.
-@Suite(.serialized, .timeLimit(.minutes(2)), .enabled(if: geteuid() == 0, "changing the host needs root"))
+@Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: geteuid() == 0, "changing the host needs root"))
 struct HostChangesTests {
     /// Everything that a run may change, one line each, so that a difference is readable.
     private static func state() -> Set<String> {

@@ -3,7 +3,7 @@ import Testing
 import UserfaultSelftest
 
 /// Each format is read by a program that others wrote.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct ReporterTests {
     /// Two passes, one failure with awkward characters, one skip.
     private func run(_ format: String) throws -> SelftestProgram.Answer {

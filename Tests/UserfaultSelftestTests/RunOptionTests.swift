@@ -4,7 +4,7 @@ import Testing
 @testable import UserfaultSelftest
 
 /// Which results a run has, in which order, and when it stops.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RunOptionTests {
     /// Two passes, a failure and a skip.
     private static let some = ["--filter", "selfcheck-[pfs][ak][is]*"]

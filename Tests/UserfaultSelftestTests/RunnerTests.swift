@@ -4,7 +4,7 @@ import Testing
 /// What becomes of cases that end in every possible way.
 ///
 /// The cases are hidden ones, `selfcheck-*`.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct RunnerTests {
     private struct Report: Decodable {
         struct Result: Decodable {

@@ -42,8 +42,13 @@ package struct FutexWord: ~Copyable, @unchecked Sendable {
 }
 
 /// Sleeps for a duration, as a thread of its own may; never to synchronize.
-package func pauseThread(for duration: Duration) {
-    let word = FutexWord()
-    let deadline = Deadline(after: duration)
-    while !deadline.hasPassed { word.wait(while: 0, until: deadline) }
+///
+/// Takes no memory from the heap: a thread that forks may hold it until the caller goes on.
+package func pauseThread(for duration: Duration) { pauseThread(until: Deadline(after: duration)) }
+
+/// Sleeps until a time, as ``pauseThread(for:)`` does.
+package func pauseThread(until deadline: Deadline) {
+    // Nobody knows the word, so nobody wakes.
+    var word: UInt32 = 0
+    while !deadline.hasPassed { _ = unsafe cuffd_futex_wait(&word, 0, deadline.remainingNanoseconds) }
 }

@@ -83,7 +83,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
                 // A pause that ended with the service.
                 if memory.sharingOrder({ _, _ in memory.isSealed }) { return .unclaimed }
                 again.setDue()
-                pauseThread(until: again.due)
+                pauseThread(until: Deadline(at: MonotonicInstant(nanoseconds: again.due)))
                 pending = again
             }
         }
@@ -97,11 +97,6 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     }
 
     /// Waits without taking memory.
-    private func pauseThread(until due: UInt64) {
-        let deadline = Deadline(at: MonotonicInstant(nanoseconds: due))
-        while !deadline.hasPassed { _ = try? poll(-1, until: deadline) }
-    }
-
     /// The source has touched memory that it is to bring.
     @inline(never)
     private func refuse(_ address: UInt) -> FaultSignal.Answer {

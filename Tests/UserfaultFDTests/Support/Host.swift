@@ -51,5 +51,5 @@ extension Trait where Self == ConditionTrait {
 }
 
 /// The suites that use the kernel: one test at a time, and none for ever.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 enum Kernel {}

@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Chunks in memory, between a source and its pagers.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ChunkCacheTests {
     static let chunk = 4 * pageBytes
 

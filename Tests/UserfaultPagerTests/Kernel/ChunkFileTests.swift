@@ -7,7 +7,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Chunks on disk: what crashes, other processes and full disks leave there.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ChunkFileTests {
     private let folder: ScratchFolder
 

@@ -7,7 +7,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// The process whose memory it is goes while the source brings a page that one of its threads waits for.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ClientEndTests {
     enum End: String, CaseIterable, Codable {
         case exits, executes, isKilled

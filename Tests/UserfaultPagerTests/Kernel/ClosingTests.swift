@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Descriptors are closed while others are inside calls on them.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ClosingTests {
     @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func stoppingWaitsForCallsUnderWay(service: PagerConfiguration.Service) throws {

@@ -39,7 +39,7 @@ private final class LaterKind: AsynchronousPageSource {
 }
 
 /// Sources made of others.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ComposedSourceTests {
     private func words(_ bytes: [UInt8]) -> [UInt64] {
         stride(from: 0, to: bytes.count, by: pageBytes).map { at in

@@ -15,7 +15,7 @@ extension Trait where Self == ConditionTrait {
     }
 }
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct DirtyTests {
     static let modes: [UserfaultFD.Features] = [.writeProtect, .writeProtectAsync]
 

@@ -6,7 +6,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct FailureTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]
 

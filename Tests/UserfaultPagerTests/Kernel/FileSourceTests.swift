@@ -5,7 +5,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct FileSourceTests {
     static let pages = [0, 1, 2, 3, 7, 8, 15, 20]
     static let expected = pages.map { $0 < 16 ? NumberedSource.word($0 * pageBytes) : 0 }

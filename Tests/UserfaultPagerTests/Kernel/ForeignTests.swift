@@ -6,7 +6,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ForeignTests {
     @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func anotherProcessIsServed(service: PagerConfiguration.Service) throws {

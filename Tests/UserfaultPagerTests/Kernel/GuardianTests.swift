@@ -8,7 +8,7 @@ import UserfaultFD
 /// A client, the process that serves it, and the guardian, which is the test's process.
 ///
 /// Each test is a process of its own: it forks one that is to start threads.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct GuardianTests {
     /// The pager dies while the client waits for a page: the client never reads zeros.
     @Test(.startsThreadsAfterFork)

@@ -25,7 +25,7 @@ private final class SparseSource: PageSource {
 }
 
 /// Sources that are mostly zeros.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct HoleTests {
     private let pages = 256
     private let expected = (0..<256).map { SparseSource.word($0) }

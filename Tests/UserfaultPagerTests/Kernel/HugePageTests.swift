@@ -5,7 +5,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct HugePageTests {
     private static let size = PageSize.twoMiB.bytes
     /// In the first huge page, in the second where the file ends, behind its end, and in a page that it does not reach.

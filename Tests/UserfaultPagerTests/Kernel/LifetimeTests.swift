@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// What a thread works on stays until it is done with it, and what clients share is one thing.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct LifetimeTests {
     /// Write faults while the region goes: several handlers, several writers.
     @Test

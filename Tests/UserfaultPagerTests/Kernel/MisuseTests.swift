@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// What a pager says to those who ask for what cannot be, and that nothing is lost by it.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct MisuseTests {
     private static let contradictions: [(PagerConfiguration, UserfaultFD.Features)] = [
         (PagerConfiguration(handlers: 0), []),

@@ -5,7 +5,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct MovableTests {
     private static func serve(_ stock: borrowing Stock, pages: Int) throws -> PagerStatistics {
         let mapping = try Mapping(anonymous: pages * pageBytes)

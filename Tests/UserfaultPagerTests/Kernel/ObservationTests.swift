@@ -4,7 +4,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// What a pager says of what it does, and how fast it loads what nobody waits for.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ObservationTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]
 

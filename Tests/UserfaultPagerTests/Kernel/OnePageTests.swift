@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// However many messages a page gets, it is one piece of work; and nothing is done to a page that is there.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct OnePageTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(1), .workers(4)]
 

@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// A pager fills what is its own: neither another's memory, nor that of a parent.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct OwnershipTests {
     /// Unmapped without a word, and mapped again by somebody who has a pager of his own.
     @Test(arguments: [Ending.populate, .poison])

@@ -5,7 +5,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct PagerTests {
     static let waitings: [PagerConfiguration.Waiting] = [.poll, .block, .spin, .adaptive()]
 

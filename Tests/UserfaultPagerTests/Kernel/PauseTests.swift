@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Between a pause and its end no page changes.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct PauseTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]
 

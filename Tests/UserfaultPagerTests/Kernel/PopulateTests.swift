@@ -15,7 +15,7 @@ private final class MeasuringSource: PageSource {
     }
 }
 
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct PopulateTests {
     /// A mapping in pieces is asked for once, and no more than all of it.
     @Test

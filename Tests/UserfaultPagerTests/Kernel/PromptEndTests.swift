@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// What waits can be cancelled, and ends in time, whatever a source does.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct PromptEndTests {
     /// Every worker hangs, and a fault waits behind them.
     @Test

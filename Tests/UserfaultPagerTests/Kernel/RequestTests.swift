@@ -16,7 +16,7 @@ private final class SparingSource: AsynchronousPageSource {
 }
 
 /// Pages that come later, from whatever thread.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct RequestTests {
     private func pager(
         _ box: Mailbox, _ configuration: PagerConfiguration = PagerConfiguration()

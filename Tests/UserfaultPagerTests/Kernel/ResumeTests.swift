@@ -134,7 +134,7 @@ private final class Estate: @unchecked Sendable {
 }
 
 /// A pager whose process is killed, and the one that goes on.
-@Suite(.serialized, .timeLimit(.minutes(3)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ResumeTests {
     /// Threads read, drop and move while one pager after the other is killed, anywhere.
     @Test(.startsThreadsAfterFork, arguments: [PagerConfiguration.Service.inline, .workers(2)])

@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Many pagers on the threads of one runtime.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct RuntimeTests {
     static let page = PageSize.base.bytes
 

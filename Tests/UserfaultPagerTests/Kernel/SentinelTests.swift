@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Threads that sleep in `read(2)`, and what brings them back.
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct SentinelTests {
     @Test
     func eachTouchIsOneMessage() throws {

@@ -52,7 +52,7 @@ private func refusal<Base: PageSource>(of pages: SharedPages<Base>, at offset: I
     }
 }
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct SharedPagesTests {
     @Test
     func readAheadEndsWithTheFile() throws {

@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// What one pager of a runtime goes through is not noticed by the others.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct SharedRuntimeTests {
     typealias Member = RuntimeTests.Member
 

@@ -29,7 +29,7 @@ private final class Crowd: PageSource {
     }
 }
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct SlowSourceTests {
     /// Touches a page each on threads of their own.
     private static func touch(_ count: Int, of range: AddressRange) -> [UInt64?] {

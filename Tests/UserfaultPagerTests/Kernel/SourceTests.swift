@@ -6,7 +6,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct SourceTests {
     static let pages = [0, 1, 2, 3, 7, 8, 15, 20]
     /// The file ends in the middle of page 15.

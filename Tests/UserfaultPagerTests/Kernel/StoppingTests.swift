@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// What is left behind when a pager, or a region, ends.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct StoppingTests {
     @Test(arguments: [Ending.populate, .poison])
     func stoppingPassesOverWhatIsNotMappedAnyMore(_ ending: Ending) async {

@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Memory that is registered before the pager knows of it, later, or by growing.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct StrayTests {
     static let page = PageSize.base.bytes
     static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]

@@ -3,7 +3,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.serialized, .timeLimit(.minutes(1)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct StreamTests {
     /// Readers that go on side by side are each read ahead for.
     @Test

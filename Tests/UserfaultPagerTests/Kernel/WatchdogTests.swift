@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Loads that take too long, faults that wait for too long, and who is told.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct WatchdogTests {
     /// A load that has just begun is not taken away in place of one that was old, however they follow each other.
     @Test

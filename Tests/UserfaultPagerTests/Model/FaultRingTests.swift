@@ -4,7 +4,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct FaultRingTests {
     /// A fault all of whose words follow from one number.
     private static func fault(_ seed: UInt64) -> TracedFault {

@@ -4,7 +4,7 @@ import UserfaultFD
 import UserfaultPager
 import UserfaultPagerMetrics
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct PagerMetricsTests {
     @Test
     func countersGrowByWhatWasDoneSinceTheSnapshotBefore() throws {

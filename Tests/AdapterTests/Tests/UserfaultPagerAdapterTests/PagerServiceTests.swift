@@ -8,7 +8,7 @@ import UserfaultFD
 import UserfaultPager
 import UserfaultPagerService
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(5)))
 struct PagerServiceTests {
     private let entries = InMemoryLogHandler()
     private var logger: Logger { Logger(label: "test") { _ in entries } }

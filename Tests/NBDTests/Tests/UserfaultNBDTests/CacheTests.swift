@@ -5,7 +5,7 @@ import UserfaultNBD
 import UserfaultPager
 
 /// A chunk cache between a server and its pagers.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct CacheTests {
     private static let page = Served.page
     private static let size = 16 << 20

@@ -5,7 +5,7 @@ import UserfaultNBD
 import UserfaultPager
 
 /// Exports with holes.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ExtentTests {
     private static let page = Served.page
     private static let islands = [0, 1 << 20, 3 << 20, (3 << 20) + 64 * page, (200 << 20) + 5 * page]

@@ -6,7 +6,7 @@ import UserfaultNBD
 import UserfaultPager
 
 /// Servers and connections that fail.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct FailureTests {
     private static let page = Served.page
     private static let patient = FailurePolicy(retries: 30, backOff: .milliseconds(1))

@@ -5,7 +5,7 @@ import UserfaultNBD
 import UserfaultPager
 
 /// Servers that work.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct ReadingTests {
     private static let page = Served.page
 

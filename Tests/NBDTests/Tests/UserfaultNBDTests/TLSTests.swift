@@ -4,7 +4,7 @@ import UserfaultNBD
 import UserfaultPager
 
 /// Encrypted connections, and servers that are not who they should be.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct TLSTests {
     /// An authority, and a server's certificate of it, in a folder each.
     private struct Certificates {

@@ -6,7 +6,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// What comes between a fault and its end: drops, pauses, ends, cancellations, files that are cut.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct InThreadObstacleTests {
     /// Whether a page is protected is another question than whether it was written.
     @Test(arguments: [false, true])

@@ -7,7 +7,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// Other signals, other owners, other processes.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct InThreadSignalTests {
     /// The program's own handling of `SIGBUS`, installed before, sees what is lost, and where.
     @Test

@@ -7,7 +7,7 @@ import UserfaultFD
 /// Faults outside of every region, in the threads that have them.
 ///
 /// Each test has a process of its own: `SIGBUS` is the process's.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct InThreadStrayTests {
     /// A pager without regions, and memory that somebody else registers with its descriptor.
     struct Ground: ~Copyable {

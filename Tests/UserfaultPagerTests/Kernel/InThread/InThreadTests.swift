@@ -9,7 +9,7 @@ import UserfaultFD
 /// Threads that serve their own faults.
 ///
 /// Each test has a process of its own: `SIGBUS` is the process's.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .timeLimit(.minutes(5)))
 struct InThreadTests {
     @Test
     func pagesAreWhatTheSourceSays() async {
