@@ -182,11 +182,12 @@ struct HandoffServerTests {
             init(_ listener: consuming HandoffListener) { self.listener = listener }
         }
         do {
+            var kept: [Kept] = []
             defer {
                 isDone.store(true, ordering: .releasing)
                 client.join()
+                withExtendedLifetime(kept) {}
             }
-            var kept: [Kept] = []
             for _ in 0..<500 {
                 kept.append(Kept(try HandoffListener(path: path)))
                 kept.last?.listener.removePath()

@@ -5,7 +5,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// A guest whose pager is in the process of its monitor.
-@Suite(.serialized, .timeLimit(.minutes(2)), .requiresGuests)
+@Suite(.serialized, .timeLimit(.minutes(5)), .requiresGuests)
 struct GuestTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]
 
