@@ -96,7 +96,6 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         return benches.withBench { bench in core.serveStray(at: address, by: bench.record) } ?? refuse(address)
     }
 
-    /// Waits without taking memory.
     /// The source has touched memory that it is to bring.
     @inline(never)
     private func refuse(_ address: UInt) -> FaultSignal.Answer {
