@@ -54,6 +54,8 @@ extension PagerCore where Source: ~Copyable {
 
     private func rehearseAll(with handler: inout Handler) throws(UserfaultError) {
         reader?.rehearse(memories[0], with: &handler)
+        Waiter.rehearse()
+        pauseThread(for: .microseconds(1))
         let queue = try WorkQueue(capacity: 256, loaderLimit: 1, signals: SharedFutex())
         let nobody = PendingFault(fault: PageFault(address: 0, flags: []), since: 0)
         // Until it has no room, so that it grows.

@@ -91,6 +91,17 @@ struct Waiter {
         if phase == .tryingToLook, looking.count > 2, !looking.isLess(than: sleeping) { left = 0 }
     }
 
+    /// Does once, with one of its own, all that one comes to: without optimisation what is done for the first time takes memory
+    /// from the heap.
+    static func rehearse() {
+        var waiter = Waiter(.adaptive(upTo: .microseconds(50)), processors: 2)
+        // Both trials, and what follows.
+        for _ in 0..<4 * trial {
+            let budget = waiter.budget()
+            if waiter.learns { waiter.learn(1, budget: budget) }
+        }
+    }
+
     /// A mean in which the last sixteen values count the most.
     private struct Mean {
         private(set) var value: Int64 = 0
