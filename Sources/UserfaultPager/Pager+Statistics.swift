@@ -19,7 +19,7 @@ extension Pager where Source: ~Copyable {
         return found
     }
 
-    /// How many bytes were not loaded yet: what ``populateAll(within:)`` and ``stop(_:within:)`` have left to do.
+    /// How many bytes were not loaded yet: what ``populateAll(within:)`` and a stop that populates have left to do.
     ///
     /// Pages that were poisoned, or that the program dropped, do not count. This looks at the state of every page, and may
     /// be called while the pager stops.
