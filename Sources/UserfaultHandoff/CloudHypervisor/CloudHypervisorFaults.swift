@@ -34,15 +34,16 @@ struct CloudHypervisorFaults: ~Copyable {
     mutating func serve(untilReady socket: FileDescriptor, within limit: Duration) throws(CloudHypervisorError) {
         let deadline = Deadline(after: limit)
         while true {
-            let (mine, other): (Bool, Bool)
-            do throws(UserfaultError) {
-                (mine, other) = try Self.wait(connection.socket, socket, hasEnded, deadline)
-            } catch {
-                throw .handoff(.kernel(error))
+            let ready = try asCloudHypervisorError { () throws(HandoffError) in
+                try asHandoffError { () throws(UserfaultError) in
+                    // Of no descriptor once it has ended.
+                    try poll(hasEnded ? -1 : connection.socket.rawValue, socket.rawValue, until: deadline)
+                }
             }
-            if mine { try take() }
-            if other { return }
-            guard mine else { throw .handoff(.timedOut) }
+            let isAsked = ready.first != 0
+            if isAsked { try take() }
+            if ready.second != 0 { return }
+            guard isAsked else { throw .handoff(.timedOut) }
         }
     }
 
@@ -51,22 +52,6 @@ struct CloudHypervisorFaults: ~Copyable {
     /// - Throws: ``CloudHypervisorError/handoff(_:)`` if it breaks the protocol.
     mutating func serveToTheEnd() throws(CloudHypervisorError) {
         while !hasEnded { try take() }
-    }
-
-    /// Which of two sockets can be read; the first is left out if it has ended.
-    private static func wait(
-        _ first: FileDescriptor, _ second: FileDescriptor, _ firstHasEnded: Bool, _ deadline: Deadline
-    ) throws(UserfaultError) -> (Bool, Bool) {
-        let set = try PollSet()
-        if !firstHasEnded { try set.add(first, token: 1) }
-        try set.add(second, token: 2)
-        var batch = ReadyBatch(capacity: 2)
-        var ready = (false, false)
-        _ = try set.wait(into: &batch, until: deadline)
-        while let next = batch.next() {
-            if next.token == 1 { ready.0 = true } else { ready.1 = true }
-        }
-        return ready
     }
 
     private mutating func take() throws(CloudHypervisorError) {

@@ -113,11 +113,9 @@ public struct CloudHypervisorRestore {
         var writer = WordWriter()
         writer.append(memory.slot.number)
         let file = memory.shared.withUnsafeDescriptor { $0 }
-        do throws(HandoffError) {
+        try asCloudHypervisorError { () throws(HandoffError) in
             try connection.send(CloudHypervisorHeader(.memoryFile, length: writer.bytes.count).bytes)
             try connection.send(writer.bytes, [file])
-        } catch {
-            throw .handoff(error)
         }
         try answer("memory", connection)
     }
@@ -125,7 +123,7 @@ public struct CloudHypervisorRestore {
     private func ask(
         _ step: String, _ bytes: [UInt8], _ connection: borrowing HandoffConnection
     ) throws(CloudHypervisorError) {
-        do throws(HandoffError) { try connection.send(bytes) } catch { throw .handoff(error) }
+        try asCloudHypervisorError { () throws(HandoffError) in try connection.send(bytes) }
         try answer(step, connection)
     }
 
@@ -133,7 +131,7 @@ public struct CloudHypervisorRestore {
         _ step: String, _ bytes: [UInt8], _ connection: borrowing HandoffConnection,
         _ faults: inout CloudHypervisorFaults
     ) throws(CloudHypervisorError) {
-        do throws(HandoffError) { try connection.send(bytes) } catch { throw .handoff(error) }
+        try asCloudHypervisorError { () throws(HandoffError) in try connection.send(bytes) }
         try faults.serve(untilReady: connection.socket, within: limits.patience)
         try answer(step, connection)
     }

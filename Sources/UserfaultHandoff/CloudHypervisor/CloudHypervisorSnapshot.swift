@@ -75,10 +75,8 @@ public struct CloudHypervisorSnapshot {
     }
 
     private static func agree(_ connection: borrowing HandoffConnection) throws(CloudHypervisorError) {
-        do throws(HandoffError) {
+        try asCloudHypervisorError { () throws(HandoffError) in
             try connection.send(CloudHypervisorHeader(status: .ok).bytes)
-        } catch {
-            throw .handoff(error)
         }
     }
 
