@@ -47,6 +47,7 @@ struct PeerMiddleware: RouterMiddleware {
                 case .unknown: .notFound
                 case .tooMany: .tooManyRequests
                 case .tooLong: .contentTooLarge
+                case .ending: .serviceUnavailable
                 case .refused: .unprocessableContent
                 }
             return try Self.error(status, error.text)

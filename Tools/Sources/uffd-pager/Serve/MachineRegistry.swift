@@ -10,6 +10,7 @@ enum ControlError: Error {
     case unknown(String)
     case tooMany(Int)
     case tooLong(Int)
+    case ending
     case refused(String)
 
     var text: String {
@@ -18,6 +19,7 @@ enum ControlError: Error {
         case .unknown(let name): "there is no machine '\(name)'"
         case .tooMany(let limit): "there are \(limit) machines already"
         case .tooLong(let limit): "the request is longer than \(limit) bytes"
+        case .ending: "the server is ending"
         case .refused(let text): text
         }
     }
@@ -31,6 +33,7 @@ final class MachineRegistry: Sendable {
     }
 
     private let entries = Mutex<[String: Entry?]>([:])
+    private let isClosed = Mutex(false)
     private let front: FrontDoor
     /// Keeps the memory of machines that say which version of it they have.
     private let cache: ChunkCache?
@@ -49,6 +52,7 @@ final class MachineRegistry: Sendable {
     /// Begins to listen for a machine.
     func add(_ specification: MachineSpecification) throws(ControlError) {
         let name = specification.name
+        if isClosed.withLock({ $0 }) { throw .ending }
         // The name is taken before the socket is made, so that two that add the same do not both make one.
         let error: ControlError? = entries.withLock { entries in
             if entries[name] != nil { return .exists(name) }
@@ -80,6 +84,9 @@ final class MachineRegistry: Sendable {
             throw .refused("\(error)")
         }
     }
+
+    /// Adds no more machines.
+    func close() { isClosed.withLock { $0 = true } }
 
     private func memory(of specification: MachineSpecification) throws -> MemorySource {
         guard let revision = specification.cacheRevision else { return try MemorySource(specification.memory) }

@@ -25,7 +25,8 @@ enum OpenAPI {
                   "400": {"$ref": "#/components/responses/Error"},
                   "409": {"$ref": "#/components/responses/Error"},
                   "422": {"$ref": "#/components/responses/Error"},
-                  "429": {"$ref": "#/components/responses/Error"}
+                  "429": {"$ref": "#/components/responses/Error"},
+                  "503": {"$ref": "#/components/responses/Error"}
                 }
               }
             },

@@ -1,8 +1,6 @@
 import ArgumentParser
 import Glibc
-import Hummingbird
 import Logging
-import ServiceLifecycle
 import UnixSignals
 import UserfaultHandoff
 import UserfaultPager
@@ -14,7 +12,7 @@ struct ServeCommand: GuardedCommand {
         discussion: """
             The control socket speaks HTTP: see /openapi.json, or use uffd-pager ctl. Metrics for Prometheus are at /metrics.
 
-            On SIGTERM and SIGINT, the memory that is left is loaded, so that the machines go on by themselves.
+            On SIGTERM, SIGINT and SIGHUP, the memory that is left is loaded, so that the machines go on by themselves.
 
             Exit codes: 0 all clients were served to their end, 1 one of them was not, 66 a file cannot be read, 70 the \
             server died and its clients were killed, 71 the kernel refused, 73 a socket cannot be made.
@@ -54,40 +52,28 @@ struct ServeCommand: GuardedCommand {
                 throw Failure(.uncreatable, "machine '\(machine.name)': \(error.text)")
             }
         }
-        try front.start()
-        try await answer(registry, logger)
-        Systemd.notify("STOPPING=1", logger: logger)
-        front.close()
-        await sessions.close(within: .seconds(drain))
-        cache?.flush(within: .seconds(drain))
-        if sessions.failures > 0 { throw ExitCode.failure }
-    }
-
-    /// Answers requests until a signal comes.
-    private func answer(_ registry: MachineRegistry, _ logger: Logger) async throws {
         // Whether somebody listens there, or it is not a socket, is found out as for every other socket.
         do { try HandoffListener(path: control).removePath() } catch {
             throw Failure(.uncreatable, "\(control): \(error)")
         }
-        var quiet = logger
-        quiet.logLevel = max(logger.logLevel, .warning)
-        let router = ControlRouter.make(registry, peers: try access.peers)
-        let application = Application(
-            router: router,
-            configuration: ApplicationConfiguration(address: .unixDomainSocket(path: control), serverName: nil),
-            onServerRunning: { _ in
-                logger.info("ready", metadata: ["control": "\(control)"])
-                Systemd.notify("READY=1", logger: logger)
-            },
-            logger: quiet)
-        do {
-            let group = ServiceGroup(
-                configuration: .init(
-                    services: [application], gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
-            try await group.run()
-        } catch {
-            throw Failure(.system, "the control socket cannot be served: \(error)")
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        try front.start()
+        let server = ControlServer(registry, at: control, from: try access.peers, logger: logger) {
+            logger.info("ready", metadata: ["control": "\(control)"])
+            Systemd.notify("READY=1", logger: logger)
         }
+        let failure = await server.run(until: signals)
+        Systemd.notify("STOPPING=1", logger: logger)
+        await server.stop()
+        registry.close()
+        front.close()
+        let ending = EndingTime(loading: .seconds(drain))
+        await sessions.close(within: .seconds(drain))
+        cache?.flush(within: ending.left)
+        // Nothing keeps requests waiting any more but their clients.
+        await server.end(within: EndingTime.rest)
         unlink(control)
+        if let failure { throw Failure(.system, "the control socket cannot be served: \(failure)") }
+        if sessions.failures > 0 { throw ExitCode.failure }
     }
 }

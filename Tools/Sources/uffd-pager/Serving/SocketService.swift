@@ -22,8 +22,8 @@ struct SocketService {
         try front.open(at: socket, for: format, from: try options.access.peers) { [settings] memory in
             sessions.take(memory, as: settings)
         }
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         try front.start()
-        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
         logger.info("listening", metadata: ["socket": "\(socket)"])
         Systemd.notify("READY=1", logger: logger)
         await withTaskGroup(of: Void.self) { group in
@@ -34,8 +34,9 @@ struct SocketService {
         }
         Systemd.notify("STOPPING=1", logger: logger)
         front.close()
+        let ending = EndingTime(loading: .seconds(options.drain))
         await sessions.close(within: .seconds(options.drain))
-        settings.memory.flush(within: .seconds(options.drain))
+        settings.memory.flush(within: ending.left)
         if sessions.failures > 0 { throw ExitCode.failure }
     }
 }

@@ -1,0 +1,63 @@
+"""How uffd-pager ends: at signals, whatever waits at its control socket, machines go on by themselves."""
+import contextlib
+import signal
+import socket
+
+from firecracker import SIZE, machine_that_reads
+from firecracker import serving as serving_firecracker
+from harness import Machine, check, content, expect_end, require
+from pause import session_of, started, waits
+from serve import ctl, serving
+
+
+@contextlib.contextmanager
+def paused_machine(control, directory):
+    """A machine that waits for its first page, and gets none."""
+    ctl(control, "add", "m", "--socket", directory / "m", "--memory", directory / "memory")
+    ctl(control, "pause", "m")
+    with Machine(machine_that_reads, directory / "m", content(SIZE)) as machine:
+        waits(machine)
+        yield machine
+
+
+def goes_on(machine):
+    require(machine.word() == b"r", "the machine could not read")
+    machine.tell()
+    expect_end(machine)
+
+
+@check
+def serve_ends_while_a_request_waits():
+    """A request that waits for a paused machine does not hold up the end, at whatever signal."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        with serving("--drain", "20") as (pager, directory, control), paused_machine(control, directory) as machine:
+            populate = started(control, "populate", "m")
+            session_of(control, "m", lambda session: "loading" in session)
+            pager.process.send_signal(number)
+            pager.ends(0)
+            goes_on(machine)
+            populate.communicate(timeout=60)
+
+
+@check
+def serve_ends_while_a_request_is_not_complete():
+    with serving("--drain", "20") as (pager, directory, control), paused_machine(control, directory) as machine:
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as half:
+            half.connect(str(control))
+            half.sendall(b"POST /v1/machines HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+            # Another is answered: the one before has been read.
+            ctl(control, "list")
+            pager.process.send_signal(signal.SIGTERM)
+            pager.ends(0)
+        goes_on(machine)
+
+
+@check
+def firecracker_drains_at_every_signal():
+    for number in (signal.SIGINT, signal.SIGHUP):
+        with serving_firecracker() as (pager, path, expected), Machine(machine_that_reads, path, expected) as machine:
+            require(machine.word() == b"r", "the machine could not read")
+            pager.process.send_signal(number)
+            pager.ends(0)
+            machine.tell()
+            expect_end(machine)

@@ -1,0 +1,76 @@
+import Hummingbird
+import Logging
+import ServiceLifecycle
+import UnixSignals
+import UserfaultHandoff
+
+/// Answers requests at the control socket, until it is stopped.
+///
+/// Nobody waits for it without a limit: a request may take as long as its client or its machine likes.
+struct ControlServer {
+    private let group: ServiceGroup
+    private let work: Task<Void, Never>
+    /// Why it has ended by itself.
+    private let failures: AsyncStream<any Error>
+    /// Finished with it.
+    private let ended: AsyncStream<Never>
+    private let end: AsyncStream<Never>.Continuation
+
+    /// Begins to answer at a path.
+    init(
+        _ registry: MachineRegistry, at path: String, from peers: PeerPolicy, logger: Logger,
+        onStart: @escaping @Sendable () -> Void
+    ) {
+        var quiet = logger
+        quiet.logLevel = max(logger.logLevel, .warning)
+        let application = Application(
+            router: ControlRouter.make(registry, peers: peers),
+            configuration: ApplicationConfiguration(address: .unixDomainSocket(path: path), serverName: nil),
+            onServerRunning: { _ in onStart() }, logger: quiet)
+        let group = ServiceGroup(configuration: .init(services: [application], logger: quiet))
+        let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
+        let (ended, end) = AsyncStream.makeStream(of: Never.self)
+        self.group = group
+        self.failures = failures
+        self.ended = ended
+        self.end = end
+        work = Task {
+            do { try await group.run() } catch { failure.yield(error) }
+            failure.finish()
+            end.finish()
+        }
+    }
+
+    /// Waits until a signal comes.
+    ///
+    /// - Returns: Why requests cannot be answered any more, if that is before.
+    func run(until signals: UnixSignalsSequence) async -> (any Error)? {
+        await withTaskGroup(of: (any Error)?.self) { group in
+            group.addTask {
+                for await _ in signals { break }
+                return nil
+            }
+            group.addTask { [failures] in
+                for await error in failures { return error }
+                return nil
+            }
+            defer { group.cancelAll() }
+            return await group.next() ?? nil
+        }
+    }
+
+    /// Takes no more requests; those that have come are answered.
+    func stop() async { await group.triggerGracefulShutdown() }
+
+    /// Waits until requests that have come are answered, and closes the connections of those that are not.
+    func end(within limit: Duration) async {
+        let patience = Task { [work, end] in
+            try await Task.sleep(for: limit)
+            work.cancel()
+            try await Task.sleep(for: limit)
+            end.finish()
+        }
+        for await _ in ended {}
+        patience.cancel()
+    }
+}
