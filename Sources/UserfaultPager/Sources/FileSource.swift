@@ -19,8 +19,9 @@ public struct FileSource: ~Copyable, PageSource {
 
     /// Whether reading may wait for a disk.
     public let isSlow: Bool
+    /// Where the file ended when the source was made, in bytes.
+    public let byteCount: Int
     private let file: OwnedFile
-    private let count: Int
 
     /// Takes over a file.
     ///
@@ -31,7 +32,7 @@ public struct FileSource: ~Copyable, PageSource {
     ///   ``PagerError/fileWithoutSize`` for a pipe, a terminal, or a file of `/proc`.
     public init(adopting rawDescriptor: Int32, isSlow: Bool = true) throws(PagerError) {
         file = OwnedFile(adopting: rawDescriptor)
-        count = try file.size()
+        byteCount = try file.size()
         self.isSlow = isSlow
     }
 
@@ -39,12 +40,12 @@ public struct FileSource: ~Copyable, PageSource {
     public var isSignalSafe: Bool { true }
 
     /// Where the file has data, by `lseek(2)`, see ``PageSource/extent(from:)``.
-    public func extent(from offset: Int) -> Range<Int>? { file.extent(from: offset, end: count) }
+    public func extent(from offset: Int) -> Range<Int>? { file.extent(from: offset, end: byteCount) }
 
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
-        guard offset < count else { return .zero }
-        let wanted = min(pages.freeCapacity, count - offset)
+        guard offset < byteCount else { return .zero }
+        let wanted = min(pages.freeCapacity, byteCount - offset)
         var failure: Failure?
         unsafe pages.withUnsafeMutableBytes { buffer, initialized in
             let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[initialized..<wanted])

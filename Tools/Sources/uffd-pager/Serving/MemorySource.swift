@@ -49,17 +49,6 @@ enum MemorySource: Sendable {
         #endif
     }
 
-    /// In bytes.
-    var byteCount: Int {
-        switch self {
-        case .file(let file): file.byteCount
-        #if NBD
-        case .nbd(let source): Int(clamping: source.export.byteCount)
-        case .cached(_, _, let count): count
-        #endif
-        }
-    }
-
     /// Waits until what was loaded is kept.
     func flush(within limit: Duration) {
         #if NBD
@@ -72,16 +61,29 @@ enum MemorySource: Sendable {
         switch self {
         case .file(let file):
             let source = try file.source()
+            memory = try Self.check(memory, source.byteCount)
             guard memory.file != nil else { return try memory.serve(from: source, terms) }
             let pages = try SharedPages(memory.file!, from: source)
             return try memory.serve(from: pages.source, terms)
         #if NBD
         case .nbd(let source):
+            memory = try Self.check(memory, Int(clamping: source.export.byteCount))
             return try Self.serve(memory, from: AsynchronousSource(source), terms)
-        case .cached(let source, _, _):
+        case .cached(let source, _, let count):
+            memory = try Self.check(memory, count)
             return try Self.serve(memory, from: source, terms)
         #endif
         }
+    }
+
+    /// Refuses memory that ends beyond its source, where there are zeros, which no machine must take for its memory.
+    private static func check(_ memory: consuming HandedMemory, _ byteCount: Int) throws -> HandedMemory {
+        guard memory.sourceEnd <= byteCount else {
+            let text = "the regions end at byte \(memory.sourceEnd) of a memory of \(byteCount)"
+            memory.refuse(text)
+            throw HandoffError.malformed(text)
+        }
+        return memory
     }
 
     #if NBD

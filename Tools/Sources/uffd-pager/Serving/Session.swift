@@ -55,12 +55,6 @@ final class Session: Sendable {
         owner = memory.owner
         byteCount = memory.regions.reduce(0) { $0 + $1.range.count }
         regionCount = memory.regions.count
-        // Beyond the file's end a source has zeros, which no machine must take for its memory.
-        guard memory.sourceEnd <= settings.memory.byteCount else {
-            let text = "the regions end at byte \(memory.sourceEnd) of a memory of \(settings.memory.byteCount)"
-            memory.refuse(text)
-            throw HandoffError.malformed(text)
-        }
         // From now on a death of this process does not let the client read zeros.
         try link?.keep(id, memory)
         let configuration = PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : 1 << 20) { report in
