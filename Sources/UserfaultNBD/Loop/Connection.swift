@@ -46,7 +46,6 @@ final class Connection {
         guard let handle = unsafe nbd_create() else { throw Self.lastError(.prepare) }
         unsafe self.handle = handle
         var answers: [CInt] = []
-        unsafe answers.append(nbd_set_pread_initialize(handle, false))
         unsafe answers.append(nbd_set_uri_allow_local_file(handle, configuration.allowsLocalFiles))
         let tls = configuration.tls
         unsafe answers.append(nbd_set_tls_verify_peer(handle, tls.verifiesServer))
@@ -144,9 +143,7 @@ final class Connection {
         let range = flight.range
         let answer = unsafe nbd_aio_pread_structured(
             handle, start, range.count, UInt64(range.lowerBound), chunk, callback, 0)
-        if answer == -1 {
-            flight.failure = flight.failure ?? Self.lastError(.read)
-        }
+        if answer == -1 { flight.refuse(Self.lastError(.read)) }
     }
 
     /// Asks what is in the flight's range.
@@ -157,7 +154,7 @@ final class Connection {
         let range = flight.range
         let answer = unsafe nbd_aio_block_status(
             handle, UInt64(range.count), UInt64(range.lowerBound), extents, callback, 0)
-        if answer == -1 { flight.failure = flight.failure ?? Self.lastError(.extents) }
+        if answer == -1 { flight.refuse(Self.lastError(.extents)) }
     }
 
     @unsafe private func begin(_ flight: Flight) -> UnsafeMutableRawPointer {
@@ -166,10 +163,12 @@ final class Connection {
         return unsafe Unmanaged.passRetained(flight).toOpaque()
     }
 
-    fileprivate func finish(_ flight: Flight) {
+    func finish(_ flight: Flight) {
         inFlight -= 1
         finished.append(flight)
     }
+
+    var hasFinished: Bool { !finished.isEmpty }
 
     /// What has finished since this was last asked.
     func takeFinished() -> [Flight] {
@@ -183,98 +182,5 @@ final class Connection {
         let message = unsafe nbd_get_error().map { unsafe String(cString: $0) } ?? "libnbd does not say why"
         return NBDError(operation, errno: errno == 0 ? nil : Errno(rawValue: errno), message: message)
     }
-}
-
-/// One command that is outstanding.
-final class Flight {
-    enum Purpose {
-        /// A part of a read.
-        case part(Read)
-        /// The runs of a window, from an offset on.
-        case window(Int, from: Int)
-    }
-
-    let purpose: Purpose
-    let range: Range<Int>
-    private let connection: Connection
-    /// What went wrong.
-    fileprivate(set) var failure: NBDError?
-    private var isCompleted = false
-    /// Bytes that have come.
-    fileprivate var received = 0
-    /// The server says that it has replied, and has not sent all bytes: it cannot be trusted any more.
-    private(set) var breaksProtocol = false
-    /// What is known of the window already.
-    var known: [BlockRun] = []
-    /// The runs that the server told, as lengths.
-    fileprivate(set) var runs: [(length: UInt32, isZero: Bool)] = []
-
-    init(_ purpose: Purpose, _ range: Range<Int>, on connection: Connection) {
-        self.purpose = purpose
-        self.range = range
-        self.connection = connection
-    }
-
-    /// The server has replied, or the connection was lost.
-    fileprivate func complete(_ errno: CInt) {
-        isCompleted = true
-        let isRead = if case .part = purpose { true } else { false }
-        breaksProtocol = isRead && errno == 0 && received != range.count
-        if breaksProtocol {
-            failure = NBDError(
-                .connection, message: "the server sent \(received) of \(range.count) bytes, and said that this was all")
-        }
-        guard errno != 0 else { return }
-        failure = NBDError(isRead ? .read : .extents, errno: Errno(rawValue: errno), message: "the server refused")
-    }
-
-    /// libnbd is done with it: it does this exactly once, whether or not there was a reply.
-    fileprivate func release() {
-        if !isCompleted {
-            failure = failure ?? NBDError(.connection, message: "the connection was given up")
-        }
-        connection.finish(self)
-    }
-}
-
-// What libnbd calls: it holds the handle's lock, so that nothing may be asked of the handle here.
-
-private func flightCompleted(_ user: UnsafeMutableRawPointer?, _ errno: UnsafeMutablePointer<CInt>?) -> CInt {
-    guard let user = unsafe user else { return 1 }
-    unsafe Unmanaged<Flight>.fromOpaque(user).takeUnretainedValue().complete(errno?.pointee ?? 0)
-    // The command is retired.
-    return 1
-}
-
-/// A server may send the bytes in pieces: libnbd does not look whether they are all.
-private func flightGotChunk(
-    _ user: UnsafeMutableRawPointer?, _ bytes: UnsafeRawPointer?, _ count: Int, _ offset: UInt64, _ status: UInt32,
-    _ errno: UnsafeMutablePointer<CInt>?
-) -> CInt {
-    guard let user = unsafe user, status != UInt32(LIBNBD_READ_ERROR) else { return 0 }
-    unsafe Unmanaged<Flight>.fromOpaque(user).takeUnretainedValue().received += count
-    return 0
-}
-
-private func flightReleased(_ user: UnsafeMutableRawPointer?) {
-    guard let user = unsafe user else { return }
-    unsafe Unmanaged<Flight>.fromOpaque(user).takeRetainedValue().release()
-}
-
-private func flightGotExtents(
-    _ user: UnsafeMutableRawPointer?, _ context: UnsafePointer<CChar>?, _ offset: UInt64,
-    _ entries: UnsafeMutablePointer<UInt32>?, _ count: Int, _ errno: UnsafeMutablePointer<CInt>?
-) -> CInt {
-    guard let user = unsafe user, let entries = unsafe entries, let context = unsafe context,
-        unsafe String(cString: context) == LIBNBD_CONTEXT_BASE_ALLOCATION
-    else { return 0 }
-    let flight = unsafe Unmanaged<Flight>.fromOpaque(user).takeUnretainedValue()
-    let words = unsafe UnsafeMutableBufferPointer(start: entries, count: count)
-    for index in stride(from: 0, to: count - 1, by: 2) {
-        // Only what reads as zeros is a hole: unallocated bytes may read as anything.
-        let isZero = unsafe words[index + 1] & UInt32(LIBNBD_STATE_ZERO) != 0
-        unsafe flight.runs.append((words[index], isZero))
-    }
-    return 0
 }
 #endif

@@ -104,7 +104,7 @@ struct FailureTests {
         #expect(served.pager.statistics.failures == 1)
     }
 
-    @Test(arguments: ["short", "silent", "cookie", "magic", "hole"])
+    @Test(arguments: ["short", "silent", "cookie", "magic", "hole", "twice"])
     func aServerThatBreaksTheProtocolIsNeverBelieved(flaw: String) throws {
         let server = try Server.misbehaving(flaw)
         let reports = Reports<NBDReport>()

@@ -41,6 +41,48 @@ import Testing
         #expect([run(0..<8192, true)].parts(minimum: 1, maximum: 4096, end: 8192) == [])
     }
 
+    /// What there is of 100..<200 after these.
+    private func coverage(_ pieces: Range<Int>...) -> Coverage {
+        var coverage = Coverage(of: 100..<200)
+        for piece in pieces { coverage.add(piece) }
+        return coverage
+    }
+
+    @Test(arguments: [
+        100..<101, 119..<121, 110..<115, 140..<151, 149..<201, 90..<101, 199..<201, 99..<100, 200..<201,
+    ])
+    func bytesThatCameBeforeOrWereNotAskedForAreNotTaken(piece: Range<Int>) {
+        let coverage = coverage(100..<120, 150..<200, piece, 120..<150)
+        #expect(!coverage.isComplete)
+        #expect(coverage.byteCount == 70)
+    }
+
+    @Test func coverageIsCompleteWithTheLastByte() {
+        #expect(coverage(100..<120, 150..<200, 130..<150, 125..<125).byteCount == 90)
+        #expect(!coverage(100..<120, 150..<200, 130..<150, 125..<125).isComplete)
+        #expect(coverage(100..<120, 150..<200, 130..<150, 120..<130).isComplete)
+        #expect(!coverage(100..<200, 100..<200).isComplete)
+        #expect(coverage(100..<200).isComplete)
+    }
+
+    @Test func bytesMayComeInAnyOrder() {
+        var coverage = Coverage(of: 0..<2048)
+        for place in (0..<2048).shuffled() { coverage.add(place..<place + 1) }
+        #expect(coverage.isComplete)
+    }
+
+    /// A server that sends crumbs with gaps does not have unlimited memory for them.
+    @Test func piecesAreLimited() {
+        func crumbs(_ count: Int) -> Coverage {
+            var coverage = Coverage(of: 0..<2 * count)
+            for place in 0..<count { coverage.add(2 * place..<2 * place + 1) }
+            for place in 0..<count { coverage.add(2 * place + 1..<2 * place + 2) }
+            return coverage
+        }
+        #expect(crumbs(Coverage.mostPieces).isComplete)
+        #expect(!crumbs(Coverage.mostPieces + 1).isComplete)
+    }
+
     @Test func demandGoesFirstAndNeighboursTogether() {
         var queue = RequestQueue()
         func put(_ start: Int, _ isDemand: Bool, pages: Int = 1) {

@@ -8,6 +8,7 @@ silent     never replies again
 cookie     replies to a request that was never made
 magic      sends what is no reply
 hole       a structured reply says that the whole range is a hole, and ends before it has covered the bytes
+twice      a structured reply has as many bytes as were asked for, but one half of the range twice and the other never
 """
 
 import socket
@@ -44,7 +45,7 @@ def negotiate(connection):
             if option == 7:
                 return structured
         elif option == 8:  # STRUCTURED_REPLY
-            structured = FLAW == "hole"
+            structured = FLAW in ("hole", "twice")
             reply(1 if structured else NO_SUCH_OPTION)
         else:
             reply(NO_SUCH_OPTION)
@@ -70,6 +71,11 @@ def serve(connection):
             continue
         if reads > 4 and FLAW == "cookie":
             cookie ^= 0xFF
+        if reads > 4 and FLAW == "twice":
+            half = struct.pack(">Q", offset) + data[: count // 2]
+            for flags in (0, 1):
+                connection.sendall(struct.pack(">IHHQI", 0x668E33EF, flags, 1, cookie, len(half)) + half)
+            continue
         if structured and reads > 4:
             # Half of the range is a hole, and the reply is over.
             connection.sendall(struct.pack(">IHHQI", 0x668E33EF, 1, 2, cookie, 12) + struct.pack(">QI", offset, count // 2))
