@@ -19,11 +19,20 @@ extension Loop {
     func park(_ letter: Letter, _ window: Int, on connection: Connection) {
         let isAsked = parked[window] != nil
         parked[window, default: []].append(letter)
-        if !isAsked { ask(window, from: map.range(ofWindow: window).lowerBound, known: [], on: connection) }
+        if !isAsked { begin(window, on: connection) }
+    }
+
+    private func begin(_ window: Int, on connection: Connection) {
+        ask(window, from: map.range(ofWindow: window).lowerBound, known: [], on: connection)
+        // What libnbd refuses is over at once, and no reply comes that would tell.
+        settle()
     }
 
     private func ask(_ window: Int, from start: Int, known: [BlockRun], on connection: Connection) {
-        let range = start..<map.range(ofWindow: window).upperBound
+        let end = map.range(ofWindow: window).upperBound
+        // libnbd does not ask about a part of a block, which an export may have at its end.
+        let range = start..<max(start, end / minimumBlock * minimumBlock)
+        guard !range.isEmpty else { return know(start..<end, asData: window, known) }
         let flight = Flight(.window(window, from: start), range, on: connection)
         flight.known = known
         connection.askExtents(flight)
@@ -61,11 +70,17 @@ extension Loop {
     private func know(nothingOf window: Int, from start: Int, _ known: [BlockRun], _ error: NBDError?) {
         let rest = start..<map.range(ofWindow: window).upperBound
         report(.extentsFailed(rest, error ?? NBDError(.extents, message: "the server told nothing")))
+        know(rest, asData: window, known)
+    }
+
+    private func know(_ rest: Range<Int>, asData window: Int, _ known: [BlockRun]) {
         var runs = known
         BlockMap.append(BlockRun(range: rest, isZero: false), to: &runs)
         map.learn(window: window, runs)
         unpark(window)
     }
+
+    private var minimumBlock: Int { export?.minimumBlock ?? 1 }
 
     private func unpark(_ window: Int) {
         for letter in parked.removeValue(forKey: window) ?? [] { queue.put(letter) }
@@ -80,16 +95,24 @@ extension Loop {
             let range = question.range.clamped(to: 0..<export.byteCount)
             if !export.hasExtents {
                 question.answer.set(.success(range.isEmpty ? [] : [range]))
-            } else if let window = map.unknownWindow(in: range) {
-                questions.append(question)
-                if parked[window] == nil, let connection = connections.first(where: \.isReady) {
-                    parked[window] = []
-                    ask(window, from: map.range(ofWindow: window).lowerBound, known: [], on: connection)
-                }
-            } else {
+            } else if isKnown(range) {
                 question.answer.set(.success(map.runs(in: range).filter { !$0.isZero }.map(\.range)))
+            } else {
+                questions.append(question)
             }
         }
+    }
+
+    /// Whether all windows of a range are known; asks for the first that is not.
+    private func isKnown(_ range: Range<Int>) -> Bool {
+        while let window = map.unknownWindow(in: range) {
+            guard parked[window] == nil, let connection = connections.first(where: { $0.isReady && !$0.isGone })
+            else { return false }
+            parked[window] = []
+            begin(window, on: connection)
+            if parked[window] != nil { return false }
+        }
+        return true
     }
 }
 #endif

@@ -96,7 +96,8 @@ extension Loop {
 
     /// Does what follows from everything that has finished.
     func settle() {
-        for connection in connections {
+        // What follows from one may be refused at once, and has finished then too.
+        while let connection = connections.first(where: \.hasFinished) {
             for flight in connection.takeFinished() {
                 // Whatever failed with the connection says nothing about the bytes.
                 let isLost =
