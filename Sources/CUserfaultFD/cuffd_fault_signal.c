@@ -127,3 +127,5 @@ void cuffd_signals_restore(uint64_t mask) {
 }
 
 uintptr_t cuffd_thread_token(void) { return (uintptr_t)&this_thread; }
+
+int cuffd_fault_signal_may_be_nested(void) { return this_thread.blocked > 1; }

@@ -249,6 +249,8 @@ void cuffd_signals_block(uint64_t *mask);
 void cuffd_signals_restore(uint64_t mask);
 /// Tells the calling thread from every other that lives. No system call.
 uintptr_t cuffd_thread_token(void);
+/// 0 if the calling thread certainly has no other fault that is being served. No system call.
+int cuffd_fault_signal_may_be_nested(void);
 
 // MARK: Unix sockets (cuffd_socket.c)
 

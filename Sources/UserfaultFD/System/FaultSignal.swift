@@ -28,6 +28,9 @@ package enum FaultSignal {
 
     /// Tells the calling thread from all others that live.
     package static var threadToken: UInt { cuffd_thread_token() }
+
+    /// Whether the calling thread may have had another fault served when this one came: `false` is certain.
+    package static var mayBeNested: Bool { cuffd_fault_signal_may_be_nested() != 0 }
 }
 
 /// Times in which no signal that others can send interrupts the calling thread.

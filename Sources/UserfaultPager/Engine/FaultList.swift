@@ -4,7 +4,7 @@ internal import UserfaultFD
 
 /// A fault that could not be resolved yet.
 struct PendingFault {
-    let fault: PageFault
+    var fault: PageFault
     /// When it was read.
     let since: UInt64
     /// Not to be tried before.

@@ -106,6 +106,8 @@ extension PagerCore where Source: ~Copyable {
             return unprotect(range, pending, of: memory, by: record)
         case .stray:
             return serveStray(pending, of: memory, by: record)
+        case .refuse:
+            return .gone
         }
     }
 

@@ -41,8 +41,16 @@ extension PagerCore where Source: ~Copyable {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
         var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
+            var fault = pending.fault
+            if memory.sendsSignals {
+                switch machine.cause(ofSignalAt: fault.address) {
+                case .missing: break
+                case .protected: fault = PageFault(address: fault.address, flags: .writeProtect)
+                case .nobodys, .lost: return .refuse
+                }
+            }
             if memory.isPaused { return .hold }
-            let order = machine.begin(pending.fault, readAt: pending.since)
+            let order = machine.begin(fault, readAt: pending.since)
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
             if touches.isOn { note(claim) }

@@ -8,7 +8,20 @@ extension PagerCore where Source: ~Copyable {
     func serveTraced(
         _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
     ) -> Served {
-        let region = memory.sharingOrder { _, machine in machine.spans.find(pending.fault.address)?.region.id }
+        let address = pending.fault.address
+        let (region, cause) = memory.sharingOrder { _, machine in
+            (
+                machine.spans.find(address)?.region.id,
+                memory.sendsSignals ? machine.cause(ofSignalAt: address) : .missing
+            )
+        }
+        var pending = pending
+        switch cause {
+        case .missing: break
+        case .protected: pending.fault = PageFault(address: address, flags: .writeProtect)
+        // No fault of this pager's.
+        case .nobodys, .lost: return .gone
+        }
         bench.record.clearTimes()
         let served = serveUntraced(pending, of: memory, with: &bench, readsAhead: readsAhead)
         trace(pending, region, served, by: bench.record)

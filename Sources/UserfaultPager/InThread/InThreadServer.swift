@@ -4,15 +4,6 @@ internal import UserfaultFD
 
 // Runs in signal handlers of the threads that touch served memory.
 
-/// Why a thread faulted, as far as that is known.
-///
-/// Not within the generic type: its metadata would be made by the first fault, which takes memory.
-private enum Look {
-    case nobodys, missing, protected
-    /// Not every kernel tells poison from a page that is not there.
-    case lost
-}
-
 /// Serves the faults of one pager in the threads that have them.
 ///
 /// What a handler of messages does, without messages: the kernel says where a thread faulted and not why.
@@ -40,30 +31,10 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     }
 
     override func serve(_ address: UInt) -> FaultSignal.Answer {
-        let now = MonotonicInstant.now.nanoseconds
-        let flags: PageFault.Flags
-        switch look(at: address) {
-        case .nobodys: return serveStray(address)
-        case .lost: return .refused
-        case .missing: flags = []
-        case .protected: flags = .writeProtect
-        }
-        let answer = benches.withBench { bench in
-            serve(PendingFault(fault: PageFault(address: address, flags: flags), since: now), with: &bench)
-        }
-        return answer ?? refuse(address)
-    }
-
-    /// Why a thread faulted, as far as that is known.
-    private func look(at address: UInt) -> Look {
-        memory.sharingOrder { _, machine in
-            guard let span = machine.spans.find(address) else { return .nobodys }
-            guard let states = span.states else { return .missing }
-            let state = states[span.page(at: address)]
-            if state.contains(.poisoned) { return .lost }
-            // If it is not there after all, the thread comes back, and then it is known as not protected.
-            return state.contains(.protected) && !state.contains(.claimed) ? .protected : .missing
-        }
+        benches.withBench { bench in
+            let now = MonotonicInstant.now.nanoseconds
+            return serve(PendingFault(fault: PageFault(address: address, flags: []), since: now), with: &bench)
+        } ?? answerNested(address)
     }
 
     private func serve(_ fault: PendingFault, with bench: inout Workbench) -> FaultSignal.Answer {
@@ -77,7 +48,9 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
                 guard !core.ownThreads.contains(NativeThread.currentID) else { return refuse(fault.fault.address) }
                 memory.awaitSettling(of: fault.fault.address)
                 return .served
-            case .gone, .ended:
+            case .gone:
+                return answerRefused(fault.fault.address, by: bench.record)
+            case .ended:
                 return .unclaimed
             case .later(var again):
                 // A pause that ended with the service.
@@ -89,15 +62,27 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         }
     }
 
-    /// A fault of no region.
+    /// What to say of a fault for which nothing could be filled.
     @inline(never)
-    private func serveStray(_ address: UInt) -> FaultSignal.Answer {
-        guard core.isOurs(straying: address) else { return .unclaimed }
-        return benches.withBench { bench in core.serveStray(at: address, by: bench.record) } ?? refuse(address)
+    private func answerRefused(_ address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
+        switch memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {
+        case .lost: .refused
+        case .nobodys where core.isOurs(straying: address): core.serveStray(at: address, by: record)
+        case .nobodys, .missing, .protected: .unclaimed
+        }
+    }
+
+    /// What to say of a fault of a source.
+    @inline(never)
+    private func answerNested(_ address: UInt) -> FaultSignal.Answer {
+        switch memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {
+        case .lost: .refused
+        case .nobodys where !core.isOurs(straying: address): .unclaimed
+        case .nobodys, .missing, .protected: refuse(address)
+        }
     }
 
     /// The source has touched memory that it is to bring.
-    @inline(never)
     private func refuse(_ address: UInt) -> FaultSignal.Answer {
         core.note(.selfDeadlock(thread: NativeThread.currentID, address: address))
         // The process may end before anybody is given the report.

@@ -77,6 +77,8 @@ enum Order {
     case wake(AddressRange)
     /// Nobody knows the address: fail closed.
     case stray(AddressRange)
+    /// Nothing can be done for a thread that got a signal here.
+    case refuse
 }
 
 /// How the kernel answered to a fill.
