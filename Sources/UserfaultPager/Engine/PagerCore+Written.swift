@@ -99,21 +99,11 @@ extension PagerCore where Source: ~Copyable {
                 var calls = 0
                 end = machine.sweepWritten(of: region, from: address, pages: Self.sweepPages) { run in
                     do throws(UserfaultError) {
-                        try uffd.writeProtect(run.range, .protect)
+                        calls += try protect(run, of: region, uffd, &taken)
                     } catch {
-                        if error.reason != .noSuchRange {
-                            for page in 0..<run.count {
-                                region.states.update(run.first + page) { $0.union(.written) }
-                            }
-                            failure = error
-                            return false
-                        }
+                        failure = error
+                        return false
                     }
-                    for page in 0..<run.count {
-                        region.states.update(run.first + page) { $0.union(.protected) }
-                        taken.append(run.first + page)
-                    }
-                    calls += 1
                     return calls < Self.sweepCalls
                 }
             }
@@ -125,6 +115,42 @@ extension PagerCore where Source: ~Copyable {
             // What was taken until then is protected and noted.
             pauseThread(for: .microseconds(50))
         }
+    }
+
+    /// Protects written pages, and notes those that are this descriptor's still.
+    ///
+    /// - Returns: How many calls it took.
+    /// - Throws: The kernel's answer; pages that are not protected count as written again.
+    private func protect(
+        _ run: WrittenRun, of region: RegionReference, _ uffd: borrowing UserfaultFD, _ taken: inout [Int]
+    ) throws(UserfaultError) -> Int {
+        var calls = 0
+        var page = 0
+        var most = run.count
+        while page < run.count {
+            let count = min(most, run.count - page)
+            do throws(UserfaultError) {
+                calls += 1
+                try uffd.writeProtect(
+                    run.range.part(at: page << region.pageShift, count: count << region.pageShift), .protect)
+            } catch {
+                guard error.reason == .noSuchRange else {
+                    for left in page..<run.count { region.states.update(run.first + left) { $0.union(.written) } }
+                    throw error
+                }
+                // Some of them were mapped anew, and in front of these the kernel may have protected some.
+                if count == 1 { page += 1 }
+                most = max(1, count / 2)
+                continue
+            }
+            for protected in run.first + page..<run.first + page + count {
+                region.states.update(protected) { $0.union(.protected) }
+                taken.append(protected)
+            }
+            page += count
+            most = 2 * count
+        }
+        return calls
     }
 }
 
