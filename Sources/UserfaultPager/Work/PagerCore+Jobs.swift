@@ -148,7 +148,11 @@ extension PagerCore where Source: ~Copyable {
         let isDecided = claim.states.map { !$0[0].isDisjoint(with: .decided) } ?? true
         bench.record.end()
         let limit = claim.pages < piece.claim.pages ? claim.pages : 2 * claim.pages
-        if case .pending = served { return }
+        if case .pending = served {
+            // The pages that were given back because they lie in another mapping.
+            if claim.pages < piece.claim.pages { rewind(job, piece, to: claim.range.end, limit: limit) }
+            return
+        }
         if isAsynchronous { job.state.withLock { $0.queued -= 1 } }
         switch served {
         case .done where isDecided:
@@ -168,8 +172,7 @@ extension PagerCore where Source: ~Copyable {
         case .later(var again):
             again.setDue()
             job.state.withLock { $0.queued += 1 }
-            let item = WorkQueue.Item(pending: again, memory: piece.number)
-            if !memory.beginUse() || !queue.put(item) { finishQueued(job.id, failed: false, isDirty: true) }
+            if !postpone(again, of: memory) { finishQueued(job.id, failed: false, isDirty: true) }
             rewind(job, piece, to: first &+ UInt(page), limit: limit)
         case .pending, .left:
             break
@@ -308,8 +311,8 @@ extension PagerCore where Source: ~Copyable {
             }
             if let filled {
                 limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds)
-                // A source may answer for fewer pages than it was asked for.
-                if !isAsynchronous { step = max(filled.region.pageSize.bytes, filled.decidedBytes) }
+                // A source may answer for fewer pages than it was asked for, and one mapping have fewer.
+                step = isAsynchronous ? filled.range.count : max(filled.region.pageSize.bytes, filled.decidedBytes)
             }
             offset += step
         }

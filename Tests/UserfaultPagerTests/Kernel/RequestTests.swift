@@ -24,6 +24,22 @@ struct RequestTests {
         try Pager(UserfaultFD(), source: AsynchronousSource(LaterSource(box: box)), configuration: configuration)
     }
 
+    /// A piece that lies in two mappings is loaded in two parts.
+    @Test
+    func populateLeavesNothingBehindInASecondMapping() throws {
+        let mapping = try Mapping(anonymous: 128 * pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: AsynchronousSource(NumberedLaterSource()))
+        let region = try pager.add(range)
+        let rest = UnsafeMutableRawPointer(bitPattern: range.start + UInt(40 * pageBytes))
+        #expect(mprotect(rest, 88 * pageBytes, PROT_READ) == 0)
+        try pager.start()
+        try pager.populate(region, within: .seconds(20))
+        #expect(try pager.countUnfilledBytes() == 0)
+        try pager.stop(.poison)
+        for page in 0..<128 { #expect(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
+    }
+
     /// What a request leaves behind is asked for again, until every page is there.
     @Test
     func populateLeavesNothingBehind() throws {
