@@ -73,7 +73,11 @@ extension PagerCore where Source: ~Copyable {
         if !children.isEmpty {
             adopt(try memories[0].duplicate(), of: machine, &handler.spare)
             for child in children where !child.isVacant { child.noteEnd() }
-            closeEndedChildren()
+            // Another thread may be looking at it, and it refers to the region here.
+            while children.contains(where: { !$0.isVacant }) {
+                closeEndedChildren()
+                NativeThread.yield()
+            }
         }
         _ = try machine.apply(.unmap(AddressRange(start: range.start, count: 2 * page)))
     }

@@ -37,6 +37,7 @@ extension PagerCore where Source: ~Copyable {
                     unregister(part.range, of: reference, uffd)
                     machine.forgetSpans(of: reference)
                 }
+                if hidesFromChildren(reference) { showToChildren(part.range) }
             }
             retire(reference.id)
             throw error
@@ -104,6 +105,7 @@ extension PagerCore where Source: ~Copyable {
             attempts += 1
             pauseThread(for: .microseconds(100))
         }
+        var isRegistered = false
         do throws(PagerError) {
             if region.isRegisteredByPager {
                 try asPagerError { () throws(UserfaultError) in
@@ -112,14 +114,16 @@ extension PagerCore where Source: ~Copyable {
                     }
                 }
             }
+            isRegistered = true
             // Stopped meanwhile: nobody would serve it.
-            if memory.sharingOrder({ _, _ in memory.isSealed }) {
-                memory.withDescriptor { uffd in unregister(part.range, of: region, uffd) }
-                throw .notRunning
-            }
+            if memory.sharingOrder({ _, _ in memory.isSealed }) { throw .notRunning }
             if region.writeProtected { try protectPresent(part.range, in: memory) }
         } catch {
-            memory.excludingOthers { _, machine in machine.forgetSpans(of: region) }
+            memory.excludingOthers { uffd, machine in
+                // What is another's stays another's.
+                if isRegistered { unregister(part.range, of: region, uffd) }
+                machine.forgetSpans(of: region)
+            }
             throw error
         }
         // A child without a pager would read zeros. Where the kernel refuses, the memory is not the program's to share.
@@ -238,16 +242,23 @@ extension PagerCore where Source: ~Copyable {
     func remove(_ region: RegionReference, leavingZeros: Bool, until deadline: Deadline) -> Bool {
         var poisoned = 0
         var isRemoved = true
+        var hadIt = false
         let map = openHoleMap()
         func remove(from memory: ServedMemory, _ map: borrowing PagemapScan?) {
             guard isRemoved else { return }
+            if memory.sharingOrder({ _, machine in machine.firstSpan(of: region) }) == nil { return }
+            hadIt = true
             isRemoved = self.remove(region, from: memory, map, poisoning: !leavingZeros, until: deadline, &poisoned)
         }
         for memory in memories { remove(from: memory, map) }
-        for child in children where child.beginUse() {
-            remove(from: child, nil)
-            child.endUse()
-        }
+        // A grandchild that was being taken on may have come to a place that was passed.
+        repeat {
+            hadIt = false
+            for child in children where child.beginUse() {
+                remove(from: child, nil)
+                child.endUse()
+            }
+        } while hadIt && isRemoved
         countPoisoned(poisoned)
         if isRemoved { retire(region.id) }
         return isRemoved

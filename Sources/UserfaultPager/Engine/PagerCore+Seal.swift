@@ -23,9 +23,13 @@ extension PagerCore where Source: ~Copyable {
         var poisoned = 0
         let map = openHoleMap()
         for memory in memories { poisoned += seal(memory, map, until: deadline) }
-        for child in children where child.beginUse() {
-            poisoned += seal(child, nil, until: deadline)
-            child.endUse()
+        // Twice: a grandchild that was being taken on may have come to a place that was passed. When its parent has been
+        // sealed it is there, and no more are taken on.
+        for _ in 0..<2 {
+            for child in children where child.beginUse() {
+                poisoned += seal(child, nil, until: deadline)
+                child.endUse()
+            }
         }
         countPoisoned(poisoned)
     }

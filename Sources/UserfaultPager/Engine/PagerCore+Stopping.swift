@@ -11,15 +11,19 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
 
     func start() throws(PagerError) {
         guard isOurs else { throw .otherProcess }
-        let before = phase.withLock { phase in
-            defer { if phase == .new { phase = .running } }
-            return phase
+        // A stop meanwhile waits until its threads are there, and ends them.
+        let failure = try phase.withLock { (phase) throws(PagerError) -> PagerError? in
+            guard phase == .new else { throw .alreadyStarted }
+            do throws(PagerError) {
+                try startThreads()
+                phase = .running
+                return nil
+            } catch {
+                phase = .stopped
+                return error
+            }
         }
-        guard before == .new else { throw .alreadyStarted }
-        do throws(PagerError) {
-            try startThreads()
-        } catch {
-            phase.withLock { $0 = .stopped }
+        if let error = failure {
             if !canPoison { _ = try? populateAll(until: .never) }
             shutDown(until: Deadline(after: Self.grace))
             throw error

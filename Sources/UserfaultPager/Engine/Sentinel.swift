@@ -23,8 +23,9 @@ struct Sentinel: ~Copyable, Sendable {
         let region = RegionReference(try RegionRecord(id: regionID, count: range.count, options: RegionOptions()))
         let sentinel = Sentinel(mapping, region)
         try memory.excludingOthers { (uffd, machine) throws(UserfaultError) in
-            try machine.add(Span(range: range, region: region, states: nil, offset: 0))
+            // Should it fail, nothing refers to the region.
             _ = try uffd.register(range, modes: .missing)
+            try machine.add(Span(range: range, region: region, states: nil, offset: 0))
         }
         return sentinel
     }

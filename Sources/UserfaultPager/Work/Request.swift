@@ -33,7 +33,9 @@ final class Request<Source: PageSource & ~Copyable>: RequestedWork {
     func take() -> Bool { isOpen.exchange(false, ordering: .acquiringAndReleasing) }
 
     var isCancelled: Bool {
-        guard isOpen.load(ordering: .acquiring), memory.beginUse() else { return true }
+        guard isOpen.load(ordering: .acquiring), core.uses.enter() else { return true }
+        defer { if core.uses.leave() { core.close() } }
+        guard memory.beginUse() else { return true }
         defer { memory.endUse() }
         return !memory.sharingOrder { _, machine in machine.isCurrent(claim) }
     }
@@ -66,8 +68,7 @@ extension PagerCore where Source: ~Copyable {
     /// Asks for pages in hand that come later.
     @inline(never)
     func request(_ claim: Claim, for pending: PendingFault, of memory: ServedMemory) -> Served {
-        // Without a place to wait in, the thread that faulted looks again.
-        guard uses.enter() else { return again(pending) }
+        uses.enterAgain()
         guard memory.beginUse() else {
             if uses.leave() { close() }
             return .done

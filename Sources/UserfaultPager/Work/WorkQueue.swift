@@ -28,8 +28,9 @@ final class WorkQueue: @unchecked Sendable {
 
         /// - Returns: `false` if there is no room.
         mutating func reserve(_ maximum: Int) -> Bool {
+            guard count < maximum else { return false }
             guard count == capacity else { return true }
-            guard count < maximum, let larger = try? Mapping(anonymous: 2 * memory.count) else { return false }
+            guard let larger = try? Mapping(anonymous: 2 * memory.count) else { return false }
             let places = unsafe larger.unsafeBaseAddress.assumingMemoryBound(to: Item.self)
             for position in 0..<count {
                 unsafe (places + position).initialize(to: items[(first + position) % capacity])
@@ -179,12 +180,16 @@ final class WorkQueue: @unchecked Sendable {
         let job = jobs.withLock { jobs in
             let job = Job(id: jobs.nextID, kind, limit: limit)
             jobs.nextID += 1
+            // Whoever closes it afterwards ends what is in the list.
+            guard !isClosed.load(ordering: .sequentiallyConsistent) else {
+                job.end()
+                return job
+            }
             let index = jobs.list.firstIndex { $0.priority.rawValue > job.priority.rawValue } ?? jobs.list.endIndex
             jobs.list.insert(job, at: index)
             jobCount.store(jobs.list.count, ordering: .releasing)
             return job
         }
-        if isClosed.load(ordering: .sequentiallyConsistent) { job.end() }
         signals.signal()
         return job
     }
