@@ -17,6 +17,11 @@ struct PendingFault {
     var absences = 0
     /// The job that it is a part of; 0 for none.
     var job = 0
+    /// No thread waits for it, but one has just faulted in the same mapping.
+    var isInFaultedMapping = false
+
+    /// Whether its page may have become another's: no thread has faulted there just now.
+    var mayBeForeign: Bool { since == 0 && !isInFaultedMapping }
 
     /// How long to wait until the mapping has changed, in nanoseconds: a little longer after many attempts.
     ///

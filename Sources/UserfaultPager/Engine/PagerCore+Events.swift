@@ -34,7 +34,7 @@ extension PagerCore where Source: ~Copyable {
             let copy = try machine.copyForChild()
             // Before it is open: a child that cannot be read from must not count as served.
             if isRead.load(ordering: .relaxed) { try reader?.add(child, for: children[slot]) }
-            children[slot].open(child, copy, isPaused: isPaused.load(ordering: .sequentiallyConsistent))
+            children[slot].open(child, copy)
         } catch {
             abandon(child, of: machine, &spare)
         }
@@ -83,11 +83,32 @@ extension PagerCore where Source: ~Copyable {
             switch poisonUnfilled(of: machine, in: child, nil, count: &poisoned) {
             case .done: return
             // The child changes its memory and waits for us to read of it.
-            case .changing: _ = try? child.read(into: &spare)
+            case .changing:
+                _ = try? child.read(into: &spare)
+                // Where its memory has gone, this does not know.
+                if letGo(&spare) { return _ = child.release() }
             default: break
             }
         }
         // As long as the descriptor is open, nobody is shown zeros: who touches these pages waits for ever.
         _ = child.release()
+    }
+
+    /// Passes over events that nobody can take in.
+    ///
+    /// - Returns: Whether memory was moved.
+    func letGo(_ batch: inout EventBatch) -> Bool {
+        var hasMoved = false
+        while let event = batch.next() {
+            switch consume event {
+            case .fork(let child):
+                note(.forkLost)
+                // Kept open, as above.
+                _ = child.release()
+            case .remap: hasMoved = true
+            case _: break
+            }
+        }
+        return hasMoved
     }
 }

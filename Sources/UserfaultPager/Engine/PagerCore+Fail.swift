@@ -59,9 +59,10 @@ extension PagerCore where Source: ~Copyable {
         var outcome = FillOutcome.changing
         let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
             // A page that was removed meanwhile is zeros, and nothing to fail.
-            guard machine.isCurrent(first), !memory.isPaused else {
+            guard machine.isCurrent(first), !isPaused else {
                 return Settlement(wake: machine.giveBack(first), next: .again)
             }
+            if pending.mayBeForeign, !memory.isHolder(of: first) { return machine.settle(first, .noRange, at: 0) }
             outcome = FillOutcome.poisoning({ () throws(UserfaultError) in
                 try uffd.poison(lost.range, options: options)
             })
@@ -120,7 +121,7 @@ extension PagerCore where Source: ~Copyable {
             if pending.attempts == 0 {
                 if let span { record.count(.writeProtect, in: span.region) } else { record.count(.writeProtect) }
             }
-            if memory.isPaused { return .changing }
+            if isPaused { return .changing }
             if pending.fault.kind == .readWriteProtect {
                 return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(range, .unprotect) }
             }

@@ -172,7 +172,13 @@ extension PagerCore where Source: ~Copyable {
                     _ = handler.faults.append(PendingFault(fault: fault, since: now))
                 case let other:
                     handler.bench.record.count(.events)
-                    try take(other, &machine, uffd, &handler.spare)
+                    do throws(UserfaultError) {
+                        try take(other, &machine, uffd, &handler.spare)
+                    } catch {
+                        // No child that is still in the batch is shown zeros.
+                        _ = letGo(&handler.batch)
+                        throw error
+                    }
                 }
             }
             return count

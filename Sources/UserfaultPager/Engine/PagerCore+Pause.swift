@@ -14,11 +14,10 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func setPaused(_ isPaused: Bool) {
-        // First what children of forks are opened with, then those that are open.
-        self.isPaused.store(isPaused, ordering: .sequentiallyConsistent)
+        // Who fills shares the order and looks inside it: when it was had alone, nobody fills any more.
+        paused.store(isPaused, ordering: .sequentiallyConsistent)
         queue.holdJobs(isPaused)
-        // Who fills shares the order: when it was had alone, nobody fills any more.
-        forEachMemory { memory in memory.excludingOthers { _, _ in memory.isPaused = isPaused } }
+        forEachMemory { memory in memory.excludingOthers { _, _ in } }
     }
 
     /// What becomes of a fault during a pause: its thread waits on, and is woken at the end.

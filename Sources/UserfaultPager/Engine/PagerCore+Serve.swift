@@ -1,6 +1,6 @@
 internal import UserfaultFD
 
-// How one fault is served. Runs on handlers, workers and loaders.
+// How one fault is served. Runs on handlers, readers and loaders, and in signal handlers of threads that fault.
 
 extension PagerCore where Source: ~Copyable {
     /// What became of a fault.
@@ -49,7 +49,7 @@ extension PagerCore where Source: ~Copyable {
                 case .nobodys, .lost: return .refuse
                 }
             }
-            if memory.isPaused { return .hold }
+            if isPaused { return .hold }
             let order = machine.begin(fault, readAt: pending.since)
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
@@ -141,7 +141,8 @@ extension PagerCore where Source: ~Copyable {
             guard let confined = confine(claim, of: memory) else { return nil }
             claim = confined
         }
-        let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
+        var nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
+        nobody.isInFaultedMapping = page != nil
         switch fill(claim, for: nobody, of: memory, with: &bench) {
         case .done, .pending: return claim
         case .left, .failed, .gone, .later, .ended: return nil
@@ -240,12 +241,17 @@ extension PagerCore where Source: ~Copyable {
             var outcome = FillOutcome.changing
             var end: UInt64 = 0
             let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
-                if memory.isPaused {
+                if isPaused {
                     _ = machine.giveBack(claim)
                     return Settlement(wake: nil, next: .held)
                 }
                 guard machine.isCurrent(claim) else {
                     return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
+                }
+                // No thread has faulted there just now, and what was loaded takes its time.
+                if pending.mayBeForeign, !memory.isHolder(of: claim) {
+                    guard claim.pages == 1 else { return Settlement(wake: machine.giveBack(claim), next: .again) }
+                    return machine.settle(claim, .noRange, at: 0)
                 }
                 outcome = filling.fill(claim, of: uffd, zeros: zeros)
                 end = MonotonicInstant.now.nanoseconds

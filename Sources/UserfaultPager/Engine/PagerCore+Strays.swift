@@ -56,7 +56,7 @@ extension PagerCore where Source: ~Copyable {
     func zeroStray(_ page: AddressRange, isInFile: Bool, of memory: ServedMemory) -> FillOutcome {
         memory.sharingOrder { (uffd, machine) -> FillOutcome in
             // A region that came meanwhile, and is more than zeros.
-            if memory.isPaused || machine.spans.find(page.start)?.states != nil { return .changing }
+            if isPaused || machine.spans.find(page.start)?.states != nil { return .changing }
             return FillOutcome { () throws(UserfaultError) in
                 if isInFile { try uffd.continue(page) } else { try uffd.zeropage(page) }
             }
@@ -72,7 +72,7 @@ extension PagerCore where Source: ~Copyable {
     /// - Returns: As ``zeroStray(_:isInFile:of:)``.
     func poisonStray(_ page: AddressRange, of memory: ServedMemory) -> FillOutcome {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
-            if memory.isPaused || machine.spans.find(page.start) != nil { return .changing }
+            if isPaused || machine.spans.find(page.start) != nil { return .changing }
             return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
         }
         if outcome == .done { note(.failed(address: page.start)) }

@@ -52,8 +52,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let processorCount = ProcessorSet().count
     /// The pager is about to stop: neither regions nor children are taken on any more.
     let isFinishing = Atomic<Bool>(false)
-    /// Nothing is filled: what children of forks begin with.
-    let isPaused = Atomic<Bool>(false)
+    /// Nothing is filled until the end of a pause; looked at in the order.
+    let paused = Atomic<Bool>(false)
     /// What is not loaded at the end is left as zeros, see ``Ending/leaveZeros``.
     let leavesZeros = Atomic<Bool>(false)
     /// Memory is being left behind: children of forks are let go.
@@ -187,6 +187,9 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
 
     /// Whether this is the process that made the pager.
     var isOurs: Bool { currentProcessID == creator }
+
+    /// Whether nothing is to be filled: asked in the order.
+    var isPaused: Bool { paused.load(ordering: .relaxed) }
 
     /// Calls with the descriptors open.
     ///

@@ -43,10 +43,6 @@ final class ServedMemory: @unchecked Sendable {
     let kept = Mutex(FaultList(upTo: 4000))
     /// Whose it is; set before any thread runs, and gone with it.
     unowned(unsafe) var member: (any RuntimeMember)?
-    /// Nothing is filled until the end of a pause.
-    ///
-    /// In the order.
-    var isPaused = false
     /// Nothing is served any more.
     ///
     /// In the order.
@@ -83,12 +79,7 @@ final class ServedMemory: @unchecked Sendable {
     // MARK: Opening and closing
 
     /// Fills a vacant one.
-    ///
-    /// - Parameter isPaused: Whether it begins in a pause.
-    func open(
-        _ descriptor: consuming UserfaultFD, _ machine: consuming PagerStateMachine, isPaused: Bool = false
-    ) {
-        self.isPaused = isPaused
+    func open(_ descriptor: consuming UserfaultFD, _ machine: consuming PagerStateMachine) {
         hasEvents = !descriptor.enabledFeatures.isDisjoint(with: .events)
         canPoison = descriptor.supportedFeatures.contains(.poison)
         hearsOfUnmapping = descriptor.enabledFeatures.contains(.eventUnmap)
@@ -218,6 +209,14 @@ final class ServedMemory: @unchecked Sendable {
     func holder(of claim: Claim) -> RangeHolder {
         unsafe hearsOfUnmapping
             ? uffd.pointee.probe(claim.range) : uffd.pointee.holder(of: claim.range, modes: claim.region.modes)
+    }
+
+    /// Whether pages are this descriptor's, as far as anybody can tell: what changes, and who is gone, the fill finds out.
+    func isHolder(of claim: Claim) -> Bool {
+        switch holder(of: claim) {
+        case .thisDescriptor, .changing, .processGone: true
+        case .nobody, .another: false
+        }
     }
 
     /// Whether pages lie in one mapping with one on which a thread has just faulted: then they are this descriptor's.

@@ -170,7 +170,7 @@ struct ModelHandler {
                 // Loading takes its time: until the next step of this thread, others may take any number of theirs.
                 phase = .fill(claim, address)
             }
-        case .leave, .unprotect, .hold: break
+        case .leave, .unprotect, .hold, .refuse: break
         case .wake(let range): phase = .wake(range, then: nil, address)
         case .stray(let range):
             switch side.kernel.fill(range, { _ in .poison }) {
