@@ -43,6 +43,8 @@ ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset) {
     return CUFFD_ANSWER(pwrite(fd, bytes, count, offset));
 }
 
+int cuffd_fsync(int fd) { return CUFFD_ANSWER(fsync(fd)); }
+
 int64_t cuffd_seek(int fd, int64_t offset, int whence) { return CUFFD_ANSWER(lseek(fd, offset, whence)); }
 
 int cuffd_poll(int fd, short events, int milliseconds) {

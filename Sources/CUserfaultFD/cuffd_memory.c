@@ -97,8 +97,6 @@ int cuffd_munlock(uint64_t address, size_t length) { return CUFFD_ANSWER(munlock
 
 int cuffd_memfd_create(const char *name, unsigned int flags) { return CUFFD_ANSWER(memfd_create(name, flags)); }
 
-int cuffd_fsync(int fd) { return CUFFD_ANSWER(fsync(fd)); }
-
 int cuffd_ftruncate(int fd, int64_t length) { return CUFFD_ANSWER(ftruncate(fd, length)); }
 
 int cuffd_fallocate(int fd, int mode, int64_t offset, int64_t length) {
