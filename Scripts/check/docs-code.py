@@ -7,7 +7,7 @@ FILE is a Markdown page, or a Swift source with code in its documentation commen
 
 * the manifest of a package, if it begins with "// swift-tools-version": goes to FOLDER/manifests/NAME/Package.swift;
 * a whole program, if it imports something: goes to FOLDER/programs/NAME.swift. After the comment
-  "<!-- snippet: NAME -->" it has to be the same as Snippets/NAME.swift;
+  "<!-- snippet: NAME -->" it has to be the same as Snippets/NAME.swift without the marks of its slices;
 * a part of a program: goes into a function of FOLDER/parts/NAME.swift, which is compiled together with
   Tests/Documents/Prelude.swift. That declares what the parts use and do not declare themselves.
 """
@@ -17,6 +17,7 @@ import sys
 
 IMPORTS = ("CoreMetrics", "Glibc", "Logging", "ServiceLifecycle", "SystemPackage", "UserfaultFD", "UserfaultHandoff",
            "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService")
+MARK = re.compile(r"^ *// snippet\.\w+\n", re.MULTILINE)
 MARKER = re.compile(r"<!-- snippet: (\w+) -->")
 
 
@@ -54,7 +55,7 @@ def main():
         for first, code, snippet in blocks(path):
             name = re.sub(r"\W", "_", f"{path.stem}_{first}")
             place = f'#sourceLocation(file: "{path}", line: {first})\n'
-            if snippet and pathlib.Path(f"Snippets/{snippet}.swift").read_text() != code:
+            if snippet and MARK.sub("", pathlib.Path(f"Snippets/{snippet}.swift").read_text()) != code:
                 print(f"{path}:{first}: this differs from Snippets/{snippet}.swift", file=sys.stderr)
                 failed = True
             if code.startswith("// swift-tools-version"):

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles all Swift code of README.md, docs, the DocC pages and the documentation comments; docs-code.py says how.
+# Compiles all Swift code of README.md, docs, the DocC pages and the documentation comments; docs-code.py says how. Also that of
+# every step of the tutorials.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -46,5 +47,14 @@ done
 for manifest in "$out"/manifests/*; do
     echo "$manifest"
     swift package --package-path "$manifest" --scratch-path "$out/scratch" dump-package >/dev/null || failed=1
+done
+
+cp -r docs/swift-userfaultfd.docc "$out/tutorials"
+python3 -B Scripts/package/steps.py --whole "$out/tutorials" || failed=1
+echo "$(find $out/tutorials -name '*.swift' | wc -l) steps of tutorials"
+for step in "$out"/tutorials/Resources/*.swift; do
+    cp "$step" "$out/main.swift"
+    # A step may declare what only the next one uses.
+    swiftc "${flags[@]}" -suppress-warnings -typecheck "$out/main.swift" || { echo "${step##*/}" >&2 && failed=1; }
 done
 exit $failed

@@ -26,5 +26,11 @@ fi
 for example; do
     example=${example##*/}
     echo "== $example"
-    timeout 60 "$programs/$example"
+    output=$(timeout 60 "$programs/$example")
+    echo "$output"
+    # What a tutorial shows, whatever the numbers are.
+    shown=docs/swift-userfaultfd.docc/Resources/$example.txt
+    if [[ -e $shown && $output != "skipped: "* ]]; then
+        diff <(sed '1d' "$shown" | tr -s 0-9 N) <(tr -s 0-9 N <<<"$output") >&2 || die "$example does not print what $shown shows"
+    fi
 done

@@ -1,30 +1,72 @@
 #!/usr/bin/env bash
-# Builds the documentation of a library into .build-docs/LIBRARY.doccarchive; a warning is an error:
-#   Scripts/package/docs.sh [LIBRARY]      UserfaultFD by default
+# Builds the documentation of all libraries, with its tutorials, as one site in .build-docs/site; a warning is an error:
+#   Scripts/package/docs.sh [--base-path PATH]
+# A web server can serve this folder as it is; PATH is where, if it is not at the top of its host, for example /userfaultfd.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
-target=${1:-UserfaultFD}
-graphs=.build-docs/symbols-$target
-rm -rf "$graphs"
-mkdir -p "$graphs"
-# The tests of the adapters enable their traits, so that their build has every library but UserfaultNBD, which needs
-# libnbd.
-scratch=.build-adapters
-package=(--package-path Tests/AdapterTests --scratch-path "$scratch")
-if [ "$target" = UserfaultNBD ]; then
-    Scripts/check/nbd.sh --prepare
-    scratch=.build-nbd
-    package=(--package-path Tests/NBDTests --scratch-path "$scratch")
-fi
-swift build "${package[@]}" --build-tests --quiet
-bin=$(swift build "${package[@]}" --show-bin-path)
-mapfile -t flags < <(module_maps "$bin" "$scratch")
-flags+=(-Xcc -fmodule-map-file=Sources/CNBD/module.modulemap)
+base=/
+case ${1:-} in
+    "") ;;
+    --base-path) base=${2:?PATH is missing} ;;
+    *) usage 64 ;;
+esac
+
+# Each after those that its pages link to.
+libraries=(UserfaultFD UserfaultPager UserfaultHandoff UserfaultNBD UserfaultPagerMetrics UserfaultPagerService)
+out=.build-docs
+site=$out/site
+front=$out/swift-userfaultfd.docc
 tools=$(dirname "$(readlink -f "$(command -v swift)")")
-"$tools/swift-symbolgraph-extract" -module-name "$target" -I "$bin/Modules" "${flags[@]}" -minimum-access-level public \
-    -target "$(swift -print-target-info | sed -n 's/.*"unversionedTriple": "\(.*\)".*/\1/p')" -output-dir "$graphs"
-"$tools/docc" convert "Sources/$target/$target.docc" --additional-symbol-graph-dir "$graphs" \
-    --output-path ".build-docs/$target.doccarchive" --warnings-as-errors
+target=$(swift -print-target-info | sed -n 's/.*"unversionedTriple": "\(.*\)".*/\1/p')
+rm -rf "$out/symbols" "$out/archives" "$site" "$front"
+mkdir -p "$out/archives"
+archives=()
+
+# build PACKAGE SCRATCH: builds the tests of a package, which enable every trait that they need; sets `flags` for its modules.
+build() {
+    local package=(--package-path "$1" --scratch-path "$2") bin
+    swift build "${package[@]}" --build-tests --quiet
+    bin=$(swift build "${package[@]}" --show-bin-path)
+    mapfile -t flags < <(module_maps "$bin" "$2")
+    flags+=(-I "$bin/Modules" -Xcc -fmodule-map-file=Sources/CNBD/module.modulemap)
+}
+
+# convert NAME CATALOGUE [OPTION...]
+convert() {
+    local archive=$out/archives/$1.doccarchive catalogue=$2 links=()
+    shift 2
+    for known in "${archives[@]}"; do links+=(--dependency "$known"); done
+    "$tools/docc" convert "$catalogue" "$@" "${links[@]}" --enable-experimental-external-link-support \
+        --fallback-default-module-kind Library --hosting-base-path "$base" --output-path "$archive" --warnings-as-errors
+    archives+=("$archive")
+}
+
+Scripts/check/nbd.sh --prepare
+build Tests/NBDTests .build-nbd
+flags_nbd=("${flags[@]}")
+build Tests/AdapterTests .build-adapters
+for library in "${libraries[@]}"; do
+    use=("${flags[@]}")
+    [ "$library" != UserfaultNBD ] || use=("${flags_nbd[@]}")
+    mkdir -p "$out/symbols/$library"
+    "$tools/swift-symbolgraph-extract" -module-name "$library" "${use[@]}" -minimum-access-level public \
+        -target "$target" -output-dir "$out/symbols/$library"
+    convert "$library" "Sources/$library/$library.docc" --additional-symbol-graph-dir "$out/symbols/$library"
+done
+cp -r docs/swift-userfaultfd.docc "$front"
+for picture in fault clones; do
+    cp "docs/images/$picture-light.svg" "$front/Resources/$picture.svg"
+    # The list of tutorials is dark, whatever the reader chose.
+    cp "docs/images/$picture-dark.svg" "$front/Resources/$picture-on-dark.svg"
+    cp "docs/images/$picture-dark.svg" "$front/Resources/$picture~dark.svg"
+done
+python3 -B Scripts/package/steps.py "$front"
+convert swift-userfaultfd "$front"
+
+# The front page comes last: the sidebar shows what is below the first entry of a name, and its links have nothing below them.
+"$tools/docc" merge "${archives[@]}" --output-path "$site" --synthesized-landing-page-name swift-userfaultfd
+cp docs/swift-userfaultfd.docc/{index.html,theme-settings.json} "$site/"
+note "the site is in $site: python3 -m http.server --directory $site"

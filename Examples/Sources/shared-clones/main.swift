@@ -1,3 +1,4 @@
+// snippet.snapshot
 // Copy-on-write clones of one snapshot: several processes share the pages that they only read.
 import Glibc
 import UserfaultFD
@@ -12,6 +13,7 @@ func snapshot(offset: Int, pages: inout OutputRawSpan) -> PageReply {
     pages.append(repeating: UInt64(offset / pageSize), count: words, as: UInt64.self)
     return .data
 }
+// snippet.clone
 
 /// A clone: changes its own first page, and reads the snapshot everywhere else.
 func cloneIsRight(_ number: Int, _ clone: AddressRange) -> Bool {
@@ -22,10 +24,12 @@ func cloneIsRight(_ number: Int, _ clone: AddressRange) -> Bool {
     for page in 1..<pageCount where word(page).pointee != UInt64(page) { return false }
     return word(0).pointee == UInt64(number) * 1000
 }
+// snippet.file
 
 func run() throws {
     let file = try Memfd(count: pageCount * pageSize)
     let pages = try SharedPages(file, from: ClosureSource<Never> { snapshot(offset: $0, pages: &$1) })
+    // snippet.pager
 
     // This process's descriptor reports forks, so that the pager serves the children too. This needs CAP_SYS_PTRACE.
     let clone = try Mapping(file, sharing: .private)
@@ -36,6 +40,7 @@ func run() throws {
     let pager = try Pager(uffd, source: pages.source)
     try pager.add(clone.range)
     try pager.start()
+    // snippet.fork
 
     let children = (1...3).map { number -> pid_t in
         let child = fork()
@@ -48,6 +53,8 @@ func run() throws {
         guard waitpid(child, &status, 0) == child else { fatalError("waitpid failed: errno \(errno)") }
         precondition(status == 0, "a clone read something else: \(status)")
     }
+    // snippet.count
+
     let kept = try file.status().blocks * 512
     print(
         "3 processes wrote to their clones of a snapshot of \(pageCount * pageSize >> 10) KiB, and saw only their own writes"
