@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
-#   format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz clients selftest reports
-#   hosts matrix bench commands
+#   format sources build unit nbd consumer canary linkage allocations snippets examples docs site fuzz clients selftest
+#   reports hosts matrix bench commands
 # One more step runs only if it is named: packages.
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
@@ -127,16 +127,17 @@ step_snippets() { one snippets timeout -k 10 600 Scripts/check/snippets.sh; }
 
 step_examples() { one examples timeout -k 10 300 Scripts/check/examples.sh; }
 
-step_docs() {
-    one docs-code Scripts/check/docs-code.sh
-    local catalogue reason
-    for catalogue in Sources/*/*.docc; do
-        if [[ $catalogue == */UserfaultNBD.docc ]] && ! reason=$(Scripts/check/nbd.sh --prepare 2>&1); then
-            skip docs-UserfaultNBD "${reason##*$'\n'}"
-            continue
-        fi
-        one "docs-$(basename "$catalogue" .docc)" Scripts/package/docs.sh "$(basename "$catalogue" .docc)"
-    done
+step_docs() { one docs-code Scripts/check/docs-code.sh; }
+
+# The documentation as a site, with all of its pages in a browser.
+step_site() {
+    local reason
+    if ! reason=$(Scripts/check/nbd.sh --prepare 2>&1); then
+        skip site "${reason##*$'\n'}"
+        return
+    fi
+    one site-build Scripts/package/docs.sh
+    one site-pages timeout -k 10 600 Scripts/check/site.sh
 }
 
 step_fuzz() { one fuzz Scripts/check/fuzz.sh 10; }
@@ -198,7 +199,7 @@ step_packages() { many packages timeout -k 10 1800 Scripts/check/packages.sh; }
 
 step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 
-steps=(format sources build unit nbd consumer canary linkage allocations snippets examples docs fuzz clients selftest reports hosts matrix bench commands)
+steps=(format sources build unit nbd consumer canary linkage allocations snippets examples docs site fuzz clients selftest reports hosts matrix bench commands)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || usage 64
