@@ -12,13 +12,14 @@ public protocol PageSource: ~Copyable, Sendable {
 
     /// Answers for the page at `offset`, and where it is convenient for those behind it.
     ///
-    /// `pages` has room for as many pages as the engine would like, at least one. A source that answers
+    /// `pages` is empty, and has room for as many pages as the engine would like, at least one. Whoever asks a source for
+    /// what follows gives it another empty room: `offset` is always where the room begins. A source that answers
     /// ``PageReply/data`` appends whole pages, from the first one on, as many as it likes; bytes of a last page behind
     /// the content's end are for the source to append too. ``PageReply/poison`` is about the first page alone.
     ///
     /// - Parameters:
     ///   - offset: Where the first page begins, in bytes.
-    ///   - pages: Room for one page or many.
+    ///   - pages: Empty room for one page or many.
     /// - Returns: What the pages are.
     /// - Throws: ``Failure``; the engine then does what the region's ``FailurePolicy`` says.
     borrowing func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply
@@ -114,4 +115,17 @@ public enum PageReply: Hashable, Sendable {
     /// The content is in the file that the region maps, written through another mapping of it; resolved by
     /// `UFFDIO_CONTINUE`. `count` is in bytes: whole pages, at least one.
     case inFile(count: Int)
+}
+
+extension PageReply {
+    /// The same answer, for no more than so many bytes.
+    func limited(to most: Int) -> PageReply {
+        switch self {
+        case .data, .poison: self
+        case .zeros(let count): .zeros(count: min(count, most))
+        case .memory(let address, let count): .memory(at: address, count: min(count, most))
+        case .movable(let address, let count): .movable(at: address, count: min(count, most))
+        case .inFile(let count): .inFile(count: min(count, most))
+        }
+    }
 }

@@ -48,12 +48,12 @@ public struct FileSource: ~Copyable, PageSource {
         let wanted = min(pages.freeCapacity, byteCount - offset)
         var failure: Failure?
         unsafe pages.withUnsafeMutableBytes { buffer, initialized in
-            let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[initialized..<wanted])
+            let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
             do throws(UserfaultError) {
-                initialized += unsafe try file.descriptor.read(into: room, at: offset + initialized)
+                initialized = unsafe try file.descriptor.read(into: room, at: offset)
                 if initialized < wanted { failure = .truncated(at: offset + initialized) }
             } catch {
-                initialized += error.bytesCompleted
+                initialized = error.bytesCompleted
                 failure = .read(error.errno)
             }
         }

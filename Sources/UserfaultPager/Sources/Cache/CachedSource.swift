@@ -169,17 +169,7 @@ public final class CachedSource<Base: PageSource & ~Copyable>: PageSource {
     private func fill(_ load: ChunkLoad) -> LoadOutcome {
         let room = unsafe cache.sourceRoom(load)
         var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
-        while pages.freeCapacity > 0 {
-            let before = pages.byteCount
-            guard let reply = try? base.load(offset: load.range.lowerBound + before, into: &pages),
-                pages.appendContent(of: reply)
-            else { break }
-            // What is no whole page is asked for again.
-            pages.removeLast(pages.byteCount % PageSize.base.bytes)
-            guard pages.byteCount > before else { break }
-        }
-        let isWhole = pages.freeCapacity == 0
-        _ = unsafe pages.finalize(for: room)
-        return isWhole ? cache.outcome(of: load) : .failed
+        _ = try? base.fill(&pages, from: load.range.lowerBound)
+        return unsafe pages.finalize(for: room) == room.count ? cache.outcome(of: load) : .failed
     }
 }

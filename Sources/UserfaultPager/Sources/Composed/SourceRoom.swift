@@ -3,7 +3,7 @@ internal import UserfaultFD
 // How a source is asked for a part of what was asked for.
 
 extension OutputRawSpan {
-    /// Lends the next bytes of the room.
+    /// Lends the next bytes of the room, which are empty; what was appended before a failure does not count.
     mutating func withRoom<Result, Failure: Error>(
         _ count: Int, _ body: (inout OutputRawSpan) throws(Failure) -> Result
     ) throws(Failure) -> Result {
@@ -11,14 +11,24 @@ extension OutputRawSpan {
             let room = unsafe UnsafeMutableRawBufferPointer(
                 rebasing: buffer[initialized..<initialized + min(count, buffer.count - initialized)])
             var part = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
-            do throws(Failure) {
-                let result = try body(&part)
-                initialized += unsafe part.finalize(for: room)
-                return result
-            } catch {
-                initialized += unsafe part.finalize(for: room)
-                throw error
-            }
+            let result = try body(&part)
+            initialized += unsafe part.finalize(for: room)
+            return result
+        }
+    }
+
+    /// Appends the content that a source has for the next bytes of the room.
+    ///
+    /// - Parameters:
+    ///   - count: For how many bytes it is asked.
+    ///   - ask: Asks it.
+    /// - Returns: Its reply, and whether that is content.
+    mutating func appendContent<Failure: Error>(
+        of count: Int, _ ask: (inout OutputRawSpan) throws(Failure) -> PageReply
+    ) throws(Failure) -> (reply: PageReply, isContent: Bool) {
+        try withRoom(count) { (room) throws(Failure) in
+            let reply = try ask(&room)
+            return (reply, room.takeContent(of: reply))
         }
     }
 
@@ -39,6 +49,15 @@ extension OutputRawSpan {
         }
     }
 
+    /// Makes of a room for which a source was asked what it has answered.
+    ///
+    /// - Returns: `false` if the reply is not content.
+    mutating func takeContent(of reply: PageReply) -> Bool {
+        // What else was appended is nothing that the reply is about.
+        if reply != .data { removeAll() }
+        return appendContent(of: reply)
+    }
+
     /// Appends what a reply says of all the room that there is, so that more may follow.
     ///
     /// - Parameter reply: The reply to a request for this room, which may have appended already.
@@ -57,6 +76,23 @@ extension OutputRawSpan {
 }
 
 extension PageSource where Self: ~Copyable {
+    /// Fills the rest of a room, asking as often as it takes.
+    ///
+    /// - Parameter offset: Where the room begins.
+    /// - Returns: `nil` if it is full; else the reply that has brought nothing.
+    func fill(_ pages: inout OutputRawSpan, from offset: Int) throws(Failure) -> PageReply? {
+        while pages.freeCapacity > 0 {
+            // What is no whole page is asked for again.
+            pages.removeLast(pages.byteCount % PageSize.base.bytes)
+            let before = pages.byteCount
+            let (reply, isContent) = try pages.appendContent(of: pages.freeCapacity) { (room) throws(Failure) in
+                try load(offset: offset + before, into: &room)
+            }
+            guard isContent, pages.byteCount - before >= PageSize.base.bytes else { return reply }
+        }
+        return nil
+    }
+
     /// Takes a request, or answers it in place.
     func handOrLoad(_ request: consuming PageRequest) {
         guard handling == .immediate else { return hand(request) }
