@@ -92,10 +92,10 @@ extension PageRequest {
     /// - Parameters:
     ///   - offset: Where its first page begins in that source, in bytes.
     ///   - byteCount: Whole pages, in bytes; not more than this request's.
-    ///   - answer: Makes this request's answer of that source's: `nil` for a failure. Content is at its address only
-    ///     while this is called.
+    ///   - answer: Gets that source's answer, `nil` for a failure, and gives this request's to the function that it also
+    ///     gets. Content is at its address only while that is called.
     consuming func handedOn(
-        offset: Int, byteCount: Int, _ answer: @escaping @Sendable (PageReply?) -> PageReply?
+        offset: Int, byteCount: Int, _ answer: @escaping HandedOn.Answer
     ) -> PageRequest {
         let priority = priority
         return PageRequest(HandedOn(self, answer), offset: offset, byteCount: byteCount, priority: priority)
@@ -103,18 +103,20 @@ extension PageRequest {
 }
 
 /// A request that waits for another's answer.
-private final class HandedOn: RequestedWork {
-    private let original: PageRequest
-    private let answer: @Sendable (PageReply?) -> PageReply?
+final class HandedOn: RequestedWork {
+    typealias Answer = @Sendable (PageReply?, (PageReply?) -> Void) -> Void
 
-    init(_ original: consuming PageRequest, _ answer: @escaping @Sendable (PageReply?) -> PageReply?) {
+    private let original: PageRequest
+    private let answer: Answer
+
+    init(_ original: consuming PageRequest, _ answer: @escaping Answer) {
         self.original = original
         self.answer = answer
     }
 
     var isCancelled: Bool { original.isCancelled }
 
-    func settle(_ reply: PageReply?) { original.work.settle(answer(reply)) }
+    func settle(_ reply: PageReply?) { answer(reply) { original.work.settle($0) } }
 }
 
 /// Settling twice does nothing: what drops the request afterwards is too late.

@@ -11,7 +11,8 @@ public import UserfaultFD
 /// A page that a client writes through `MAP_SHARED` is seen by all. A page that a client drops from the file
 /// (`MADV_REMOVE`) is made again for whoever touches it next.
 ///
-/// A page for which the file has no room fails: it was cut, its tmpfs is full, or there are no more huge pages.
+/// A page for which the file has no room fails: it was cut, its tmpfs is full, or there are no more huge pages. A huge page
+/// is made of as many answers as the base source needs for it.
 public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     typealias Failure = SharedMemorySource<Base>.Failure
 
@@ -120,21 +121,34 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         } catch {
             throw .source(error)
         }
-        let appended = unsafe pages.finalize(for: room)
         switch reply {
-        case .poison: return false
         case .inFile: return true
-        case .data: guard appended == room.count else { return false }
-        case .zeros(let count):
-            guard count >= room.count else { return false }
-            unsafe room.initializeMemory(as: UInt8.self, repeating: 0)
-        case .memory(let address, let count), .movable(let address, let count):
-            guard count >= room.count else { return false }
+        case .memory(let address, let count) where count >= room.count,
+            .movable(let address, let count) where count >= room.count:
             unsafe try write(page, from: UnsafeRawPointer(bitPattern: address))
             return true
+        case .data, .zeros, .memory, .movable, .poison: break
         }
+        if let end = try complete(&pages, after: reply, from: page << pageShift) {
+            switch end {
+            case .poison: return false
+            case .memory, .movable: throw .file(.badAddress)
+            case .data, .zeros, .inFile: throw .incomplete
+            }
+        }
+        _ = unsafe pages.finalize(for: room)
         unsafe try write(page, from: UnsafeRawPointer(room.baseAddress))
         return true
+    }
+
+    /// Asks for the rest of a page, of a large one as often as it takes.
+    ///
+    /// - Returns: `nil` if it is whole; else the reply that has brought nothing.
+    private func complete(
+        _ pages: inout OutputRawSpan, after reply: PageReply, from offset: Int
+    ) throws(Failure) -> PageReply? {
+        guard pages.takeContent(of: reply) else { return reply }
+        do throws(Base.Failure) { return try base.fill(&pages, from: offset) } catch { throw .source(error) }
     }
 
     /// Has the kernel write a page: a store would end in `SIGBUS` where the file has no room for it, or the content is
@@ -199,6 +213,8 @@ public struct SharedMemorySource<Base: PageSource & ~Copyable>: PageSource {
         case source(Base.Failure)
         /// The file has no room for the page, or the base source's memory cannot be read: mostly `EFAULT`.
         case file(Errno)
+        /// The base source has answered for less than a page of the base size.
+        case incomplete
     }
 
     let pages: SharedPages<Base>

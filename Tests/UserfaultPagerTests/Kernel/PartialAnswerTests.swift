@@ -52,6 +52,16 @@ private final class FewPages: PageSource {
     }
 }
 
+/// Content at an address, given to whoever asks later.
+private struct InPlace: AsynchronousPageSource {
+    let start: UInt
+
+    func load(_ request: consuming PageRequest) {
+        let (offset, count) = (request.offset, request.byteCount)
+        request.complete(.memory(at: start + UInt(offset), count: count))
+    }
+}
+
 /// Sources that answer for less than they were asked for, and those that are made of them.
 @Suite(.serialized, .timeLimit(.minutes(5)))
 struct PartialAnswerTests {
@@ -108,6 +118,18 @@ struct PartialAnswerTests {
         #expect(base.roomsWereEmpty)
     }
 
+    /// What the other source has after the end of a part is not a part of it, however much it answers for.
+    @Test func aSliceEndsWhereItEnds() throws {
+        let start = try Mapping(anonymous: 16 * pageBytes).release().start
+        let source = ClosureSource<Never> { offset, _ in
+            .memory(at: start + UInt(offset), count: 16 * pageBytes - offset)
+        }
+        let slice = try SourceSlice(source, pageBytes..<3 * pageBytes)
+        let expected = PageReply.memory(at: start + UInt(pageBytes), count: 2 * pageBytes)
+        #expect(try ask(slice, at: 0, count: 8 * pageBytes).reply == expected)
+        #expect(try ask(slice, at: 0, count: pageBytes).reply != .zero)
+    }
+
     /// What a source has appended before it failed is no content.
     @Test func whatWasAppendedBeforeAFailureDoesNotCount() throws {
         let failing = ClosureSource { (offset: Int, pages: inout OutputRawSpan) throws(Unavailable) -> PageReply in
@@ -117,5 +139,65 @@ struct PartialAnswerTests {
         let overlay = try OverlaySource(failing, extents: [2 * pageBytes..<8 * pageBytes], over: NumberedSource())
         #expect(words(try ask(overlay, at: 0, count: 4 * pageBytes).bytes) == numbers(0..<2))
         #expect(throws: (any Error).self) { try ask(overlay, at: 7 * pageBytes, count: 2 * pageBytes) }
+    }
+
+    // MARK: Memory that cannot be read
+
+    /// The failure policy decides, and not the source.
+    @Test func memoryThatCannotBeReadIsNotLost() throws {
+        let mapping = try Mapping(anonymous: 16 * pageBytes, protection: .none)
+        let start = mapping.range.start
+        func source() -> ClosureSource<Never> {
+            ClosureSource { offset, pages in .memory(at: start + UInt(offset), count: pages.freeCapacity) }
+        }
+        let overlay = try OverlaySource(source(), extents: [0..<2 * pageBytes], over: NumberedSource())
+        #expect(try ask(overlay, at: 0, count: 4 * pageBytes).reply == .memory(at: start, count: 2 * pageBytes))
+        let cached = try CachedSource(source(), of: ChunkCacheTests.image(pages: 16), in: ChunkCacheTests.cache())
+        #expect(try ask(cached, at: 0, count: 8 * pageBytes).reply == .memory(at: start, count: ChunkCacheTests.chunk))
+        let verified = try VerifiedSource(source(), checksums(pages: 16))
+        #expect(throws: VerifiedSource<ClosureSource<Never>>.Failure.self) { try ask(verified, at: 0) }
+        let pages = try SharedPages(Memfd(count: 4 * pageBytes), from: source())
+        #expect(throws: SharedMemorySource<ClosureSource<Never>>.Failure.self) { try ask(pages.source, at: 0) }
+    }
+
+    /// Content that is verified is copied first: reading it in place would be a signal.
+    @Test func requestedContentThatCannotBeReadFails() async {
+        await #expect(processExitsWith: .success) {
+            let content = try Mapping(anonymous: 16 * pageBytes, protection: .none)
+            let start = content.range.start
+            var checksums = PageChecksums()
+            let page = [UInt8](repeating: 1, count: 16 * pageBytes)
+            checksums.append(page.span.bytes)
+            let source = try VerifiedSource(AsynchronousSource(InPlace(start: start)), checksums)
+            let mapping = try Mapping(anonymous: 16 * pageBytes)
+            let pager = try Pager(UserfaultFD(), source: source)
+            let region = try pager.add(mapping.range, options: RegionOptions(failure: .poisonAtOnce))
+            try pager.start()
+            #expect(error { () throws(PagerError) in try pager.populate(region) } == .pagesFailed(16))
+            try pager.stop(.poison)
+        }
+    }
+
+    // MARK: Huge pages
+
+    @Test(.requiresHugePages(1)) func aHugePageIsMadeOfParts() throws {
+        let size = PageSize.twoMiB.bytes
+        let file = try Memfd(count: size, hugePages: .twoMiB)
+        let pages = try SharedPages(file, from: FewPages(most: 100))
+        #expect(try ask(pages.source, at: 0, count: size).reply == .inFile(count: size))
+        let range = try Mapping(file).release()
+        #expect((0..<512).allSatisfy { range.loadWord($0 * pageBytes) == NumberedSource.word($0 * pageBytes) })
+    }
+
+    @Test(.requiresHugePages(1)) func aFailureInAHugePageIsTold() throws {
+        let size = PageSize.twoMiB.bytes
+        let source = ClosureSource { (offset: Int, pages: inout OutputRawSpan) throws(Unavailable) -> PageReply in
+            guard offset < 7 * pageBytes else { throw Unavailable() }
+            return pages.withRoom(pageBytes) { NumberedSource().load(offset: offset, into: &$0) }
+        }
+        let pages = try SharedPages(Memfd(count: size, hugePages: .twoMiB), from: source)
+        #expect(throws: SharedMemorySource<ClosureSource<Unavailable>>.Failure.self) {
+            try ask(pages.source, at: 0, count: size)
+        }
     }
 }

@@ -63,14 +63,18 @@ public final class CachedSource<Base: PageSource & ~Copyable>: PageSource {
         var answer = Answer(offset: offset)
         for part in image.parts(of: offset..<offset + pages.freeCapacity) {
             let before = answer.byteCount
-            do throws(Failure) {
-                guard try append(part, to: &answer, &pages) else {
-                    guard before > 0 else { return .poison }
-                    break
+            if !append(part, to: &answer, &pages) {
+                cache.counters.countPassedOn()
+                guard before > 0 else {
+                    // As it is: what cannot be copied now is for the engine to try, and for the region's policy.
+                    return try pages.withRoom(part.count) { (room) throws(Failure) in
+                        try base.load(offset: part.lowerBound, into: &room).limited(to: part.count)
+                    }
                 }
-            } catch {
-                guard before > 0 else { throw error }
-                break
+                let isContent = try? answer.append(to: &pages, atMost: part.count) { (room) throws(Failure) in
+                    try base.load(offset: part.lowerBound, into: &room)
+                }
+                guard isContent == true else { break }
             }
             guard answer.byteCount - before == part.count else { break }
         }
@@ -102,14 +106,12 @@ public final class CachedSource<Base: PageSource & ~Copyable>: PageSource {
             if pages.byteCount == 0 { unsafe pages.append(repeating: 0, count: zeros, as: UInt8.self) }
             let before = pages.byteCount
             defer { byteCount += pages.byteCount - before }
-            return try pages.withRoom(count) { (room) throws(Failure) in room.appendContent(of: try body(&room)) }
+            return try pages.appendContent(of: count, body).isContent
         }
     }
 
-    /// - Returns: `false` if the first page is lost.
-    private func append(
-        _ part: Range<Int>, to answer: inout Answer, _ pages: inout OutputRawSpan
-    ) throws(Failure) -> Bool {
+    /// - Returns: `false` if the cache cannot have the chunk: the pages are then the source's.
+    private func append(_ part: Range<Int>, to answer: inout Answer, _ pages: inout OutputRawSpan) -> Bool {
         guard part.lowerBound < image.byteCount else {
             answer.append(zeros: part.count, to: &pages)
             return true
@@ -125,20 +127,17 @@ public final class CachedSource<Base: PageSource & ~Copyable>: PageSource {
             return true
         case .underway(let load):
             let outcome = load.wait()
-            guard append(part, outcome, load.place, to: &answer, &pages) else { break }
+            let isThere = append(part, outcome, load.place, to: &answer, &pages)
             if outcome == .data { cache.unpin(load.place) }
-            return true
+            return isThere
         case .new(let load):
             let kept = cache.readFromDisk(load)
             let outcome = kept ?? fill(load)
             let isThere = append(part, outcome, load.place, to: &answer, &pages)
             cache.end(load, outcome, isOnDisk: kept != nil)
-            if isThere { return true }
-        case .noRoom, .parked: break
-        }
-        cache.counters.countPassedOn()
-        return try answer.append(to: &pages, atMost: part.count) { (room) throws(Failure) in
-            try base.load(offset: part.lowerBound, into: &room)
+            return isThere
+        case .noRoom, .parked:
+            return false
         }
     }
 

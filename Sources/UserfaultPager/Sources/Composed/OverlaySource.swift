@@ -66,11 +66,10 @@ public struct OverlaySource<Upper: PageSource & ~Copyable, Base: PageSource & ~C
         var at = offset
         while pages.freeCapacity > 0 {
             let before = pages.byteCount
-            let isContent: Bool
+            let (reply, isContent): (PageReply, Bool)
             do throws(Failure) {
-                isContent = try pages.withRoom(run.count) { (room) throws(Failure) in
-                    let reply = try ask(run.isCovered, at, &room)
-                    return room.appendContent(of: reply)
+                (reply, isContent) = try pages.appendContent(of: run.count) { (room) throws(Failure) in
+                    try ask(run.isCovered, at, &room)
                 }
             } catch {
                 guard pages.byteCount > 0 else { throw error }
@@ -78,7 +77,8 @@ public struct OverlaySource<Upper: PageSource & ~Copyable, Base: PageSource & ~C
             }
             at += pages.byteCount - before
             guard isContent, pages.byteCount - before == run.count || pages.freeCapacity == 0 else {
-                guard pages.byteCount > 0 else { return .poison }
+                // What cannot be copied now is not lost for that: the engine tries, and follows the region's policy.
+                guard pages.byteCount > 0 else { return reply.limited(to: run.count) }
                 break
             }
             run = extents.run(at: at)

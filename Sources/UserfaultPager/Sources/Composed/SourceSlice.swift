@@ -45,8 +45,9 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
         guard offset < count else { return .zero }
         let wanted = count - offset
         guard wanted < pages.freeCapacity else { return try base.load(offset: start + offset, into: &pages) }
+        // The source may answer for more than the room.
         return try pages.withRoom(wanted) { (room) throws(Base.Failure) in
-            try base.load(offset: start + offset, into: &room)
+            try base.load(offset: start + offset, into: &room).limited(to: wanted)
         }
     }
 
@@ -54,6 +55,7 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
     public func hand(_ request: consuming PageRequest) {
         let offset = request.offset
         guard offset < count else { return request.complete(.zero) }
-        base.hand(request.handedOn(offset: start + offset, byteCount: min(request.byteCount, count - offset)) { $0 })
+        let wanted = min(request.byteCount, count - offset)
+        base.hand(request.handedOn(offset: start + offset, byteCount: wanted) { $1($0?.limited(to: wanted)) })
     }
 }

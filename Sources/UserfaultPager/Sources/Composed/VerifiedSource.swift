@@ -10,6 +10,8 @@ public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSourc
         case source(Base.Failure)
         /// The page at this offset, in bytes, is not the one whose checksum was recorded.
         case mismatch(at: Int)
+        /// The source's memory for the page at this offset, in bytes, cannot be read now.
+        case unreadable(at: Int)
     }
 
     private let base: Base
@@ -40,33 +42,26 @@ public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSourc
         } catch {
             throw .source(error)
         }
-        if reply == .poison { return reply }
-        if case .zeros(let count) = reply, checksums.areZeros(offset, min(count, pages.freeCapacity)) { return reply }
-        // Copied first: what is compared must be what is shown.
-        guard pages.appendContent(of: reply) else { return .poison }
-        let good = unsafe pages.withUnsafeMutableBytes { buffer, initialized in
-            let content = unsafe UnsafeRawBufferPointer(rebasing: buffer[..<initialized])
-            return unsafe checksums.matchingPrefix(of: content, at: offset)
+        switch checksums.verify(reply, at: offset, in: &pages) {
+        case .good(let verified): return verified
+        case .wrong: throw .mismatch(at: offset)
+        case .unreadable: throw .unreadable(at: offset)
         }
-        guard good > 0 else { throw .mismatch(at: offset) }
-        pages.removeLast(pages.byteCount - good)
-        return .data
     }
 
     /// Hands a request on, see ``PageSource/hand(_:)``.
     public func hand(_ request: consuming PageRequest) {
         let (offset, count) = (request.offset, request.byteCount)
         base.hand(
-            request.handedOn(offset: offset, byteCount: count) { [checksums] reply in
-                switch reply {
-                case .zeros(let zeros): return checksums.areZeros(offset, min(zeros, count)) ? reply : nil
-                case .memory(let address, let bytes), .movable(let address, let bytes):
-                    let content = unsafe UnsafeRawBufferPointer(
-                        start: UnsafeRawPointer(bitPattern: address), count: min(bytes, count))
-                    let good = unsafe checksums.matchingPrefix(of: content, at: offset)
-                    return good > 0 ? .memory(at: address, count: good) : nil
-                case .poison, .data, .inFile, nil: return reply == .poison ? reply : nil
-                }
+            request.handedOn(offset: offset, byteCount: count) { [checksums] reply, settle in
+                guard let reply else { return settle(nil) }
+                let room = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 64)
+                defer { unsafe room.deallocate() }
+                var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
+                let verdict = checksums.verify(reply, at: offset, in: &pages)
+                let bytes = unsafe pages.finalize(for: room)
+                guard case .good(let verified) = verdict else { return settle(nil) }
+                settle(verified == .data ? .memory(at: UInt(bitPattern: room.baseAddress), count: bytes) : verified)
             })
     }
 }
@@ -119,8 +114,31 @@ public struct PageChecksums: Hashable, Sendable {
         }
     }
 
+    /// What became of a reply that was compared.
+    enum Verdict {
+        /// What to answer in its place.
+        case good(PageReply)
+        case wrong
+        case unreadable
+    }
+
+    /// Compares what a source has answered, and appends what is right of it.
+    ///
+    /// - Parameter pages: The room that the source was asked for.
+    func verify(_ reply: PageReply, at offset: Int, in pages: inout OutputRawSpan) -> Verdict {
+        if reply == .poison { return .good(reply) }
+        if case .zeros(let count) = reply, areZeros(offset, min(count, pages.capacity)) { return .good(reply) }
+        // Copied first: what is compared must be what is shown, and memory that was cut is no reason to die.
+        guard pages.takeContent(of: reply) else { return .unreadable }
+        let good = unsafe pages.withUnsafeMutableBytes { buffer, initialized in
+            unsafe matchingPrefix(of: UnsafeRawBufferPointer(rebasing: buffer[..<initialized]), at: offset)
+        }
+        pages.removeLast(pages.byteCount - good)
+        return good > 0 ? .good(.data) : .wrong
+    }
+
     /// How many bytes from the first one on are pages that match.
-    func matchingPrefix(of content: UnsafeRawBufferPointer, at offset: Int) -> Int {
+    private func matchingPrefix(of content: UnsafeRawBufferPointer, at offset: Int) -> Int {
         var good = 0
         while good + Self.pageBytes <= content.count {
             let page = unsafe UnsafeRawBufferPointer(rebasing: content[good..<good + Self.pageBytes])
