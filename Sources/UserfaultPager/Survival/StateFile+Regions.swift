@@ -1,3 +1,4 @@
+internal import Synchronization
 internal import UserfaultFD
 
 // How a region is written down. Runs on callers that add and remove regions, and on the thread that resumes.
@@ -37,33 +38,41 @@ extension StateFile {
         var pages: Int { options.pageSize.pages(in: range.count) }
     }
 
-    /// Writes down a region that is being added.
+    /// Writes down a region that is being added, by any thread.
     func makeEntry(
         id: Int, _ range: AddressRange, offset: Int, _ options: RegionOptions
     ) throws(PagerError) -> Entry {
-        guard let slot = (0..<Self.slotCount).first(where: { get($0, .state) == SlotState.free }) else {
-            throw .state("the state has no room for a further region")
+        try making.withLock { (_) throws(PagerError) in
+            guard let slot = (0..<Self.slotCount).first(where: { get($0, .state) == SlotState.free }) else {
+                throw .state("the state has no room for a further region")
+            }
+            let states = try asPagerError { () throws(UserfaultError) in
+                try allocateStates(pages: options.pageSize.pages(in: range.count))
+            }
+            let entry = Entry(slot: slot, id: id, range: range, offset: offset, options: options, states: states)
+            write(entry)
+            return entry
         }
-        let states = try asPagerError { () throws(UserfaultError) in
-            try allocateStates(pages: options.pageSize.pages(in: range.count))
-        }
+    }
+
+    private func write(_ entry: Entry) {
+        let (slot, options) = (entry.slot, entry.options)
         var flags: Word = 0
         if options.writeProtected { flags |= Flag.writeProtected }
         if options.inFork == .unserved { flags |= Flag.unservedInFork }
         if options.registration == .byOwner { flags |= Flag.registeredByOwner }
         if options.failure.ending == .killOwner { flags |= Flag.killsOwner }
-        set(slot, .id, Word(id))
-        set(slot, .start, Word(range.start))
-        set(slot, .count, Word(range.count))
-        set(slot, .offset, Word(offset))
+        set(slot, .id, Word(entry.id))
+        set(slot, .start, Word(entry.range.start))
+        set(slot, .count, Word(entry.range.count))
+        set(slot, .offset, Word(entry.offset))
         set(slot, .pageSize, Word(options.pageSize.bytes))
         set(slot, .flags, flags)
         set(slot, .readAhead, Word(options.readAhead.maximumPages))
         set(slot, .retries, Word(options.failure.retries))
         set(slot, .backOff, options.failure.backOff.wholeNanoseconds)
-        set(slot, .states, Word(states))
+        set(slot, .states, Word(entry.states))
         set(slot, .state, SlotState.adding)
-        return Entry(slot: slot, id: id, range: range, offset: offset, options: options, states: states)
     }
 
     /// Says that a region is served.

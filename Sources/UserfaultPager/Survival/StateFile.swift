@@ -47,6 +47,8 @@ final class StateFile: @unchecked Sendable {
     /// In the order.
     private var batch: EventBatch
     private let use: Mutex<Use>
+    /// Held by who takes a place for a region.
+    let making = Mutex<Void>(())
 
     enum Use {
         /// No pager has it, and it holds nothing.

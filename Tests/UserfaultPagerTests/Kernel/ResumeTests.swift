@@ -242,4 +242,25 @@ struct ResumeTests {
         }
         #expect(try state.entries().count == 1)
     }
+
+    /// Regions that are added at the same time have places of their own.
+    @Test
+    func entriesThatAreMadeAtOnceAreDifferent() throws {
+        let state = try StateFile()
+        let touchers = (0..<4).map { thread in
+            Toucher {
+                (0..<100).compactMap { turn in
+                    let id = 1 + thread * 100 + turn
+                    let range = AddressRange(start: UInt(id) << 30, count: 16 * pageBytes)
+                    return try? state.makeEntry(id: id, range, offset: 0, RegionOptions())
+                }
+            }
+        }
+        let entries = touchers.flatMap { $0.value() ?? [] }
+        #expect(entries.count == 400)
+        #expect(Set(entries.map(\.slot)).count == 400)
+        #expect(Set(entries.map(\.states)).count == 400)
+        for entry in entries { state.commit(entry.slot) }
+        #expect(try state.entries().count == 400)
+    }
 }
