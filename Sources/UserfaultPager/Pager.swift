@@ -23,12 +23,21 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   - configuration: How to work.
     /// - Throws: ``PagerError/configuration(_:)`` if the configuration or the owner does not suit the descriptor, and
     ///   ``PagerError/kernel(_:)``.
-    public init(
+    public convenience init(
         _ uffd: consuming UserfaultFD,
         source: consuming Source,
         owner: Owner = .currentProcess,
         runtime: PagerRuntime? = nil,
         configuration: PagerConfiguration = PagerConfiguration()
+    ) throws(PagerError) {
+        try self.init(
+            uffd, source: source, owner: owner, runtime: runtime, configuration: configuration, phase: .new)
+    }
+
+    /// - Parameter phase: What it begins with.
+    init(
+        _ uffd: consuming UserfaultFD, source: consuming Source, owner: Owner, runtime: PagerRuntime?,
+        configuration: PagerConfiguration, phase: PagerCore<Source>.Phase
     ) throws(PagerError) {
         let features = uffd.enabledFeatures
         let handlesKernelFaults = uffd.handlesKernelFaults
@@ -72,7 +81,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         }
         core = try PagerCore(
             memories: memories, children: children, source: source, owner: owner, configuration: configuration,
-            runtime: threads, ownsRuntime: runtime == nil, plan: plan)
+            runtime: threads, ownsRuntime: runtime == nil, plan: plan, phase: phase)
         try threads.insert(core)
         if runtime == nil { threads.letGo() }
         try core.serveInThreads()

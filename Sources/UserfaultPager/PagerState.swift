@@ -51,16 +51,18 @@ extension Pager where Source: ~Copyable {
     ///   - source: The same content.
     ///   - owner: The process whose memory it is.
     ///   - configuration: How to work, with the ``PagerConfiguration/state`` of the other pager.
-    /// - Throws: ``PagerError/state(_:)`` if the state does not belong to such a pager, and then nothing was changed; as the
-    ///   other initializer.
+    /// - Throws: ``PagerError/state(_:)`` if the state does not belong to such a pager; as the other initializer. Whatever is
+    ///   thrown, nothing was changed: the descriptor's events and the state are there for another attempt.
     public convenience init(
         resuming uffd: consuming UserfaultFD, source: consuming Source, owner: Owner, configuration: PagerConfiguration
     ) throws(PagerError) {
         guard let state = configuration.state else {
             throw .configuration("a pager that resumes another needs its state")
         }
-        try self.init(uffd, source: source, owner: owner, configuration: configuration)
+        try self.init(
+            uffd, source: source, owner: owner, runtime: nil, configuration: configuration, phase: .resuming)
         try core.restore(from: state.file)
+        core.phase.withLock { $0 = .new }
     }
 
     /// The regions that are served, in the order in which they were added.

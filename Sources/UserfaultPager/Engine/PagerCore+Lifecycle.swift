@@ -117,6 +117,11 @@ extension PagerCore where Source: ~Copyable {
         queue.endJobs()
         poisonTheUntouched(until: deadline)
         seal(until: deadline)
+        end(until: deadline)
+    }
+
+    /// Ends the threads, and closes the descriptors.
+    private func end(until deadline: Deadline) {
         cancelRequests()
         requestStop()
         endReading(until: deadline)
@@ -140,6 +145,12 @@ extension PagerCore where Source: ~Copyable {
         if isWatched.exchange(false, ordering: .acquiringAndReleasing) { runtime.clock.unwatch(owner.watched) }
         runtime.remove(self, hasReports: reports.map { !$0.isDelivered } ?? false, until: deadline)
         if uses.leave() { close() }
+    }
+
+    /// Ends a pager that could not go on in the place of another: what that has left, events included, another may have.
+    func abandon(until deadline: Deadline) {
+        isFinishing.store(true, ordering: .sequentiallyConsistent)
+        end(until: deadline)
     }
 
     func requestStop() {

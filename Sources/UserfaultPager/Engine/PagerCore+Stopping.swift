@@ -41,6 +41,7 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
             if ending == .poison { queue.endJobs() }
             return
         }
+        guard before != .resuming else { return abandon(until: Deadline(after: Self.grace)) }
         isFinishing.store(true, ordering: .sequentiallyConsistent)
         if ending == .populate { resume() }
         if ending == .leaveZeros { leavesZeros.store(true, ordering: .sequentiallyConsistent) }

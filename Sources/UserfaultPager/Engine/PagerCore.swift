@@ -36,7 +36,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// The clock is to look after it.
     let isWatched = Atomic<Bool>(false)
     /// The pager's part in its life.
-    let phase = Mutex(Phase.new)
+    let phase: Mutex<Phase>
     /// Only of the thread that stops the pager.
     nonisolated(unsafe) var lastReading = LastReading()
     let queue: WorkQueue
@@ -103,6 +103,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     }
 
     enum Phase {
+        /// In the place of another, whose state it does not have yet: nothing of that may change.
+        case resuming
         case new, running, stopped
     }
 
@@ -121,8 +123,9 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
 
     init(
         memories: [ServedMemory], children: [ServedMemory], source: consuming Source, owner: Owner,
-        configuration: PagerConfiguration, runtime: Runtime, ownsRuntime: Bool, plan: ServicePlan
+        configuration: PagerConfiguration, runtime: Runtime, ownsRuntime: Bool, plan: ServicePlan, phase: Phase
     ) throws(PagerError) {
+        self.phase = Mutex(phase)
         let capacity = configuration.workingSetCapacity
         touches = try asPagerError { () throws(UserfaultError) in try TouchLog(capacity: capacity) }
         trace = try asPagerError { () throws(UserfaultError) in
@@ -172,7 +175,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
             memory.number = number
             unsafe memory.member = self
         }
-        try attachState()
+        if phase == .new { try attachState() }
     }
 
     deinit {

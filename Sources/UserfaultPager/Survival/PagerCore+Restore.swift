@@ -21,17 +21,20 @@ extension PagerCore where Source: ~Copyable {
             throw .state("the userfaultfd has other features than the other pager's")
         }
         var regions: [Int: RegionReference] = [:]
+        var isTaken = false
         do throws(PagerError) {
             let entries = try file.entries()
             for entry in entries { regions[entry.slot] = try restore(entry, from: file) }
             let spans = try file.spans(of: regions)
             guard file.take(resuming: true) else { throw .state("another pager has the state") }
+            isTaken = true
             try restore(spans, from: file)
             for entry in entries where regions[entry.slot]!.isReferredTo { heal(regions[entry.slot]!, entry, file) }
             enter(entries, &regions)
             file.freeAll(but: Set(regions.keys))
         } catch {
             for region in regions.values { unsafe region.destroy() }
+            if isTaken { file.leave() }
             throw error
         }
         // What was read and not answered is not delivered again: whoever waits, for whatever, faults again.

@@ -168,6 +168,9 @@ final class StateFile: @unchecked Sendable {
         }
     }
 
+    /// Leaves what was taken to another that resumes.
+    func leave() { use.withLock { $0 = .left } }
+
     var isLeft: Bool { use.withLock { $0 == .left } }
 
     // MARK: Memory of pages' states

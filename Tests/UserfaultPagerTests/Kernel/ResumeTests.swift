@@ -263,4 +263,70 @@ struct ResumeTests {
         for entry in entries { state.commit(entry.slot) }
         #expect(try state.entries().count == 400)
     }
+
+    /// Its events are for the pager that will go on.
+    @Test
+    func aRefusedPagerReadsNothing() throws {
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
+        let range = mapping.range
+        let uffd = try UserfaultFD(features: .eventRemove)
+        _ = try uffd.register(range, modes: .missing)
+        let dropping = Toucher { try? AddressSpace.advise(.dontNeed, range.part(at: 0, count: pageBytes)) }
+        #expect(try wait { try uffd.status().pending + (pollForEvent(uffd) ? 1 : 0) > 0 })
+        let state = try PagerState()
+        let owner = try #require(Owner.process(id: getpid()))
+        let refusal = #expect(throws: PagerError.self) {
+            _ = try Pager(
+                resuming: uffd.duplicate(), source: NumberedSource(), owner: owner,
+                configuration: PagerConfiguration(state: state))
+        }
+        guard case .state = refusal else {
+            Issue.record("\(String(describing: refusal))")
+            return
+        }
+        #expect(try pollForEvent(uffd))
+        // The state is still as it was: a new pager takes it.
+        let pager = try Pager(
+            uffd, source: NumberedSource(), owner: owner, configuration: PagerConfiguration(state: state))
+        try pager.start()
+        #expect(dropping.join())
+        try pager.stop(.poison)
+    }
+
+    /// What fails after the state was taken leaves it to the next attempt.
+    @Test
+    func aStateThatCouldNotBeRestoredIsLeft() throws {
+        let mapping = try Mapping(anonymous: 8 * pageBytes)
+        let range = mapping.range
+        let uffd = try UserfaultFD()
+        let owner = try #require(Owner.process(id: getpid()))
+        let left = try PagerState()
+        let entry = try left.file.makeEntry(id: 1, range, offset: 0, RegionOptions())
+        left.file.commit(entry.slot)
+        left.file[.features] = uffd.enabledFeatures.rawValue
+        // Two pieces of memory at the same place.
+        let table = StateFile.Place.tables / 8
+        let words: [UInt64] =
+            [2, 0]
+            + [0, 1].flatMap { _ in
+                [UInt64(range.start), UInt64(range.count), UInt64(entry.slot), 1, 0, 0]
+            }
+        try words.withUnsafeBytes { bytes in
+            _ = try left.withUnsafeDescriptor { try $0.writeAll(toAbsoluteOffset: Int64(table * 8), bytes) }
+        }
+        let state = try left.withUnsafeDescriptor { try PagerState(duplicating: $0) }
+        for _ in 0..<2 {
+            let refusal = #expect(throws: PagerError.self) {
+                _ = try Pager(
+                    resuming: uffd.duplicate(), source: NumberedSource(), owner: owner,
+                    configuration: PagerConfiguration(state: state))
+            }
+            #expect(refusal == StateFile.damaged)
+        }
+        #expect(state.file.isLeft)
+    }
+
+    private func pollForEvent(_ uffd: borrowing UserfaultFD) throws -> Bool {
+        try uffd.withUnsafeDescriptor { try poll($0.rawValue, until: Deadline(after: .zero)) } != 0
+    }
 }
