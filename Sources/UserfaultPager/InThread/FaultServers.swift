@@ -48,8 +48,8 @@ enum FaultServers {
         }
         let isThere = kept.withLock { kept -> Bool in
             for index in 0..<capacity where unsafe places[index].server.load(ordering: .relaxed) == 0 {
-                // Somebody is with the one that was here.
-                guard unsafe places[index].users.load(ordering: .acquiring) == 0 else { continue }
+                // Somebody is with the one that was here, or it is about to be dismissed.
+                guard unsafe places[index].users.load(ordering: .acquiring) == 0, kept[index] == nil else { continue }
                 kept[index] = server
                 end.max(index + 1, ordering: .relaxed)
                 let address = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())

@@ -13,6 +13,8 @@ extension PagerCore where Source: ~Copyable {
                     + "use one that says isSignalSafe, or a descriptor without Features.sigbus")
         }
         Self.rehearse()
+        // What asks the kernel makes a page for it when it first does so, which no handler may.
+        _ = isOurs(straying: 0)
         let server = try InThreadServer(self)
         try FaultServers.add(server)
         faultServer.withLock { $0 = server }

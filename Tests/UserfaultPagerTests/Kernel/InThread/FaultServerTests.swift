@@ -1,0 +1,37 @@
+import Synchronization
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Counts its departure.
+private final class Visitor: FaultServer, @unchecked Sendable {
+    private let departures: Shared<Atomic<Int>>
+
+    init(_ departures: Shared<Atomic<Int>>) { self.departures = departures }
+
+    override func depart() { departures.value.add(1, ordering: .relaxed) }
+}
+
+@Suite(.serialized, .timeLimit(.minutes(5)))
+struct FaultServerTests {
+    /// One that was removed keeps its place until it was dismissed.
+    @Test func everyServerThatIsRemovedDeparts() async {
+        await #expect(processExitsWith: .success) {
+            let departures = Shared(Atomic<Int>(0))
+            let turns = 4000
+            let touchers = (0..<4).map { _ in
+                Toucher {
+                    (0..<turns).allSatisfy { _ in
+                        let server = Visitor(departures)
+                        guard (try? FaultServers.add(server)) != nil else { return false }
+                        FaultServers.remove(server, until: .never)
+                        return true
+                    }
+                }
+            }
+            for toucher in touchers { #expect(toucher.value() == true) }
+            #expect(departures.value.load(ordering: .relaxed) == 4 * turns)
+        }
+    }
+}
