@@ -1,6 +1,6 @@
 extension Pager where Source: ~Copyable {
-    /// What was done so far.
-    public var statistics: PagerStatistics { core.statistics }
+    /// What was done so far; nothing in a child of the process' `fork`.
+    public var statistics: PagerStatistics { core.isOurs ? core.statistics : PagerStatistics() }
 
     /// What was done so far for one region: numbers of faults and pages.
     ///

@@ -26,8 +26,10 @@ extension Pager where Source: ~Copyable {
     ///   - region: The region.
     ///   - offset: Where the pages begin in it, in bytes.
     ///   - count: How many bytes.
-    /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/noThread(_:)``, ``PagerError/notRunning``.
+    /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/noThread(_:)``, ``PagerError/notRunning``,
+    ///   ``PagerError/otherProcess``.
     public func prefetch(_ region: Region, offset: Int = 0, count: Int) throws(PagerError) {
+        guard core.isOurs else { throw .otherProcess }
         guard let entry = core.registry.withLock({ $0.regions[region.id] }) else { throw .noSuchRegion }
         let from = max(0, min(offset, region.range.count))
         try prefetch([Job.Run(offset: entry.offset + from, count: max(0, min(count, region.range.count - from)))])

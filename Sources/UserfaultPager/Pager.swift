@@ -265,6 +265,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///
     /// - Throws: As ``takeWritten(of:)``.
     public func takeWrittenRanges(of region: Region) throws(PagerError) -> [Range<Int>] {
+        guard core.isOurs else { throw .otherProcess }
         guard let size = core.registry.withLock({ $0.regions[region.id]?.options.pageSize.bytes }) else {
             throw .noSuchRegion
         }

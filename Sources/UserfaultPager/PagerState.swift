@@ -65,9 +65,10 @@ extension Pager where Source: ~Copyable {
         core.phase.withLock { $0 = .new }
     }
 
-    /// The regions that are served, in the order in which they were added.
+    /// The regions that are served, in the order in which they were added; none in a child of the process' `fork`.
     public var regions: [Region] {
-        core.registry.withLock { registry in
+        guard core.isOurs else { return [] }
+        return core.registry.withLock { registry in
             registry.regions.values.map { entry in
                 let parts = entry.parts.map(\.range)
                 let range = AddressRange(start: parts[0].start, end: parts[parts.count - 1].end)

@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 import SystemPackage
 import Testing
 import UserfaultFD
@@ -72,6 +73,34 @@ struct OwnershipTests {
             #expect(words == (0..<64).map { NumberedSource.word($0 * pageBytes) })
             try pager!.stop(.poison)
             #expect(pager!.statistics.pagesPoisoned == 0)
+        }
+    }
+
+    /// A thread that is gone in the child may have held any lock.
+    @Test(.startsThreadsAfterFork)
+    func aChildOfAForkWaitsForNoLock() async {
+        await #expect(processExitsWith: .success) {
+            alarm(60)
+            let mapping = try Mapping(anonymous: 4 * pageBytes)
+            let pager = try Pager(UserfaultFD(), source: NumberedSource())
+            let region = try pager.add(mapping.range)
+            try pager.start()
+            let status = pager.core.registry.withLock { _ in
+                inFork {
+                    guard pager.statistics == PagerStatistics(), pager.regions.isEmpty else { return 1 }
+                    let refusals = [
+                        error { () throws(PagerError) in _ = try pager.takeWrittenRanges(of: region) },
+                        error { () throws(PagerError) in try pager.prefetch(region, count: pageBytes) },
+                        error { () throws(PagerError) in _ = try pager.statistics(of: region) },
+                        error { () throws(PagerError) in _ = try pager.countUnfilledBytes() },
+                        error { () throws(PagerError) in try pager.setStrayPolicy(.poison) },
+                        error { () throws(PagerError) in try pager.pause() },
+                    ]
+                    return refusals.allSatisfy { $0 == .otherProcess } ? 0 : 2
+                }
+            }
+            #expect(status == 0)
+            try pager.stop(.poison)
         }
     }
 
