@@ -14,8 +14,9 @@ extension Pager where Source: ~Copyable {
     /// Changes no page from now on: whoever faults waits until ``resume()``.
     ///
     /// When this returns, no page is filled, poisoned or released for writing any more. Calls of the source that are under
-    /// way are not waited for: the pages that they bring are asked for again afterwards. Forks and changes of the address
-    /// space are followed meanwhile. ``populate(_:within:)`` waits too, and so does ``remove(_:_:within:)`` if it loads.
+    /// way are not waited for, and the pages that they bring are dropped. Afterwards they are asked for again if a thread
+    /// waits for them or they are populated; pages that were loaded ahead are asked for when they are touched. Forks and
+    /// changes of the address space are followed meanwhile. ``populate(_:within:)`` waits too, and so does ``remove(_:_:within:)`` if it loads.
     /// Stopping works as ever.
     ///
     /// - Throws: ``PagerError/notRunning`` if the pager was stopped.

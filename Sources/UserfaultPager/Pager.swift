@@ -149,8 +149,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// Ends the service of a region.
     ///
-    /// What was not loaded is loaded, poisoned or left as zeros first. Calls of the source that are under way are not waited for: their
-    /// answers change nothing.
+    /// What was not loaded is loaded, poisoned or left as zeros first. Calls of the source that are under way are waited for,
+    /// but no longer than a second: what they answer afterwards changes nothing.
     ///
     /// - Parameters:
     ///   - region: The region.
@@ -195,8 +195,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///
     /// Once. If that fails the pager is stopped, and what was not loaded is poisoned.
     ///
-    /// - Throws: ``PagerError/alreadyStarted``, ``PagerError/notRunning`` after it was stopped,
-    ///   ``PagerError/noThread(_:)``, ``PagerError/kernel(_:)`` with what a thread could not have.
+    /// - Throws: ``PagerError/alreadyStarted`` if it was started or stopped before, ``PagerError/notRunning`` if it is stopped
+    ///   meanwhile, ``PagerError/noThread(_:)``, ``PagerError/kernel(_:)`` with what a thread could not have.
     public func start() throws(PagerError) {
         try core.start()
     }

@@ -7,7 +7,7 @@ final class CacheDisk: Sendable {
     private let file: ChunkFile?
     private let counters: CacheCounters
     private let isWritable: Atomic<Bool>
-    private let isReadable = Atomic<Bool>(true)
+    private let hasFailedToRead = Atomic<Bool>(false)
     private let report: (@Sendable (ChunkCache.Report) -> Void)?
 
     /// - Throws: ``PagerError/file(_:)`` unless it is only that nothing can be written there.
@@ -45,7 +45,7 @@ final class CacheDisk: Sendable {
             case .nothing, nil: break
             }
         } catch {
-            if isReadable.exchange(false, ordering: .relaxed) { report?(.notReadable(error.errno)) }
+            if !hasFailedToRead.exchange(true, ordering: .relaxed) { report?(.notReadable(error.errno)) }
         }
         return nil
     }
