@@ -137,7 +137,7 @@ step_site() {
         return
     fi
     one site-build Scripts/package/docs.sh
-    one site-pages timeout -k 10 600 Scripts/check/site.sh
+    one site-pages timeout -k 10 1200 Scripts/check/site.sh
 }
 
 step_fuzz() { one fuzz Scripts/check/fuzz.sh 10; }
