@@ -118,6 +118,12 @@ public enum PageReply: Hashable, Sendable {
 }
 
 extension PageReply {
+    /// The same content, which stays where it is.
+    var staying: PageReply {
+        guard case .movable(let address, let count) = self else { return self }
+        return .memory(at: address, count: count)
+    }
+
     /// The same answer, for no more than so many bytes.
     func limited(to most: Int) -> PageReply {
         switch self {

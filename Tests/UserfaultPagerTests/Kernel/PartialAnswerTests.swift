@@ -160,6 +160,28 @@ struct PartialAnswerTests {
         #expect(throws: SharedMemorySource<ClosureSource<Never>>.Failure.self) { try ask(pages.source, at: 0) }
     }
 
+    /// Pages that may be taken away are not, if their chunk is still to be loaded: a copy would find zeros there.
+    @Test func pagesStayForTheirChunk() throws {
+        let stock = try Stock(pages: 8)
+        let source = stock.source
+        let isFirst = Shared(Atomic<Bool>(true))
+        let base = ClosureSource { (offset: Int, pages: inout OutputRawSpan) throws(Unavailable) -> PageReply in
+            if isFirst.value.exchange(false, ordering: .relaxed) { throw Unavailable() }
+            return source.load(offset: offset, into: &pages)
+        }
+        let cached = try CachedSource(base, of: ChunkCacheTests.image(pages: 8), in: ChunkCacheTests.cache())
+        let mapping = try Mapping(anonymous: 8 * pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: cached)
+        try pager.add(range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let expected = numbers(0..<8)
+        #expect(Toucher.value { (0..<8).map { range.loadWord($0 * pageBytes) } } == expected)
+        try pager.stop(.poison)
+        #expect(pager.statistics.pagesMoved == 0)
+        #expect(words(try ask(cached, at: 0).bytes) == numbers(0..<1))
+    }
+
     /// Content that is verified is copied first: reading it in place would be a signal.
     @Test func requestedContentThatCannotBeReadFails() async {
         await #expect(processExitsWith: .success) {

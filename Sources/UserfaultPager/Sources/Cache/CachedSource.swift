@@ -66,9 +66,10 @@ public final class CachedSource<Base: PageSource & ~Copyable>: PageSource {
             if !append(part, to: &answer, &pages) {
                 cache.counters.countPassedOn()
                 guard before > 0 else {
-                    // As it is: what cannot be copied now is for the engine to try, and for the region's policy.
+                    // Not copied here: what cannot be is for the engine to try, and for the region's policy. Nor taken away:
+                    // the chunk is loaded again.
                     return try pages.withRoom(part.count) { (room) throws(Failure) in
-                        try base.load(offset: part.lowerBound, into: &room).limited(to: part.count)
+                        try base.load(offset: part.lowerBound, into: &room).limited(to: part.count).staying
                     }
                 }
                 let isContent = try? answer.append(to: &pages, atMost: part.count) { (room) throws(Failure) in

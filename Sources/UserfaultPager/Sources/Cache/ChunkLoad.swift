@@ -119,8 +119,8 @@ final class ChunkRequest: RequestedWork {
 
     func settle(_ reply: PageReply?) { original.work.settle(reply) }
 
-    /// Asks the source for the pages themselves.
-    func passOn() { hand(range, isCancelled: { self.isCancelled }, { self.settle($0) }) }
+    /// Asks the source for the pages themselves; they stay there for their chunk, which is loaded later.
+    func passOn() { hand(range, isCancelled: { self.isCancelled }, { self.settle($0?.staying) }) }
 
     /// Asks its source.
     func hand(
