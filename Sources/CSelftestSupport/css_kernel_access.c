@@ -1,13 +1,12 @@
 #define _GNU_SOURCE
 #include "css_kernel_access.h"
+#include "css_ring.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -16,35 +15,12 @@
 // One read by io_uring: a ring of one entry, set up and torn down around it.
 static ssize_t uring_read(int source, void *memory, size_t count)
 {
-    struct io_uring_params parameters = {0};
-    int ring = (int)syscall(SYS_io_uring_setup, 1, &parameters);
-    if (ring < 0)
-        return -errno;
-    ssize_t answer = -ENOMEM;
-    size_t queue_size = parameters.sq_off.array + parameters.sq_entries * sizeof(uint32_t);
-    size_t completed_size = parameters.cq_off.cqes + parameters.cq_entries * sizeof(struct io_uring_cqe);
-    char *queue = mmap(NULL, queue_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
-    char *completed = mmap(NULL, completed_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_CQ_RING);
-    struct io_uring_sqe *entry =
-        mmap(NULL, sizeof *entry, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
-    if (queue != MAP_FAILED && completed != MAP_FAILED && entry != MAP_FAILED) {
-        *entry = (struct io_uring_sqe){
-            .opcode = IORING_OP_READ,
-            .fd = source,
-            .addr = (uintptr_t)memory,
-            .len = (uint32_t)count,
-        };
-        ((uint32_t *)(queue + parameters.sq_off.array))[0] = 0;
-        __atomic_store_n((uint32_t *)(queue + parameters.sq_off.tail), 1, __ATOMIC_RELEASE);
-        if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
-            answer = -errno;
-        else
-            answer = ((struct io_uring_cqe *)(completed + parameters.cq_off.cqes))->res;
-    }
-    munmap(queue, queue_size);
-    munmap(completed, completed_size);
-    munmap(entry, sizeof *entry);
-    close(ring);
+    struct css_ring ring;
+    int error = css_ring_open(&ring);
+    if (error)
+        return error;
+    ssize_t answer = css_ring_read(&ring, source, (uintptr_t)memory, count, false);
+    css_ring_close(&ring);
     return answer;
 }
 

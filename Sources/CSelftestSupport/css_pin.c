@@ -4,33 +4,45 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-int css_pin_by_io_uring(uintptr_t address, size_t length)
+int css_pin_by_io_uring(struct css_ring *ring, uintptr_t address, size_t length)
 {
-    struct io_uring_params parameters;
-    memset(&parameters, 0, sizeof parameters);
-    int ring = (int)syscall(__NR_io_uring_setup, 1, &parameters);
-    if (ring < 0)
-        return -errno;
+    int error = css_ring_open(ring);
+    if (error)
+        return error;
     struct iovec buffer = {.iov_base = (void *)address, .iov_len = length};
-    if (syscall(__NR_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) == 0)
-        return ring;
-    int error = errno;
-    close(ring);
+    if (syscall(SYS_io_uring_register, ring->descriptor, IORING_REGISTER_BUFFERS, &buffer, 1) == 0)
+        return 0;
+    error = errno;
+    css_ring_close(ring);
     return -error;
 }
 
-int css_unpin_by_io_uring(int ring)
+int64_t css_store_by_pin(struct css_ring *ring, uintptr_t address, const void *bytes, size_t length)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
+        return -errno;
+    ssize_t count = write(ends[1], bytes, length);
+    if (count < 0)
+        count = -errno;
+    else
+        count = css_ring_read(ring, ends[0], address, (size_t)count, true);
+    close(ends[0]);
+    close(ends[1]);
+    return count;
+}
+
+int css_unpin_by_io_uring(struct css_ring *ring)
 {
     // Closing alone gives the pages up some time later.
-    int answer = (int)syscall(__NR_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0);
+    int answer = (int)syscall(SYS_io_uring_register, ring->descriptor, IORING_UNREGISTER_BUFFERS, NULL, 0);
     int error = errno;
-    close(ring);
+    css_ring_close(ring);
     return answer ? -error : 0;
 }
 

@@ -140,7 +140,7 @@ void css_die_of(int signal)
 
 int css_swapon(const char *path)
 {
-    return swapon(path, 0) ? -errno : 0;
+    return swapon(path, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK) ? -errno : 0;
 }
 
 int css_swapoff(const char *path)

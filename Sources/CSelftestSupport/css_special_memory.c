@@ -29,6 +29,16 @@ int css_aio_ring(uintptr_t *address)
     return 0;
 }
 
+// Headers that are older than the call have no number for it; it is the same on every architecture.
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+
+int css_seal(uintptr_t address, size_t size)
+{
+    return syscall(SYS_mseal, address, size, 0UL) ? -errno : 0;
+}
+
 int css_heap_pages(uintptr_t *address, size_t size)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);

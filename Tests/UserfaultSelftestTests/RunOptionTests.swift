@@ -40,6 +40,7 @@ struct RunOptionTests {
         }
         #expect(alone(.missingFaults) == [false, true])
         #expect(alone(.swap) == [true, true])
+        #expect(alone(.ownSwap) == [true, true])
         #expect(alone(.transparentHugePages) == [true, true])
         #expect(alone(.alone) == [true, true])
     }

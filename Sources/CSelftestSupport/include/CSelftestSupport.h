@@ -13,6 +13,7 @@
 #include "css_pin.h"
 #include "css_privilege.h"
 #include "css_process.h"
+#include "css_ring.h"
 #include "css_stress.h"
 #include "css_signals.h"
 #include "css_smaps.h"

@@ -44,6 +44,7 @@ int css_read_signal(int descriptor);
 // Ends the process by `signal`, as if it had never been caught.
 void css_die_of(int signal);
 
+// Swaps to `path` before all other swap space.
 int css_swapon(const char *path);
 int css_swapoff(const char *path);
 int css_unshare_mounts(void);

@@ -4,8 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Memory that the kernel's own drivers map: each answers the address of `size` bytes, or of what there is, through
-// `address`, and 0 or -errno.
+// Memory that is not what mmap(2) alone makes. Functions with an `address` answer the address of `size` bytes, or of what there is, through
+// it, and all answer 0 or -errno.
 
 // A System V shared memory segment, which goes away with the process.
 int css_sysv_segment(uintptr_t *address, size_t size);
@@ -15,5 +15,7 @@ int css_aio_ring(uintptr_t *address);
 int css_heap_pages(uintptr_t *address, size_t size);
 // Ends the heap at `end`, if what was taken last is at its end still; else -EBUSY.
 int css_heap_shrink(uintptr_t end, uintptr_t last);
+// Seals mappings by mseal(2): they stay as they are until the process ends.
+int css_seal(uintptr_t address, size_t size);
 
 #endif

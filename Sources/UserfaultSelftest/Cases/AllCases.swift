@@ -64,6 +64,8 @@ package enum AllCases {
         MoveRaceCases.self,
         ProtectedOddityCases.self,
         ScanModelCases.self,
+        ProtectPinnedCases.self,
+        SealedCases.self,
         KernelBugCases.self,
         LastCases.self,
     ]

@@ -34,6 +34,26 @@ enum WriteProtectSurvivalCases: CaseTheme {
             try uffd.expectNoMessage("all is resolved")
         },
         SelftestCase(
+            "wp-swapoff", on: [.anon, .shmem, .shmemPrivate],
+            "swapoff brings protected pages back protected, and no others",
+            requires: [.writeProtectFaults, .ownSwap], covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            area.fillView()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            try area.swapOut(0..<4)
+            try area.expectProtected([1, 2], "while swapped out")
+            try context.turnSwapOff()
+            guard try !area.hasSwappedPages() else { try context.skip("this time pages went to other swap space") }
+            try area.expectProtected([1, 2], "after swapoff")
+            for page in 0..<4 { try area.expectView(page, "after swapoff") }
+            for page in [0, 3] { try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write beside them") }
+            for page in 1..<3 { try expectWriteFault(area, page, uffd) }
+            try uffd.expectNoMessage("all is resolved")
+        },
+        SelftestCase(
             "wp-mprotect", on: .all,
             "protection outlasts mprotect to read-only, to nothing and back; a write is refused by mprotect first",
             requires: [.writeProtectFaults], covers: [.protectionSurvives], body: mprotected),
@@ -111,6 +131,8 @@ enum WriteProtectSurvivalCases: CaseTheme {
     /// A write to a page must be a fault; it is let go then.
     private static func expectWriteFault(_ area: Area, _ page: Int, _ uffd: borrowing UserfaultFD) throws {
         let touch = try Touch.write(area.address(page), 0xEE)
+        try Waiting.until("a write to page \(page) is a fault") { try touch.isFinished || uffd.poll(timeout: .zero) }
+        try expect(!touch.isFinished, "a write to page \(page) is a fault", seen: "it goes through")
         try uffd.expectFault(at: area.address(page), [.write, .writeProtect])
         try uffd.writeProtect(area.page(page), .unprotect)
         try touch.finish(with: 0xEE)

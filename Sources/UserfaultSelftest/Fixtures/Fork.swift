@@ -25,18 +25,27 @@ extension Child {
 
 /// Memory that is pinned as a driver pins it: a fork must copy its pages at once, and nothing may move them.
 package final class Pin {
-    private let ring: Int32
+    private var ring = css_ring()
+    private let range: AddressRange
 
     /// Pins memory for writing, as a registered buffer of an io_uring; a skip where that cannot be had.
     package init(_ range: AddressRange) throws {
-        ring = css_pin_by_io_uring(range.start, range.count)
-        guard ring >= 0 else {
-            throw CaseSkip("no pinned page: registering an io_uring buffer answers \(Errno(rawValue: -ring))")
+        self.range = range
+        let answer = css_pin_by_io_uring(&ring, range.start, range.count)
+        guard answer == 0 else {
+            throw CaseSkip("no pinned page: registering an io_uring buffer answers \(Errno(rawValue: -answer))")
         }
     }
 
+    /// Stores a byte at the start, as hardware does: no page table is asked.
+    package func store(_ byte: UInt8, file: String = #fileID, line: Int = #line) throws {
+        try expectEqual(
+            withUnsafeBytes(of: byte) { css_store_by_pin(&ring, range.start, $0.baseAddress, 1) }, 1,
+            "bytes stored through a pin", file: file, line: line)
+    }
+
     package func release() throws {
-        try expectEqual(css_unpin_by_io_uring(ring), 0, "answer of unregistering the io_uring buffer")
+        try expectEqual(css_unpin_by_io_uring(&ring), 0, "answer of unregistering the io_uring buffer")
     }
 }
 

@@ -88,6 +88,12 @@ extension Area {
         }
     }
 
+    /// Whether pages of the view that were filled through it are swapped out.
+    package func hasSwappedPages() throws -> Bool {
+        guard memory.isPrivate else { return try swappedBytes() > 0 }
+        return try PagemapEntry.entries(of: range).contains { $0.isSwapped }
+    }
+
     /// Tries again until pages are swapped out: one that another processor has just touched is not taken at once.
     ///
     /// - Parameters:

@@ -24,6 +24,16 @@ extension CaseContext {
         _ = ProcFile.write("\(bytes)", to: "\(group)/memory.reclaim")
     }
 
+    /// Turns off the swap space that `.ownSwap` provides: the kernel brings back every page that is there.
+    package func turnSwapOff() throws {
+        guard let path = getenv(SwapSpace.variable).map({ String(cString: $0) }) else {
+            throw CaseSkip("the runner has made no swap space")
+        }
+        let answer = css_swapoff(path)
+        guard -answer != ENOMEM else { throw CaseSkip("this time there was no memory for what is swapped out") }
+        try expectEqual(answer, 0, "answer of swapoff")
+    }
+
     /// Mounts a tmpfs that only this process sees.
     ///
     /// The case requires `.privateMounts`.

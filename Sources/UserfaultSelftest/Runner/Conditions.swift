@@ -19,6 +19,8 @@ struct Conditions {
     private var originals: [SystemSetting: String] = [:]
     /// The memory control group of the result that runs.
     private var memoryGroup: String?
+    /// The swap space that the result that runs may turn off.
+    private var swap: String?
 
     /// Why no result can run here at all.
     private let impossible: String?
@@ -39,7 +41,8 @@ struct Conditions {
         }
         if let reason = hold(settings(for: requirements)) { return .missing(reason: reason) }
         let group = memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? []
-        return .ready(environment: group + ["\(Slowness.variable)=\(means.slowness)"])
+        let ownSwap = swap.map { ["\(SwapSpace.variable)=\($0)"] } ?? []
+        return .ready(environment: group + ownSwap + ["\(Slowness.variable)=\(means.slowness)"])
     }
 
     /// A time that is enough on an ordinary host, made enough for this one.
@@ -49,6 +52,9 @@ struct Conditions {
     mutating func release() {
         if memoryGroup != nil { _ = changes.ask(.removeMemoryGroup) }
         memoryGroup = nil
+        // On again: other results use what swap space there is.
+        if swap != nil { _ = changes.ask(.swap) }
+        swap = nil
         poolLock.release()
     }
 
@@ -120,6 +126,8 @@ struct Conditions {
             changes.provide(.swap, unless: ProcFile.number("SwapFree", in: "/proc/meminfo") ?? 0 >= 32 << 10) {
                 "needs 32 MiB of free swap space"
             }
+        case .ownSwap:
+            findOwnSwap()
         case .privateMounts:
             mountsMissing(means.tmpfsMounts, "a tmpfs")
         case .privateHugetlbfs:
@@ -154,6 +162,16 @@ struct Conditions {
         guard host.isRoot else { return "needs root, for mounts" }
         guard changes.areAllowed else { return "system changes are not allowed" }
         return canMount ? nil : "needs to mount \(what) for itself: run as root of the initial user namespace"
+    }
+
+    private mutating func findOwnSwap() -> String? {
+        switch changes.ask(.swap) {
+        case .success(let path):
+            swap = path
+            return nil
+        case .failure(let refusal):
+            return "needs swap space that it may turn off: \(refusal.reason)"
+        }
     }
 
     private mutating func makeMemoryGroup() -> String? {

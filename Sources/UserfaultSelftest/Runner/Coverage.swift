@@ -78,5 +78,5 @@ package enum Coverage: String, CaseIterable, Sendable, Encodable {
     case dumpAndExit = "dumping core and exiting with pages unresolved"
     case manyWaiters = "many threads waiting for one page"
     case mixedMemory = "one registration over memory of several kinds"
-    case specialMappings = "droppable, growing and locked mappings"
+    case specialMappings = "droppable, growing, locked and sealed mappings"
 }

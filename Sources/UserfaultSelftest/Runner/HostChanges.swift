@@ -8,6 +8,7 @@ struct HostChanges {
         case write(String, to: String)
         case removeZram(String)
         case swapOff(String)
+        case swapOn(String)
         case unlink(String)
         case removeGroup(String)
     }
@@ -17,7 +18,8 @@ struct HostChanges {
     }
     private let journal: ([Undoing]) -> Void
     private var memoryGroup: String?
-    private var hasSwap = false
+    /// The swap space that was added.
+    private var swap: String?
     /// Why there can be no swap space; tried once, because each try makes a device.
     private var noSwap: String?
 
@@ -34,7 +36,7 @@ struct HostChanges {
         case .set(let path, let value): set(path, to: value)
         case .restore(let path): restore(path)
         case .hugePages(let free): growPool(free: free)
-        case .swap: hasSwap ? .done("") : addSwap()
+        case .swap: provideSwap()
         case .makeMemoryGroup: makeMemoryGroup()
         case .removeMemoryGroup: removeMemoryGroup()
         }
@@ -59,6 +61,10 @@ struct HostChanges {
             guard SwapSpace.paths.contains(path[...]) else { return nil }
             let answer = css_swapoff(path)
             return answer == 0 ? nil : "\(path) is still used as swap space: \(Errno(rawValue: -answer))"
+        case .swapOn(let path):
+            guard !SwapSpace.paths.contains(path[...]) else { return nil }
+            let answer = css_swapon(path)
+            return answer == 0 ? nil : "\(path) is not used as swap space again: \(Errno(rawValue: -answer))"
         case .unlink(let path):
             guard Glibc.unlink(path) != 0, errno != ENOENT else { return nil }
             return "\(path) is still there: \(Errno(rawValue: errno))"
@@ -117,8 +123,23 @@ struct HostChanges {
     private static let zramSize = 128 << 20
     private static let fileSize = 64 << 20
 
+    private mutating func provideSwap() -> GuardianReply {
+        guard let swap else { return addSwap() }
+        // A case may have turned it off.
+        if !SwapSpace.paths.contains(swap[...]) {
+            let answer = css_swapon(swap)
+            guard answer == 0 else { return .refused("\(swap) cannot be used again: \(Errno(rawValue: -answer))") }
+        }
+        return .done(swap)
+    }
+
     private mutating func addSwap() -> GuardianReply {
         if let noSwap { return .refused(noSwap) }
+        if let lent = SwapSpace.lent {
+            undoings.append(.swapOn(lent))
+            swap = lent
+            return .done(lent)
+        }
         do {
             try addOrUndo { try $0.addZram() }
         } catch {
@@ -131,8 +152,7 @@ struct HostChanges {
                 return .refused(refusal)
             }
         }
-        hasSwap = true
-        return .done("")
+        return .done(swap!)
     }
 
     /// Makes changes that belong together: where one fails, those before it are undone.
@@ -179,6 +199,7 @@ struct HostChanges {
     private mutating func swapOn(_ path: String) throws {
         undoings.append(.swapOff(path))
         try checked(css_swapon(path))
+        swap = path
     }
 
     // MARK: Memory control groups

@@ -23,6 +23,15 @@ enum HugePagePool {
 
 /// The swap areas in use.
 enum SwapSpace {
+    /// The environment variable with the path of what a case may turn off.
+    static let variable = "UFFD_SELFTEST_OWN_SWAP"
+
+    /// Swap space of the host that whoever started the run lets it turn off and on again.
+    static var lent: String? {
+        guard let path = getenv("UFFD_SELFTEST_SWAP").map({ String(cString: $0) }) else { return nil }
+        return paths.contains(path[...]) ? path : nil
+    }
+
     static var paths: [Substring] {
         (ProcFile.text("/proc/swaps") ?? "").split(separator: "\n").dropFirst().compactMap {
             $0.split { $0 == " " || $0 == "\t" }.first

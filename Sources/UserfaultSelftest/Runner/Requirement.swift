@@ -35,6 +35,8 @@ package enum Requirement: Hashable, Sendable {
     case hugePages(Int)
     /// Some free swap space.
     case swap
+    /// Swap space that belongs to the run, which the child may turn off with `context.turnSwapOff()`.
+    case ownSwap
     /// Transparent huge pages in anonymous memory, where madvise asks for them.
     case transparentHugePages
     /// Transparent huge pages in shmem, where madvise asks for them.
@@ -124,7 +126,7 @@ extension Requirement {
     /// Whether it may take a change of the host to meet it.
     var changesHost: Bool {
         switch self {
-        case .hugePages, .swap, .memoryGroup: true
+        case .hugePages, .swap, .ownSwap, .memoryGroup: true
         default: false
         }
     }

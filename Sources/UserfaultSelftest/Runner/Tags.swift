@@ -37,7 +37,7 @@ extension SelectedResult {
     private var needsRoot: Bool {
         requirements.contains { requirement in
             switch requirement {
-            case .root, .pageFrames, .privateMounts, .privateHugetlbfs, .gupTest, .memoryGroup: true
+            case .root, .pageFrames, .privateMounts, .privateHugetlbfs, .gupTest, .memoryGroup, .ownSwap: true
             default: false
             }
         }
