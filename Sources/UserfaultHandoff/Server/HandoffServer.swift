@@ -9,7 +9,7 @@ public import UserfaultFD
 /// thread of its own that ends with the handler.
 public final class HandoffServer: Sendable {
     /// Takes memory that a client handed over, for example by
-    /// ``HandedMemory/serve(from:runtime:configuration:options:isPaused:)``.
+    /// ``HandedMemory/serve(from:runtime:configuration:options:isPaused:willStart:)``.
     public typealias Handler = @Sendable (consuming HandedMemory) -> Void
 
     /// What ``remove(_:)`` needs.
@@ -30,6 +30,10 @@ public final class HandoffServer: Sendable {
         let format: HandoffFormat
         let peers: PeerPolicy
         let handler: Handler
+        /// Clients that were handed over, and that the handler has not returned from.
+        let handled = Mutex(0)
+        /// Wakes who waits until there is none.
+        let changes = FutexWord()
 
         init(
             _ socket: consuming HandoffListener, _ format: HandoffFormat, _ peers: PeerPolicy,
@@ -39,6 +43,21 @@ public final class HandoffServer: Sendable {
             self.format = format
             self.peers = peers
             self.handler = handler
+        }
+
+        func beginHandling() { handled.withLock { $0 += 1 } }
+
+        func endHandling() {
+            handled.withLock { $0 -= 1 }
+            changes.signal()
+        }
+
+        func waitUntilHandled() {
+            while true {
+                let seen = changes.changes
+                if handled.withLock({ $0 == 0 }) { return }
+                changes.wait(while: seen, until: .never)
+            }
         }
     }
 
@@ -103,11 +122,13 @@ public final class HandoffServer: Sendable {
 
     /// Stops accepting clients at a socket, closes it, and removes the path that it made.
     ///
-    /// Clients whose message is not complete lose their connections; those that were handed over stay.
+    /// Clients whose message is not complete lose their connections; those that were handed over stay. Waits until the
+    /// handler has returned from all of them: do not call it from there.
     public func remove(_ listening: Listening) {
         guard let listener = table.withLock({ $0.listeners.removeValue(forKey: listening.token) }) else { return }
         try? set.remove(FileDescriptor(rawValue: listener.socket.descriptor.rawValue))
         listener.socket.removePath()
+        listener.waitUntilHandled()
     }
 
     /// Serves the sockets on a thread of its own, until ``close()``.
@@ -203,18 +224,29 @@ public final class HandoffServer: Sendable {
             let socket = conversation.socket
             guard let memory = try conversation.advance() else { return false }
             if let socket { try? set.remove(socket) }
-            guard let handler = table.withLock({ $0.listeners[conversation.listener]?.handler }) else { return true }
-            try handle(memory, handler)
+            // Counted before the listener can be removed.
+            let listener = table.withLock { table in
+                let listener = table.listeners[conversation.listener]
+                listener?.beginHandling()
+                return listener
+            }
+            if let listener { try handle(memory, listener) }
         } catch {
             end(conversation, error)
         }
         return true
     }
 
-    private func handle(_ memory: consuming HandedMemory, _ handler: @escaping Handler) throws(HandoffError) {
+    private func handle(_ memory: consuming HandedMemory, _ listener: Listener) throws(HandoffError) {
         let parcel = Parcel(memory)
-        try asHandoffError { () throws(UserfaultError) in
-            try NativeThread.detached("uffd-handoff") { parcel.open(handler) }
+        do throws(UserfaultError) {
+            try NativeThread.detached("uffd-handoff") {
+                parcel.open(listener.handler)
+                listener.endHandling()
+            }
+        } catch {
+            listener.endHandling()
+            throw .kernel(error)
         }
     }
 

@@ -1,0 +1,43 @@
+import Glibc
+import Synchronization
+import Testing
+import UserfaultFD
+import UserfaultPager
+
+@testable import UserfaultHandoff
+
+@Suite("The end of a server of handed memory")
+struct HandoffServerEndTests {
+    /// A server whose handler is on its way as long as its socket's path is there.
+    private func endsAfterItsHandler(_ end: (HandoffServer, HandoffServer.Listening) -> Void) throws {
+        let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let server = try HandoffServer()
+        let (entered, returns) = (Box(false), Box(false))
+        let listening = try server.listen(HandoffListener(path: path), for: .firecracker) { _ in
+            entered.value.withLock { $0 = true }
+            while access(path, F_OK) == 0 { NativeThread.yield() }
+            // Time enough for who does not wait.
+            for _ in 0..<1000 { NativeThread.yield() }
+            returns.value.withLock { $0 = true }
+        }
+        try server.start()
+        let memory = try ClientMemory(pages: 1)
+        let connection = try HandoffConnection(connectingTo: path)
+        let text = "[{\"base_host_virt_addr\":\(memory.mapping.range.start),\"size\":4096,\"offset\":0}]"
+        try connection.send(Array(text.utf8), [memory.uffd.withUnsafeDescriptor { $0 }])
+        let deadline = Deadline(after: .seconds(20))
+        while !entered.value.withLock({ $0 }) {
+            try #require(!deadline.hasPassed, "the handler is not called")
+            NativeThread.yield()
+        }
+        end(server, listening)
+        #expect(returns.value.withLock { $0 })
+        server.close()
+    }
+
+    @Test("waits for handlers when it is closed")
+    func close() throws { try endsAfterItsHandler { server, _ in server.close() } }
+
+    @Test("waits for the handlers of a socket that is removed")
+    func remove() throws { try endsAfterItsHandler { server, listening in server.remove(listening) } }
+}
