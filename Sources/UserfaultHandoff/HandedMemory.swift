@@ -103,6 +103,21 @@ public struct HandedMemory: ~Copyable, Sendable {
         }
     }
 
+    /// Whether a successor can go on if the server dies, with a `PagerState`: not if the memory is filled through a file, or
+    /// follows forks.
+    public var canBeResumed: Bool { file == nil && !uffd.enabledFeatures.contains(.eventFork) }
+
+    /// What a successor must know of this client.
+    ///
+    /// - Parameters:
+    ///   - machine: The machine that the client belongs to.
+    ///   - source: Identifies the content of the source.
+    public func record(machine: String, source: String) -> KeptRecord {
+        var content = HandoffMessage.Content(features: uffd.enabledFeatures, regions: regions)
+        if uffd.handlesKernelFaults { content.flags.insert(.kernelFaults) }
+        return KeptRecord(machine: machine, source: source, format: format, content: content)
+    }
+
     /// Makes a pager that serves all regions, starts it, and tells the client if its protocol has a word for that.
     ///
     /// - Parameters:
@@ -111,6 +126,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     ///   - configuration: How to work.
     ///   - options: How to serve the regions; the page size is each region's own.
     ///   - isPaused: Whether the pager begins in a pause: no page is filled before `Pager.resume()`.
+    ///   - willStart: Is called when all regions are added, before the first page is filled.
     /// - Returns: The pager, and its regions in the order of ``regions``.
     /// - Throws: ``HandoffError/pager(_:)``; ``HandoffError/kernel(_:)`` if the client is gone. Pages of regions that were
     ///   added already are poisoned then.
@@ -119,29 +135,39 @@ public struct HandedMemory: ~Copyable, Sendable {
         runtime: PagerRuntime? = nil,
         configuration: PagerConfiguration = PagerConfiguration(),
         options: RegionOptions = RegionOptions(),
-        isPaused: Bool = false
+        isPaused: Bool = false,
+        willStart: () throws(HandoffError) -> Void = {}
     ) throws(HandoffError) -> (pager: Pager<Source>, regions: [Region]) {
         let (places, owner, format) = (regions, owner, format)
         let pager: Pager<Source>
         var added: [Region] = []
         do throws(PagerError) {
-            pager = try Pager(
-                uffd, source: source, owner: owner, runtime: runtime, configuration: configuration)
+            pager = try Pager(uffd, source: source, owner: owner, runtime: runtime, configuration: configuration)
             for place in places {
                 var options = options
                 options.pageSize = place.pageSize
                 if format == .firecracker { options.registration = .byOwner }
                 added.append(try pager.add(place.range, offset: place.offset, options: options))
             }
+        } catch {
+            throw Self.refuse(.pager(error), format, connection)
+        }
+        do throws(HandoffError) { try willStart() } catch { throw Self.refuse(error, format, connection) }
+        do throws(PagerError) {
             if isPaused { try pager.pause() }
             try pager.start()
         } catch {
-            let failure = HandoffError.pager(error)
-            if format == .handoff { try? connection.send(HandoffReply.refused(failure.description).bytes) }
-            throw failure
+            throw Self.refuse(.pager(error), format, connection)
         }
         if format == .handoff { try connection.send(HandoffReply.served.bytes) }
         return (pager, added)
+    }
+
+    private static func refuse(
+        _ error: HandoffError, _ format: HandoffFormat, _ connection: borrowing HandoffConnection
+    ) -> HandoffError {
+        if format == .handoff { try? connection.send(HandoffReply.refused(error.description).bytes) }
+        return error
     }
 
     /// Whether ``refuse(_:)`` reaches the client: if not, it waits for ever for who does not serve it.

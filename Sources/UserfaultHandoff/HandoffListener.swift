@@ -1,4 +1,4 @@
-internal import SystemPackage
+public import SystemPackage
 internal import UserfaultFD
 
 /// A Unix socket at which clients connect.
@@ -8,7 +8,7 @@ internal import UserfaultFD
 public struct HandoffListener: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
 
-    /// The path that was bound; `nil` for a socket that somebody else bound.
+    /// The path to remove at the end; `nil` for a socket that somebody else bound.
     public let path: String?
 
     /// Listens at a path.
@@ -32,11 +32,16 @@ public struct HandoffListener: ~Copyable, Sendable {
 
     /// Takes over a socket that listens already, for example one that systemd passed.
     ///
-    /// - Parameter rawDescriptor: A socket that nobody else will close.
-    public init(adopting rawDescriptor: Int32) {
+    /// - Parameters:
+    ///   - rawDescriptor: A socket that nobody else will close.
+    ///   - path: The path that it is bound to, if ``removePath()`` is to remove it.
+    public init(adopting rawDescriptor: Int32, path: String? = nil) {
         descriptor = OwnedDescriptor(adopting: rawDescriptor)
-        path = nil
+        self.path = path
     }
+
+    /// The socket, which stays this value's.
+    public var socket: FileDescriptor { FileDescriptor(rawValue: descriptor.rawValue) }
 
     private static var backlog: Int32 { 1024 }
 

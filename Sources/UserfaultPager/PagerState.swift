@@ -6,7 +6,7 @@ public import UserfaultFD
 ///
 /// Give one to a pager by ``PagerConfiguration/state``, and let a process that survives hold its descriptor, together with
 /// a duplicate of the userfaultfd: threads that fault meanwhile wait. When the pager's process has ended, and not before,
-/// that process, or one that it starts, makes the successor by ``Pager/init(resuming:source:owner:configuration:)``.
+/// that process, or one that it starts, makes the successor by ``Pager/init(resuming:source:owner:runtime:configuration:)``.
 ///
 /// The file holds the regions, where they are now, and what became of each page: eight bytes a page, as far as pages were
 /// touched. The layout is described in `docs/pager-state.md`; it has a version, and is checked when it is read.
@@ -50,17 +50,19 @@ extension Pager where Source: ~Copyable {
     ///   - uffd: A duplicate of the descriptor that the other pager served.
     ///   - source: The same content.
     ///   - owner: The process whose memory it is.
+    ///   - runtime: Threads that it shares with other pagers; `nil` for threads of its own.
     ///   - configuration: How to work, with the ``PagerConfiguration/state`` of the other pager.
     /// - Throws: ``PagerError/state(_:)`` if the state does not belong to such a pager; as the other initializer. Whatever is
     ///   thrown, nothing was changed: the descriptor's events and the state are there for another attempt.
     public convenience init(
-        resuming uffd: consuming UserfaultFD, source: consuming Source, owner: Owner, configuration: PagerConfiguration
+        resuming uffd: consuming UserfaultFD, source: consuming Source, owner: Owner, runtime: PagerRuntime? = nil,
+        configuration: PagerConfiguration
     ) throws(PagerError) {
         guard let state = configuration.state else {
             throw .configuration("a pager that resumes another needs its state")
         }
         try self.init(
-            uffd, source: source, owner: owner, runtime: nil, configuration: configuration, phase: .resuming)
+            uffd, source: source, owner: owner, runtime: runtime, configuration: configuration, phase: .resuming)
         try core.restore(from: state.file)
         core.phase.withLock { $0 = .new }
     }

@@ -9,15 +9,24 @@ public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard count >= 2 else { return 0 }
     let size = Int(input[1]) + 1
     let bytes = Array(input.dropFirst(2))
-    switch input[0] % 6 {
+    switch input[0] % 7 {
     case 0: compare(bytes, size, { FirecrackerMessage(limits: limits) }) { try $0.consume($1) }
     case 1: compare(bytes, size, { HandoffMessage(limits: limits) }) { try $0.consume($1) }
     case 2: compareRequests(bytes, size, .snapshot)
     case 3: compareRequests(bytes, size, .faults)
     case 4: readLayout(bytes)
+    case 5: readRecord(bytes)
     default: _ = try? HandoffReply.read(bytes)
     }
     return 0
+}
+
+/// A record that is read is written again as it was.
+private func readRecord(_ bytes: [UInt8]) {
+    for bytes in [bytes, Array("UFFDKEPT".utf8) + bytes] {
+        guard let record = try? KeptRecord(bytes: bytes) else { continue }
+        precondition(record.bytes == bytes, "a record is written in another way")
+    }
 }
 
 private let machineLimits = CloudHypervisorLimits(configBytes: 300, stateBytes: 500, slots: 8)
