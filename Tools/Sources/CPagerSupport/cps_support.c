@@ -35,6 +35,12 @@ int cps_next_signal(int signals, int *is_from_terminal) {
     return (int)info.ssi_signo;
 }
 
+int cps_adopt_orphans(void) { return answer(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)); }
+
+int cps_signal_process(int process, int number) {
+    return answer(syscall(SYS_pidfd_send_signal, process, number, NULL, 0));
+}
+
 int cps_drop_capabilities(void) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};

@@ -8,7 +8,8 @@ struct UffdPager: AsyncParsableCommand {
         discussion: """
             Exit codes: 0 all clients were served to their end; 1 a client could not be served; 64 wrong usage; 66 a file \
             cannot be read; 69 this host cannot do what was asked; 70 the server died and its clients were killed; 71 the \
-            kernel refused; 73 a socket or file cannot be made; 74 output cannot be written.
+            kernel refused; 73 a socket or file cannot be made; 74 output cannot be written; 75 the server died, and systemd \
+            is to start a successor.
             """,
         version: "uffd-pager \(Version.text)",
         subcommands: [
@@ -21,11 +22,17 @@ struct UffdPager: AsyncParsableCommand {
         Standard.prepare()
         do {
             var command = try parseAsRoot()
-            if command is any GuardedCommand, !GuardLink.isThere {
-                var guardian = try Guard()
-                throw ExitCode(try guardian.stand())
+            if let guarded = command as? any GuardedCommand {
+                if !Keepers.hasGuard {
+                    var guardian = try Guard(guarded.survival)
+                    throw ExitCode(try guardian.stand())
+                }
+                if let survival = guarded.survival, survival.supervise, !Keepers.hasKeeper {
+                    var keeper = try Keeper(survival)
+                    throw ExitCode(try keeper.stand())
+                }
+                try Server.prepare()
             }
-            if command is any GuardedCommand { try Server.prepare() }
             if var command = command as? any AsyncParsableCommand {
                 try await command.run()
             } else {

@@ -10,6 +10,10 @@
 int cps_signals(sigset_t *before);
 /// Takes a signal from such a descriptor: its number, and whether the terminal sent it.
 int cps_next_signal(int signals, int *is_from_terminal);
+/// Makes processes whose parents have ended children of this one, if they come from it.
+int cps_adopt_orphans(void);
+/// Sends a signal to the process of a pidfd.
+int cps_signal_process(int process, int number);
 /// Gives up all capabilities but the one to signal processes of other users, for good: of the calling thread, so that it
 /// must be the only one.
 int cps_drop_capabilities(void);

@@ -58,7 +58,7 @@ struct CRIULazyPagesCommand: GuardedCommand {
     }
 
     func run() async throws {
-        let guarded = GuardedTasks(GuardLink(logger: log.logger))
+        let guarded = GuardedTasks(Keepers(logger: log.logger))
         // Whoever still has no page that is there is poisoned or killed by then.
         defer { guarded.forget() }
         var configuration = CRIULazyPages.Configuration(images: imagesDir)
@@ -97,19 +97,19 @@ struct CRIULazyPagesCommand: GuardedCommand {
 
 /// The tasks that the guard keeps.
 private final class GuardedTasks: Sendable {
-    private let link: GuardLink?
+    private let keepers: Keepers?
     private let tasks = Mutex<[Int]>([])
 
-    init(_ link: GuardLink?) {
-        self.link = link
+    init(_ keepers: Keepers?) {
+        self.keepers = keepers
     }
 
     func keep(_ task: Int32, _ uffd: FileDescriptor, _ process: FileDescriptor) throws {
-        try link?.keep(Int(task), uffd: uffd, process: process)
+        try keepers?.keepClient(Int(task), uffd: uffd.rawValue, process: process.rawValue)
         tasks.withLock { $0.append(Int(task)) }
     }
 
     func forget() {
-        for task in tasks.withLock({ $0 }) { link?.forget(task) }
+        for task in tasks.withLock({ $0 }) { keepers?.forget(KeptName.client(task)) }
     }
 }

@@ -18,5 +18,7 @@ struct HandoffCommand: GuardedCommand {
 
     @OptionGroup var options: SocketOptions
 
+    var survival: SurvivalOptions? { options.survival }
+
     func run() async throws { try await options.serve(.handoff) }
 }

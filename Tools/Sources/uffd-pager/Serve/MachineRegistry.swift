@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Glibc
 import Logging
 import Synchronization
@@ -29,6 +30,7 @@ enum ControlError: Error {
 final class MachineRegistry: Sendable {
     private struct Entry {
         let specification: MachineSpecification
+        let settings: MachineSettings
         let listening: HandoffServer.Listening
     }
 
@@ -69,17 +71,22 @@ final class MachineRegistry: Sendable {
             let peers = PeerPolicy(
                 users: specification.allowUsers.map(Set.init) ?? [0, geteuid()],
                 groups: specification.allowGroups.map(Set.init))
-            let listening = try front.open(at: specification.socket, for: specification.format, from: peers) {
-                [sessions] memory in sessions.take(memory, as: settings)
-            }
+            let listening = try front.open(
+                name, at: specification.socket, for: specification.format, from: peers,
+                description: Array(try JSONEncoder().encode(specification))
+            ) { [sessions] memory in sessions.take(memory, as: settings) }
             if let mode = try specification.mode(), chmod(specification.socket, mode) != 0 {
                 let code = errno
                 front.shut(listening)
+                front.forget(name)
                 throw Failure(.uncreatable, "\(specification.socket): \(String(cString: strerror(code)))")
             }
-            entries.withLock { $0[name] = Entry(specification: specification, listening: listening) }
+            entries.withLock {
+                $0[name] = Entry(specification: specification, settings: settings, listening: listening)
+            }
             logger.info("listening", metadata: ["machine": "\(name)", "socket": "\(specification.socket)"])
         } catch {
+            front.forget(name)
             _ = entries.withLock { $0.removeValue(forKey: name) }
             throw .refused("\(error)")
         }
@@ -87,6 +94,29 @@ final class MachineRegistry: Sendable {
 
     /// Adds no more machines.
     func close() { isClosed.withLock { $0 = true } }
+
+    /// Adds the machines of a server that has died.
+    func addKept() {
+        for kept in PassedDescriptors.names.sorted() {
+            guard let name = KeptName.machine(in: kept) else { continue }
+            var specification: MachineSpecification?
+            do {
+                specification = try MachineSpecification(kept: kept)
+                try add(specification!)
+            } catch {
+                logger.error("a machine is lost", metadata: ["machine": "\(name)", "error": "\(error)"])
+                front.drop(name, at: specification?.socket)
+            }
+            // Its description.
+            for number in PassedDescriptors.take(kept) { Glibc.close(number) }
+        }
+    }
+
+    /// How the clients of a machine are served.
+    func settings(of name: String) throws(ControlError) -> MachineSettings {
+        guard let entry = entries.withLock({ $0[name] ?? nil }) else { throw .unknown(name) }
+        return entry.settings
+    }
 
     private func memory(of specification: MachineSpecification) throws -> MemorySource {
         guard let revision = specification.cacheRevision else { return try MemorySource(specification.memory) }
@@ -99,9 +129,11 @@ final class MachineRegistry: Sendable {
     /// Stops listening for a machine, and ends its sessions.
     func remove(_ name: String, ending: SessionEnding, within limit: Duration?) async throws(ControlError) {
         guard let entry = entries.withLock({ $0[name] ?? nil }) else { throw .unknown(name) }
-        front.shut(entry.listening)
+        // Until clients that have just come are in the table.
+        await onOwnThread { [front] in front.shut(entry.listening) }
         await sessions.end(ofMachine: name, ending, within: limit)
         sessions.forget(machine: name)
+        front.forget(name)
         _ = entries.withLock { $0.removeValue(forKey: name) }
         logger.info("removed", metadata: ["machine": "\(name)"])
     }
@@ -136,7 +168,11 @@ final class MachineRegistry: Sendable {
     /// Lets nothing change a page of a machine, or goes on.
     func setPaused(_ name: String, _ isPaused: Bool) throws(ControlError) -> Int {
         _ = try specification(of: name)
-        return sessions.setPaused(machine: name, isPaused)
+        do {
+            return try sessions.setPaused(machine: name, isPaused)
+        } catch {
+            throw .refused("\(error)")
+        }
     }
 
     /// What Prometheus reads.

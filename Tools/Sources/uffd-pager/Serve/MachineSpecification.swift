@@ -1,5 +1,6 @@
 public import ArgumentParser
 import FoundationEssentials
+import SystemPackage
 public import UserfaultHandoff
 
 /// A machine as the configuration file and the control socket describe it.
@@ -59,6 +60,20 @@ struct MachineSpecification: Codable, Equatable, Sendable {
             throw DecodingError.dataCorruptedError(
                 forKey: .socketMode, in: values, debugDescription: "permissions are in octal, such as \"0660\"")
         }
+    }
+
+    /// What a server that has died has kept of a machine.
+    init(kept name: String) throws {
+        guard let number = PassedDescriptors.number(.record, under: name) else {
+            throw Failure(.unreadable, "nothing describes it")
+        }
+        let file = FileDescriptor(rawValue: number)
+        let count = Int(try file.seek(offset: 0, from: .end))
+        guard count <= 64 << 10 else { throw Failure(.unreadable, "its description is too long") }
+        let bytes = try [UInt8](unsafeUninitializedCapacity: count) { room, used in
+            used = try file.read(fromAbsoluteOffset: 0, into: UnsafeMutableRawBufferPointer(room))
+        }
+        self = try JSONDecoder().decode(Self.self, from: Data(bytes))
     }
 
     private static func isPlain(_ byte: UInt8) -> Bool {

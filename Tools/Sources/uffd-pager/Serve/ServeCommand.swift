@@ -29,8 +29,11 @@ struct ServeCommand: GuardedCommand {
     var drain = 60
 
     @OptionGroup var keeping: CacheOptions
+    @OptionGroup var surviving: SurvivalOptions
     @OptionGroup var access: AccessOptions
     @OptionGroup var log: LogOptions
+
+    var survival: SurvivalOptions? { surviving }
 
     func validate() throws {
         guard (0...86_400).contains(drain) else { throw ValidationError("--drain needs a number from 0 to 86400") }
@@ -38,14 +41,21 @@ struct ServeCommand: GuardedCommand {
 
     func run() async throws {
         let logger = log.logger
-        let configuration = try config.map(ConfigurationFile.init(path:)) ?? ConfigurationFile()
-        let front = try FrontDoor(logger: logger)
-        let sessions = try SessionTable(limit: configuration.maxSessions, logger: logger)
+        let keepers = Keepers(surviving, logger: logger)
+        let isSuccessor = PassedDescriptors.isSuccessor
+        let configuration = try configuration(isSuccessor, logger)
+        let front = try FrontDoor(keptBy: keepers, logger: logger)
+        let sessions = try SessionTable(limit: configuration.maxSessions, keptBy: keepers, logger: logger)
         let cache = try keeping.open(logger: logger)
         let registry = MachineRegistry(
             front: front, sessions: sessions, cache: cache, limit: configuration.maxMachines, logger: logger)
         defer { front.close() }
-        for machine in configuration.machines {
+        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        sessions.takePauses()
+        registry.addKept()
+        for client in KeptClient.takeAll() { sessions.resume(client, as: registry.settings(of:)) }
+        // A successor has the machines that there were.
+        for machine in isSuccessor ? [] : configuration.machines {
             do {
                 try registry.add(machine)
             } catch {
@@ -56,7 +66,6 @@ struct ServeCommand: GuardedCommand {
         do { try HandoffListener(path: control).removePath() } catch {
             throw Failure(.uncreatable, "\(control): \(error)")
         }
-        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
         try front.start()
         let server = ControlServer(registry, at: control, from: try access.peers, logger: logger) {
             logger.info("ready", metadata: ["control": "\(control)"])
@@ -69,11 +78,23 @@ struct ServeCommand: GuardedCommand {
         front.close()
         let ending = EndingTime(loading: .seconds(drain))
         await sessions.close(within: .seconds(drain))
+        front.forgetAll()
         cache?.flush(within: ending.left)
         // Nothing keeps requests waiting any more but their clients.
         await server.end(within: EndingTime.rest)
         unlink(control)
         if let failure { throw Failure(.system, "the control socket cannot be served: \(failure)") }
         if sessions.failures > 0 { throw ExitCode.failure }
+    }
+
+    /// The configuration file, without which a successor does: its clients are more.
+    private func configuration(_ isSuccessor: Bool, _ logger: Logger) throws -> ConfigurationFile {
+        do {
+            return try config.map(ConfigurationFile.init(path:)) ?? ConfigurationFile()
+        } catch {
+            guard isSuccessor else { throw error }
+            logger.error("the configuration is not read", metadata: ["error": "\(error)"])
+            return ConfigurationFile()
+        }
     }
 }

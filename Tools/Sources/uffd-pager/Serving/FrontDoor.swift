@@ -1,13 +1,19 @@
 import ArgumentParser
 import Logging
+import Synchronization
+import SystemPackage
 import UserfaultFD
 import UserfaultHandoff
 
 /// The sockets at which machines connect, and one thread for all of them.
 final class FrontDoor: Sendable {
     private let server: HandoffServer
+    private let keepers: Keepers?
+    /// Names under which sockets are kept.
+    private let kept = Mutex<Set<String>>([])
 
-    init(logger: Logger, limits: HandoffLimits = HandoffLimits()) throws {
+    init(keptBy keepers: Keepers?, logger: Logger, limits: HandoffLimits = HandoffLimits()) throws {
+        self.keepers = keepers
         do {
             server = try HandoffServer(limits: limits) { report in
                 var metadata: Logger.Metadata = ["error": "\(report.error)"]
@@ -19,27 +25,74 @@ final class FrontDoor: Sendable {
         }
     }
 
-    /// Accepts machines at a path.
+    /// Accepts clients of a machine at a path.
+    ///
+    /// - Parameter description: What a successor needs to know of the machine, if its command line does not say.
     @discardableResult
     func open(
-        at path: String, for format: HandoffFormat, from peers: PeerPolicy, _ handler: @escaping HandoffServer.Handler
+        _ machine: String, at path: String, for format: HandoffFormat, from peers: PeerPolicy,
+        description: [UInt8]? = nil, _ handler: @escaping HandoffServer.Handler
     ) throws -> HandoffServer.Listening {
         do {
-            if let passed = Systemd.takeSocket(at: path) {
-                return try server.listen(HandoffListener(adopting: passed), for: format, from: peers, handler)
-            }
-            return try server.listen(HandoffListener(path: path), for: format, from: peers, handler)
+            let passed = PassedDescriptors.takeSocket(of: machine, at: path)
+            let listener =
+                try passed.map { HandoffListener(adopting: $0.number, path: $0.isSystemds ? nil : path) }
+                ?? HandoffListener(path: path)
+            // Systemd passes its own sockets to every server.
+            let own = passed?.isSystemds == true ? [] : [listener.socket.rawValue]
+            try keep(machine, passed?.isSystemds == false, own, description)
+            return try server.listen(listener, for: format, from: peers, handler)
         } catch {
             throw Failure(.uncreatable, "\(path): \(error)")
         }
     }
 
+    private func keep(_ machine: String, _ isKept: Bool, _ socket: [Int32], _ description: [UInt8]?) throws {
+        let name = KeptName.machine(machine)
+        _ = kept.withLock { $0.insert(name) }
+        guard !isKept, let keepers, keepers.expectsSuccessor else { return }
+        guard let description else {
+            if !socket.isEmpty { try keepers.keep(name, socket) }
+            return
+        }
+        let file = try Memfd(name: KeptRecord.fileName, count: description.count)
+        try file.write(description.span.bytes, at: 0)
+        try keepers.keep(name, [file.withUnsafeDescriptor { $0.rawValue }] + socket)
+    }
+
+    /// Waits until all clients that came are taken over, or refused.
     func shut(_ listening: HandoffServer.Listening) { server.remove(listening) }
+
+    /// Removes the socket of a machine that a server has left which has died, and that nobody needs.
+    func drop(_ machine: String, at path: String?) {
+        let passed = path.flatMap { PassedDescriptors.takeSocket(of: machine, at: $0) }
+        if let passed, !passed.isSystemds { HandoffListener(adopting: passed.number, path: path).removePath() }
+        keepers?.forget(KeptName.machine(machine))
+    }
+
+    /// Tells that no successor needs the socket of a machine.
+    func forget(_ machine: String) {
+        let name = KeptName.machine(machine)
+        if kept.withLock({ $0.remove(name) }) != nil { keepers?.forget(name) }
+    }
 
     func start() throws {
         do { try server.start() } catch { throw Failure(.system, "no thread: \(error)") }
     }
 
     /// Accepts nobody any more, and removes the sockets.
-    func close() { server.close() }
+    ///
+    /// Waits until all clients that came are taken over, or refused.
+    func close() {
+        server.close()
+    }
+
+    /// Tells that no successor needs any of the sockets.
+    func forgetAll() {
+        let names = kept.withLock { kept in
+            defer { kept = [] }
+            return kept
+        }
+        for name in names { keepers?.forget(name) }
+    }
 }

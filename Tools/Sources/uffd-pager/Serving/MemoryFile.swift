@@ -8,6 +8,8 @@ import UserfaultPager
 /// It is opened once: all machines get the same file, whatever is at its path by then.
 struct MemoryFile: Sendable {
     private let file: OpenDescriptor
+    /// Which file it is, whatever its path.
+    let identity: String
 
     /// Opens a regular file or a block device.
     ///
@@ -15,6 +17,7 @@ struct MemoryFile: Sendable {
     init(_ path: String) throws {
         do {
             file = OpenDescriptor(try FileDescriptor.open(path, .readOnly, options: .closeOnExec))
+            identity = try file.identity()
             _ = try source()
         } catch let error as Errno {
             throw Failure(.unreadable, "\(path) cannot be read: \(error)")
@@ -36,6 +39,12 @@ private final class OpenDescriptor: Sendable {
     }
 
     deinit { try? descriptor.close() }
+
+    func identity() throws(Errno) -> String {
+        var status = stat()
+        guard fstat(descriptor.rawValue, &status) == 0 else { throw Errno(rawValue: errno) }
+        return "\(status.st_dev) \(status.st_ino) \(status.st_rdev)"
+    }
 
     /// Another number for the same open file: the caller closes it.
     func duplicate() throws(Errno) -> Int32 {

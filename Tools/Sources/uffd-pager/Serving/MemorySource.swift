@@ -56,6 +56,42 @@ enum MemorySource: Sendable {
         #endif
     }
 
+    /// Differs if the content does, as far as the file or server tells.
+    var identity: String {
+        switch self {
+        case .file(let file): file.identity
+        #if NBD
+        case .nbd(let source): "\(source.export.byteCount) bytes"
+        case .cached(_, _, let count): "\(count) bytes"
+        #endif
+        }
+    }
+
+    /// Goes on serving memory from here, in place of a server that has died.
+    func resume(_ memory: consuming KeptMemory, _ terms: ServiceTerms) throws -> any SessionPager {
+        guard memory.record.source == identity else { throw HandoffError.notServed("its memory is another file now") }
+        let end = memory.record.content.regions.reduce(0) { max($0, $1.end) }
+        func check(_ byteCount: Int) throws {
+            guard end <= byteCount else {
+                throw HandoffError.notServed("its regions end at byte \(end) of a memory of \(byteCount)")
+            }
+        }
+        switch self {
+        case .file(let file):
+            let source = try file.source()
+            try check(source.byteCount)
+            return try memory.resume(from: source, terms)
+        #if NBD
+        case .nbd(let source):
+            try check(Int(clamping: source.export.byteCount))
+            return try memory.resume(from: AsynchronousSource(source), terms)
+        case .cached(let source, _, let count):
+            try check(count)
+            return try memory.resume(from: source, terms)
+        #endif
+        }
+    }
+
     /// Begins to serve memory from here.
     func serve(_ memory: consuming HandedMemory, _ terms: ServiceTerms) throws -> any SessionPager {
         switch self {
@@ -108,6 +144,17 @@ struct ServiceTerms {
     let options: RegionOptions
     /// Whether no page is filled at first.
     let isPaused: Bool
+    /// What a successor needs.
+    let files: SurvivalFiles?
+}
+
+extension KeptMemory {
+    fileprivate consuming func resume<Source: PageSource & ~Copyable>(
+        from source: consuming Source, _ terms: ServiceTerms
+    ) throws -> any SessionPager {
+        try resume(
+            from: source, runtime: terms.runtime, configuration: terms.configuration, isPaused: terms.isPaused)
+    }
 }
 
 extension HandedMemory {
@@ -116,7 +163,7 @@ extension HandedMemory {
     ) throws -> any SessionPager {
         try serve(
             from: source, runtime: terms.runtime, configuration: terms.configuration, options: terms.options,
-            isPaused: terms.isPaused
+            isPaused: terms.isPaused, willStart: { () throws(HandoffError) in try terms.files?.noteBegun() }
         ).pager
     }
 }

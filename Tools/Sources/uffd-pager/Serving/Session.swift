@@ -46,7 +46,7 @@ final class Session: Sendable {
 
     init(
         _ id: Int, serving memory: consuming HandedMemory, as settings: MachineSettings, on runtime: PagerRuntime,
-        isPaused: Bool, keptBy link: GuardLink?, logger: Logger,
+        isPaused: Bool, keptBy keepers: Keepers?, logger: Logger,
         _ ended: @escaping @Sendable () -> Void
     ) throws {
         self.id = id
@@ -56,16 +56,42 @@ final class Session: Sendable {
         byteCount = memory.regions.reduce(0) { $0 + $1.range.count }
         regionCount = memory.regions.count
         // From now on a death of this process does not let the client read zeros.
-        try link?.keep(id, memory)
-        let configuration = PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : 1 << 20) { report in
-            logger.log(report)
-            if case .ownerGone = report { ended() }
-        }
+        let files = try keepers?.keep(id, memory, as: settings)
+        var configuration = Self.configuration(settings, logger, ended)
+        configuration.state = files?.state
         pager = try settings.memory.serve(
             memory,
             ServiceTerms(
                 runtime: runtime, configuration: configuration,
-                options: RegionOptions(failure: settings.onFailure.policy), isPaused: isPaused))
+                options: RegionOptions(failure: settings.onFailure.policy), isPaused: isPaused, files: files))
+    }
+
+    /// Goes on in place of a server that has died.
+    init(
+        _ id: Int, resuming memory: consuming KeptMemory, as settings: MachineSettings, on runtime: PagerRuntime,
+        isPaused: Bool, process: Int32, logger: Logger, _ ended: @escaping @Sendable () -> Void
+    ) throws {
+        self.id = id
+        self.settings = settings
+        self.process = process
+        owner = memory.owner
+        let regions = memory.record.content.regions
+        byteCount = regions.reduce(0) { $0 + $1.range.count }
+        regionCount = regions.count
+        pager = try settings.memory.resume(
+            memory,
+            ServiceTerms(
+                runtime: runtime, configuration: Self.configuration(settings, logger, ended), options: RegionOptions(),
+                isPaused: isPaused, files: nil))
+    }
+
+    private static func configuration(
+        _ settings: MachineSettings, _ logger: Logger, _ ended: @escaping @Sendable () -> Void
+    ) -> PagerConfiguration {
+        PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : 1 << 20) { report in
+            logger.log(report)
+            if case .ownerGone = report { ended() }
+        }
     }
 
     /// Loads all memory, without holding up the caller's thread.

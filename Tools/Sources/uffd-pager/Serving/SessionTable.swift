@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import Synchronization
 import UserfaultFD
@@ -23,15 +24,15 @@ final class SessionTable: Sendable {
     /// Threads that read files, of which one machine has at most half: so many pages of all machines are read at once.
     private static var loaders: Int { 16 }
 
+    let keepers: Keepers?
     private let state = Mutex(State())
     /// Machines that are paused.
     ///
     /// Held while their sessions are paused, so that none stays so when its machine goes on.
     private let paused = Mutex<Set<String>>([])
-    private let logger: Logger
+    let logger: Logger
     private let limit: Int
     private let left: AsyncStream<Int>.Continuation
-    private let link: GuardLink?
     /// The threads that serve all of them.
     private let runtime: PagerRuntime
 
@@ -39,7 +40,7 @@ final class SessionTable: Sendable {
     let departures: AsyncStream<Int>
 
     /// - Throws: ``Failure`` with ``ExitCode/system``.
-    init(limit: Int, logger: Logger) throws {
+    init(limit: Int, keptBy keepers: Keepers?, logger: Logger) throws {
         do {
             runtime = try PagerRuntime(loaders: Self.loaders)
         } catch {
@@ -47,7 +48,7 @@ final class SessionTable: Sendable {
         }
         self.limit = limit
         self.logger = logger
-        link = GuardLink(logger: logger)
+        self.keepers = keepers
         (departures, left) = AsyncStream.makeStream()
     }
 
@@ -71,7 +72,9 @@ final class SessionTable: Sendable {
     /// Forgets the sums of a machine, and that it is paused.
     func forget(machine name: String) {
         _ = state.withLock { $0.past.removeValue(forKey: name) }
-        _ = paused.withLock { $0.remove(name) }
+        paused.withLock { paused in
+            if paused.remove(name) != nil { keepers?.forget(KeptName.paused(name)) }
+        }
     }
 
     func isPaused(machine name: String) -> Bool { paused.withLock { $0.contains(name) } }
@@ -79,10 +82,25 @@ final class SessionTable: Sendable {
     /// Lets nothing change a page of a machine's sessions, those to come included, or goes on.
     ///
     /// - Returns: How many sessions there are.
-    func setPaused(machine name: String, _ isPaused: Bool) -> Int {
-        paused.withLock { paused in
-            if isPaused { paused.insert(name) } else { paused.remove(name) }
+    /// - Throws: ``KeepError`` if a successor would not know that the machine is paused.
+    func setPaused(machine name: String, _ isPaused: Bool) throws -> Int {
+        try paused.withLock { paused in
+            if isPaused {
+                if !paused.contains(name) { try keepers?.keep(KeptName.paused(name)) }
+                paused.insert(name)
+            } else if paused.remove(name) != nil {
+                keepers?.forget(KeptName.paused(name))
+            }
             return sessions(ofMachine: name).count { $0.setPaused(isPaused) }
+        }
+    }
+
+    /// Takes note of machines that a server has paused, which has died.
+    func takePauses() {
+        for kept in PassedDescriptors.names {
+            guard let name = KeptName.paused(in: kept) else { continue }
+            for number in PassedDescriptors.take(kept) { Glibc.close(number) }
+            paused.withLock { _ = $0.insert(name) }
         }
     }
 
@@ -110,28 +128,75 @@ final class SessionTable: Sendable {
         do {
             let wasPaused = isPaused(machine: settings.name)
             let session = try Session(
-                id, serving: memory, as: settings, on: runtime, isPaused: wasPaused, keptBy: link, logger: logger
+                id, serving: memory, as: settings, on: runtime, isPaused: wasPaused, keptBy: keepers, logger: logger
             ) { [weak self] in self?.end(id) }
-            logger.info("serving", metadata: ["bytes": "\(session.byteCount)", "regions": "\(session.regionCount)"])
-            let closing = state.withLock { state in
-                state.sessions[id] = session
-                return state.closing
-            }
-            // That may have changed before it was in the table.
-            paused.withLock { paused in
-                let isPaused = paused.contains(settings.name)
-                if isPaused != wasPaused { session.setPaused(isPaused) }
-            }
-            if let closing { return end(id, .load, within: closing) }
-            // It may have ended before it was in the table.
-            if (try? owner.waitForEnd(within: .zero)) == true { return end(id) }
-            begin(session, logger)
+            enter(session, wasPaused: wasPaused, logger)
         } catch {
-            state.withLock { $0.failures += 1 }
             logger.error("a client cannot be served", metadata: ["error": "\(error)"])
-            if !isTold { owner.kill() }
+            fail(id, owner, isKilled: !isTold)
+        }
+    }
+
+    /// Goes on with a client whose server has died, before the first one comes.
+    func resume(_ client: KeptClient, as settings: (String) throws -> MachineSettings) {
+        let id = client.id
+        state.withLock { state in
+            state.unsettled += 1
+            state.nextID = max(state.nextID, id + 1)
+        }
+        do {
+            let owner = try client.owner()
+            var logger = logger.of("?", id, client.process)
+            if try owner.waitForEnd(within: .zero) {
+                logger.info("ended while nobody served")
+                return settle(id)
+            }
+            do {
+                let memory = try client.memory(of: owner)
+                let settings = try settings(memory.record.machine)
+                logger[metadataKey: "machine"] = "\(settings.name)"
+                let isPaused = isPaused(machine: settings.name)
+                let session = try Session(
+                    id, resuming: memory, as: settings, on: runtime, isPaused: isPaused, process: client.process,
+                    logger: logger
+                ) { [weak self] in self?.end(id) }
+                enter(session, wasPaused: isPaused, logger)
+            } catch {
+                logger.error("a client cannot be served any more, and is killed", metadata: ["error": "\(error)"])
+                fail(id, owner, isKilled: true)
+            }
+        } catch {
+            logger.error("a client is lost", metadata: ["session": "\(id)", "error": "\(error)"])
             settle(id)
         }
+    }
+
+    private func enter(_ session: Session, wasPaused: Bool, _ logger: Logger) {
+        let id = session.id
+        logger.info("serving", metadata: ["bytes": "\(session.byteCount)", "regions": "\(session.regionCount)"])
+        let closing = state.withLock { state in
+            state.sessions[id] = session
+            return state.closing
+        }
+        // That may have changed before it was in the table.
+        paused.withLock { paused in
+            let isPaused = paused.contains(session.settings.name)
+            if isPaused != wasPaused { session.setPaused(isPaused) }
+        }
+        if let closing { return end(id, .load, within: closing) }
+        // It may have ended before it was in the table.
+        if (try? session.owner.waitForEnd(within: .zero)) == true { return end(id) }
+        begin(session, logger)
+    }
+
+    private func fail(_ id: Int, _ owner: Owner, isKilled: Bool) {
+        state.withLock { $0.failures += 1 }
+        if isKilled {
+            owner.kill()
+            // Its descriptor goes only when the process is gone: nobody is to read zeros.
+            _ = try? owner.waitForEnd(within: .seconds(60))
+        }
+        settle(id)
     }
 
     private func begin(_ session: Session, _ logger: Logger) {
@@ -160,7 +225,7 @@ final class SessionTable: Sendable {
 
     /// A client is gone, or needs nobody any more.
     private func settle(_ id: Int) {
-        link?.forget(id)
+        keepers?.forget(KeptName.client(id))
         left.yield(id)
         let idle = state.withLock { state in
             state.unsettled -= 1
@@ -191,6 +256,10 @@ final class SessionTable: Sendable {
             if isIdle { continuation.resume() }
         }
         left.finish()
+        paused.withLock { paused in
+            for name in paused { keepers?.forget(KeptName.paused(name)) }
+            paused = []
+        }
     }
 
     private func end(

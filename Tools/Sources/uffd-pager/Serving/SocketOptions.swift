@@ -12,6 +12,7 @@ struct SocketOptions: ParsableArguments {
     var memory: String
 
     @OptionGroup var machine: MachineOptions
+    @OptionGroup var survival: SurvivalOptions
     @OptionGroup var log: LogOptions
 
     @Flag(help: "End with the first client.")
@@ -22,10 +23,18 @@ struct SocketOptions: ParsableArguments {
     /// - Throws: As ``SocketService/run()``.
     func serve(_ format: HandoffFormat) async throws {
         let logger = log.logger
+        let keepers = Keepers(survival, logger: logger)
+        let settings: MachineSettings
+        do {
+            settings = try machine.settings(name: format.rawValue, memory: memory, logger: logger)
+        } catch {
+            // Clients of a server that has died cannot be served any more.
+            for client in KeptClient.takeAll() { client.kill(keepers, logger, because: error) }
+            throw error
+        }
         try await SocketService(
-            socket: socket, format: format,
-            settings: try machine.settings(name: format.rawValue, memory: memory, logger: logger),
-            options: machine, endsWithFirst: once, logger: logger
+            socket: socket, format: format, settings: settings, options: machine, endsWithFirst: once, keepers: keepers,
+            logger: logger
         ).run()
     }
 }

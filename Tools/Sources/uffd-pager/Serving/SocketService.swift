@@ -10,19 +10,21 @@ struct SocketService {
     let settings: MachineSettings
     let options: MachineOptions
     let endsWithFirst: Bool
+    let keepers: Keepers?
     let logger: Logger
 
     /// Serves until a signal comes, or the first client has ended; then loads what is left.
     ///
     /// - Throws: ``Failure``, and ``ExitCode/failure`` if a client could not be served to its end.
     func run() async throws {
-        let sessions = try SessionTable(limit: options.maxMachines, logger: logger)
-        let front = try FrontDoor(logger: logger)
+        let sessions = try SessionTable(limit: options.maxMachines, keptBy: keepers, logger: logger)
+        let front = try FrontDoor(keptBy: keepers, logger: logger)
         defer { front.close() }
-        try front.open(at: socket, for: format, from: try options.access.peers) { [settings] memory in
+        try front.open(settings.name, at: socket, for: format, from: try options.access.peers) { [settings] memory in
             sessions.take(memory, as: settings)
         }
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        for client in KeptClient.takeAll() { sessions.resume(client) { _ in settings } }
         try front.start()
         logger.info("listening", metadata: ["socket": "\(socket)"])
         Systemd.notify("READY=1", logger: logger)
@@ -36,6 +38,7 @@ struct SocketService {
         front.close()
         let ending = EndingTime(loading: .seconds(options.drain))
         await sessions.close(within: .seconds(options.drain))
+        front.forgetAll()
         settings.memory.flush(within: ending.left)
         if sessions.failures > 0 { throw ExitCode.failure }
     }

@@ -1,0 +1,145 @@
+"""A stand-in for systemd's manager: it starts a service, keeps its descriptors, and starts it again."""
+import array
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+
+from harness import LIMIT, program, require
+
+
+class Manager:
+    """Does what sd_notify(3), sd_listen_fds(3) and systemd.service(5) say of Type=notify, FileDescriptorStoreMax=, and
+    Restart=on-failure. A check says when the service must have ended."""
+
+    def __init__(self, directory, *arguments):
+        self.path = str(directory / "notify")
+        self.log = open(directory / "log", "w+", encoding="utf-8")
+        self.arguments = [program(), *map(str, arguments)]
+        self.store = {}
+        self.lock = threading.Lock()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.thread = threading.Thread(target=self.listen, daemon=True)
+        self.thread.start()
+        self.process = None
+        self.start()
+
+    def listen(self):
+        while True:
+            text, ancillary, flags, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(253 * 4))
+            numbers = array.array("i")
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    numbers.frombytes(data[:len(data) - len(data) % 4])
+            words = dict(line.split("=", 1) for line in text.decode().splitlines())
+            if "QUIT" in words:
+                return
+            with self.lock:
+                if words.get("FDSTORE") == "1" and not flags & socket.MSG_CTRUNC:
+                    # What is polled is dropped as soon as its process has ended.
+                    require(words.get("FDPOLL") == "0", f"{words} is polled")
+                    self.store.setdefault(words["FDNAME"], []).extend(numbers)
+                elif words.get("FDSTOREREMOVE") == "1":
+                    for number in self.store.pop(words["FDNAME"], []):
+                        os.close(number)
+                else:
+                    for number in numbers:
+                        os.close(number)
+
+    def quit(self):
+        """Waits until all that was sent is taken: messages are taken one after the other."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as own:
+            own.connect(self.path)
+            own.sendall(b"QUIT=1")
+        self.thread.join(LIMIT)
+        require(not self.thread.is_alive(), "the stand-in hangs")
+
+    def drain(self):
+        self.quit()
+        self.thread = threading.Thread(target=self.listen, daemon=True)
+        self.thread.start()
+
+    def start(self):
+        with self.lock:
+            # In whatever order: the store promises none.
+            passed = [(name, number) for name in reversed(self.store) for number in reversed(self.store[name])]
+        self.process = os.fork()
+        if self.process:
+            return
+        with contextlib.suppress(OSError):
+            # Away from the numbers that the service expects, first.
+            first = 1000
+            files = [os.open(os.devnull, os.O_RDONLY), self.log.fileno(), self.log.fileno()]
+            sources = [os.dup2(number, first + index) for index, number in enumerate(
+                files + [number for _, number in passed])]
+            for index, number in enumerate(sources):
+                os.dup2(number, index)
+                os.close(number)
+            environment = os.environ | {"NOTIFY_SOCKET": self.path, "FDSTORE": "4096"}
+            if passed:
+                environment |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(passed)),
+                                "LISTEN_FDNAMES": ":".join(name for name, _ in passed)}
+            os.execve(self.arguments[0], self.arguments, environment)
+        os._exit(99)
+
+    def ends(self, code):
+        end = time.monotonic() + LIMIT
+        while True:
+            found, status = os.waitpid(self.process, os.WNOHANG)
+            if found:
+                break
+            require(time.monotonic() < end, f"the service does not end: {self.output()[-500:]}")
+            time.sleep(0.002)
+        self.process = None
+        status = os.waitstatus_to_exitcode(status)
+        require(status == code, f"exit code {status} in place of {code}: {self.output()[-500:]}")
+
+    def starts_again(self, code):
+        self.ends(code)
+        self.drain()
+        self.start()
+
+    def stop(self):
+        os.kill(self.process, signal.SIGTERM)
+        self.ends(0)
+        self.drain()
+
+    def output(self):
+        file = self.log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
+    def says(self, text, times=1):
+        end = time.monotonic() + LIMIT
+        while self.output().count(text) < times:
+            require(time.monotonic() < end, f"the log does not say '{text}': {self.output()[-500:]}")
+            time.sleep(0.01)
+
+    def forgets(self, prefix):
+        """Waits until nothing is kept under names that begin so."""
+        end = time.monotonic() + LIMIT
+        while True:
+            with self.lock:
+                found = [name for name in self.store if name.startswith(prefix)]
+            if not found:
+                return
+            require(time.monotonic() < end, f"the store has {found}")
+            time.sleep(0.01)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            print(self.output()[-2000:])
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process, signal.SIGKILL)
+            os.waitpid(self.process, 0)
+        self.quit()
+        for number in sum(self.store.values(), []):
+            os.close(number)
+        self.socket.close()
+        self.log.close()

@@ -1,0 +1,227 @@
+"""What a successor of a server of uffd-pager does, and what happens without one."""
+import contextlib
+import json
+import os
+import shutil
+import signal
+
+from firecracker import SIZE, hand_over, machine_that_reads
+from harness import (Machine, Pager, becomes, check, content, expect_end, firecracker_json, folder, memory_file, program,
+                     registered, require)
+from manager import Manager
+from memory import PAGE
+from pause import waits
+from serve import ctl
+from survive import keeper_of, kill, next_server, supervised
+
+
+def machine_in_two_steps(end, path, expected):
+    """Reads its first half, and the rest when it is told."""
+    memory, uffd = registered(SIZE)
+    connection = hand_over(path, firecracker_json((memory, 0)), [uffd.number])
+    half = len(expected) // 2
+    for place in range(0, len(expected), PAGE):
+        if place == half:
+            end.sendall(b"h")
+            end.recv(1)
+        found = memory.read(place, 16)
+        require(found == expected[place:place + 16], f"wrong bytes at {place}: {found!r}")
+    end.sendall(b"r")
+    end.recv(1)
+    connection.close()
+
+
+@contextlib.contextmanager
+def half_read(path):
+    with Machine(machine_in_two_steps, path, content(SIZE)) as machine:
+        require(machine.word() == b"h", "the machine could not read")
+        yield machine
+
+
+def reads_the_rest(machine):
+    machine.tell()
+    require(machine.word() == b"r", "the machine could not read the rest")
+    machine.tell()
+    expect_end(machine)
+
+
+@check
+def survive_firecracker_command():
+    for command in ("firecracker", "handoff"):
+        with folder() as directory:
+            path = directory / "socket"
+            with Pager(command, "--socket", path, "--memory", memory_file(directory, SIZE), "--supervise") as pager:
+                pager.says("listening")
+                if command == "handoff":
+                    kill(next_server(keeper_of(pager)))
+                    pager.says("listening", 2)
+                    continue
+                with half_read(path) as machine:
+                    kill(next_server(keeper_of(pager)))
+                    reads_the_rest(machine)
+                pager.says(": ended ")
+                pager.process.terminate()
+                pager.ends(0)
+                require(not path.exists(), "the socket is left")
+
+
+@check
+def survive_ends_in_order_after_a_kill():
+    with supervised() as (pager, directory, _):
+        with half_read(directory / "m") as machine:
+            kill(next_server(keeper_of(pager)))
+            pager.says("ready", 2)
+            pager.process.terminate()
+            pager.ends(0)
+            reads_the_rest(machine)
+        require(not (directory / "m").exists(), "the socket is left")
+
+
+@check
+def survive_replaces_the_program():
+    """SIGHUP takes the program's file as it is then."""
+    with folder() as where:
+        copy = where / "uffd-pager"
+        shutil.copy(program(), copy)
+        before = os.environ["UFFD_PAGER"]
+        os.environ["UFFD_PAGER"] = str(copy)
+        try:
+            with supervised("--max-restarts", 0) as (pager, directory, _):
+                os.environ["UFFD_PAGER"] = before
+                keeper = keeper_of(pager)
+                server = next_server(keeper)
+                with half_read(directory / "m") as machine:
+                    shutil.copy(before, where / "new")
+                    os.rename(where / "new", copy)
+                    pager.process.send_signal(signal.SIGHUP)
+                    server = next_server(keeper, server)
+                    pager.says("ready", 2)
+                    require(os.path.samefile(f"/proc/{server}/exe", copy), "the old program serves")
+                    require(not os.path.samefile(f"/proc/{keeper}/exe", copy), "the keeper is another")
+                    reads_the_rest(machine)
+        finally:
+            os.environ["UFFD_PAGER"] = before
+
+
+@check
+def survive_kills_a_machine_whose_source_has_gone():
+    for change in ("removed", "shorter", "another"):
+        with supervised() as (pager, directory, control), half_read(directory / "m") as machine:
+            memory = directory / "memory"
+            if change == "removed":
+                memory.unlink()
+            elif change == "shorter":
+                os.truncate(memory, SIZE - PAGE)
+            else:
+                (directory / "new").write_bytes(bytes(SIZE))
+                os.rename(directory / "new", memory)
+            kill(next_server(keeper_of(pager)))
+            require(machine.end() == -signal.SIGKILL, f"{change}: the machine ended with {machine.status}")
+            pager.says("is killed")
+            pager.says("ready", 2)
+            if change == "removed":
+                require(json.loads(ctl(control, "list"))["machines"] == [], "the machine is there")
+                require(not (directory / "m").exists(), "its socket is there")
+    with folder() as directory:
+        memory = memory_file(directory, SIZE)
+        with Pager("firecracker", "--socket", directory / "m", "--memory", memory, "--supervise") as pager:
+            pager.says("listening")
+            with half_read(directory / "m") as machine:
+                memory.unlink()
+                kill(next_server(keeper_of(pager)))
+                require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
+                pager.ends(66)
+
+
+@check
+def survive_the_end_of_the_keeper():
+    with supervised() as (pager, directory, control), half_read(directory / "m") as machine:
+        keeper = keeper_of(pager)
+        server = next_server(keeper)
+        kill(keeper)
+        pager.says("the keeper has died")
+        # The server goes on, for clients that are there and for further ones.
+        with half_read(directory / "m") as other:
+            reads_the_rest(other)
+        require(json.loads(ctl(control, "show", "m"))["state"] == "serving", "it is not served")
+        # Its guard is there yet.
+        kill(server)
+        require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
+        pager.ends(70)
+    with supervised() as (pager, directory, _), half_read(directory / "m") as machine:
+        kill(keeper_of(pager))
+        pager.says("the keeper has died")
+        pager.process.terminate()
+        pager.ends(0)
+        reads_the_rest(machine)
+
+
+@check
+def survive_a_client_that_dies_while_nobody_serves():
+    with supervised() as (pager, directory, control):
+        keeper = keeper_of(pager)
+
+        def descriptors():
+            return [len(os.listdir(f"/proc/{process}/fd")) for process in (pager.process.pid, keeper)]
+
+        before = descriptors()
+        with half_read(directory / "m") as machine, half_read(directory / "m") as other:
+            os.kill(keeper, signal.SIGSTOP)
+            kill(next_server(keeper))
+            machine.kill()
+            os.kill(keeper, signal.SIGCONT)
+            pager.says("ended while nobody served")
+            reads_the_rest(other)
+        pager.says(": ended ")
+        becomes(descriptors, before, "what the guard and the keeper have open")
+        require(json.loads(ctl(control, "show", "m"))["state"] == "waiting", "a client is left")
+
+
+@check
+def survive_no_crash_loop():
+    with supervised("--max-restarts", 2) as (pager, directory, _), half_read(directory / "m") as machine:
+        keeper, server = keeper_of(pager), None
+        for _ in range(3):
+            server = next_server(keeper, server)
+            kill(server)
+        require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
+        pager.ends(70)
+        require("too often" in pager.output(), pager.output())
+    with folder() as directory:
+        memory_file(directory, SIZE)
+        with Manager(directory, "firecracker", "--socket", directory / "m", "--memory", directory / "memory",
+                     "--fd-store", "--max-restarts", 1) as service:
+            service.says("listening")
+            with half_read(directory / "m") as machine:
+                for number in range(1, 3):
+                    kill(next_server(service.process))
+                    service.starts_again(75)
+                    if number == 1:
+                        service.says("listening", 2)
+                require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
+            service.says("too often")
+            service.says("listening", 3)
+            service.forgets("client.")
+
+
+@check
+def survive_a_pause():
+    """A machine that is paused stays so: its memory may be on the move."""
+    with supervised() as (pager, directory, control):
+        ctl(control, "pause", "m")
+        with Machine(machine_that_reads, directory / "m", content(SIZE)) as machine:
+            waits(machine)
+            kill(next_server(keeper_of(pager)))
+            pager.says("ready", 2)
+            shown = json.loads(ctl(control, "show", "m"))
+            require(shown["state"] == "paused" and len(shown["sessions"]) == 1, shown)
+            waits(machine)
+            require(json.loads(ctl(control, "show", "m"))["totals"]["filledBytes"] == 0, "a page was filled")
+            ctl(control, "resume", "m")
+            require(machine.word() == b"r", "the machine could not read")
+            machine.tell()
+            expect_end(machine)
+        ctl(control, "remove", "m")
+        kill(next_server(keeper_of(pager)))
+        pager.says("ready", 3)
+        require(json.loads(ctl(control, "list"))["machines"] == [], "a machine that was removed is there")

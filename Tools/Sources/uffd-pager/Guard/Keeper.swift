@@ -1,0 +1,113 @@
+import ArgumentParser
+import CPagerSupport
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// The process between the guard and the server: it keeps what a successor needs, and starts one when the server dies.
+///
+/// It does nothing else: it kills nobody, and knows nothing of what it keeps. When it ends, its guard decides.
+struct Keeper: ~Copyable {
+    private let program: String
+    private let guardLink: KeepLink
+    private let mask: sigset_t
+    private var watch: ChildWatch
+    private var shelf: Shelf
+    private var restarts: Restarts
+    private var isStopping = false
+
+    init(_ survival: SurvivalOptions) throws {
+        PassedDescriptors.prepare(for: getppid())
+        var before = sigset_t()
+        let signals = cps_signals(&before)
+        guard signals >= 0 else { throw Failure(.system, "no signals: \(Errno(rawValue: -signals))") }
+        let watch = try ChildWatch(signals: FileDescriptor(rawValue: signals))
+        guard let link = KeepLink(Keepers.guardVariable) else {
+            throw Failure(.system, "the guard's socket is not there")
+        }
+        guardLink = link
+        self.watch = watch
+        shelf = PassedDescriptors.takeAll()
+        mask = before
+        restarts = Restarts(limit: survival.maxRestarts)
+        program = Self.path
+    }
+
+    /// The path of this program: a newer one may be there later.
+    private static var path: String {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 4097) { room in
+            let count = readlink("/proc/self/exe", room.baseAddress!, room.count)
+            return String(decoding: room.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
+    }
+
+    /// Starts one server after the other.
+    ///
+    /// - Returns: The program's exit code.
+    mutating func stand() throws -> Int32 {
+        while true {
+            guard restarts.note() else { return giveUp() }
+            var end: ProcessEnd?
+            do {
+                end = try serve()
+            } catch let failure as Failure {
+                // The file may be replaced just now.
+                Standard.complain("error: \(failure.description)")
+            }
+            let isLeft = !shelf.clients.isEmpty
+            if let end, end.signal == 0, !isLeft { return end.code }
+            if isStopping { return isLeft ? Guard.serverDied : end?.ownCode ?? Guard.serverDied }
+            Standard.complain(
+                "error: the server has died, and a successor is started signal=\(end?.signal ?? 0) "
+                    + "clients=\(shelf.clients.count)")
+            if try isStopped(within: restarts.pause) { return Guard.serverDied }
+        }
+    }
+
+    private func giveUp() -> Int32 {
+        Standard.complain(
+            "error: the server has died too often: no successor is started clients=\(shelf.clients.count)")
+        return Guard.serverDied
+    }
+
+    /// Serves by a child, until it has ended.
+    private mutating func serve() throws -> ProcessEnd {
+        let child = try Child(
+            access(program, X_OK) == 0 ? program : "/proc/self/exe", link: Keepers.keeperVariable,
+            inherited: [(Keepers.guardVariable, guardLink.number)], passing: shelf, mask: mask)
+        try watch.watch(child)
+        var isOpen = true
+        while true {
+            switch try watch.next(socket: child.socket, &shelf) {
+            case .signal(let number, let isFromTerminal):
+                if number == SIGHUP && !isFromTerminal {
+                    restarts.forgetLast()
+                    try? child.process.kill()
+                    continue
+                }
+                isStopping = true
+                if !isFromTerminal { try? child.process.kill(signal: number) }
+            case .socketClosed:
+                isOpen = false
+                watch.forgetSocket(of: child)
+            case .ended:
+                // What it sent before it died.
+                while isOpen && shelf.take(messageFrom: child.socket) {}
+                watch.forgetProcess(of: child)
+                if isOpen { watch.forgetSocket(of: child) }
+                return child.end()
+            case .message, nil: continue
+            }
+        }
+    }
+
+    /// Waits before the next start.
+    ///
+    /// - Returns: Whether this process was told to end meanwhile.
+    private mutating func isStopped(within pause: Duration) throws -> Bool {
+        while let event = try watch.next(timeout: pause, socket: nil, &shelf) {
+            if case .signal(let number, _) = event, number != SIGHUP { return true }
+        }
+        return false
+    }
+}

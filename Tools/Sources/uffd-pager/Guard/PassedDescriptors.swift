@@ -1,0 +1,85 @@
+import CPagerSupport
+import Glibc
+import Synchronization
+import UserfaultFD
+
+/// The descriptors that this process was started with, and their names: as systemd's manager passes them, and as the
+/// processes of this program do.
+enum PassedDescriptors {
+    /// The number of the first.
+    static var first: Int32 { 3 }
+
+    static let namesVariable = "LISTEN_FDNAMES"
+    static let countVariable = "LISTEN_FDS"
+    static let processVariable = "LISTEN_PID"
+
+    private static let taken = Mutex(Shelf())
+
+    /// Takes note of them, before anything else opens a descriptor.
+    ///
+    /// - Parameter process: Whom they were meant for: this process, or the one that has started it.
+    static func prepare(for process: pid_t) { taken.withLock { $0 = read(process) } }
+
+    /// All of them, which are the caller's.
+    static func takeAll() -> Shelf {
+        taken.withLock { taken in
+            defer { taken = Shelf() }
+            return taken
+        }
+    }
+
+    static var names: [String] { taken.withLock { Array($0.kept.keys) } }
+
+    /// Whether another server was there before, which has died.
+    static var isSuccessor: Bool {
+        names.contains { KeptName.machine(in: $0) != nil || KeptName.isClient($0) }
+    }
+
+    /// The first descriptor of a kind under a name, which stays there.
+    static func number(_ kind: DescriptorKind, under name: String) -> Int32? {
+        taken.withLock { $0.kept[name]?.first { DescriptorKind(of: $0) == kind } }
+    }
+
+    /// The descriptors under a name; they are the caller's.
+    static func take(_ name: String) -> [Int32] { taken.withLock { $0.take(name) } }
+
+    /// The socket of a machine, which a server has left that has died, or systemd's at its path; the caller owns it.
+    ///
+    /// - Returns: It, and whether systemd has made it: its path is not this program's to remove.
+    static func takeSocket(of machine: String, at path: String) -> (number: Int32, isSystemds: Bool)? {
+        taken.withLock { taken in
+            let own = KeptName.machine(machine)
+            for (name, numbers) in taken.kept where name == own || KeptName.machine(in: name) == nil {
+                // Under its own name there is its description besides. A socket of ours was bound to another path at first.
+                guard let number = numbers.first(where: { pathOfSocket($0).map { name == own || $0 == path } ?? false })
+                else { continue }
+                _ = taken.take(name)
+                taken.put(name, numbers.filter { $0 != number })
+                return (number, name != own)
+            }
+            return nil
+        }
+    }
+
+    /// The path that a listening socket was bound to.
+    private static func pathOfSocket(_ number: Int32) -> String? {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { room in
+            cps_socket_path(number, room.baseAddress, room.count) < 0 ? nil : String(cString: room.baseAddress!)
+        }
+    }
+
+    private static func read(_ process: pid_t) -> Shelf {
+        func text(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+        defer { for name in [processVariable, countVariable, namesVariable] { unsetenv(name) } }
+        var shelf = Shelf()
+        guard text(processVariable).flatMap({ pid_t($0) }) == process,
+            let count = text(countVariable).flatMap({ Int32($0) }), count > 0, count <= 1 << 20
+        else { return shelf }
+        let names = (text(namesVariable) ?? "").split(separator: ":", omittingEmptySubsequences: false)
+        for index in 0..<count where fcntl(first + index, F_SETFD, FD_CLOEXEC) == 0 {
+            let name = Int(index) < names.count ? String(names[Int(index)]) : ""
+            shelf.put(name.isEmpty ? "unknown" : name, [first + index])
+        }
+        return shelf
+    }
+}

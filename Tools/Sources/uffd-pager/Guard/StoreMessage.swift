@@ -1,0 +1,118 @@
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// "Keep these descriptors under a name", and "forget what is kept under a name": as systemd's manager is told it, and as
+/// this program's own processes are.
+enum StoreMessage: Equatable {
+    /// Keep the descriptors that come with it, besides those that are kept under the name already.
+    case put(String)
+    case remove(String)
+
+    /// No message is longer.
+    static var byteLimit: Int { 1024 }
+
+    var text: String {
+        switch self {
+        // The manager would drop a descriptor that polls as an error, as a process that has ended may.
+        case .put(let name): "FDSTORE=1\nFDNAME=\(name)\nFDPOLL=0"
+        case .remove(let name): "FDSTOREREMOVE=1\nFDNAME=\(name)"
+        }
+    }
+
+    init?(_ text: String) {
+        let lines = text.split(separator: "\n")
+        guard let name = lines.first(where: { $0.hasPrefix("FDNAME=") })?.dropFirst("FDNAME=".count), !name.isEmpty
+        else {
+            return nil
+        }
+        if lines.contains("FDSTORE=1") {
+            self = .put(String(name))
+        } else if lines.contains("FDSTOREREMOVE=1") {
+            self = .remove(String(name))
+        } else {
+            return nil
+        }
+    }
+}
+
+/// Under which name what is kept.
+enum KeptName {
+    /// A client: its userfaultfd, a pidfd, and if a successor can serve it the state of its pager and a ``KeptRecord``.
+    static func client(_ id: Int) -> String { "client.\(id)" }
+    /// The socket of a machine, and what describes the machine, if a request has added it.
+    static func machine(_ name: String) -> String { "machine.\(name)" }
+    /// There is something, and a machine is paused.
+    static func paused(_ name: String) -> String { "paused.\(name)" }
+    /// When the service has started, see ``Restarts``.
+    static let restarts = "restarts"
+    /// The process that serves now, for its guard.
+    static let server = "server"
+
+    static func isClient(_ name: String) -> Bool { client(in: name) != nil }
+    static func client(in name: String) -> Int? { rest(of: name, after: "client.").flatMap { Int($0) } }
+    static func machine(in name: String) -> String? { rest(of: name, after: "machine.") }
+    static func paused(in name: String) -> String? { rest(of: name, after: "paused.") }
+
+    private static func rest(of name: String, after prefix: String) -> String? {
+        name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : nil
+    }
+}
+
+/// Descriptors, each under a name.
+struct Shelf {
+    private(set) var kept: [String: [Int32]] = [:]
+
+    /// Owns the descriptors from now on.
+    mutating func put(_ name: String, _ numbers: [Int32]) { kept[name, default: []] += numbers }
+
+    mutating func remove(_ name: String) {
+        for number in kept.removeValue(forKey: name) ?? [] { close(number) }
+    }
+
+    /// The descriptors are the caller's from now on.
+    mutating func take(_ name: String) -> [Int32] { kept.removeValue(forKey: name) ?? [] }
+
+    /// The names of clients.
+    var clients: [String] { kept.keys.filter(KeptName.isClient) }
+
+    /// Takes one message, and says that it was taken.
+    ///
+    /// - Returns: `false` at the end of the stream.
+    mutating func take(messageFrom socket: FileDescriptor) -> Bool {
+        guard var message = try? DescriptorPassing.receive(upTo: StoreMessage.byteLimit, from: socket),
+            !message.payload.isEmpty
+        else { return false }
+        switch StoreMessage(String(decoding: message.payload, as: UTF8.self)) {
+        case .put(let name):
+            // What is kept in part only is no good: its server is told, and does without.
+            let isWhole = !message.isMissingDescriptors
+            while isWhole, let number = message.descriptors.takeFirst() { put(name, [number]) }
+            let answer = [isWhole ? 1 : 0] as [UInt8]
+            try? DescriptorPassing.send(answer.span.bytes, descriptors: [], over: socket)
+        case .remove(let name): remove(name)
+        case nil: break
+        }
+        return true
+    }
+}
+
+/// What a descriptor is, as `/proc` shows it.
+enum DescriptorKind: Equatable {
+    case userfaultfd, process, state, record, other
+
+    init(of number: Int32) {
+        let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { room in
+            let count = readlink("/proc/self/fd/\(number)", room.baseAddress!, room.count)
+            return String(decoding: room.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
+        self =
+            switch name {
+            case let name where name.contains("[userfaultfd]"): .userfaultfd
+            case let name where name.contains("pidfd"): .process
+            case let name where name.hasPrefix("/memfd:pager-state"): .state
+            case let name where name.hasPrefix("/memfd:pager-record"): .record
+            default: .other
+            }
+    }
+}

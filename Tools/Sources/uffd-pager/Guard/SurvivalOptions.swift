@@ -1,0 +1,42 @@
+import ArgumentParser
+
+/// What happens if the process that serves dies.
+struct SurvivalOptions: ParsableArguments {
+    @Flag(
+        help: """
+            Start a successor if the process that serves dies, which goes on with its clients. On SIGHUP it is replaced by \
+            what the program's file holds then.
+            """)
+    var supervise = false
+
+    @Flag(
+        help: """
+            Keep the clients' descriptors in systemd's manager as well, so that they outlive the whole service: it needs \
+            FileDescriptorStoreMax and Restart=on-failure.
+            """)
+    var fdStore = false
+
+    @Option(
+        help: ArgumentHelp(
+            "Start at most so many successors in one minute; the next death kills the clients.", valueName: "n"))
+    var maxRestarts = 10
+
+    func validate() throws {
+        guard (0...1000).contains(maxRestarts) else {
+            throw ValidationError("--max-restarts needs a number from 0 to 1000")
+        }
+    }
+
+    /// Whether a successor may come.
+    var isOn: Bool { supervise || fdStore }
+}
+
+/// A command that serves clients: it runs in a process of its own, under a ``Guard``.
+protocol GuardedCommand: AsyncParsableCommand {
+    /// What happens if that process dies; `nil` if its clients can only be killed.
+    var survival: SurvivalOptions? { get }
+}
+
+extension GuardedCommand {
+    var survival: SurvivalOptions? { nil }
+}

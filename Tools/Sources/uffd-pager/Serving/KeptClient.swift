@@ -1,0 +1,80 @@
+import Glibc
+import Logging
+import SystemPackage
+import UserfaultFD
+import UserfaultHandoff
+import UserfaultPager
+
+/// A client whose server has died: what was kept of it.
+struct KeptClient {
+    let id: Int
+    /// The process that connected; 0 if it has ended.
+    let process: Int32
+    private let files: Files
+
+    /// All clients that this process was handed, in the order in which they came.
+    static func takeAll() -> [KeptClient] {
+        let ids = PassedDescriptors.names.compactMap(KeptName.client(in:))
+        return ids.sorted().map { KeptClient(id: $0, numbers: PassedDescriptors.take(KeptName.client($0))) }
+    }
+
+    private init(id: Int, numbers: [Int32]) {
+        self.id = id
+        files = Files(numbers)
+        process = files[.process].map(Self.id(ofPidfd:)) ?? 0
+    }
+
+    private static func id(ofPidfd number: Int32) -> Int32 {
+        guard let file = fopen("/proc/self/fdinfo/\(number)", "re") else { return 0 }
+        defer { fclose(file) }
+        var line = [CChar](repeating: 0, count: 256)
+        while fgets(&line, Int32(line.count), file) != nil {
+            let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            if text.hasPrefix("Pid:") {
+                return max(0, Int32(text.dropFirst("Pid:".count).filter { !$0.isWhitespace }) ?? 0)
+            }
+        }
+        return 0
+    }
+
+    /// The client's process.
+    func owner() throws -> Owner {
+        guard let number = files[.process] else { throw Errno.noSuchProcess }
+        return try Owner.process(pidfd: OwnedDescriptorNumber.duplicate(number))
+    }
+
+    /// The client's memory, if a successor can serve it.
+    func memory(of owner: Owner) throws -> KeptMemory {
+        guard let record = files[.record], let state = files[.state], let uffd = files[.userfaultfd] else {
+            throw HandoffError.notServed("a successor cannot go on with a memory file, or with forks")
+        }
+        let content = try KeptRecord(file: Memfd(adopting: OwnedDescriptorNumber.duplicate(record)))
+        return try KeptMemory(
+            content, userfaultfd: FileDescriptor(rawValue: uffd), owner: owner,
+            state: FileDescriptor(rawValue: state))
+    }
+
+    /// Ends a client that cannot be served any more.
+    func kill(_ keepers: Keepers?, _ logger: Logger, because error: any Error) {
+        logger.error(
+            "a client cannot be served any more, and is killed",
+            metadata: ["process": "\(process)", "error": "\(error)"])
+        if let owner = try? owner() {
+            owner.kill()
+            // Its descriptor goes only when the process is gone: nobody is to read zeros.
+            _ = try? owner.waitForEnd(within: .seconds(60))
+        }
+        keepers?.forget(KeptName.client(id))
+    }
+
+    /// Descriptors, closed with the last user.
+    private final class Files: Sendable {
+        private let numbers: [(kind: DescriptorKind, number: Int32)]
+
+        init(_ numbers: [Int32]) { self.numbers = numbers.map { (DescriptorKind(of: $0), $0) } }
+
+        deinit { for entry in numbers { close(entry.number) } }
+
+        subscript(kind: DescriptorKind) -> Int32? { numbers.first { $0.kind == kind }?.number }
+    }
+}

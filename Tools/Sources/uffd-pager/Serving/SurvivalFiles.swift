@@ -1,0 +1,39 @@
+import Glibc
+import SystemPackage
+import UserfaultFD
+import UserfaultHandoff
+import UserfaultPager
+
+/// What a successor needs of a session: the state of its pager, and what was agreed with the client.
+final class SurvivalFiles: Sendable {
+    let state: PagerState
+    private let record: Memfd
+
+    init(_ record: KeptRecord) throws {
+        state = try PagerState()
+        self.record = try record.makeFile()
+    }
+
+    /// Says that pages may be filled from now on.
+    func noteBegun() throws(HandoffError) { try KeptRecord.noteBegun(in: record) }
+
+    fileprivate var numbers: [Int32] {
+        [state.withUnsafeDescriptor { $0.rawValue }, record.withUnsafeDescriptor { $0.rawValue }]
+    }
+}
+
+extension Keepers {
+    /// Has a client's descriptors kept, before its first page is filled.
+    ///
+    /// - Returns: What goes with them, if a successor may come who can serve the client.
+    /// - Throws: `HandoffError`, ``KeepError``: without a guard, the client must not be served.
+    func keep(_ id: Int, _ memory: borrowing HandedMemory, as settings: MachineSettings) throws -> SurvivalFiles? {
+        let (uffd, process) = try memory.duplicateDescriptors()
+        defer { for number in [uffd, process] { close(number) } }
+        let files =
+            expectsSuccessor && memory.canBeResumed
+            ? try SurvivalFiles(memory.record(machine: settings.name, source: settings.memory.identity)) : nil
+        try keepClient(id, uffd: uffd, process: process, further: files?.numbers ?? [])
+        return files
+    }
+}
