@@ -16,7 +16,7 @@ GROUPS = {
     "MOVE": ("move",),
     "write protection and PAGEMAP_SCAN": ("wp", "scan"),
     "read-write protection": ("rwp", "set"),
-    "fork, remap, remove, unmap": ("event", "events", "mmap"),
+    "fork, remap, remove, unmap, seal": ("event", "events", "mmap", "seal"),
     "other processes": ("process",),
     "stress": ("stress",),
 }
