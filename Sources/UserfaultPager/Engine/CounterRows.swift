@@ -40,24 +40,30 @@ struct CounterRows: @unchecked Sendable {
 }
 
 /// Which row a thread counts in: its own as long as it serves, in the whole process.
+///
+/// The benches of threads that serve their own faults have rows from the first fault on.
 enum CounterRow {
     /// The row of threads for which no other was left.
     static let shared = 63
 
-    private static let taken = Mutex<UInt64>(1 << UInt64(shared))
+    private static let taken = Atomic<UInt64>(1 << UInt64(shared))
 
+    /// In a signal handler too: without a lock.
     static func take() -> Int {
-        taken.withLock { taken in
-            let row = (~taken).trailingZeroBitCount
+        var before = taken.load(ordering: .relaxed)
+        while true {
+            let row = (~before).trailingZeroBitCount
             guard row < shared else { return shared }
-            taken |= 1 << UInt64(row)
-            return row
+            let result = taken.compareExchange(
+                expected: before, desired: before | 1 << UInt64(row), ordering: .acquiringAndReleasing)
+            if result.exchanged { return row }
+            before = result.original
         }
     }
 
     static func giveBack(_ row: Int) {
         guard row != shared else { return }
-        taken.withLock { $0 &= ~(1 << UInt64(row)) }
+        taken.bitwiseAnd(~(1 << UInt64(row)), ordering: .releasing)
     }
 }
 

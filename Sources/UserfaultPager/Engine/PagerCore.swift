@@ -218,8 +218,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     }
 
     /// The record of a new thread.
-    func makeRecord() -> ThreadRecord {
-        let record = ThreadRecord()
+    func makeRecord(takesRow: Bool = true) -> ThreadRecord {
+        let record = ThreadRecord(takesRow: takesRow)
         registry.withLock { $0.records.append(record) }
         return record
     }

@@ -11,7 +11,7 @@ struct ThreadRecord: @unchecked Sendable {
     @safe private struct Fields: ~Copyable {
         let counters = InlineArray<16, Atomic<UInt64>> { _ in Atomic(0) }
         /// Where it counts in what belongs to a region.
-        let row = CounterRow.take()
+        var row: Int
         let lastLoad = Atomic<UInt64>(0)
         let lastFill = Atomic<UInt64>(0)
         let load = LiveHistogram()
@@ -24,6 +24,8 @@ struct ThreadRecord: @unchecked Sendable {
         let region = Atomic<UInt>(0)
         /// What the source is asked for, where it has a time limit, until somebody takes it away.
         let limitedLoad = Mutex<Load?>(nil)
+
+        init(row: Int) { self.row = row }
     }
 
     /// Pages that the source is asked for.
@@ -33,9 +35,16 @@ struct ThreadRecord: @unchecked Sendable {
         fileprivate let since: UInt64
     }
 
-    init() {
+    /// - Parameter takesRow: Whether it takes a row at once, and not by ``takeRow()``.
+    init(takesRow: Bool = true) {
         unsafe fields = .allocate(capacity: 1)
-        unsafe fields.initialize(to: Fields())
+        unsafe fields.initialize(to: Fields(row: takesRow ? CounterRow.take() : CounterRow.shared))
+    }
+
+    /// Takes a row if it has none of its own; on the thread that counts.
+    @inline(__always)
+    func takeRow() {
+        if unsafe fields.pointee.row == CounterRow.shared { unsafe fields.pointee.row = CounterRow.take() }
     }
 
     /// Of a thread that works for no pager.

@@ -47,6 +47,7 @@ final class BenchPool: @unchecked Sendable {
         let thread = FaultSignal.threadToken
         if FaultSignal.mayBeNested, hasBench(thread) { return nil }
         let index = take(for: thread)
+        unsafe benches[index].record.takeRow()
         let result = unsafe body(&benches[index])
         unsafe holders[index].store(0, ordering: .sequentiallyConsistent)
         if waiters.load(ordering: .sequentiallyConsistent) > 0 { returned.signal(waking: 1) }

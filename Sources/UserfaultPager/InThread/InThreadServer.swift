@@ -20,7 +20,8 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         memory = core.memories[0]
         benches = BenchPool(capacity: Self.capacity)
         for _ in 0..<Self.capacity {
-            let record = core.makeRecord()
+            // Most benches are never used.
+            let record = core.makeRecord(takesRow: false)
             do throws(UserfaultError) {
                 benches.add(try Workbench(record))
             } catch {

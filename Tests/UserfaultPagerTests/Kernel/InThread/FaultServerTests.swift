@@ -34,4 +34,19 @@ struct FaultServerTests {
             #expect(departures.value.load(ordering: .relaxed) == 4 * turns)
         }
     }
+
+    /// Only threads that serve count in rows of their own, and not those that may.
+    @Test func anIdlePagerTakesNoRows() async {
+        await #expect(processExitsWith: .success) {
+            let pagers = try (0..<3).map { _ in
+                let pager = try Pager(UserfaultFD(features: .sigbus), source: ZeroSource())
+                try pager.start()
+                return pager
+            }
+            let row = CounterRow.take()
+            #expect(row != CounterRow.shared)
+            CounterRow.giveBack(row)
+            for pager in pagers { try pager.stop(.poison) }
+        }
+    }
 }
