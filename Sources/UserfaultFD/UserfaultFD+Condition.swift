@@ -29,11 +29,11 @@ extension UserfaultFD {
         return answer < 0 ? Errno(rawValue: -answer) : nil
     }
 
-    /// Asks for a copy that cannot be made, of a base page.
-    private func copyNothing(to page: AddressRange) -> Errno {
+    /// Asks for a copy that cannot be made.
+    func copyNothing(to range: AddressRange) -> Errno {
         var bytes: Int64 = 0
         let answer = unsafe cuffd_copy(
-            descriptor.rawValue, UInt64(page.start), UInt64(Unreadable.page.start), UInt64(page.count), 0, &bytes)
+            descriptor.rawValue, UInt64(range.start), UInt64(Unreadable.page.start), UInt64(range.count), 0, &bytes)
         return Errno(rawValue: -answer)
     }
 

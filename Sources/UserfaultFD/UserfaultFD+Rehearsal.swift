@@ -26,6 +26,7 @@ extension UserfaultFD {
         _ = try? zeropage(nowhere)
         _ = try? copy(from: 0, to: nowhere)
         _ = try? wake(nowhere)
+        _ = try? poison(nowhere)
         guard let twin = try? duplicate(), case .inserted(let place) = table.insert(twin) else { return }
         table.withDescriptor(at: place) { (child) -> Void in
             try? set.add(child, token: 1)

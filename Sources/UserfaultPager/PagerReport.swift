@@ -22,6 +22,12 @@ public enum PagerReport: Hashable, Sendable {
     /// The process whose memory it is has ended.
     case ownerGone
 
-    /// A fork was not followed, because there was no descriptor or memory for it; what it had not loaded is poisoned.
+    /// A fork was not followed, because there was no place for the child (``PagerConfiguration/maximumChildren``) or no
+    /// memory: what it had not loaded is poisoned.
     case forkLost
+
+    /// A fork has waited for a second, because this process has no descriptor free for the child (`RLIMIT_NOFILE`). It
+    /// waits until there is one; other faults and events of its process wait with it. If it is a fork of this process,
+    /// which holds the heap, the report comes afterwards.
+    case forkWaits
 }

@@ -24,6 +24,8 @@ extension Logger {
             notice("the process that owns the memory has ended")
         case .forkLost:
             error("a fork was not followed: the unloaded pages of its child are poisoned")
+        case .forkWaits:
+            error("a fork waits: this process has no descriptor free for the child (RLIMIT_NOFILE)")
         }
     }
 }

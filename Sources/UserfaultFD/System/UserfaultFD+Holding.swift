@@ -18,19 +18,14 @@ package enum RangeHolder: Hashable, Sendable {
 extension UserfaultFD {
     /// Whether a range lies in one mapping that is registered with any descriptor, without changing anything.
     ///
-    /// Asks for a copy from memory that nobody can read: the kernel looks at the destination first.
+    /// Asks for a copy from memory that nobody can read: the kernel looks at the destination first. Nothing is thrown: it
+    /// is asked while a fork may hold the heap, and an observer of thrown errors might take memory.
     package func probe(_ range: AddressRange) -> RangeHolder {
-        do throws(UserfaultError) {
-            _ = try copy(from: Unreadable.address, to: range)
-            return .thisDescriptor
-        } catch {
-            switch error.errno {
-            case .noSuchFileOrDirectory: return .nobody
-            case .noSuchProcess: return .processGone
-            case .resourceTemporarilyUnavailable: return .changing
-            case .invalidArgument: return .nobody
-            default: return .thisDescriptor
-            }
+        switch copyNothing(to: range) {
+        case .noSuchFileOrDirectory, .invalidArgument: .nobody
+        case .noSuchProcess: .processGone
+        case .resourceTemporarilyUnavailable: .changing
+        default: .thisDescriptor
         }
     }
 

@@ -80,7 +80,8 @@ extension PagerCore where Source: ~Copyable {
         note(.forkLost)
         var poisoned = 0
         for _ in 0..<1000 {
-            switch poisonUnfilled(of: machine, in: child, nil, count: &poisoned) {
+            // The states are those of the parent's pages.
+            switch poisonUnfilled(of: machine, in: child, nil, isNoted: false, count: &poisoned) {
             case .done: return
             // The child changes its memory and waits for us to read of it.
             case .changing:

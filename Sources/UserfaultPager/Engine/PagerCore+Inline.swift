@@ -14,6 +14,8 @@ struct Handler: ~Copyable {
     /// Faults to be tried again.
     var later: FaultList
     var waiter: Waiter
+    /// Since when no descriptor is free for the child of a fork: 0 if one is, the last moment once that was reported.
+    var lackSince: UInt64 = 0
     /// Which descriptors have messages, for a thread that reads several.
     var ready = ReadyBatch()
 

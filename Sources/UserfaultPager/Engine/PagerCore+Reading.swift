@@ -22,14 +22,25 @@ extension PagerCore where Source: ~Copyable {
                 try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.setNonBlocking(true) }
             }
             let count = memory.hasEvents ? try readEvents(memory, &handler) : try readFaults(memory, &handler)
-            // No descriptor is free for the child of a fork.
-            guard count != nil else { return pauseThread(for: .milliseconds(1)) }
+            guard count != nil else { return awaitDescriptor(&handler) }
+            handler.lackSince = 0
             if servesInPlace { serveAll(of: memory, &handler) } else { handOver(of: memory, &handler) }
         } catch {
             // Nobody may be left behind waiting, nor read zeros.
             if !isStopping.load(ordering: .sequentiallyConsistent) { killOwner() }
             reader?.remove(memory)
         }
+    }
+
+    /// Waits a little, because no descriptor is free for the child of a fork, and reports that once.
+    private func awaitDescriptor(_ handler: inout Handler) {
+        let now = MonotonicInstant.now.nanoseconds
+        if handler.lackSince == 0 { handler.lackSince = now }
+        if handler.lackSince < now, now &- handler.lackSince > 1_000_000_000 {
+            note(.forkWaits)
+            handler.lackSince = .max
+        }
+        pauseThread(for: .milliseconds(1))
     }
 
     /// Serves what was read; what has to be tried again is left to loaders.
@@ -70,6 +81,10 @@ extension PagerCore where Source: ~Copyable {
         _ = try machine.apply(.remap(from: range.start, to: range.end, count: page))
         _ = try machine.apply(.remove(AddressRange(start: range.end, count: page)))
         _ = machine.firstUnfilledRun(of: nil, from: 0, pages: 1)
+        // Where no program has memory.
+        _ = memories[0].withDescriptor { uffd in
+            FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(range) })
+        }
         if !children.isEmpty {
             adopt(try memories[0].duplicate(), of: machine, &handler.spare)
             for child in children where !child.isVacant { child.noteEnd() }

@@ -87,12 +87,14 @@ extension PagerCore where Source: ~Copyable {
     ///   - map: What tells where memory is mapped, if that can be asked.
     ///   - region: One region, or `nil` for all.
     ///   - passed: Pages that are passed over.
+    ///   - isNoted: Whether these are the machine's own pages, whose states tell what has become of them.
     ///   - count: Raised by how many pages were poisoned.
     /// - Returns: ``FillOutcome/done``; ``FillOutcome/changing`` where the program must first go on;
     ///   ``FillOutcome/failed`` where a page could not be poisoned.
     func poisonUnfilled(
         of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD, _ map: borrowing PagemapScan?,
-        region: RegionReference? = nil, passingOver passed: PageState = [], count: inout Int
+        region: RegionReference? = nil, passingOver passed: PageState = [], isNoted: Bool = true,
+        count: inout Int
     ) -> FillOutcome {
         var result = FillOutcome.done
         var address: UInt = 0
@@ -113,10 +115,10 @@ extension PagerCore where Source: ~Copyable {
                 case .changing: return .changing
                 case .processGone: return .done
                 case .done:
-                    count += notePoisoned(run, run.range.count)
+                    count += notePoisoned(run, run.range.count, isNoted)
                     address = run.range.end
                 case .stopped(let bytes):
-                    count += notePoisoned(run, bytes)
+                    count += notePoisoned(run, bytes, isNoted)
                     address = run.range.start &+ UInt(bytes)
                 case .exists, .noRange:
                     address = run.range.start &+ UInt(page)
@@ -129,8 +131,9 @@ extension PagerCore where Source: ~Copyable {
         return result
     }
 
-    private func notePoisoned(_ run: UnfilledRun, _ bytes: Int) -> Int {
+    private func notePoisoned(_ run: UnfilledRun, _ bytes: Int, _ isNoted: Bool) -> Int {
         let pages = bytes >> run.region.pageShift
+        guard isNoted else { return pages }
         for page in 0..<pages { run.states.update(page) { $0.union(.poisoned) } }
         return pages
     }

@@ -222,15 +222,6 @@ final class ServedMemory: @unchecked Sendable {
     /// Whether pages lie in one mapping with one on which a thread has just faulted: then they are this descriptor's.
     func isInOneMapping(_ range: AddressRange) -> Bool { unsafe uffd.pointee.probe(range) != .nobody }
 
-    /// Asks the kernel whether the process whose memory it is has ended: a descriptor never tells by itself.
-    func probeEnd() -> Bool {
-        // The lowest address that any program may map, which none does: of all pages the one that is not registered.
-        let nowhere = AddressRange(start: 65536, count: PageSize.base.bytes)
-        do throws(UserfaultError) {
-            try withDescriptor { (uffd) throws(UserfaultError) in try uffd.writeProtect(nowhere, .unprotect) }
-            return false
-        } catch {
-            return error.reason == .processGone
-        }
-    }
+    /// Asks the kernel whether the process whose memory it is has ended.
+    func probeEnd() -> Bool { withDescriptor { uffd in uffd.isProcessGone } }
 }

@@ -96,14 +96,50 @@ struct EventTests {
         try pager.stop(.poison)
     }
 
+    /// Children for which there is no place find poison, however many they are, and their parent loses nothing.
+    @Test(.takesNoMemoryWhileItForks)
+    func childrenWithoutAPlaceReadNoZeros() async {
+        await #expect(processExitsWith: .success) {
+            let mapping = try Mapping(anonymous: 8 * pageBytes)
+            let range = mapping.range
+            let pager = try Pager(
+                UserfaultFD(features: .eventFork), source: NumberedSource(),
+                configuration: PagerConfiguration(service: .workers(1), maximumChildren: 1))
+            let region = try pager.add(range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            var ends: [CInt] = [-1, -1]
+            guard pipe(&ends) == 0 else { exit(2) }
+            let children = (0..<3).map { _ in
+                let pid = fork()
+                if pid == 0 {
+                    close(ends[1])
+                    var byte: UInt8 = 0
+                    _ = read(ends[0], &byte, 1)
+                    let word = range.loadWord(pageBytes)
+                    _exit(word == NumberedSource.word(pageBytes) ? 0 : word == 0 ? 3 : 4)
+                }
+                return pid
+            }
+            close(ends[1])
+            close(ends[0])
+            guard children.map({ end(of: $0) }) == [0, -Int(SIGBUS), -Int(SIGBUS)] else { exit(3) }
+            try pager.populate(region)
+            for page in 0..<8 {
+                guard range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes) else { exit(5) }
+            }
+            try pager.stop(.poison)
+        }
+    }
+
     /// Without a descriptor for the child its event cannot be read: the fork waits, and nobody is killed.
     @Test(.takesNoMemoryWhileItForks)
     func aForkWaitsForAFreeDescriptor() async {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: 2 * pageBytes)
+            let reports = Reports()
             let pager = try Pager(
                 UserfaultFD(features: .eventFork), source: NumberedSource(),
-                configuration: PagerConfiguration(service: .workers(1)))
+                configuration: PagerConfiguration(service: .workers(1), report: { reports.add($0) }))
             try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
             try pager.start()
             let range = mapping.range
@@ -125,11 +161,12 @@ struct EventTests {
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &none)
             mayFork.value.store(true, ordering: .relaxed)
             while !isForking.value.load(ordering: .relaxed) { NativeThread.yield() }
-            // The reader finds no descriptor free for a while: any while will do.
-            let end = Deadline(after: .milliseconds(20))
-            while !end.hasPassed { NativeThread.yield() }
+            // The reader says that it finds no descriptor free; nobody can be told while the fork holds the heap.
+            let end = Deadline(after: .seconds(20))
+            while pager.core.reports!.isDelivered, !end.hasPassed { NativeThread.yield() }
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
             guard forking.join() else { exit(2) }
+            guard reports.waitFor(.forkWaits) else { exit(3) }
             try pager.stop(.poison)
         }
     }

@@ -12,6 +12,13 @@ import UserfaultFD
 func inFork(seconds: Int = 20, _ body: () -> CInt) -> Int? {
     let pid = fork()
     if pid == 0 { _exit(body()) }
+    return end(of: pid, seconds: seconds)
+}
+
+/// How a child process ends: its exit code, or less than nothing for the signal that ended it.
+///
+/// - Returns: `nil` if it takes too long; then it is killed.
+func end(of pid: pid_t, seconds: Int = 20) -> Int? {
     let process = try? ProcessHandle(id: pid)
     let ended = (try? process?.waitForExit(timeout: .seconds(seconds))) ?? false
     if !ended { kill(pid, SIGKILL) }

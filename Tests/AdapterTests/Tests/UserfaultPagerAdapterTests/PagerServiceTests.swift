@@ -63,6 +63,7 @@ struct PagerServiceTests {
             (.stuck(address: 0x1000, nanoseconds: 2_000_000), .warning), (.unread(3), .warning),
             (.selfDeadlock(thread: 7, address: 0x2000), .critical), (.timedOut(address: 0x3000), .error),
             (.failed(address: 0x4000), .error), (.ownerGone, .notice), (.forkLost, .error),
+            (.forkWaits, .error),
         ]
         for (report, _) in reports { logger.log(report) }
         #expect(entries.entries.map(\.level) == reports.map(\.1))
