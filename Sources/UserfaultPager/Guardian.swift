@@ -52,7 +52,7 @@ public struct Guardian: ~Copyable, Sendable {
     ///   - owner: The process whose memory it is.
     ///   - pager: The process that serves it; not this one, with which the guardian would die.
     ///   - socket: A Unix socket to the pager's process, over which it may dismiss the guardian; it stays the caller's.
-    /// - Throws: ``PagerError/configuration(_:)`` where the pager's process is this one, ``PagerError/file(_:)`` where
+    /// - Throws: ``PagerError/configuration(_:)`` where the pager's process is this one, ``PagerError/file(_:path:)`` where
     ///   a descriptor cannot be watched.
     public init(
         of uffd: consuming UserfaultFD, owner: Owner, pager: Owner, socket: FileDescriptor? = nil

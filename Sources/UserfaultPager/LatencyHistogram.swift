@@ -13,11 +13,13 @@ public struct LatencyHistogram: Hashable, Sendable {
 
     /// The time within which a share of all were done, in nanoseconds; 0 where nothing was recorded.
     ///
-    /// - Parameter percent: 0 to 100: 50 for the median, 99.9 for the slowest in a thousand.
+    /// - Parameter percent: 0 to 100: 50 for the median, 99.9 for the slowest in a thousand. What is
+    ///   below counts as 0, as `nan` does, and what is above as 100.
     public func percentile(_ percent: Double) -> UInt64 {
         let total = count
         guard total > 0 else { return 0 }
-        let wanted = max(1, UInt64((Double(total) * percent / 100).rounded(.up)))
+        let share = percent > 0 ? min(percent, 100) / 100 : 0
+        let wanted = max(1, UInt64((Double(total) * share).rounded(.up)))
         var seen: UInt64 = 0
         for (index, bucket) in buckets.enumerated() {
             seen += bucket

@@ -13,8 +13,10 @@ extension Pager where Source: ~Copyable {
     ///
     /// Pages that are there already, or in no region, are passed over. Ends by itself, or with the pager.
     ///
-    /// - Throws: ``PagerError/noThread(_:)``, ``PagerError/notRunning``.
+    /// - Throws: ``PagerError/badPageSize(_:)`` and ``PagerError/badOffset(_:)`` for what is no list of whole pages;
+    ///   ``PagerError/noThread(_:)``, ``PagerError/notRunning``.
     public func replay(_ workingSet: WorkingSet) throws(PagerError) {
+        try workingSet.check()
         try prefetch(workingSet.runs)
     }
 
@@ -50,7 +52,7 @@ extension Pager where Source: ~Copyable {
 }
 
 extension WorkingSet {
-    /// Pages that follow each other, together.
+    /// Pages that follow each other, together; of a list that was checked.
     var runs: [Job.Run] {
         let page = Int(pageBytes)
         var runs: [Job.Run] = []

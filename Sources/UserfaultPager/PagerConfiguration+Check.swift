@@ -8,7 +8,8 @@ extension PagerConfiguration {
         func demand(_ condition: Bool, _ text: @autoclosure () -> String) throws(PagerError) {
             if !condition { throw .configuration(text()) }
         }
-        try demand(handlers > 0 && shards > 0, "a pager needs at least one handler and one shard")
+        try Self.check(handlers, 1...Self.maximumThreads, "handlers")
+        try Self.check(shards, 1...Self.maximumThreads, "shards")
         try demand(
             shards == 1 || owner.isCurrent, "only memory of this process can be spread over several descriptors")
         try demand(
@@ -18,7 +19,7 @@ extension PagerConfiguration {
             state == nil || shards == 1 && !owner.isCurrent && !features.contains(.eventFork),
             "a state is for one descriptor of another process' memory, without event fork")
         switch service {
-        case .workers(let count): try demand(count > 0, "a pager with workers needs at least one")
+        case .workers(let count): try Self.check(count, 1...Self.maximumThreads, "workers")
         case .inline:
             try demand(
                 !features.contains(.eventFork),
@@ -46,14 +47,27 @@ extension PagerConfiguration {
         try demand(
             features.contains(.eventUnmap) || !features.contains(.eventRemap),
             "a descriptor that reports moves must report unmapping too: what was at a move's target is not known else")
-        try demand(
-            maximumChildren >= 0 && workingSetCapacity >= 0 && traceCapacity >= 0, "a capacity is not negative")
+        try Self.check(maximumChildren, 0...Self.maximumThreads, "children")
+        try Self.check(workingSetCapacity, 0...Self.maximumRecords, "first touches")
+        try Self.check(traceCapacity, 0...Self.maximumRecords, "traced faults")
         try demand(backgroundBytesPerSecond.map { $0 > 0 } ?? true, "a rate is more than nothing, or no limit")
         try demand(backgroundRequests > 0, "loading in the background needs at least one request")
         try demand(sourceTimeout.map { $0 > .zero } ?? true, "a source needs some time, or no limit")
         try demand(
             stuckAfter > .zero && watchdogInterval > .zero, "the watchdog needs some time between its rounds")
         try Self.check(processors)
+    }
+
+    /// The most threads of a kind, descriptors and children.
+    static var maximumThreads: Int { 10_000 }
+    /// The most that is recorded of a kind.
+    private static var maximumRecords: Int { 1 << 32 }
+
+    /// Finds a number that is out of its range.
+    static func check(_ count: Int, _ range: ClosedRange<Int>, _ what: String) throws(PagerError) {
+        guard range.contains(count) else {
+            throw .configuration("the number of \(what) is \(range.lowerBound) to \(range.upperBound): \(count)")
+        }
     }
 
     /// Finds processors that are not this process'.

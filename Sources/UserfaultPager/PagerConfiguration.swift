@@ -31,8 +31,8 @@ public struct PagerConfiguration: Sendable {
         /// The thread that reads a fault also loads and fills: the fastest for sources that do not wait.
         case inline
 
-        /// One thread reads, and this many load and fill: as many pages may be on their way. On a ``PagerRuntime``: at most
-        /// this many of its loaders.
+        /// One thread reads, and this many, 1 to 10 000, load and fill: as many pages may be on their way. On a
+        /// ``PagerRuntime``: at most this many of its loaders.
         case workers(Int)
 
         /// The thread that faults loads and fills in a handler of `SIGBUS`, from ``Pager/add(_:offset:options:)`` on: no
@@ -51,17 +51,17 @@ public struct PagerConfiguration: Sendable {
     /// Who asks the source.
     public var service: Service
 
-    /// Threads that read and serve in place, for each descriptor.
+    /// Threads that read and serve in place, for each descriptor: 1 to 10 000.
     public var handlers: Int
 
     /// Descriptors over which each region is spread, in parts of equal size.
     ///
-    /// More than one only in this process.
+    /// 1 to 10 000; more than one only in this process.
     public var shards: Int
 
     /// Children of forks that are served at the same time; what a further one has not loaded is poisoned in it.
     ///
-    /// Only with `UserfaultFD.Features.eventFork`.
+    /// 0 to 10 000. Only with `UserfaultFD.Features.eventFork`, and then not 0.
     public var maximumChildren: Int
 
     /// Processors that handlers and workers are kept on, in turn; none for the scheduler's choice.
@@ -82,7 +82,7 @@ public struct PagerConfiguration: Sendable {
 
     /// First touches to record, see ``Pager/recordedWorkingSet``; 0 for none.
     ///
-    /// Each takes 8 bytes.
+    /// Each takes 8 bytes. 2³² at most.
     public var workingSetCapacity: Int
 
     /// What happens to faults outside of every region.
@@ -90,7 +90,7 @@ public struct PagerConfiguration: Sendable {
     /// See also ``Pager/setStrayPolicy(_:)``.
     public var strays: StrayPolicy
 
-    /// Faults that ``Pager/tracedFaults(after:)`` keeps, 64 bytes each; 0 for none, which costs nothing.
+    /// Faults that ``Pager/tracedFaults(after:)`` keeps, 64 bytes each, 2³² at most; 0 for none, which costs nothing.
     public var traceCapacity: Int
 
     /// How many bytes a second ``Pager/populate(_:within:)``, ``Pager/prefetch(_:offset:count:)`` and

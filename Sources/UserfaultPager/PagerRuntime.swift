@@ -40,9 +40,8 @@ public final class PagerRuntime: Sendable {
         handlers: Int = 1, loaders: Int = 8, loadersPerPager: Int? = nil,
         waiting: PagerConfiguration.Waiting = .adaptive(), processors: [Int] = []
     ) throws(PagerError) {
-        guard handlers > 0, loaders > 0 else {
-            throw .configuration("a runtime needs at least one handler and one loader")
-        }
+        try PagerConfiguration.check(handlers, 1...PagerConfiguration.maximumThreads, "handlers")
+        try PagerConfiguration.check(loaders, 1...PagerConfiguration.maximumThreads, "loaders")
         guard loadersPerPager.map({ (1...loaders).contains($0) }) ?? true else {
             throw .configuration("a pager needs at least one of the loaders, and cannot have more than there are")
         }

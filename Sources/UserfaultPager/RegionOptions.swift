@@ -3,6 +3,10 @@ public import UserfaultFD
 /// How a region is served.
 public struct RegionOptions: Hashable, Sendable {
     /// The size of the region's pages: the huge page's on hugetlbfs, else the base page's.
+    ///
+    /// A size that the memory does not have is refused with ``PagerError/badPageSize(_:)``. With
+    /// ``Registration/byOwner`` only sizes below the base page's are: of memory that need not be there yet, nothing else
+    /// is known.
     public var pageSize: PageSize
 
     /// How many pages behind a fault may be filled along with it.
@@ -42,6 +46,16 @@ public struct RegionOptions: Hashable, Sendable {
         self.registration = registration
     }
 
+    /// Finds what no region can have.
+    ///
+    /// - Throws: ``PagerError/badPageSize(_:)``, ``PagerError/configuration(_:)``.
+    func check() throws(PagerError) {
+        guard pageSize >= .base else { throw .badPageSize(pageSize.bytes) }
+        guard readAhead.maximumPages >= 0 else {
+            throw .configuration("a region's read-ahead is 0 pages or more: \(readAhead.maximumPages)")
+        }
+    }
+
     /// How many pages behind a fault may be filled along with it.
     public struct ReadAhead: Hashable, Sendable {
         /// The most pages that follow a fault; 0 for none.
@@ -49,10 +63,9 @@ public struct RegionOptions: Hashable, Sendable {
 
         /// A window that doubles as long as faults are sequential, up to a maximum, and shrinks when they are not.
         ///
-        /// - Parameter maximumPages: The most pages to fill behind the one that is waited for.
+        /// - Parameter maximumPages: The most pages to fill behind the one that is waited for: 0 or more.
         public static func adaptive(maximumPages: Int = 512) -> ReadAhead {
-            precondition(maximumPages >= 0, "a window is not negative")
-            return ReadAhead(maximumPages: maximumPages)
+            ReadAhead(maximumPages: maximumPages)
         }
 
         /// Only the page that is waited for.
@@ -79,4 +92,9 @@ public struct RegionOptions: Hashable, Sendable {
         /// process mapped there. When the service ends, the pager unregisters the memory.
         case byOwner
     }
+}
+
+extension PageSize {
+    /// Whether a page may begin at an offset.
+    func holds(_ offset: Int) -> Bool { offset >= 0 && offset & (bytes - 1) == 0 }
 }

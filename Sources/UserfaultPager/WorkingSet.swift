@@ -1,7 +1,10 @@
+internal import UserfaultFD
+
 /// The pages that a program touched first, in the order in which it did.
 ///
 /// As a file: 8 bytes `UFFDWSET`, the version (1) and the page size as 32-bit words, the number of pages as a 64-bit word,
-/// then for each page its offset in the source, in bytes, as a 64-bit word; all of it little-endian.
+/// then for each page its offset in the source, in bytes, as a 64-bit word; all of it little-endian. There is no checksum: a
+/// damaged list costs time and no content, because it only says what to load first.
 public struct WorkingSet: Hashable, Sendable {
     /// Where each page begins in the source, in bytes.
     public var offsets: [UInt64]
@@ -20,7 +23,7 @@ public struct WorkingSet: Hashable, Sendable {
 
     /// Reads a file's bytes.
     ///
-    /// - Returns: `nil` where they are not a working set of this version, or not all of one.
+    /// - Returns: `nil` where they are not a working set of this version, not all of one, or not offsets of whole pages.
     public init?(bytes: [UInt8]) {
         guard bytes.count >= Self.headerBytes, bytes.starts(with: Self.magic) else { return nil }
         var reader = WordReader(bytes, from: Self.magic.count)
@@ -31,6 +34,18 @@ public struct WorkingSet: Hashable, Sendable {
             return nil
         }
         offsets = (0..<count).map { _ in reader.next(UInt64.self) }
+        guard (try? check()) != nil else { return nil }
+    }
+
+    /// Finds what no run records.
+    ///
+    /// - Throws: ``PagerError/badPageSize(_:)``, ``PagerError/badOffset(_:)``.
+    func check() throws(PagerError) {
+        guard let page = PageSize(bytes: Int(pageBytes)), page >= .base else { throw .badPageSize(Int(pageBytes)) }
+        for offset in offsets {
+            let offset = Int(clamping: offset)
+            guard page.holds(offset), offset <= Int.max - page.bytes else { throw .badOffset(offset) }
+        }
     }
 
     /// Takes over what another run touched.

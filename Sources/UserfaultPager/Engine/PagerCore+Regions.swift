@@ -7,9 +7,11 @@ extension PagerCore where Source: ~Copyable {
     /// Registers a range and begins to serve it.
     func add(_ range: AddressRange, offset: Int, options: RegionOptions) throws(PagerError) -> RegionReference {
         guard !isFinishing.load(ordering: .sequentiallyConsistent) else { throw .notRunning }
-        guard !range.isEmpty, range.isAligned(to: options.pageSize), offset >= 0,
-            offset & (options.pageSize.bytes - 1) == 0, !offset.addingReportingOverflow(range.count).overflow
-        else { throw .badRange(range) }
+        try options.check()
+        guard !range.isEmpty, range.isAligned(to: options.pageSize) else { throw .badRange(range) }
+        guard options.pageSize.holds(offset), !offset.addingReportingOverflow(range.count).overflow else {
+            throw .badOffset(offset)
+        }
         forgetUnmappedRegions()
         try zeros.reserve(options.pageSize)
         let parts = divide(range, options.pageSize)
@@ -108,11 +110,14 @@ extension PagerCore where Source: ~Copyable {
         var isRegistered = false
         do throws(PagerError) {
             if region.isRegisteredByPager {
-                try asPagerError { () throws(UserfaultError) in
+                let ioctls = try asPagerError { () throws(UserfaultError) in
                     try memory.withDescriptor { (uffd) throws(UserfaultError) in
-                        _ = try uffd.register(part.range, modes: region.modes)
+                        try uffd.register(part.range, modes: region.modes)
                     }
                 }
+                isRegistered = true
+                // Memory that takes zero pages has base pages, any of which may be dropped by itself.
+                if region.isHuge, ioctls.contains(.zeropage) { throw .badPageSize(1 << region.pageShift) }
             }
             isRegistered = true
             // Stopped meanwhile: nobody would serve it.

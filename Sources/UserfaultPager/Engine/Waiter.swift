@@ -24,6 +24,8 @@ struct Waiter {
     }
 
     private static var trial: Int { 8 }
+    /// For ever, and still a time that may be added to another.
+    private static var longest: UInt64 { .max / 2 }
     private static var shortestHold: Int { 512 }
     static var longestHold: Int { 4 << 10 }
 
@@ -34,11 +36,10 @@ struct Waiter {
             limit = 0
             isAdaptive = false
         case .spin:
-            // For ever, and still a time that may be added to another.
-            limit = .max / 2
+            limit = Self.longest
             isAdaptive = false
         case .adaptive(let upTo):
-            limit = processors > 1 ? upTo.wholeNanoseconds : 0
+            limit = processors > 1 ? min(upTo.wholeNanoseconds, Self.longest) : 0
             isAdaptive = limit > 0
         }
     }

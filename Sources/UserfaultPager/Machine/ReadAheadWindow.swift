@@ -13,7 +13,8 @@ struct ReadAheadWindow: ~Copyable {
     private let latest = Atomic<Int>(0)
 
     init(maximum: Int) {
-        self.maximum = maximum
+        // No window is larger than all of memory, and twice as many pages are still a number.
+        self.maximum = min(maximum, 1 << 52)
     }
 
     /// Counts a fault.

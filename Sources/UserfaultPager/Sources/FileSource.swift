@@ -28,11 +28,12 @@ public struct FileSource: ~Copyable, PageSource {
     /// - Parameters:
     ///   - rawDescriptor: A file that nobody else will close. It is closed where this throws.
     ///   - isSlow: Whether reading may wait for a disk or a network; `false` for files in memory.
-    /// - Throws: ``PagerError/file(_:)`` with what `fstat(2)`, `lseek(2)` or `pread(2)` answered,
+    /// - Throws: ``PagerError/file(_:path:)`` with what `fstat(2)`, `lseek(2)` or `pread(2)` answered: `EBADF` if it is not open;
     ///   ``PagerError/fileWithoutSize`` for a pipe, a terminal, or a file of `/proc`.
     public init(adopting rawDescriptor: Int32, isSlow: Bool = true) throws(PagerError) {
-        file = OwnedFile(adopting: rawDescriptor)
-        byteCount = try file.size()
+        let owned = try OwnedFile(adopting: rawDescriptor)
+        byteCount = try owned.size()
+        file = owned
         self.isSlow = isSlow
     }
 

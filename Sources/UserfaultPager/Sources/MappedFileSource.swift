@@ -23,7 +23,7 @@ public struct MappedFileSource: ~Copyable, PageSource {
     /// - Parameters:
     ///   - file: The file. It may be closed afterwards.
     ///   - isSlow: Whether reading may wait for a disk or a network; `false` for files in memory.
-    /// - Throws: ``PagerError/file(_:)`` with what `fstat(2)`, `lseek(2)` or `pread(2)` answered,
+    /// - Throws: ``PagerError/file(_:path:)`` with what `fstat(2)`, `lseek(2)` or `pread(2)` answered,
     ///   ``PagerError/fileWithoutSize`` for a pipe, a terminal, or a file of `/proc`, ``PagerError/kernel(_:)`` with what
     ///   mapping it answered.
     public init(_ file: FileDescriptor, isSlow: Bool = true) throws(PagerError) {

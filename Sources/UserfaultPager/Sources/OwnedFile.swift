@@ -5,7 +5,9 @@ internal import UserfaultFD
 struct OwnedFile: ~Copyable, Sendable {
     let descriptor: OwnedDescriptor
 
-    init(adopting rawValue: Int32) {
+    /// - Throws: ``PagerError/file(_:path:)`` with `EBADF` for what is not open.
+    init(adopting rawValue: Int32) throws(PagerError) {
+        _ = try asFileError { () throws(UserfaultError) in try FileStatus(of: rawValue) }
         descriptor = OwnedDescriptor(adopting: rawValue)
     }
 

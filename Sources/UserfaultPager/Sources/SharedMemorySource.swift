@@ -39,7 +39,7 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     /// - Parameters:
     ///   - file: The file, which only these pages and their clients may write.
     ///   - base: Where pages come from; offsets count from the file's start.
-    /// - Throws: ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:)`` with `EMFILE`.
+    /// - Throws: ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:path:)`` with `EMFILE`.
     public init(_ file: borrowing Memfd, from base: consuming Base) throws(PagerError) {
         let descriptor = file.withUnsafeDescriptor { $0.rawValue }
         self.file = try OwnedFile(duplicating: descriptor)

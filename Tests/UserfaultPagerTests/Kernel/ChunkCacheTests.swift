@@ -229,7 +229,7 @@ struct ChunkCacheTests {
 
     @Test func limitsAreChecked() {
         let bad: [ChunkCache.Configuration] = [
-            .init(chunkBytes: 100), .init(chunkBytes: 0), .init(memoryBytes: 1 << 16),
+            .init(chunkBytes: 100), .init(chunkBytes: 0), .init(memoryBytes: 1 << 16), .init(memoryBytes: .max),
             .init(folder: "/tmp", diskBytes: 1000),
         ]
         for configuration in bad {
@@ -237,7 +237,14 @@ struct ChunkCacheTests {
         }
         let missing = ChunkCache.Configuration(folder: "/nonexistent")
         #expect(
-            error { () throws(PagerError) in _ = try ChunkCache(missing) } == .file(.noSuchFileOrDirectory))
+            error { () throws(PagerError) in _ = try ChunkCache(missing) }
+                == .file(.noSuchFileOrDirectory, path: "/nonexistent"))
+        for length in [-1, Int.max] {
+            let refusal = error { () throws(PagerError) in
+                _ = try ImageIdentity(name: "image", byteCount: length, revision: "")
+            }
+            #expect(refusal?.description.contains("the length of an image") == true)
+        }
         let name = String(repeating: "x", count: 901)
         #expect(
             error { () throws(PagerError) in _ = try ImageIdentity(name: name, byteCount: 1, revision: "") } != nil)

@@ -196,6 +196,6 @@ struct ChunkFileTests {
         #expect(
             error { () throws(PagerError) in
                 _ = try ChunkCache(.init(folder: folder.path))
-            } == .file(.tooManySymbolicLinkLevels))
+            } == .file(.tooManySymbolicLinkLevels, path: folder.path))
     }
 }

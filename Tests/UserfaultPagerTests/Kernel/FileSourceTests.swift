@@ -34,6 +34,12 @@ struct FileSourceTests {
 
     // MARK: What a file is
 
+    @Test(arguments: [-1, Int32.min, 1_000_000])
+    func whatIsNotOpenIsRefused(number: Int32) {
+        #expect(
+            error { () throws(PagerError) in _ = try FileSource(adopting: number) } == .file(.badFileDescriptor))
+    }
+
     @Test(.requiresLoopDevice)
     func blockDevicesAreReadToTheirEnd() throws {
         let file = try numberedFile(pages: 16, bytes: 15 * pageBytes + 512).release()

@@ -23,6 +23,12 @@ struct MisuseTests {
         (PagerConfiguration(sourceTimeout: .zero), []),
         (PagerConfiguration(watchdogInterval: .zero), []),
         (PagerConfiguration(workingSetCapacity: -1), []),
+        (PagerConfiguration(handlers: .max), []),
+        (PagerConfiguration(shards: .max), []),
+        (PagerConfiguration(service: .workers(.max)), []),
+        (PagerConfiguration(maximumChildren: .max), .eventFork),
+        (PagerConfiguration(workingSetCapacity: .max), []),
+        (PagerConfiguration(traceCapacity: .max), []),
     ]
 
     @Test(arguments: contradictions.indices)
@@ -57,8 +63,9 @@ struct MisuseTests {
         ] {
             #expect(throws: PagerError.badRange(wrong)) { try pager.add(wrong) }
         }
-        #expect(throws: PagerError.badRange(range)) { try pager.add(range, offset: 7) }
-        #expect(throws: PagerError.badRange(range)) { try pager.add(range, offset: -pageBytes) }
+        for wrong in [7, -pageBytes, Int.max & ~(pageBytes - 1)] {
+            #expect(throws: PagerError.badOffset(wrong)) { try pager.add(range, offset: wrong) }
+        }
         try pager.add(range.part(at: 0, count: 4 * pageBytes))
         #expect(throws: PagerError.badRange(range)) { try pager.add(range) }
         // What was refused is not registered, and another may have it.
@@ -70,6 +77,52 @@ struct MisuseTests {
             return
         }
         #expect(answer.errno == .resourceBusy)
+    }
+
+    /// Neither below the base page, nor of ordinary memory above it.
+    @Test(arguments: [1, 2, 1024, 2048, 8192, 2 << 20])
+    func pageSizesAreChecked(bytes: Int) throws {
+        let mapping = try Mapping(anonymous: 4 << 20)
+        let size = try #require(PageSize(bytes: bytes))
+        let start = PageSize.twoMiB.roundDown(mapping.range.end &- (2 << 20))
+        let range = AddressRange(start: start, count: 2 << 20)
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        #expect(throws: PagerError.badPageSize(bytes)) { try pager.add(range, options: RegionOptions(pageSize: size)) }
+        // What was refused is not registered.
+        try pager.add(range)
+        try pager.start()
+        #expect(Toucher.value { range.loadWord(pageBytes) } == NumberedSource.word(pageBytes))
+        try pager.stop(.leaveZeros)
+    }
+
+    @Test
+    func readAheadIsChecked() throws {
+        let mapping = try Mapping(anonymous: 128 * pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        let error = error { () throws(PagerError) in
+            try pager.add(range, options: RegionOptions(readAhead: .adaptive(maximumPages: -5)))
+        }
+        #expect(error?.description == "a region's read-ahead is 0 pages or more: -5")
+    }
+
+    @Test
+    func errorsSayWhatIsWrong() {
+        #expect("\(PagerError.badOffset(7))".contains("offset 7 in the source"))
+        #expect("\(PagerError.badPageSize(1024))".contains("1024 bytes"))
+        #expect(
+            "\(PagerError.noThread(.tooManyOpenFiles))" == "no thread could be made: Too many open files (error 24)")
+        let missing = PagerError.file(.noSuchFileOrDirectory, path: "/nonexistent")
+        #expect("\(missing)" == "/nonexistent cannot be looked at: No such file or directory")
+    }
+
+    @Test(arguments: [.nan, -.infinity, -1, 0, 50, 100, 1e300, .infinity] as [Double])
+    func percentilesOfEveryNumber(percent: Double) {
+        var histogram = LatencyHistogram()
+        histogram.buckets[3] = 1
+        histogram.buckets[5] = 3
+        histogram.maximum = 5
+        #expect(histogram.percentile(percent) == (percent >= 50 ? 5 : 3))
     }
 
     @Test

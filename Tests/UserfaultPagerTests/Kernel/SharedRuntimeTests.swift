@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import SystemPackage
 import Testing
 import UserfaultFD
 
@@ -95,7 +96,7 @@ struct SharedRuntimeTests {
         try pager.add(mapping.range)
         // The kernel takes no descriptor twice.
         try pager.core.reader?.add(pager.core.memories[0])
-        #expect(throws: PagerError.noThread(EEXIST)) { try pager.start() }
+        #expect(throws: PagerError.noThread(.fileExists)) { try pager.start() }
         #expect(pager.statistics.pagesPoisoned == 1)
         try runtime.stop(.poison)
     }

@@ -35,6 +35,8 @@ struct WaiterTests {
         #expect(looks(of: 2000, looking: 1, sleeping: 50_000, with: &alone) == 0)
         var spinning = Waiter(.spin, processors: 2)
         #expect(spinning.budget() > 1 << 60)
+        var patient = Waiter(.adaptive(upTo: .seconds(Int64.max)), processors: 2)
+        #expect(looks(of: 100, looking: UInt64.max / 2, sleeping: UInt64.max, with: &patient) > 0)
         var polling = Waiter(.poll, processors: 2)
         #expect(polling.budget() == 0)
     }

@@ -10,7 +10,7 @@ final class CacheDisk: Sendable {
     private let hasFailedToRead = Atomic<Bool>(false)
     private let report: (@Sendable (ChunkCache.Report) -> Void)?
 
-    /// - Throws: ``PagerError/file(_:)`` unless it is only that nothing can be written there.
+    /// - Throws: ``PagerError/file(_:path:)`` unless it is only that nothing can be written there.
     init(
         _ folder: String, _ configuration: ChunkCache.Configuration, _ counters: CacheCounters
     ) throws(PagerError) {
@@ -24,7 +24,7 @@ final class CacheDisk: Sendable {
             let refusals: [Errno] = [
                 .permissionDenied, .notPermitted, .readOnlyFileSystem, .noSpace, .diskQuotaExceeded,
             ]
-            guard refusals.contains(error.errno) else { throw .file(error.errno) }
+            guard refusals.contains(error.errno) else { throw .file(error.errno, path: folder) }
             file = try? ChunkFile(folder: folder, byteCount: bytes, chunkBytes: chunkBytes, isReadOnly: true)
             isWritable = Atomic(false)
             report?(.notWritable(error.errno))

@@ -16,13 +16,19 @@ public struct ImageIdentity: Hashable, Sendable {
     /// The longest name and revision together, in bytes of UTF-8.
     public static var maximumNameBytes: Int { 900 }
 
+    /// The longest image: 4 EiB.
+    public static var maximumByteCount: Int { 1 << 62 }
+
     /// Names an image.
     ///
-    /// - Throws: ``PagerError/configuration(_:)`` if the names are longer than ``maximumNameBytes``, or the length is
-    ///   negative.
+    /// - Throws: ``PagerError/configuration(_:)`` if the names are longer than ``maximumNameBytes``, or the length is not
+    ///   0 to ``maximumByteCount``.
     public init(name: String, byteCount: Int, revision: String) throws(PagerError) {
-        guard name.utf8.count + revision.utf8.count <= Self.maximumNameBytes, byteCount >= 0 else {
+        guard name.utf8.count + revision.utf8.count <= Self.maximumNameBytes else {
             throw .configuration("name and revision of an image are at most \(Self.maximumNameBytes) bytes")
+        }
+        guard (0...Self.maximumByteCount).contains(byteCount) else {
+            throw .configuration("the length of an image is 0 to \(Self.maximumByteCount) bytes: \(byteCount)")
         }
         self.name = name
         self.byteCount = byteCount
@@ -46,7 +52,7 @@ extension ChunkCache {
         /// That much is loaded for one page that is not in the cache.
         public var chunkBytes: Int
 
-        /// Memory for chunks, those on their way included: at least four chunks, in bytes.
+        /// Memory for chunks, those on their way included, in bytes: for 4 chunks to ``maximumChunks``.
         public var memoryBytes: Int
 
         /// A folder for a file of chunks, which outlives the process; `nil` for none.
@@ -59,6 +65,9 @@ extension ChunkCache {
 
         /// Gets what goes wrong with the folder, on whatever thread meets it: it must not wait.
         public var report: (@Sendable (Report) -> Void)?
+
+        /// The most chunks that memory is for.
+        public static var maximumChunks: Int { 1 << 24 }
 
         /// How much a cache keeps; the defaults suit images of a few gigabytes.
         public init(
@@ -77,8 +86,10 @@ extension ChunkCache {
             guard chunkBytes >= page, chunkBytes <= 64 << 20, chunkBytes % page == 0 else {
                 throw .configuration("a chunk is whole pages, at most 64 MiB: \(chunkBytes)")
             }
-            guard memoryBytes / chunkBytes >= 4 else {
-                throw .configuration("a cache has memory for at least four chunks: \(memoryBytes)")
+            let memoryRange = 4 * chunkBytes...Self.maximumChunks * chunkBytes
+            guard memoryRange.contains(memoryBytes) else {
+                let (least, most) = (memoryRange.lowerBound, memoryRange.upperBound)
+                throw .configuration("memory for chunks of \(chunkBytes) is \(least) to \(most) bytes: \(memoryBytes)")
             }
             guard folder == nil || diskBytes >= ChunkFile.minimumBytes(chunkBytes: chunkBytes) else {
                 throw .configuration("a cache on disk has room for at least four chunks: \(diskBytes)")

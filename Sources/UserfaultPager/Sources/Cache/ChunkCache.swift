@@ -54,7 +54,7 @@ public final class ChunkCache: Sendable {
 
     /// Makes a cache, and opens its folder's file.
     ///
-    /// - Throws: ``PagerError/configuration(_:)``; ``PagerError/file(_:)`` if the folder is not there;
+    /// - Throws: ``PagerError/configuration(_:)``; ``PagerError/file(_:path:)`` if the folder is not there;
     ///   ``PagerError/kernel(_:)`` and ``PagerError/noThread(_:)`` without memory or threads for it.
     public init(_ configuration: Configuration = Configuration()) throws(PagerError) {
         try configuration.check()
