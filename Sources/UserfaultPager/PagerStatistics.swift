@@ -35,7 +35,7 @@ public struct PagerStatistics: Hashable, Sendable {
     public internal(set) var alreadyMapped: UInt64 = 0
     /// Fills that had to wait for an event (`EAGAIN`).
     public internal(set) var mappingWasChanging: UInt64 = 0
-    /// Faults at addresses of no region.
+    /// Faults at addresses of no region; not those in memory that a region's mapping has grown by.
     public internal(set) var strayFaults: UInt64 = 0
 
     /// Faults that are being served.

@@ -13,7 +13,6 @@ extension PagerCore where Source: ~Copyable {
         guard fault.kind == .missing || fault.kind == .minor else {
             return unprotect(page, pending, of: memory, by: record)
         }
-        if pending.attempts == 0 { record.count(.strays) }
         let policy = strays.withLock { $0 }
         if policy.isFinal {
             // Its region was removed since, or has come again.
@@ -22,6 +21,7 @@ extension PagerCore where Source: ~Copyable {
             }
             if isKnown { return again(pending) }
             if isNobodys {
+                countStray(pending, by: record)
                 memory.wake(page)
                 return .done
             }
@@ -29,12 +29,15 @@ extension PagerCore where Source: ~Copyable {
         let answer: StrayPolicy.Answer
         switch policy.choice {
         case .always(.wait): answer = .wait
-        case .always(let fixed):
-            answer = memory.growRegion(over: page) ? .zeros : fixed
+        case .always where memory.growRegion(over: page):
+            // Its region's, and no stray.
+            return follow(zeroStray(page, isInFile: fault.kind == .minor, of: memory), pending, page, of: memory)
+        case .always(let fixed): answer = fixed
         case .ask(let body):
             answer = body(
                 StrayFault(address: fault.address, isWrite: fault.isWrite, adjoinsRegion: memory.adjoinsRegion(page)))
         }
+        countStray(pending, by: record)
         switch answer {
         case .wait:
             switch memory.keepStray(pending) {
@@ -50,6 +53,10 @@ extension PagerCore where Source: ~Copyable {
             killOwner()
             return .failed
         }
+    }
+
+    private func countStray(_ pending: PendingFault, by record: ThreadRecord) {
+        if pending.attempts == 0 { record.count(.strays) }
     }
 
     /// - Returns: ``FillOutcome/changing`` also in a pause, and where a region has come meanwhile.

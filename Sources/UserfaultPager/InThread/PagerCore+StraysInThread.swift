@@ -17,8 +17,9 @@ extension PagerCore where Source: ~Copyable {
     func serveStray(at address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
         let memory = memories[0]
         let page = AddressRange.page(holding: address, size: .base)
-        record.count(.strays)
-        let isZeros = strayAnswer == .zeros || memory.growRegion(over: page)
+        let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page)
+        if !isGrowth { record.count(.strays) }
+        let isZeros = isGrowth || strayAnswer == .zeros
         let outcome = isZeros ? zeroStray(page, isInFile: false, of: memory) : poisonStray(page, of: memory)
         switch outcome {
         case .done where isZeros: return .served
