@@ -199,7 +199,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// Others may call meanwhile, and the pager may stop: what the call does then changes nothing.
     func whileOpen<Result: ~Copyable>(_ body: () throws(PagerError) -> Result) throws(PagerError) -> Result {
         guard isOurs else { throw .otherProcess }
-        guard !isStopping.load(ordering: .sequentiallyConsistent), uses.enter() else { throw .notRunning }
+        guard !isStopping.load(ordering: .sequentiallyConsistent), uses.enter() else {
+            let isStopped = phase.withLock { $0 == .stopped }
+            throw ownerIsGone.load(ordering: .acquiring) && !isStopped ? .ownerGone : .notRunning
+        }
         defer { if uses.leave() { close() } }
         return try body()
     }

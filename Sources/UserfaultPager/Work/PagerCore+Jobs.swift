@@ -19,7 +19,10 @@ extension PagerCore where Source: ~Copyable {
     func populate(_ regions: [RegionReference], until deadline: Deadline) throws(PagerError) -> Int {
         let job = queue.submit(.populate(regions), limit: backgroundLimit)
         guard try complete(job, until: deadline) else {
-            throw .timedOut(pagesLeft: regions.reduce(0) { $0 + countUnfilled(of: $1) })
+            let left = regions.reduce(0) { $0 + countUnfilled(of: $1) }
+            // All is there, and no thread had the time to say so.
+            guard left > 0 else { return job.failures }
+            throw .timedOut(pagesLeft: left)
         }
         if job.isCancelled, !ownerIsGone.load(ordering: .acquiring) { throw .notRunning }
         return job.failures

@@ -46,8 +46,10 @@ struct ClientEndTests {
         }
         // The watchdog learns of it while the source is still busy.
         #expect(reports.waitFor(.ownerGone))
+        #expect(throws: PagerError.ownerGone) { try pager.populateAll() }
         gate.open()
         try pager.stop(.poison)
+        #expect(throws: PagerError.notRunning) { try pager.populateAll() }
         #expect(reports.all == [.ownerGone])
         #expect(pager.statistics.failures == 0)
         #expect(pager.statistics.pagesCopied == 0)

@@ -55,6 +55,18 @@ struct PopulateTests {
         #expect(throws: PagerError.notRunning) { try pager.countUnfilledBytes() }
     }
 
+    /// A limit that has passed is no error if nothing is left.
+    @Test
+    func whatIsThereNeedsNoTime() throws {
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        let region = try pager.add(mapping.range)
+        try pager.start()
+        try pager.populate(region)
+        for _ in 0..<20 { try pager.populate(region, within: .zero) }
+        try pager.stop(.populate, within: .zero)
+    }
+
     @Test
     func holesAreNotAskedFor() throws {
         let pages = 256

@@ -203,7 +203,9 @@ final class SessionTable: Sendable {
         do throws(PagerError) {
             if let set = session.settings.prefetch { try session.pager.replay(set) }
         } catch {
-            if error != .notRunning { logger.error("nothing is prefetched", metadata: ["error": "\(error)"]) }
+            if error != .notRunning, error != .ownerGone {
+                logger.error("nothing is prefetched", metadata: ["error": "\(error)"])
+            }
         }
         guard session.settings.populates else { return }
         Task {
