@@ -15,8 +15,8 @@ import pathlib
 import re
 import sys
 
-IMPORTS = ("CoreMetrics", "Glibc", "Logging", "ServiceLifecycle", "SystemPackage", "UserfaultFD", "UserfaultHandoff",
-           "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService")
+IMPORTS = ("CoreMetrics", "Glibc", "Logging", "ServiceLifecycle", "Synchronization", "SystemPackage", "UserfaultFD",
+           "UserfaultHandoff", "UserfaultPager", "UserfaultPagerMetrics", "UserfaultPagerService")
 MARK = re.compile(r"^ *// snippet\.\w+\n", re.MULTILINE)
 MARKER = re.compile(r"<!-- snippet: (\w+) -->")
 

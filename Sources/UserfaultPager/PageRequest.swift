@@ -5,7 +5,7 @@ internal import UserfaultFD
 ///
 /// ``load(_:)`` is called on threads of the engine that read faults: it must not wait. It keeps the request, or hands it
 /// on, and whoever has the content completes it. Requests are independent of each other and may be completed in any
-/// order.
+/// order. A request is noncopyable: <doc:WritingASource> shows how to keep many of them.
 public protocol AsynchronousPageSource: ~Copyable, Sendable {
     /// Takes a request.
     borrowing func load(_ request: consuming PageRequest)

@@ -2,7 +2,8 @@
 ///
 /// The engine asks from its own threads, several at once if it has several; never from a Task. A source may block: then
 /// say so in ``isSlow``, and one slow page does not delay another. It must not touch memory that the same pager serves:
-/// the engine reports that and ends the process rather than hang, see ``PagerReport/selfDeadlock(thread:address:)``.
+/// it would wait for itself. With `UserfaultFD.Features.threadID` the engine notices that, and ends the process rather than
+/// hang, see ``PagerReport/selfDeadlock(thread:address:)``. Without that feature it hangs.
 ///
 /// Offsets are bytes and count from where ``Pager/add(_:offset:options:)`` said the region begins; they and the room
 /// are multiples of the region's page size.
@@ -109,7 +110,8 @@ public enum PageReply: Hashable, Sendable {
     /// bytes: whole pages, at least one.
     ///
     /// A page that is not there, because nothing was ever stored to it or because it was moved before, fails: it is not
-    /// taken for zeros. Store to it, or answer ``zero``. Where pages are copied nobody can tell, and it is zeros.
+    /// taken for zeros. Store to it, or answer ``zero``. Do not rely on the failure: a page that was read is there, as zeros, and
+    /// where pages are copied nobody can tell, and it is zeros.
     case movable(at: UInt, count: Int)
 
     /// The content is in the file that the region maps, written through another mapping of it; resolved by

@@ -21,8 +21,10 @@ extension Pager where Source: ~Copyable {
 
     /// How many bytes were not loaded yet: what ``populateAll(within:)`` and a stop that populates have left to do.
     ///
-    /// Pages that were poisoned, or that the program dropped, do not count. This looks at the state of every page, and may
-    /// be called while the pager stops.
+    /// Pages that were poisoned, or that the program dropped, do not count. Pages that were unmapped do, unless the descriptor
+    /// has `UserfaultFD.Features.eventUnmap`: a populate passes over them, and they are left when it is done. So progress ends
+    /// when ``populateAll(within:)`` returns, and not only at 0. This looks at the state of every page, and may be called
+    /// while the pager stops.
     ///
     /// - Throws: ``PagerError/notRunning`` if the pager was stopped; ``PagerError/otherProcess``.
     public func countUnfilledBytes() throws(PagerError) -> Int {

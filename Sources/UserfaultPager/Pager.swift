@@ -104,8 +104,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   - range: The memory: whole pages, mapped, of one kind.
     ///   - offset: Where the range begins in the source, in bytes.
     ///   - options: How to serve it.
-    /// - Throws: ``PagerError/badRange(_:)``; ``PagerError/kernel(_:)`` with `EBUSY` where another userfaultfd has the
-    ///   range, `EINVAL` for memory that cannot be registered.
+    /// - Throws: ``PagerError/badRange(_:)``, ``PagerError/badOffset(_:)``, ``PagerError/badPageSize(_:)``,
+    ///   ``PagerError/configuration(_:)`` for other options; ``PagerError/kernel(_:)`` with `EBUSY` where another
+    ///   userfaultfd has the range, `EINVAL` for memory that cannot be registered.
     @discardableResult
     public func add(
         _ range: AddressRange, offset: Int = 0, options: RegionOptions = RegionOptions()
@@ -122,9 +123,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Parameters:
     ///   - region: What to load.
     ///   - limit: How long to wait; `nil` waits without a limit.
-    /// - Throws: ``PagerError/pagesFailed(_:)`` where the source failed and the ``FailurePolicy`` was applied;
-    ///   ``PagerError/timedOut(pagesLeft:)`` at the limit, with what was not loaded; ``PagerError/notRunning`` if the
-    ///   pager was stopped meanwhile.
+    /// - Throws: ``PagerError/pagesFailed(_:)`` if the source failed and the ``FailurePolicy`` was applied, or if it said that
+    ///   pages are lost (``PageReply/poison``); ``PagerError/timedOut(pagesLeft:)`` at the limit, with what was not loaded;
+    ///   ``PagerError/notRunning`` if the pager was stopped meanwhile, ``PagerError/ownerGone``.
     public func populate(_ region: Region, within limit: Duration? = nil) throws(PagerError) {
         let deadline = Deadline(after: limit)
         try core.whileOpen { () throws(PagerError) in
@@ -155,7 +156,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Parameters:
     ///   - region: The region.
     ///   - ending: What happens to pages that were not loaded.
-    ///   - limit: How long to wait; `nil` waits without a limit. What was not loaded by then is poisoned.
+    ///   - limit: How long to load; `nil` loads without a limit. What was not loaded by then is poisoned, which takes its
+    ///     own time, see ``Ending/poison``.
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/configuration(_:)`` where the kernel cannot poison; as
     ///   ``populate(_:within:)``, and then the service has ended all the same, unless the kernel cannot poison.
     public func remove(_ region: Region, _ ending: Ending, within limit: Duration? = nil) throws(PagerError) {
@@ -207,12 +209,13 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// Afterwards the memory is ordinary memory; pages that were poisoned stay so. A pager that was stopped already stays
     /// as it is, but one that is still loading ends at once if it is told to poison.
     ///
-    /// A source that hangs is not waited for: after a second its call is left to itself, and its answer changes nothing.
-    /// Its thread, and the descriptors, go when it returns.
+    /// A source that hangs is not waited for: at the limit its call is left to itself, and its answer changes nothing, but
+    /// not before a second has passed since loading ended. Its thread, and the descriptors, go when it returns.
     ///
     /// - Parameters:
     ///   - ending: What happens to pages that were not loaded.
-    ///   - limit: How long to load; `nil` loads without a limit. What was not loaded by then is poisoned.
+    ///   - limit: How long to load; `nil` loads without a limit. What was not loaded by then is poisoned, which takes its
+    ///     own time, see ``Ending/poison``.
     /// - Throws: ``PagerError/configuration(_:)`` if the kernel cannot poison, and then nothing was stopped;
     ///   ``PagerError/pagesFailed(_:)`` if some could not be loaded, ``PagerError/timedOut(pagesLeft:)`` if some were
     ///   not loaded in time, and then all is stopped.

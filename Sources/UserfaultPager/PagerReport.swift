@@ -11,6 +11,8 @@ public enum PagerReport: Hashable, Sendable {
     /// A thread of the pager waits for a page that only the pager can bring: its source touched served memory. The page
     /// is poisoned, whatever the region's ``FailurePolicy`` says, so that the thread gets `SIGBUS`; where that cannot be
     /// done, the process is killed. A thread that serves its own faults has got the signal already.
+    ///
+    /// Noticed only with `UserfaultFD.Features.threadID`: without it nobody knows the thread, and it waits for ever.
     case selfDeadlock(thread: Int32, address: UInt)
 
     /// A source was asked for this page and took longer than ``PagerConfiguration/sourceTimeout``: the page failed.
