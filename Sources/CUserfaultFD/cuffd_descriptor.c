@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -26,6 +27,8 @@ const short CUFFD_POLLERR = POLLERR;
 const short CUFFD_POLLNVAL = POLLNVAL;
 
 int cuffd_open(const char *path, int flags) { return CUFFD_ANSWER(open(path, flags, 0600)); }
+
+int cuffd_rename(const char *from, const char *to) { return CUFFD_ANSWER(rename(from, to)); }
 
 int cuffd_close(int fd) { return CUFFD_ANSWER(close(fd)); }
 

@@ -104,11 +104,37 @@ int cuffd_unix_listen(const char *path, int backlog) {
 
 int cuffd_unix_connect(const char *path) { return unix_socket(path, connect, 0); }
 
-int cuffd_unix_remove(const char *path) {
+int cuffd_unix_probe(const char *path) {
+    struct sockaddr_un address;
+    int error = fill_address(&address, path);
+    if (error < 0) return error;
+    // A datagram socket cannot be connected to a stream socket: the kernel says whether there is one, and its owner does
+    // not notice.
+    int fd = CUFFD_ANSWER(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (fd < 0) return fd;
+    error = CUFFD_ANSWER(connect(fd, (struct sockaddr *)&address, sizeof address));
+    close(fd);
+    return error == -EPROTOTYPE ? 0 : error;
+}
+
+int cuffd_unix_identify(const char *path, struct cuffd_file_identity *identity) {
     struct stat status;
     int error = CUFFD_ANSWER(lstat(path, &status));
     if (error < 0) return error;
-    return S_ISSOCK(status.st_mode) ? CUFFD_ANSWER(unlink(path)) : -ENOTSOCK;
+    *identity = (struct cuffd_file_identity){status.st_dev, status.st_ino};
+    return S_ISSOCK(status.st_mode) ? 0 : -ENOTSOCK;
+}
+
+int cuffd_unix_remove(const char *path, const struct cuffd_file_identity *identity) {
+    struct cuffd_file_identity found;
+    int error = cuffd_unix_identify(path, &found);
+    if (error < 0) return error;
+    return found.device == identity->device && found.inode == identity->inode ? CUFFD_ANSWER(unlink(path)) : 0;
+}
+
+int cuffd_limit_sending(int socket, int milliseconds) {
+    struct timeval limit = {milliseconds / 1000, milliseconds % 1000 * 1000};
+    return CUFFD_ANSWER(setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
 }
 
 int cuffd_accept(int listener) { return CUFFD_ANSWER(accept4(listener, NULL, NULL, SOCK_CLOEXEC)); }
@@ -141,9 +167,8 @@ int cuffd_tcp_connect(const char *address, uint16_t port, int milliseconds) {
     int fd = CUFFD_ANSWER(socket(target.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (fd < 0) return fd;
     // Limits the time of connecting as well.
-    struct timeval limit = {milliseconds / 1000, milliseconds % 1000 * 1000};
     int one = 1;
-    int error = CUFFD_ANSWER(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
+    int error = cuffd_limit_sending(fd, milliseconds);
     if (error == 0) error = CUFFD_ANSWER(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one));
     if (error == 0) error = CUFFD_ANSWER(connect(fd, &target.any, size));
     if (error == 0) return fd;

@@ -11,9 +11,12 @@ public struct HandoffListener: ~Copyable, Sendable {
     /// The path to remove at the end; `nil` for a socket that somebody else bound.
     public let path: String?
 
+    /// What was bound there, as opposed to what is there later.
+    private let identity: UnixSocket.Identity?
+
     /// Listens at a path.
     ///
-    /// A socket at which nobody listens any more is replaced.
+    /// A socket that nobody has open any more is replaced. Who has one does not notice that it was looked for.
     ///
     /// - Parameter path: At most 107 bytes.
     /// - Throws: ``HandoffError/kernel(_:)``: `EADDRINUSE` if somebody listens there, or if it is not a socket.
@@ -22,12 +25,13 @@ public struct HandoffListener: ~Copyable, Sendable {
             do throws(UserfaultError) {
                 return try UnixSocket.listen(at: path, backlog: Self.backlog)
             } catch {
-                guard error.errno == .addressInUse, UnixSocket.isAbandoned(path) else { throw error }
-                try UnixSocket.remove(path)
+                guard error.errno == .addressInUse, let abandoned = UnixSocket.abandoned(at: path) else { throw error }
+                try UnixSocket.remove(abandoned, at: path)
                 return try UnixSocket.listen(at: path, backlog: Self.backlog)
             }
         }
         self.path = path
+        identity = try? UnixSocket.Identity(at: path)
     }
 
     /// Takes over a socket that listens already, for example one that systemd passed.
@@ -38,6 +42,7 @@ public struct HandoffListener: ~Copyable, Sendable {
     public init(adopting rawDescriptor: Int32, path: String? = nil) {
         descriptor = OwnedDescriptor(adopting: rawDescriptor)
         self.path = path
+        identity = path.flatMap { try? UnixSocket.Identity(at: $0) }
     }
 
     /// The socket, which stays this value's.
@@ -60,7 +65,9 @@ public struct HandoffListener: ~Copyable, Sendable {
     }
 
     /// Removes the path that was bound, so that clients find out at once that nobody listens.
+    ///
+    /// What somebody else has put there since then stays.
     public func removePath() {
-        if let path { try? UnixSocket.remove(path) }
+        if let path, let identity { try? UnixSocket.remove(identity, at: path) }
     }
 }

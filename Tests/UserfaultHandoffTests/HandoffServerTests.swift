@@ -161,6 +161,26 @@ struct HandoffServerTests {
         try #require(unlinkFile(path))
     }
 
+    @Test("does not notice another one that wants its path")
+    func unnoticed() throws {
+        let path = "/tmp/uffd-handoff-path-\(UInt64.random(in: 0 ... .max))"
+        let listener = try HandoffListener(path: path)
+        #expect(throws: HandoffError.self) { _ = try HandoffListener(path: path) }
+        if let _ = try listener.accept(within: .zero) { Issue.record("the listener got a connection") }
+        listener.removePath()
+    }
+
+    @Test("leaves another one's path alone")
+    func otherPath() throws {
+        let path = "/tmp/uffd-handoff-path-\(UInt64.random(in: 0 ... .max))"
+        let first = try HandoffListener(path: path)
+        try #require(unlinkFile(path))
+        let second = try HandoffListener(path: path)
+        first.removePath()
+        _ = try UnixSocket.connect(to: path)
+        second.removePath()
+    }
+
     @Test("lets clients in as soon as there is the path")
     func pathThatIsThere() throws {
         let path = "/tmp/uffd-handoff-there-\(UInt64.random(in: 0 ... .max))"

@@ -59,6 +59,8 @@ extern const short CUFFD_POLLERR;
 extern const short CUFFD_POLLNVAL;
 
 int cuffd_open(const char *path, int flags);
+/// rename(2).
+int cuffd_rename(const char *from, const char *to);
 int cuffd_close(int fd);
 /// A duplicate with close-on-exec set.
 int cuffd_dup(int fd);
@@ -266,6 +268,12 @@ struct cuffd_peer {
     uint32_t gid;
 };
 
+/// A file, whatever it is called.
+struct cuffd_file_identity {
+    uint64_t device;
+    uint64_t inode;
+};
+
 /// A connected pair of stream sockets, close-on-exec.
 int cuffd_socketpair(int sockets[2]);
 /// A listening stream socket bound to `path`, close-on-exec: once there is the path, clients can connect. -ENAMETOOLONG if
@@ -273,8 +281,14 @@ int cuffd_socketpair(int sockets[2]);
 int cuffd_unix_listen(const char *path, int backlog);
 /// A stream socket connected to `path`, close-on-exec.
 int cuffd_unix_connect(const char *path);
-/// unlink(2) of a socket; -ENOTSOCK for every other file.
-int cuffd_unix_remove(const char *path);
+/// Whether somebody has the stream socket at `path`, without connecting to it: 0, or -ECONNREFUSED if nobody has it any more.
+int cuffd_unix_probe(const char *path);
+/// Which socket is at `path`; -ENOTSOCK for every other file.
+int cuffd_unix_identify(const char *path, struct cuffd_file_identity *identity);
+/// unlink(2) of a socket, and of no other one that has taken its path; -ENOTSOCK for every other file.
+int cuffd_unix_remove(const char *path, const struct cuffd_file_identity *identity);
+/// Ends every sending, and connecting, with an error after `milliseconds`.
+int cuffd_limit_sending(int socket, int milliseconds);
 /// accept4(2), close-on-exec.
 int cuffd_accept(int listener);
 /// Lets every message bring its sender: a pidfd since Linux 6.5, credentials before.

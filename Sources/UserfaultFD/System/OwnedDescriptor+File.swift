@@ -41,6 +41,11 @@ extension OwnedDescriptor {
         try self.init(opening: path, flags: access | CUFFD_O_NOFOLLOW | CUFFD_O_NONBLOCK)
     }
 
+    /// Gives a file another path, in place of what is there.
+    package static func rename(_ path: String, to other: String) throws(UserfaultError) {
+        _ = try answer(to: .writeFile) { unsafe cuffd_rename(path, other) }
+    }
+
     /// What the kernel reports about the file.
     package func status() throws(UserfaultError) -> FileStatus { try FileStatus(of: rawValue) }
 

@@ -33,19 +33,38 @@ package enum UnixSocket {
         return OwnedDescriptor(adopting: try answer(to: .socket, retryOnInterrupt: true) { cuffd_accept(number) })
     }
 
-    /// Whether there is a socket at a path at which nobody listens any more.
-    package static func isAbandoned(_ path: String) -> Bool {
-        do throws(UserfaultError) {
-            _ = try connect(to: path)
-            return false
-        } catch {
-            return error.errno == .connectionRefused
+    /// A socket in the file system, which another one may replace at its path.
+    package struct Identity: Sendable {
+        fileprivate var identity = cuffd_file_identity()
+
+        /// The socket that is at a path now.
+        package init(at path: String) throws(UserfaultError) {
+            _ = try answer(to: .socket) { unsafe cuffd_unix_identify(path, &identity) }
         }
     }
 
-    /// Removes a socket from the file system; refuses to remove any other file.
-    package static func remove(_ path: String) throws(UserfaultError) {
-        _ = try answer(to: .socket) { unsafe cuffd_unix_remove(path) }
+    /// The socket at a path, if nobody has it open any more.
+    ///
+    /// A listener does not notice that it was looked for.
+    package static func abandoned(at path: String) -> Identity? {
+        // First which one it is, so that it is that one which has nobody.
+        guard let identity = try? Identity(at: path) else { return nil }
+        return unsafe cuffd_unix_probe(path) == -Errno.connectionRefused.rawValue ? identity : nil
+    }
+
+    /// Removes a socket from the file system, and nothing else that has taken its path.
+    package static func remove(_ socket: Identity, at path: String) throws(UserfaultError) {
+        _ = try answer(to: .socket) {
+            unsafe withUnsafePointer(to: socket.identity) { unsafe cuffd_unix_remove(path, $0) }
+        }
+    }
+
+    /// Ends each sending over a socket with `EAGAIN` after a time.
+    package static func limitSending(
+        over socket: borrowing OwnedDescriptor, to limit: Duration
+    ) throws(UserfaultError) {
+        let number = socket.rawValue
+        _ = try answer(to: .socket) { cuffd_limit_sending(number, CInt(clamping: limit.wholeNanoseconds / 1_000_000)) }
     }
 
     /// Lets every message that arrives bring a handle of the process that sent it.
