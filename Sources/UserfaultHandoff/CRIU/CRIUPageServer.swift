@@ -54,6 +54,8 @@ public enum CRIUServerError: Error, Hashable, Sendable {
     case closed
     /// The server sent what its protocol does not allow; the text says what.
     case protocolViolation(String)
+    /// The server left requests without an answer for too long.
+    case timedOut
     /// The server did not confirm that it has heard of the end.
     case notConfirmed
 }
@@ -65,6 +67,7 @@ extension CRIUServerError: CustomStringConvertible {
         case .connection(let error): "no connection to the page server: \(error)"
         case .closed: "the page server closed the connection"
         case .protocolViolation(let text): "the page server breaks the protocol: \(text)"
+        case .timedOut: "the page server did not answer in time"
         case .notConfirmed: "the page server did not confirm the end"
         }
     }

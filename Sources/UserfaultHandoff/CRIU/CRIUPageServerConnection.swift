@@ -6,10 +6,11 @@ internal import UserfaultPager
 /// A connection to a page server of CRIU, which has the pages of a dump that is still under way.
 ///
 /// Requests go out as soon as they are made, those that a thread waits for before others, and are answered in order. If
-/// the server breaks the protocol or goes away, every request fails, now and later.
+/// the server breaks the protocol, goes away or does not answer in time, every request fails, now and later.
 final class CRIUPageServerConnection: Sendable {
     private let socket: OwnedDescriptor
     private let layout: CRIUPageServerMessage.Layout
+    private let patience: Duration
     private let stopped: EventFD
     private let state = Mutex(State())
     private let ended = Mutex(false)
@@ -17,9 +18,19 @@ final class CRIUPageServerConnection: Sendable {
     private struct State {
         /// Asked, in the order of the answers.
         var sent: [Pending] = []
-        /// To be asked when fewer are outstanding.
-        var waiting: [Pending] = []
+        /// To be asked when fewer are outstanding: those that threads wait for, and others.
+        var awaited: [Pending] = []
+        var ahead: [Pending] = []
         var failure: CRIUServerError?
+        /// When the server was last heard of, or had nothing to do.
+        var lastProgress = MonotonicInstant(nanoseconds: 0)
+
+        /// Takes out what is to be asked now.
+        mutating func next() -> Pending? {
+            if sent.count < CRIUPageServerConnection.mostSent, !awaited.isEmpty { return awaited.removeFirst() }
+            if sent.count < CRIUPageServerConnection.mostAhead, !ahead.isEmpty { return ahead.removeFirst() }
+            return nil
+        }
     }
 
     /// A request under way.
@@ -45,22 +56,31 @@ final class CRIUPageServerConnection: Sendable {
     private static let mostBytes = 256 << 10
     /// The most requests for which no thread waits that are outstanding at a time.
     private static let mostAhead = 2
+    /// The most requests that are outstanding at a time: so few that they always fit into the socket, so that sending one
+    /// does not wait for a server that waits until its answers are read.
+    private static let mostSent = 64
 
     /// - Parameters:
     ///   - place: Where the server listens.
     ///   - limit: How long connecting, and sending a request, may take.
-    init(_ place: CRIUPageServer, within limit: Duration = .seconds(10)) throws(CRIUServerError) {
+    ///   - patience: How long the server may leave all requests without an answer.
+    init(
+        _ place: CRIUPageServer, within limit: Duration = .seconds(10), patience: Duration = .seconds(30)
+    ) throws(CRIUServerError) {
         do throws(UserfaultError) {
             switch place.place {
             case .tcp(let address, let port):
                 socket = try StreamSocket.connect(to: address, port: port, within: limit)
-            case .unix(let path): socket = try UnixSocket.connect(to: path)
+            case .unix(let path):
+                socket = try UnixSocket.connect(to: path)
+                try UnixSocket.limitSending(over: socket, to: limit)
             }
             stopped = try EventFD()
         } catch {
             throw .connection(error)
         }
         layout = place.layout
+        self.patience = patience
     }
 
     /// Why nothing is answered any more; `nil` as long as it is.
@@ -70,15 +90,22 @@ final class CRIUPageServerConnection: Sendable {
     func ask(for request: consuming PageRequest, count: Int, of task: Int32) {
         let isAwaited = request.priority == .demand
         let pending = Pending(request, count: min(count, Self.mostBytes), task: task)
-        let fails = state.withLock { state -> Bool in
-            guard state.failure == nil else { return true }
-            guard isAwaited || state.sent.count < Self.mostAhead else {
-                state.waiting.append(pending)
-                return false
-            }
-            return !send(pending, &state)
+        let failed = state.withLock { state -> Pending? in
+            guard state.failure == nil else { return pending }
+            if isAwaited { state.awaited.append(pending) } else { state.ahead.append(pending) }
+            return sendNext(&state)
         }
-        if fails { pending.fail() }
+        failed?.fail()
+    }
+
+    /// Sends what may be outstanding now.
+    ///
+    /// - Returns: What could not be sent.
+    private func sendNext(_ state: inout State) -> Pending? {
+        while let next = state.next() {
+            guard send(next, &state) else { return next }
+        }
+        return nil
     }
 
     /// Sends a request; in the order of the queue.
@@ -93,6 +120,7 @@ final class CRIUPageServerConnection: Sendable {
             stopped.signal()
             return false
         }
+        if state.sent.isEmpty { state.lastProgress = .now }
         state.sent.append(pending)
         return true
     }
@@ -117,8 +145,8 @@ final class CRIUPageServerConnection: Sendable {
         }
         let left = state.withLock { state in
             if state.failure == nil { state.failure = .closed }
-            defer { (state.sent, state.waiting) = ([], []) }
-            return state.sent + state.waiting
+            defer { (state.sent, state.awaited, state.ahead) = ([], [], []) }
+            return state.sent + state.awaited + state.ahead
         }
         for pending in left { pending.fail() }
     }
@@ -159,9 +187,7 @@ final class CRIUPageServerConnection: Sendable {
     private func settle() {
         let failed = state.withLock { state -> Pending? in
             state.sent.removeFirst()
-            guard state.failure == nil, state.sent.count < Self.mostAhead, !state.waiting.isEmpty else { return nil }
-            let next = state.waiting.removeFirst()
-            return send(next, &state) ? nil : next
+            return state.failure == nil ? sendNext(&state) : nil
         }
         failed?.fail()
     }
@@ -171,15 +197,31 @@ final class CRIUPageServerConnection: Sendable {
     private func fill(
         _ room: UnsafeMutableRawBufferPointer, isStart: Bool
     ) throws(CRIUServerError) -> Bool {
-        let count: Int
-        do throws(UserfaultError) {
-            count = unsafe try StreamSocket.receive(into: room, from: socket, stop: stopped)
-        } catch {
-            throw .connection(error)
+        var count = 0
+        while true {
+            let deadline = deadline
+            do throws(UserfaultError) {
+                let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: room[count...])
+                count += unsafe try StreamSocket.receive(into: rest, from: socket, stop: stopped, until: deadline)
+            } catch {
+                throw .connection(error)
+            }
+            if count == room.count {
+                state.withLock { $0.lastProgress = .now }
+                return true
+            }
+            guard deadline.hasPassed else { break }
+            let isLate = state.withLock { !$0.sent.isEmpty && $0.lastProgress + patience <= .now }
+            if isLate { throw .timedOut }
         }
-        if count == room.count { return true }
         if isStart && count == 0 { return false }
         throw .closed
+    }
+
+    /// When to look whether the server is late: what is sent meanwhile does not wake the thread.
+    private var deadline: Deadline {
+        let start = state.withLock { $0.sent.isEmpty ? MonotonicInstant.now : $0.lastProgress }
+        return Deadline(at: start + patience)
     }
 
     // MARK: The end
