@@ -125,8 +125,29 @@ def cloud_hypervisor_snapshot():
             require(path.read_bytes() == memory_of(slot), f"slot {slot} has other bytes")
             require(path.stat().st_blocks * 512 < size, "holes were filled")
             require(path.stat().st_mode & 0o77 == 0, "others may read the memory")
-        with saving(directory / "again", output) as pager:
-            pager.ends(73)
+        require({path.name for path in output.iterdir()}
+                == {"migration_config.json", "state.json", *(f"memory-{slot}" for slot, *_ in SLOTS)},
+                f"files: {list(output.iterdir())}")
+        # A machine is there already, nothing is there, and that is no folder.
+        for place in (output, directory / "nothing", output / "state.json"):
+            with saving(directory / "again", place) as pager:
+                pager.ends(73)
+
+
+@check
+def cloud_hypervisor_folder_that_is_moved():
+    """What is at the path by the time that a machine comes is another folder."""
+    with folder() as directory:
+        output, moved = directory / "machine", directory / "moved"
+        output.mkdir()
+        with saving(directory / "save", output) as pager:
+            pager.says("listening")
+            output.rename(moved)
+            output.mkdir()
+            require(Sender(directory / "save").send() == OK, "the end is refused")
+            pager.ends(0)
+        require(not list(output.iterdir()), "the machine is in another folder")
+        require((moved / "state.json").read_bytes() == STATE_BYTES, "another state")
 
 
 @check

@@ -12,6 +12,25 @@ struct CloudHypervisorFolder {
     private static let chunkBytes = 1 << 20
 
     let path: String
+    private let folder: OpenFile
+
+    /// Opens a folder.
+    ///
+    /// - Throws: ``CloudHypervisorError/folder(_:)`` if it is not there.
+    init(path: String) throws(CloudHypervisorError) {
+        self.path = path
+        let isFolder: Bool
+        do throws(UserfaultError) {
+            folder = OpenFile(try OwnedDescriptor(opening: path))
+            isFolder = try folder.file.status().isDirectory
+        } catch {
+            throw .folder("\(path): \(error)")
+        }
+        guard isFolder else { throw .folder("\(path) is not a folder") }
+    }
+
+    /// A path of a file in this folder, whatever the folder is called now.
+    private func place(of name: String) -> String { "/proc/self/fd/\(folder.file.rawValue)/\(name)" }
 
     static func memory(_ slot: UInt32) -> String { "memory-\(slot)" }
 
@@ -22,7 +41,7 @@ struct CloudHypervisorFolder {
     /// - Throws: ``CloudHypervisorError/folder(_:)`` if the folder has a machine already.
     func checkEmpty() throws(CloudHypervisorError) {
         do throws(UserfaultError) {
-            _ = try OwnedDescriptor(openingNoLink: "\(path)/\(Self.state)", isReadOnly: true)
+            _ = try OwnedDescriptor(openingNoLink: place(of: Self.state), isReadOnly: true)
         } catch {
             guard error.errno == .noSuchFileOrDirectory else { throw failed(Self.state, error) }
             return
@@ -44,7 +63,7 @@ struct CloudHypervisorFolder {
     /// Opens a file, to be read: itself, and how many bytes it has.
     private func open(_ name: String) throws(CloudHypervisorError) -> (OpenFile, Int) {
         do throws(UserfaultError) {
-            let file = OpenFile(try OwnedDescriptor(openingNoLink: "\(path)/\(name)", isReadOnly: true))
+            let file = OpenFile(try OwnedDescriptor(openingNoLink: place(of: name), isReadOnly: true))
             return (file, try file.file.status().count)
         } catch {
             throw failed(name, error)
@@ -61,13 +80,18 @@ struct CloudHypervisorFolder {
         return bytes
     }
 
-    /// Writes a whole file, in place of what it had.
+    /// Writes a whole file beside what it had, and then in its place: nobody finds a part of it, even after a crash.
     func write(_ bytes: [UInt8], _ name: String) throws(CloudHypervisorError) {
         do throws(UserfaultError) {
-            let file = try OwnedDescriptor(openingNoLink: "\(path)/\(name)", isReadOnly: false)
+            let beside = place(of: ".\(name).new")
+            let file = try OwnedDescriptor(openingNoLink: beside, isReadOnly: false)
             try file.resize(to: 0)
             try unsafe file.write(bytes.span.bytes, at: 0)
             try file.synchronize()
+            // Files that were made before are to be found after a crash if this one is.
+            try folder.file.synchronize()
+            try OwnedDescriptor.rename(beside, to: place(of: name))
+            try folder.file.synchronize()
         } catch {
             throw failed(name, error)
         }
@@ -91,7 +115,7 @@ struct CloudHypervisorFolder {
     ) throws(CloudHypervisorError) {
         let name = Self.memory(slot.number)
         do throws(UserfaultError) {
-            let file = try OwnedDescriptor(openingNoLink: "\(path)/\(name)", isReadOnly: false)
+            let file = try OwnedDescriptor(openingNoLink: place(of: name), isReadOnly: false)
             try file.resize(to: 0)
             try file.resize(to: slot.byteCount)
             try Self.copy(memory, from: slot.fileOffset, to: file, at: 0, slot.byteCount)

@@ -40,7 +40,7 @@ public struct CloudHypervisorRestore {
     public init(
         from folder: String, options: Options = Options(), limits: CloudHypervisorLimits = CloudHypervisorLimits()
     ) throws(CloudHypervisorError) {
-        let folder = CloudHypervisorFolder(path: folder)
+        let folder = try CloudHypervisorFolder(path: folder)
         self.limits = limits
         self.options = options
         state = try folder.read(CloudHypervisorFolder.state, limit: limits.stateBytes)

@@ -16,11 +16,11 @@ public struct CloudHypervisorSnapshot {
     /// - Parameters:
     ///   - folder: A folder that is there and has no machine yet.
     ///   - limits: How much the peer may ask for.
-    /// - Throws: ``CloudHypervisorError/folder(_:)``.
+    /// - Throws: ``CloudHypervisorError/folder(_:)``: it is not there, or has a machine.
     public init(
         into folder: String, limits: CloudHypervisorLimits = CloudHypervisorLimits()
     ) throws(CloudHypervisorError) {
-        self.folder = CloudHypervisorFolder(path: folder)
+        self.folder = try CloudHypervisorFolder(path: folder)
         self.limits = limits
         try self.folder.checkEmpty()
     }
