@@ -26,6 +26,7 @@ import kvm  # noqa: E402, F401
 import nbd  # noqa: E402, F401
 import serve  # noqa: E402, F401
 import cache  # noqa: E402, F401
+import record  # noqa: E402, F401
 import pause  # noqa: E402, F401
 import ending  # noqa: E402, F401
 import service  # noqa: E402, F401

@@ -209,21 +209,6 @@ def firecracker_huge_pages():
 
 
 @check
-def firecracker_prefetch_and_record():
-    """A recorded run is replayed while faults of the same pages come."""
-    with folder() as directory:
-        record = directory / "set"
-        for options in (("--record", record), ("--prefetch", record), ("--populate",)):
-            with serving(*options) as (pager, path, expected):
-                serve_one(path, expected)
-                pager.says(": ended ")
-        require(record.read_bytes().startswith(b"UFFDWSET"), "no working set was recorded")
-        record.write_bytes(record.read_bytes()[:-1])
-        with Pager("firecracker", "--socket", directory / "s", "--memory", record, "--prefetch", record) as pager:
-            pager.ends(66)
-
-
-@check
 def firecracker_peer_dies():
     with serving() as (pager, path, expected):
         for _ in range(3):

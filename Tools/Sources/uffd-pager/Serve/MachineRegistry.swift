@@ -66,8 +66,9 @@ final class MachineRegistry: Sendable {
         do {
             let settings = MachineSettings(
                 name: name, memory: try memory(of: specification),
-                prefetch: try specification.prefetch.map(WorkingSetFile.read), record: specification.record,
-                onFailure: specification.onFailure, populates: specification.populate)
+                prefetch: try specification.prefetch.map(WorkingSetFile.read),
+                record: try specification.record.map(WorkingSetRecord.init), onFailure: specification.onFailure,
+                populates: specification.populate)
             let peers = PeerPolicy(
                 users: specification.allowUsers.map(Set.init) ?? [0, geteuid()],
                 groups: specification.allowGroups.map(Set.init))

@@ -9,7 +9,8 @@ struct MachineOptions: ParsableArguments {
     var prefetch: String?
 
     @Option(
-        help: ArgumentHelp("Write the pages that were touched to this file when a machine ends.", valueName: "file"),
+        help: ArgumentHelp(
+            "Write the pages that machines have touched to this file, whenever one ends.", valueName: "file"),
         completion: .file())
     var record: String?
 
@@ -55,6 +56,6 @@ struct MachineOptions: ParsableArguments {
         }
         return MachineSettings(
             name: name, memory: try MemorySource(memory, cache: kept), prefetch: try prefetch.map(WorkingSetFile.read),
-            record: record, onFailure: onFailure, populates: populate)
+            record: try record.map(WorkingSetRecord.init), onFailure: onFailure, populates: populate)
     }
 }

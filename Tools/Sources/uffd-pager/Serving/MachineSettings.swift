@@ -19,8 +19,8 @@ struct MachineSettings: Sendable {
     var memory: MemorySource
     /// Pages to load first, as an earlier run recorded them.
     var prefetch: WorkingSet?
-    /// Where to write which pages were touched, once the machine has ended.
-    var record: String?
+    /// Where to write which pages were touched, whenever a machine has ended.
+    var record: WorkingSetRecord?
     var onFailure: OnFailure = .poison
     /// Whether all memory is loaded while the machine runs.
     var populates = false

@@ -88,7 +88,7 @@ final class Session: Sendable {
     private static func configuration(
         _ settings: MachineSettings, _ logger: Logger, _ ended: @escaping @Sendable () -> Void
     ) -> PagerConfiguration {
-        PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : 1 << 20) { report in
+        PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : WorkingSetRecord.capacity) { report in
             logger.log(report)
             if case .ownerGone = report { ended() }
         }

@@ -307,11 +307,11 @@ final class SessionTable: Sendable {
             failed = true
         }
         await session.awaitStops()
-        if let path = session.settings.record {
+        if let record = session.settings.record {
             do {
-                try WorkingSetFile.write(session.pager.recordedWorkingSet, to: path)
+                try record.add(session.pager.recordedWorkingSet)
             } catch {
-                logger.error("the record cannot be written", metadata: ["file": "\(path)", "error": "\(error)"])
+                logger.error("the record cannot be written", metadata: ["file": "\(record.path)", "error": "\(error)"])
                 failed = true
             }
         }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Synchronization
 import SystemPackage
 import UserfaultPager
 
@@ -38,16 +39,66 @@ enum WorkingSetFile {
     ///
     /// - Throws: `Errno`.
     static func write(_ set: WorkingSet, to path: String) throws {
-        let temporary = "\(path).\(getpid()).new"
+        try withFile(beside: path) { file, temporary in
+            _ = try file.writeAll(set.bytes)
+            guard fsync(file.rawValue) == 0, rename(temporary, path) == 0 else { throw Errno(rawValue: errno) }
+        }
+    }
+
+    /// Whether a file can be made where one is to be written later.
+    ///
+    /// - Throws: ``Failure`` with ``ExitCode/uncreatable``.
+    static func checkPlace(_ path: String) throws {
+        do {
+            try withFile(beside: path) { _, temporary in
+                guard unlink(temporary) == 0 else { throw Errno(rawValue: errno) }
+            }
+        } catch let error as Errno {
+            throw Failure(.uncreatable, "\(path) cannot be written: \(error)")
+        }
+    }
+
+    /// Makes a file that nobody else has, under a name beside a path; removes it if the body throws.
+    private static func withFile(
+        beside path: String, _ body: (FileDescriptor, _ temporary: String) throws -> Void
+    ) throws {
+        let temporary = "\(path).\(String(UInt64.random(in: 0 ... .max), radix: 16)).new"
         let file = try FileDescriptor.open(
-            temporary, .writeOnly, options: [.create, .truncate, .closeOnExec],
+            temporary, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec],
             permissions: [.ownerReadWrite, .groupRead, .otherRead])
         do {
-            try file.closeAfter { _ = try file.writeAll(set.bytes) }
-            guard rename(temporary, path) == 0 else { throw Errno(rawValue: errno) }
+            try file.closeAfter { try body(file, temporary) }
         } catch {
             unlink(temporary)
             throw error
+        }
+    }
+}
+
+/// The file with the pages that the machines of one socket have touched.
+final class WorkingSetRecord: Sendable {
+    let path: String
+    /// What is in the file; `nil` as long as no machine has ended.
+    private let set = Mutex<WorkingSet?>(nil)
+
+    /// The most pages of a machine, and of the file.
+    static var capacity: Int { 1 << 20 }
+
+    /// - Throws: ``Failure`` with ``ExitCode/uncreatable`` if the file could not be written later.
+    init(_ path: String) throws {
+        self.path = path
+        try WorkingSetFile.checkPlace(path)
+    }
+
+    /// Adds the pages of a machine that has ended: they come first, and those that only others have touched follow.
+    ///
+    /// - Throws: `Errno`.
+    func add(_ run: WorkingSet) throws {
+        try set.withLock { set in
+            var merged = set ?? run
+            merged.merge(run, limit: Self.capacity)
+            set = merged
+            try WorkingSetFile.write(merged, to: path)
         }
     }
 }

@@ -1,0 +1,52 @@
+"""Working sets that uffd-pager firecracker records, and loads first."""
+from firecracker import SIZE, compare_one, hand_over, serve_one, serving
+from harness import Machine, Pager, check, expect_end, firecracker_json, folder, registered, require
+from memory import PAGE
+
+
+@check
+def firecracker_prefetch_and_record():
+    """A recorded run is replayed while faults of the same pages come."""
+    with folder() as directory:
+        record = directory / "set"
+        for options in (("--record", record), ("--prefetch", record), ("--populate",)):
+            with serving(*options) as (pager, path, expected):
+                serve_one(path, expected)
+                pager.says(": ended ")
+        require(record.read_bytes().startswith(b"UFFDWSET"), "no working set was recorded")
+        record.write_bytes(record.read_bytes()[:-1])
+        with Pager("firecracker", "--socket", directory / "s", "--memory", record, "--prefetch", record) as pager:
+            pager.ends(66)
+
+
+def machine_that_touches(end, path, pages, expected):
+    memory, uffd = registered(SIZE)
+    connection = hand_over(path, firecracker_json((memory, 0)), [uffd.number])
+    for page in pages:
+        compare_one(memory, page, expected)
+    end.sendall(b"r")
+    end.recv(1)
+    connection.close()
+
+
+@check
+def firecracker_record_of_several_machines():
+    """The pages of all are in the record: those of the last one that ended first."""
+    with folder() as directory:
+        record = directory / "set"
+        with serving("--record", record) as (pager, path, expected):
+            require(not record.exists() and not list(directory.iterdir()), "there is a record before a machine has ended")
+            with Machine(machine_that_touches, path, [3, 1, 9], expected) as first, \
+                    Machine(machine_that_touches, path, [7, 1], expected) as second:
+                for number, machine in enumerate((first, second), 1):
+                    require(machine.word() == b"r", "a machine failed")
+                    machine.tell()
+                    expect_end(machine)
+                    pager.says(": ended ", number)
+        found = record.read_bytes()[24:]
+        pages = [int.from_bytes(found[at:at + 8], "little") // PAGE for at in range(0, len(found), 8)]
+        require(pages == [7, 1, 3, 9], f"the record has the pages {pages}")
+        require(list(directory.iterdir()) == [record], f"files are left: {list(directory.iterdir())}")
+        with Pager("firecracker", "--socket", directory / "s", "--memory", record, "--record",
+                   directory / "nothing/set") as pager:
+            pager.ends(73)
