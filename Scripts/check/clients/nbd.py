@@ -7,10 +7,11 @@ import time
 
 from firecracker import SIZE, serve_one
 from harness import LIMIT, Pager, Skip, check, content, folder, memory_file, require
+from serve import ctl
 
 
 @contextlib.contextmanager
-def exporting(directory, *options):
+def exporting(directory, *options, tls=()):
     """nbdkit: the URI of what it exports, and its process."""
     if not shutil.which("nbdkit"):
         raise Skip("needs nbdkit: install the package nbdkit")
@@ -19,8 +20,8 @@ def exporting(directory, *options):
     # Its socket is there before it listens; this file only afterwards.
     sign = directory / "listens"
     sign.unlink(missing_ok=True)
-    server = subprocess.Popen(["nbdkit", "--foreground", "--unix", export, "--pidfile", sign, *options[:1], "file", memory,
-                               *options[1:]])
+    server = subprocess.Popen(["nbdkit", "--foreground", "--unix", export, "--pidfile", sign, *tls, *options[:1], "file",
+                               memory, *options[1:]])
     try:
         end = time.monotonic() + LIMIT
         while not sign.exists():
@@ -102,3 +103,81 @@ def nbd_cache_needs_a_revision_and_a_folder():
         with Pager("firecracker", "--socket", directory / "socket", "--memory", memory_file(directory, SIZE), "--cache",
                    directory, "--cache-revision", "1") as pager:
             pager.ends(64)
+
+
+def authority(directory, name):
+    """An authority, and certificates of it for the server and a client, in a folder each."""
+    if not shutil.which("certtool"):
+        raise Skip("needs certtool: install the package gnutls-bin")
+    (directory / name).mkdir()
+    template = directory / name / "template"
+
+    def certtool(what, *lines, **files):
+        template.write_text("\n".join(lines))
+        arguments = [f"--{option.replace('_', '-')}" + (f"={file}" if file else "") for option, file in files.items()]
+        subprocess.run(["certtool", what, *arguments], check=True, capture_output=True)
+
+    key = directory / name / "ca-key.pem"
+    certtool("--generate-privkey", ecc=None, outfile=key)
+    certificate = directory / name / "ca-cert.pem"
+    certtool("--generate-self-signed", f"cn = {name}", "ca", "cert_signing_key", load_privkey=key, template=template,
+             outfile=certificate)
+    for role in ("server", "client"):
+        place = directory / name / role
+        place.mkdir()
+        shutil.copy(certificate, place)
+        own = place / f"{role}-key.pem"
+        certtool("--generate-privkey", ecc=None, outfile=own)
+        certtool("--generate-certificate", "cn = localhost", "dns_name = localhost", f"tls_www_{role}", load_privkey=own,
+                 load_ca_certificate=certificate, load_ca_privkey=key, template=template,
+                 outfile=place / f"{role}-cert.pem")
+    return directory / name
+
+
+def serve_encrypted(directory, uri, *options):
+    with Pager("firecracker", "--socket", directory / "socket", "--memory", uri.replace("nbd+", "nbds+"), *options) as pager:
+        serve(pager, directory)
+
+
+def refuse(code, directory, uri, *options):
+    with Pager("firecracker", "--socket", directory / "socket", "--memory", uri, *options) as pager:
+        pager.ends(code)
+        skip_without_nbd(pager.output())
+
+
+@check
+def nbd_with_certificates():
+    with folder() as directory:
+        right, other = authority(directory, "right"), authority(directory, "other")
+        tls = ("--tls=require", "--tls-verify-peer", f"--tls-certificates={right / 'server'}")
+        with exporting(directory, tls=tls) as (uri, _):
+            serve_encrypted(directory, uri, "--tls-certificates", right / "client")
+            encrypted = uri.replace("nbd+", "nbds+")
+            # Another authority, none, a folder without certificates, and no encryption.
+            refuse(66, directory, encrypted, "--tls-certificates", other / "client")
+            refuse(66, directory, encrypted)
+            refuse(66, directory, encrypted, "--tls-certificates", directory)
+            refuse(66, directory, uri)
+            refuse(64, directory, uri, "--tls-certificates", right / "client")
+
+
+@check
+def nbd_with_preshared_keys():
+    with folder() as directory:
+        right, other = directory / "right", directory / "other"
+        right.write_text(f"alice:{'5a' * 32}\n")
+        other.write_text(f"alice:{'a5' * 32}\n")
+        with exporting(directory, tls=("--tls=require", f"--tls-psk={right}")) as (uri, _):
+            serve_encrypted(directory, uri, "--tls-psk-file", right, "--tls-username", "alice")
+            encrypted = uri.replace("nbd+", "nbds+")
+            refuse(66, directory, encrypted, "--tls-psk-file", other, "--tls-username", "alice")
+            refuse(64, directory, encrypted, "--tls-username", "alice")
+            refuse(64, directory, encrypted, "--tls-psk-file", right, "--tls-certificates", directory)
+            with Pager("serve", "--control", directory / "control") as pager:
+                pager.says("ready")
+                ctl(directory / "control", "add", "m", "--socket", directory / "m", "--memory", encrypted, "--tls-psk-file",
+                    right, "--tls-username", "alice")
+                serve_one(directory / "m", content(SIZE))
+                text = ctl(directory / "control", "add", "n", "--socket", directory / "n", "--memory", encrypted,
+                           "--tls-psk-file", other, "--tls-username", "alice", code=1)
+                require("nbds" in text, text)

@@ -205,7 +205,8 @@ def serve_openapi_names_every_path():
             path = directory / "m"
             full = {"name": "full", "socket": str(path), "memory": program(), "format": "handoff", "onFailure": "kill",
                     "populate": True, "allowUsers": [0], "allowGroups": [0], "socketMode": "0660",
-                    "record": str(directory / "r"), "prefetch": None, "cacheRevision": None}
+                    "record": str(directory / "r"), "prefetch": None, "cacheRevision": None,
+                    "tlsCertificates": None, "tlsPskFile": None, "tlsUsername": None}
             require(names == set(full), f"described, but not known: {names ^ set(full)}")
             status, answer = ask(control, "POST", "/v1/machines", full)
             require(status == 201, f"{status}: {answer}")

@@ -75,6 +75,7 @@ struct CtlCommand: AsyncParsableCommand {
         @Argument(help: "A name for the machine.") var name: String
         @Option(help: "Where its monitor connects.", completion: .file()) var socket: String
         @Option(help: "The file that its memory comes from, or an nbd URI.", completion: .file()) var memory: String
+        @OptionGroup var tls: TLSOptions
         @Option(help: "Which version of the memory it is, for the server's cache.") var cacheRevision: String?
         @Option(help: "What its monitor speaks.") var format: HandoffFormat = .firecracker
         @Option(help: "Load the pages first that an earlier run recorded.", completion: .file()) var prefetch: String?
@@ -88,6 +89,9 @@ struct CtlCommand: AsyncParsableCommand {
         func run() async throws {
             var machine = MachineSpecification(name: name, socket: socket, memory: memory)
             machine.format = format
+            machine.tlsCertificates = tls.tlsCertificates
+            machine.tlsPskFile = tls.tlsPskFile
+            machine.tlsUsername = tls.tlsUsername
             machine.cacheRevision = cacheRevision
             machine.prefetch = prefetch
             machine.record = record

@@ -120,11 +120,12 @@ final class MachineRegistry: Sendable {
     }
 
     private func memory(of specification: MachineSpecification) throws -> MemorySource {
-        guard let revision = specification.cacheRevision else { return try MemorySource(specification.memory) }
+        let (memory, tls) = (specification.memory, specification.tls)
+        guard let revision = specification.cacheRevision else { return try MemorySource(memory, tls: tls) }
         guard let cache else {
             throw Failure(.unavailable, "cacheRevision needs a server that was started with --cache or --cache-memory")
         }
-        return try MemorySource(specification.memory, cache: MemoryCache(chunks: cache, revision: revision))
+        return try MemorySource(memory, tls: tls, cache: MemoryCache(chunks: cache, revision: revision))
     }
 
     /// Stops listening for a machine, and ends its sessions.

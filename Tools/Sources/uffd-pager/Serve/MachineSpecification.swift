@@ -13,6 +13,10 @@ struct MachineSpecification: Codable, Equatable, Sendable {
     var format: HandoffFormat = .firecracker
     /// Where its memory comes from: a file, a block device, or an nbd URI.
     var memory: String
+    /// How to identify the server of an nbds URI, see ``TLSOptions``.
+    var tlsCertificates: String?
+    var tlsPskFile: String?
+    var tlsUsername: String?
     /// Which version of the memory it is, by which the server's cache keeps it; nothing is kept without it.
     var cacheRevision: String?
     var prefetch: String?
@@ -27,7 +31,8 @@ struct MachineSpecification: Codable, Equatable, Sendable {
     var socketMode: String?
 
     enum CodingKeys: String, CodingKey, CaseIterable {
-        case name, socket, format, memory, cacheRevision, prefetch, record, onFailure, populate
+        case name, socket, format, memory, tlsCertificates, tlsPskFile, tlsUsername, cacheRevision
+        case prefetch, record, onFailure, populate
         case allowUsers, allowGroups, socketMode
     }
 
@@ -44,6 +49,9 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         socket = try values.decode(String.self, forKey: .socket)
         format = try values.decodeIfPresent(HandoffFormat.self, forKey: .format) ?? .firecracker
         memory = try values.decode(String.self, forKey: .memory)
+        tlsCertificates = try values.decodeIfPresent(String.self, forKey: .tlsCertificates)
+        tlsPskFile = try values.decodeIfPresent(String.self, forKey: .tlsPskFile)
+        tlsUsername = try values.decodeIfPresent(String.self, forKey: .tlsUsername)
         cacheRevision = try values.decodeIfPresent(String.self, forKey: .cacheRevision)
         prefetch = try values.decodeIfPresent(String.self, forKey: .prefetch)
         record = try values.decodeIfPresent(String.self, forKey: .record)
@@ -74,6 +82,14 @@ struct MachineSpecification: Codable, Equatable, Sendable {
             used = try file.read(fromAbsoluteOffset: 0, into: UnsafeMutableRawBufferPointer(room))
         }
         self = try JSONDecoder().decode(Self.self, from: Data(bytes))
+    }
+
+    var tls: TLSOptions {
+        var tls = TLSOptions()
+        tls.tlsCertificates = tlsCertificates
+        tls.tlsPskFile = tlsPskFile
+        tls.tlsUsername = tlsUsername
+        return tls
     }
 
     private static func isPlain(_ byte: UInt8) -> Bool {

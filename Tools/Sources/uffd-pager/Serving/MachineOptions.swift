@@ -34,6 +34,7 @@ struct MachineOptions: ParsableArguments {
             valueName: "name"))
     var cacheRevision: String?
 
+    @OptionGroup var tls: TLSOptions
     @OptionGroup var access: AccessOptions
 
     func validate() throws {
@@ -55,7 +56,8 @@ struct MachineOptions: ParsableArguments {
             try keeping.open(logger: logger).map { MemoryCache(chunks: $0, revision: revision) }
         }
         return MachineSettings(
-            name: name, memory: try MemorySource(memory, cache: kept), prefetch: try prefetch.map(WorkingSetFile.read),
+            name: name, memory: try MemorySource(memory, tls: tls, cache: kept),
+            prefetch: try prefetch.map(WorkingSetFile.read),
             record: try record.map(WorkingSetRecord.init), onFailure: onFailure, populates: populate)
     }
 }

@@ -19,9 +19,12 @@ enum MemorySource: Sendable {
 
     /// - Parameters:
     ///   - name: A path, or an `nbd` URI.
+    ///   - tls: How to identify the server of an `nbds` URI.
     ///   - cache: Keeps what a server has sent.
-    /// - Throws: ``Failure`` with ``ExitCode/unreadable``; `ValidationError` for a file with a cache.
-    init(_ name: String, cache: MemoryCache? = nil) throws {
+    /// - Throws: ``Failure`` with ``ExitCode/unreadable``; `ValidationError` for a file with a cache, and for certificates
+    ///   that are not used.
+    init(_ name: String, tls: TLSOptions, cache: MemoryCache? = nil) throws {
+        try tls.check(for: name)
         guard
             name.hasPrefix("nbd:") || name.hasPrefix("nbds:") || name.hasPrefix("nbd+unix:")
                 || name.hasPrefix("nbds+unix:")
@@ -32,7 +35,7 @@ enum MemorySource: Sendable {
         }
         #if NBD
         do {
-            let source = try NBDSource(name)
+            let source = try NBDSource(name, configuration: NBDConfiguration(tls: tls.configuration))
             guard let cache else {
                 self = .nbd(source)
                 return
