@@ -89,6 +89,7 @@ def service_example_configuration():
         for machine in document["machines"]:
             machine["memory"] = str(directory / "memory")
             machine["socket"] = str(directory / machine["name"])
+            machine["record"] = str(directory / f"{machine['name']}.set")
         (directory / "config").write_text(json.dumps(document))
         with Pager("serve", "--control", directory / "control", "--config", directory / "config") as pager:
             pager.says("ready")
