@@ -139,6 +139,8 @@ int cuffd_limit_sending(int socket, int milliseconds) {
 
 int cuffd_accept(int listener) { return CUFFD_ANSWER(accept4(listener, NULL, NULL, SOCK_CLOEXEC)); }
 
+int cuffd_refuse_more(int socket) { return CUFFD_ANSWER(shutdown(socket, SHUT_RD)); }
+
 int cuffd_pass_sender(int socket) {
     int one = 1;
     int error = CUFFD_ANSWER(setsockopt(socket, SOL_SOCKET, SO_PASSPIDFD, &one, sizeof one));

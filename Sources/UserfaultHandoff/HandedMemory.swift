@@ -16,7 +16,9 @@ public struct HandedMemory: ~Copyable, Sendable {
     /// The memory file that the regions map with `MAP_SHARED`, if the client sent one to be filled.
     public let file: Memfd?
 
-    private let connection: HandoffConnection
+    /// Where the client is told what became of its memory.
+    public let client: ClientReply
+
     private let format: HandoffFormat
     private let uffd: UserfaultFD
 
@@ -24,12 +26,10 @@ public struct HandedMemory: ~Copyable, Sendable {
     struct Parts: ~Copyable {
         let uffd: UserfaultFD
         let file: Memfd?
-        let owner: Owner
 
-        /// Descriptors that nobody needs are closed.
+        /// What cannot be taken stays in `descriptors`.
         init(
-            _ content: HandoffMessage.Content, _ descriptors: consuming ReceivedDescriptors, of socket: FileDescriptor,
-            isMissingDescriptors: Bool
+            _ content: HandoffMessage.Content, _ descriptors: inout ReceivedDescriptors, isMissingDescriptors: Bool
         ) throws(HandoffError) {
             guard descriptors.count > 0 else {
                 // Those that the kernel dropped would have come if this process had had room for them.
@@ -37,27 +37,22 @@ public struct HandedMemory: ~Copyable, Sendable {
             }
             let uffd = try HandedMemory.userfaultfd(content, &descriptors)
             let file = try HandedMemory.memoryFile(content.flags, &descriptors, isMissingDescriptors)
-            do throws(PagerError) {
-                owner = try Owner.peer(of: socket)
-            } catch {
-                throw .pager(error)
-            }
             self.uffd = uffd
             self.file = file
         }
     }
 
     init(
-        _ content: HandoffMessage.Content, _ format: HandoffFormat, _ parts: consuming Parts,
+        _ content: HandoffMessage.Content, _ format: HandoffFormat, _ parts: consuming Parts, of owner: Owner,
         _ connection: consuming HandoffConnection
     ) {
         peer = connection.peer
+        client = ClientReply(connection, format)
         regions = content.regions
-        owner = parts.owner
+        self.owner = owner
         file = parts.file
         uffd = parts.uffd
         self.format = format
-        self.connection = connection
     }
 
     private static func userfaultfd(
@@ -138,7 +133,7 @@ public struct HandedMemory: ~Copyable, Sendable {
         isPaused: Bool = false,
         willStart: () throws(HandoffError) -> Void = {}
     ) throws(HandoffError) -> (pager: Pager<Source>, regions: [Region]) {
-        let (places, owner, format) = (regions, owner, format)
+        let (places, owner, format, client) = (regions, owner, format, client)
         let pager: Pager<Source>
         var added: [Region] = []
         do throws(PagerError) {
@@ -150,31 +145,27 @@ public struct HandedMemory: ~Copyable, Sendable {
                 added.append(try pager.add(place.range, offset: place.offset, options: options))
             }
         } catch {
-            throw Self.refuse(.pager(error), format, connection)
+            throw Self.refuse(.pager(error), client)
         }
-        do throws(HandoffError) { try willStart() } catch { throw Self.refuse(error, format, connection) }
+        do throws(HandoffError) { try willStart() } catch { throw Self.refuse(error, client) }
         do throws(PagerError) {
             if isPaused { try pager.pause() }
             try pager.start()
         } catch {
-            throw Self.refuse(.pager(error), format, connection)
+            throw Self.refuse(.pager(error), client)
         }
-        if format == .handoff { try connection.send(HandoffReply.served.bytes) }
+        try client.accept()
         return (pager, added)
     }
 
-    private static func refuse(
-        _ error: HandoffError, _ format: HandoffFormat, _ connection: borrowing HandoffConnection
-    ) -> HandoffError {
-        if format == .handoff { try? connection.send(HandoffReply.refused(error.description).bytes) }
+    private static func refuse(_ error: HandoffError, _ client: ClientReply) -> HandoffError {
+        client.refuse(error.description)
         return error
     }
 
     /// Whether ``refuse(_:)`` reaches the client: if not, it waits for ever for who does not serve it.
-    public var isToldWhenRefused: Bool { format == .handoff }
+    public var isToldWhenRefused: Bool { client.isHeard }
 
     /// Tells the client why its memory is not served, if its protocol has a word for that.
-    public consuming func refuse(_ reason: String) {
-        if format == .handoff { try? connection.send(HandoffReply.refused(reason).bytes) }
-    }
+    public consuming func refuse(_ reason: String) { client.refuse(reason) }
 }

@@ -52,4 +52,12 @@ public struct HandedRegion: Hashable, Sendable {
             throw .malformed("\(former.range) and \(latter.range) overlap")
         }
     }
+
+    /// Refuses regions that have the same bytes of the source: a small file would stand for any amount of memory.
+    static func checkSource(of regions: [HandedRegion]) throws(HandoffError) {
+        let sorted = regions.sorted { $0.offset < $1.offset }
+        for (former, latter) in zip(sorted, sorted.dropFirst()) where former.end > latter.offset {
+            throw .malformed("\(former.range) and \(latter.range) have the same bytes of the source")
+        }
+    }
 }

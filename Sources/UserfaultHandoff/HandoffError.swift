@@ -30,10 +30,14 @@ public enum HandoffError: Error, Hashable, Sendable {
     /// The peer did not finish its message within ``HandoffLimits/handshakeTime``.
     case timedOut
 
+    /// The socket was closed before the peer was served.
+    case closed
+
     /// The peer is not one of those that are allowed.
     case refused(PeerCredentials)
 
-    /// As many connections as ``HandoffLimits/connections`` allows are sending their messages already.
+    /// The peer's user has more connections that send their messages than ``HandoffLimits/connectionsPerUser``: this is the
+    /// oldest.
     case tooManyConnections(limit: Int)
 
     /// The server did not take the memory over, for this reason.
@@ -56,9 +60,11 @@ extension HandoffError: CustomStringConvertible {
         case .noRoomForDescriptors: "the peer's descriptors were lost: raise the limit of open files"
         case .closedEarly: "the peer closed the connection before its message was complete"
         case .timedOut: "the peer did not complete its message in time"
+        case .closed: "the socket was closed before the peer was served"
         case .refused(let peer):
             "process \(peer.process) of user \(peer.user) and group \(peer.group) is not allowed to connect"
-        case .tooManyConnections(let limit): "\(limit) connections are sending their messages already"
+        case .tooManyConnections(let limit):
+            "the peer's user has more than \(limit) connections that send their messages"
         case .notServed(let text): "the server does not serve the memory: \(text)"
         case .version(let version): "the peer speaks version \(version), which is not known here"
         }

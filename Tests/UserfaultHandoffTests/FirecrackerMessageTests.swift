@@ -41,11 +41,20 @@ struct FirecrackerMessageTests {
         #expect(try Self.read(#"[{"\u0073ize":4096,"offset":0,"base_host_virt_addr":4096}]"#)?.count == 1)
     }
 
+    @Test("is refused if regions have the same bytes of the source")
+    func overlapInSource() throws {
+        func read(_ offset: Int) throws -> [HandedRegion]? {
+            try Self.read("[{\(Self.start)},{\"base_host_virt_addr\":4096,\"size\":8192,\"offset\":\(offset)}]")
+        }
+        #expect(try read(12288)?.count == 2)
+        for offset in [0, 4096, 8192] { #expect(throws: HandoffError.self) { try read(offset) } }
+    }
+
     @Test("may come in pieces of any size")
     func pieces() throws {
         let text =
             "["
-            + (0..<100).map { "{\"base_host_virt_addr\":\(4096 * (1 + 2 * $0)),\"size\":4096,\"offset\":0}" }
+            + (0..<100).map { "{\"base_host_virt_addr\":\(4096 * (1 + 2 * $0)),\"size\":4096,\"offset\":\(4096 * $0)}" }
             .joined(separator: ", ") + "]"
         #expect(text.utf8.count > 4096)
         for size in [1, 7, 1024, text.utf8.count] {

@@ -27,7 +27,10 @@ final class Ground: Sendable {
         let reports = Box<(@Sendable (HandoffServer.Report) -> Void)?>(nil)
         server = try HandoffServer(limits: limits) { report in reports.value.withLock { $0 }?(report) }
         let handlers = Box<(@Sendable (consuming HandedMemory) -> Void)?>(nil)
-        listening = try server.listen(HandoffListener(path: path), for: format, from: peers) { memory in
+        // The client is this process.
+        listening = try server.listen(
+            HandoffListener(path: path), for: format, from: peers, stranded: .left
+        ) { memory in
             handlers.value.withLock { $0 }?(memory)
         }
         let running = server

@@ -115,16 +115,44 @@ struct HandoffServerTests {
         guard case .refused = report else { throw report }
     }
 
-    @Test("bounds the connections that have not sent their messages")
-    func connections() throws {
-        let ground = try Ground(.firecracker, limits: HandoffLimits(connections: 2))
+    @Test("bounds the connections of a user that have not sent their messages: the oldest goes")
+    func connectionsOfUser() throws {
+        let ground = try Ground(.firecracker, limits: HandoffLimits(connectionsPerUser: 2))
         let first = try HandoffConnection(connectingTo: ground.path)
         let second = try HandoffConnection(connectingTo: ground.path)
+        let memory = try ClientMemory(pages: 2)
         let third = try HandoffConnection(connectingTo: ground.path)
+        #expect(try isClosed(first))
         #expect(try ground.wait { !$0.reports.isEmpty }.reports == [.tooManyConnections(limit: 2)])
-        #expect(try isClosed(third))
-        try send("[".utf8, [], over: first)
+        try send(json(memory), [memory.uffd.withUnsafeDescriptor { $0 }], over: third)
+        #expect(try memory.firstBytes() == [1, 2])
         try send("[".utf8, [], over: second)
+    }
+
+    @Test("accepts no more connections of a socket than are allowed, until there is room")
+    func connectionsOfSocket() throws {
+        let ground = try Ground(
+            .firecracker, limits: HandoffLimits(connections: 1, handshakeTime: .milliseconds(200)))
+        let silent = try HandoffConnection(connectingTo: ground.path)
+        let memory = try ClientMemory(pages: 2)
+        let next = try HandoffConnection(connectingTo: ground.path)
+        try send(json(memory), [memory.uffd.withUnsafeDescriptor { $0 }], over: next)
+        #expect(try memory.firstBytes() == [1, 2])
+        #expect(try ground.wait { !$0.reports.isEmpty }.reports == [.timedOut])
+        #expect(try isClosed(silent))
+    }
+
+    @Test("tells a client that waits at a socket that is removed")
+    func removal() throws {
+        let path = "/tmp/uffd-handoff-removal-\(UInt64.random(in: 0 ... .max))"
+        let reports = Box<[HandoffError]>([])
+        let server = try HandoffServer { report in reports.value.withLock { $0.append(report.error) } }
+        let listening = try server.listen(HandoffListener(path: path), for: .handoff) { $0.refuse("nobody calls this") }
+        // The server does not run: nobody accepts.
+        let client = try HandoffConnection(connectingTo: path)
+        server.remove(listening)
+        #expect(try HandoffReply.read(try receive(client))?.isServed == false)
+        #expect(reports.value.withLock { $0 } == [.closed])
     }
 
     @Test("tells a client what could not be served")

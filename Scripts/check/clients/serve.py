@@ -47,12 +47,12 @@ def ctl(path, *arguments, code=0):
 
 
 @contextlib.contextmanager
-def serving(*options):
+def serving(*options, prefix=()):
     """The program, its folder and its control socket."""
     with folder() as directory:
         control = directory / "control"
         memory_file(directory, SIZE)
-        with Pager("serve", "--control", control, *options) as pager:
+        with Pager("serve", "--control", control, *options, prefix=prefix) as pager:
             pager.says("ready")
             yield pager, directory, control
 

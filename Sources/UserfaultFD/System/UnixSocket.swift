@@ -67,6 +67,13 @@ package enum UnixSocket {
         _ = try answer(to: .socket) { cuffd_limit_sending(number, CInt(clamping: limit.wholeNanoseconds / 1_000_000)) }
     }
 
+    /// Lets nothing more arrive; what has arrived can still be taken.
+    ///
+    /// A listening socket refuses clients from then on.
+    package static func refuseMore(at socket: FileDescriptor) throws(UserfaultError) {
+        _ = try answer(to: .socket) { cuffd_refuse_more(socket.rawValue) }
+    }
+
     /// Lets every message that arrives bring a handle of the process that sent it.
     package static func passSenders(to socket: FileDescriptor) throws(UserfaultError) {
         _ = try answer(to: .socket) { cuffd_pass_sender(socket.rawValue) }

@@ -21,7 +21,7 @@ public struct FirecrackerMessage: Sendable {
     /// Takes in what has arrived.
     ///
     /// - Parameter bytes: Any part of the message, in order.
-    /// - Returns: The regions once the message is complete, else `nil`.
+    /// - Returns: The regions once the message is complete, else `nil`. None has bytes of the source that another has.
     /// - Throws: ``HandoffError/malformed(_:)``, ``HandoffError/tooLong(limit:)``, ``HandoffError/tooManyRegions(limit:)``.
     public mutating func consume(_ bytes: some Collection<UInt8>) throws(HandoffError) -> [HandedRegion]? {
         guard try frame.consume(bytes) else { return nil }
@@ -34,6 +34,7 @@ public struct FirecrackerMessage: Sendable {
         }
         try reader.end()
         try HandedRegion.check(regions, limits: limits)
+        try HandedRegion.checkSource(of: regions)
         return regions
     }
 

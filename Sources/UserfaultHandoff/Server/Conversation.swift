@@ -1,7 +1,8 @@
 internal import SystemPackage
 internal import UserfaultFD
+internal import UserfaultPager
 
-/// A connection whose message has not arrived yet: only the server's thread has it.
+/// A connection whose message has not arrived yet: one thread has it.
 final class Conversation {
     /// When the peer must be done.
     let deadline: Deadline
@@ -9,25 +10,33 @@ final class Conversation {
     let peer: PeerCredentials
     /// The listener's token.
     let listener: UInt64
+    /// What becomes of the peer if it is not served.
+    let stranded: HandoffServer.Stranded
 
     private let format: HandoffFormat
     private let limits: HandoffLimits
     private let number: FileDescriptor
+    /// Known from the beginning: at the end there may be no descriptor for it.
+    private let owner: Owner
     private var connection: HandoffConnection?
     private var parser: HandoffParser
     private var descriptors = ReceivedDescriptors.none
     private var isMissingDescriptors = false
 
-    /// The most descriptors that belong to one client: its userfaultfd and the files of its memory.
-    private static let descriptorLimit = 4
-
     init(
-        _ connection: consuming HandoffConnection, _ format: HandoffFormat, of listener: UInt64, _ limits: HandoffLimits
-    ) {
+        _ connection: consuming HandoffConnection, _ format: HandoffFormat, of listener: UInt64,
+        _ limits: HandoffLimits, _ stranded: HandoffServer.Stranded
+    ) throws(HandoffError) {
+        do throws(PagerError) {
+            owner = try Owner.peer(of: connection.socket)
+        } catch {
+            throw .pager(error)
+        }
         deadline = Deadline(after: limits.handshakeTime)
         self.listener = listener
         self.format = format
         self.limits = limits
+        self.stranded = stranded
         peer = connection.peer
         number = connection.socket
         self.connection = consume connection
@@ -38,26 +47,45 @@ final class Conversation {
     ///
     /// - Returns: The memory once the message is complete; the connection goes with it.
     func advance() throws(HandoffError) -> HandedMemory? {
-        guard connection != nil else { return nil }
-        guard var part = try connection!.receive(upTo: 64 << 10, until: Deadline(after: .zero)) else { return nil }
-        isMissingDescriptors = isMissingDescriptors || part.isMissingDescriptors
-        let payload = part.payload
-        var received = ReceivedDescriptors.none
-        swap(&received, &part.descriptors)
-        descriptors.append(received, limit: Self.descriptorLimit)
+        guard connection != nil, let payload = try receive() else { return nil }
         guard !payload.isEmpty else { throw .closedEarly }
         guard let content = try parser.consume(payload) else { return nil }
-        var descriptors = ReceivedDescriptors.none
-        swap(&descriptors, &self.descriptors)
-        let parts = try HandedMemory.Parts(
-            content, descriptors, of: number, isMissingDescriptors: isMissingDescriptors)
-        return HandedMemory(content, format, parts, connection.take()!)
+        let parts = try HandedMemory.Parts(content, &descriptors, isMissingDescriptors: isMissingDescriptors)
+        descriptors = .none
+        return HandedMemory(content, format, parts, of: owner, connection.take()!)
     }
 
-    /// Tells the peer why its memory is not served, if its protocol has a word for that.
-    func refuse(_ error: HandoffError) {
-        guard format == .handoff, connection != nil else { return }
-        try? connection!.send(HandoffReply.refused(error.description).bytes)
+    /// Keeps the descriptors that come, as many as the protocol needs; the others are closed at once.
+    private func receive() throws(HandoffError) -> [UInt8]? {
+        guard var part = try connection!.receive(upTo: 64 << 10, until: Deadline(after: .zero)) else { return nil }
+        isMissingDescriptors = isMissingDescriptors || part.isMissingDescriptors
+        var received = ReceivedDescriptors.none
+        swap(&received, &part.descriptors)
+        descriptors.append(received, limit: format.descriptorLimit)
+        return part.payload
+    }
+
+    /// Ends the conversation: tells the peer why, or kills it if it would wait for ever.
+    func end(_ error: HandoffError) {
+        guard connection != nil else { return }
+        if format == .handoff {
+            try? connection!.send(HandoffReply.refused(error.description).bytes)
+        } else if stranded == .killed {
+            killIfStranded()
+        }
+    }
+
+    /// Kills a peer that has sent its userfaultfd.
+    ///
+    /// What it sends from now on does not arrive, so that it finds out itself.
+    private func killIfStranded() {
+        try? UnixSocket.refuseMore(at: number)
+        while let payload = try? receive(), !payload.isEmpty {}
+        if isMissingDescriptors { return owner.kill() }
+        guard let uffd = try? descriptors.takeUserfaultFD(features: []) else { return }
+        owner.kill()
+        // Only now: nobody is to read zeros.
+        try? uffd.close()
     }
 
     /// The socket to wait for.
@@ -65,4 +93,9 @@ final class Conversation {
         if connection == nil { return nil }
         return number
     }
+}
+
+extension HandoffFormat {
+    /// The most descriptors that belong to one client: its userfaultfd, and the file of its memory.
+    fileprivate var descriptorLimit: Int { self == .handoff ? 2 : 1 }
 }

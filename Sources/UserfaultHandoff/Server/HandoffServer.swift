@@ -1,11 +1,12 @@
 internal import Synchronization
 internal import SystemPackage
 public import UserfaultFD
+internal import UserfaultPager
 
 /// Accepts clients at any number of sockets, and takes in what they hand over: one thread for all.
 ///
 /// A peer that is not allowed, sends anything but its protocol's message, or does not finish it in time, is reported and
-/// loses its connection; nobody else notices. What a client hands over is given to its listener's handler, each on a
+/// loses its connection, or its life if it would wait for ever (``Stranded``); nobody else notices. What a client hands over is given to its listener's handler, each on a
 /// thread of its own that ends with the handler.
 public final class HandoffServer: Sendable {
     /// Takes memory that a client handed over, for example by
@@ -17,6 +18,18 @@ public final class HandoffServer: Sendable {
         let token: UInt64
     }
 
+    /// What becomes of a client of Firecracker's protocol that has handed its userfaultfd over and is not served: its
+    /// message is wrong or does not end, its descriptors were lost, there is no thread, or the socket is removed.
+    ///
+    /// Firecracker keeps its descriptor, and its threads would wait for pages for ever. A client of ``HandoffFormat/handoff``
+    /// is told.
+    public enum Stranded: Sendable {
+        /// It is killed, by a pidfd of the process that connected.
+        case killed
+        /// Its connection is closed.
+        case left
+    }
+
     /// A session that ended before its memory could be handed over.
     public struct Report: Sendable {
         /// Who was at the other end; `nil` if nobody could be accepted.
@@ -25,44 +38,8 @@ public final class HandoffServer: Sendable {
         public let error: HandoffError
     }
 
-    private final class Listener: Sendable {
-        let socket: HandoffListener
-        let format: HandoffFormat
-        let peers: PeerPolicy
-        let handler: Handler
-        /// Clients that were handed over, and that the handler has not returned from.
-        let handled = Mutex(0)
-        /// Wakes who waits until there is none.
-        let changes = FutexWord()
-
-        init(
-            _ socket: consuming HandoffListener, _ format: HandoffFormat, _ peers: PeerPolicy,
-            _ handler: @escaping Handler
-        ) {
-            self.socket = socket
-            self.format = format
-            self.peers = peers
-            self.handler = handler
-        }
-
-        func beginHandling() { handled.withLock { $0 += 1 } }
-
-        func endHandling() {
-            handled.withLock { $0 -= 1 }
-            changes.signal()
-        }
-
-        func waitUntilHandled() {
-            while true {
-                let seen = changes.changes
-                if handled.withLock({ $0 == 0 }) { return }
-                changes.wait(while: seen, until: .never)
-            }
-        }
-    }
-
     private struct Table {
-        var listeners: [UInt64: Listener] = [:]
+        var listeners: [UInt64: ServerListener] = [:]
         var nextToken: UInt64 = 1
     }
 
@@ -79,7 +56,7 @@ public final class HandoffServer: Sendable {
     ///
     /// - Parameters:
     ///   - limits: How much each peer may ask for.
-    ///   - report: Is told of sessions that ended early, on the server's thread.
+    ///   - report: Is told of sessions that ended early, on the server's thread or by ``remove(_:)``.
     /// - Throws: ``HandoffError/kernel(_:)``: `EMFILE`.
     public init(
         limits: HandoffLimits = HandoffLimits(), report: @escaping @Sendable (Report) -> Void = { _ in }
@@ -101,14 +78,15 @@ public final class HandoffServer: Sendable {
     ///   - socket: Where clients connect.
     ///   - format: What they send.
     ///   - peers: Who is allowed.
+    ///   - stranded: What becomes of clients that are allowed, and that are not served.
     ///   - handler: Gets what they hand over.
     /// - Throws: ``HandoffError/kernel(_:)``.
     @discardableResult
     public func listen(
         _ socket: consuming HandoffListener, for format: HandoffFormat, from peers: PeerPolicy = .everybody,
-        _ handler: @escaping Handler
+        stranded: Stranded = .killed, _ handler: @escaping Handler
     ) throws(HandoffError) -> Listening {
-        let listener = Listener(socket, format, peers, handler)
+        let listener = ServerListener(socket, format, peers, stranded, handler)
         let token = newToken()
         table.withLock { $0.listeners[token] = listener }
         do throws(UserfaultError) {
@@ -122,13 +100,28 @@ public final class HandoffServer: Sendable {
 
     /// Stops accepting clients at a socket, closes it, and removes the path that it made.
     ///
-    /// Clients whose message is not complete lose their connections; those that were handed over stay. Waits until the
-    /// handler has returned from all of them: do not call it from there.
+    /// Clients whose message is not complete lose their connections, and so do those that wait to be accepted, unless
+    /// somebody else made the socket; those that were handed over stay. Waits until the handler has returned from all of
+    /// them: do not call it from there.
     public func remove(_ listening: Listening) {
         guard let listener = table.withLock({ $0.listeners.removeValue(forKey: listening.token) }) else { return }
-        try? set.remove(FileDescriptor(rawValue: listener.socket.descriptor.rawValue))
-        listener.socket.removePath()
+        try? set.remove(listener.number)
+        if listener.socket.path != nil { sendAway(from: listener) }
         listener.waitUntilHandled()
+    }
+
+    /// Ends the connections that wait to be accepted.
+    private func sendAway(from listener: ServerListener) {
+        listener.socket.removePath()
+        try? UnixSocket.refuseMore(at: listener.number)
+        while let connection = try? listener.socket.accept(within: .zero) {
+            let peer = connection.peer
+            guard listener.peers.allows(peer),
+                let waiting = try? Conversation(connection, listener.format, of: 0, limits, listener.stranded)
+            else { continue }
+            waiting.end(.closed)
+            report(Report(peer: peer, error: .closed))
+        }
     }
 
     /// Serves the sockets on a thread of its own, until ``close()``.
@@ -159,33 +152,30 @@ public final class HandoffServer: Sendable {
     ///
     /// - Throws: ``HandoffError/kernel(_:)`` if waiting fails, which it does only without memory.
     public func run() throws(HandoffError) {
-        var conversations: [UInt64: Conversation] = [:]
+        var conversations = Conversations()
         var batch = ReadyBatch(capacity: 64)
-        defer { for conversation in conversations.values { forget(conversation) } }
+        defer { for token in conversations.tokens { advance(token, of: &conversations, isLast: .closed) } }
         while true {
             do throws(UserfaultError) {
-                let next = conversations.values.min { $0.deadline.instant < $1.deadline.instant }?.deadline ?? .never
-                _ = try set.wait(into: &batch, until: next)
+                _ = try set.wait(into: &batch, until: conversations.nextDeadline)
             } catch {
                 throw .kernel(error)
             }
             while let ready = batch.next() {
                 if ready.token == Self.stopToken { return }
-                if let conversation = conversations[ready.token] {
-                    if advance(conversation) { conversations.removeValue(forKey: ready.token) }
+                if conversations[ready.token] != nil {
+                    advance(ready.token, of: &conversations)
                 } else if let listener = table.withLock({ $0.listeners[ready.token] }) {
                     accept(from: listener, as: ready.token, into: &conversations)
                 }
             }
-            for (token, conversation) in conversations {
+            for token in conversations.tokens {
+                guard let conversation = conversations[token] else { continue }
                 if conversation.deadline.hasPassed {
-                    end(conversation, .timedOut)
+                    advance(token, of: &conversations, isLast: .timedOut)
                 } else if table.withLock({ $0.listeners[conversation.listener] == nil }) {
-                    forget(conversation)
-                } else {
-                    continue
+                    advance(token, of: &conversations, isLast: .closed)
                 }
-                conversations.removeValue(forKey: token)
             }
         }
     }
@@ -197,18 +187,27 @@ public final class HandoffServer: Sendable {
         }
     }
 
-    private func accept(from listener: Listener, as token: UInt64, into conversations: inout [UInt64: Conversation]) {
+    private func accept(from listener: ServerListener, as token: UInt64, into conversations: inout Conversations) {
         do throws(HandoffError) {
+            try checkRoom()
             guard let connection = try listener.socket.accept(within: .zero) else { return }
             let peer = connection.peer
             guard listener.peers.allows(peer) else { return report(Report(peer: peer, error: .refused(peer))) }
-            guard conversations.count < limits.connections else {
-                return report(Report(peer: peer, error: .tooManyConnections(limit: limits.connections)))
+            let most = limits.connectionsPerUser
+            if let oldest = conversations.oldest(of: peer.user, at: token, ifAtLeast: most) {
+                advance(oldest, of: &conversations, isLast: .tooManyConnections(limit: most))
             }
-            let conversation = Conversation(connection, listener.format, of: token, limits)
+            let conversation = try Conversation(connection, listener.format, of: token, limits, listener.stranded)
             let own = newToken()
-            try asHandoffError { () throws(UserfaultError) in try set.add(conversation.socket!, token: own) }
-            conversations[own] = conversation
+            do throws(UserfaultError) {
+                try set.add(conversation.socket!, token: own)
+            } catch {
+                conversation.end(.kernel(error))
+                throw .kernel(error)
+            }
+            conversations.insert(conversation, as: own)
+            // Further clients wait until there is room.
+            if conversations.count(ofListener: token) == limits.connections { try? set.remove(listener.number) }
         } catch {
             report(Report(peer: nil, error: error))
             // Without a free descriptor the client stays in the queue, and the socket ready: look again a little later.
@@ -218,47 +217,74 @@ public final class HandoffServer: Sendable {
         }
     }
 
-    /// - Returns: Whether the conversation has ended.
-    private func advance(_ conversation: Conversation) -> Bool {
-        do throws(HandoffError) {
-            let socket = conversation.socket
-            guard let memory = try conversation.advance() else { return false }
-            if let socket { try? set.remove(socket) }
-            // Counted before the listener can be removed.
-            let listener = table.withLock { table in
-                let listener = table.listeners[conversation.listener]
-                listener?.beginHandling()
-                return listener
-            }
-            if let listener { try handle(memory, listener) }
-        } catch {
-            end(conversation, error)
+    /// Throws unless there are as many descriptors as a client takes: it would be accepted, and its own would be lost.
+    private func checkRoom(for count: Int = 12) throws(HandoffError) {
+        guard count > 0 else { return }
+        let held = try asHandoffError { () throws(UserfaultError) in
+            try OwnedDescriptor(duplicating: stopped.descriptor.rawValue)
         }
-        return true
+        try checkRoom(for: count - 1)
+        try? held.close()
     }
 
-    private func handle(_ memory: consuming HandedMemory, _ listener: Listener) throws(HandoffError) {
+    /// Takes in what has arrived of a conversation.
+    ///
+    /// - Parameter reason: Why it ends if its message is not complete now; `nil` if it may go on.
+    private func advance(_ token: UInt64, of conversations: inout Conversations, isLast reason: HandoffError? = nil) {
+        guard let conversation = conversations[token] else { return }
+        let socket = conversation.socket
+        do throws(HandoffError) {
+            if let memory = try conversation.advance() {
+                hand(memory, of: conversation)
+            } else if let reason {
+                throw reason
+            } else {
+                return
+            }
+        } catch {
+            conversation.end(error)
+            report(Report(peer: conversation.peer, error: error))
+        }
+        if let socket { try? set.remove(socket) }
+        conversations.remove(token)
+        if conversations.count(ofListener: conversation.listener) == limits.connections - 1 {
+            // One that is removed at the same time is not added again.
+            table.withLock { table in
+                if let number = table.listeners[conversation.listener]?.number {
+                    try? set.add(number, token: conversation.listener)
+                }
+            }
+        }
+    }
+
+    /// Gives memory to the handler of its socket, on a thread of its own.
+    private func hand(_ memory: consuming HandedMemory, of conversation: Conversation) {
+        // Counted before the listener can be removed.
+        let listener = table.withLock { table in
+            let listener = table.listeners[conversation.listener]
+            listener?.beginHandling()
+            return listener
+        }
+        guard let listener else { return giveUp(memory, conversation.stranded, .closed) }
         let parcel = Parcel(memory)
+        let stranded = conversation.stranded
         do throws(UserfaultError) {
             try NativeThread.detached("uffd-handoff") {
                 parcel.open(listener.handler)
                 listener.endHandling()
             }
         } catch {
+            let error = HandoffError.kernel(error)
+            parcel.open { [self] in giveUp($0, stranded, error) }
             listener.endHandling()
-            throw .kernel(error)
         }
     }
 
-    private func end(_ conversation: Conversation, _ error: HandoffError) {
-        report(Report(peer: conversation.peer, error: error))
-        conversation.refuse(error)
-        forget(conversation)
-    }
-
-    /// The connection closes with the conversation.
-    private func forget(_ conversation: Conversation) {
-        if let socket = conversation.socket { try? set.remove(socket) }
+    /// Tells a client whose memory has come that nobody serves it, or kills it.
+    private func giveUp(_ memory: consuming HandedMemory, _ stranded: Stranded, _ error: HandoffError) {
+        report(Report(peer: memory.peer, error: error))
+        if !memory.isToldWhenRefused, stranded == .killed { memory.owner.kill() }
+        memory.refuse(error.description)
     }
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -52,6 +53,13 @@ int cps_drop_capabilities(void) {
     // Not even a program that it executed would have them again.
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -errno;
     return answer(syscall(SYS_capset, &header, data));
+}
+
+int cps_raise_file_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return -errno;
+    limit.rlim_cur = limit.rlim_max;
+    return answer(setrlimit(RLIMIT_NOFILE, &limit));
 }
 
 int cps_socket_path(int socket, char *path, size_t size) {

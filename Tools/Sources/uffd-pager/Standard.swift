@@ -1,4 +1,5 @@
 import ArgumentParser
+import CPagerSupport
 import Glibc
 
 /// How the program ends, by the numbers of `sysexits.h`.
@@ -20,6 +21,9 @@ enum Standard {
     /// Makes a reader that goes away an error of the write, and keeps other files off the standard descriptors.
     static func prepare() {
         signal(SIGPIPE, SIG_IGN)
+        // Each client takes some, and nothing here waits with select(2), which the lower limit is for. One that cannot be
+        // raised stays what it is.
+        _ = cps_raise_file_limit()
         for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
             // A closed standard output cannot be written: what keeps its place must not be writable either.
             _ = open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY)

@@ -17,6 +17,8 @@ int cps_signal_process(int process, int number);
 /// Gives up all capabilities but the one to signal processes of other users, for good: of the calling thread, so that it
 /// must be the only one.
 int cps_drop_capabilities(void);
+/// Raises the limit of open files to the highest that is allowed.
+int cps_raise_file_limit(void);
 /// The path that a listening Unix socket is bound to; -ENOTSOCK or -EINVAL if it is anything else.
 int cps_socket_path(int socket, char *path, size_t size);
 /// Sends a message with descriptors to the socket that systemd named in NOTIFY_SOCKET; 0 if there is none, else 1.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import SystemPackage
+import UserfaultFD
 import UserfaultHandoff
 import UserfaultPager
 
@@ -115,12 +116,17 @@ enum MemorySource: Sendable {
         }
     }
 
+    /// How many times the regions of a client may have the bytes of its source: what is known of each takes memory here.
+    private static let most = 8
+
     /// Refuses memory that ends beyond its source, where there are zeros, which no machine must take for its memory.
     private static func check(_ memory: consuming HandedMemory, _ byteCount: Int) throws -> HandedMemory {
         guard memory.sourceEnd <= byteCount else {
-            let text = "the regions end at byte \(memory.sourceEnd) of a memory of \(byteCount)"
-            memory.refuse(text)
-            throw HandoffError.malformed(text)
+            throw HandoffError.malformed("the regions end at byte \(memory.sourceEnd) of a memory of \(byteCount)")
+        }
+        let sum = memory.regions.reduce(0) { $0 + $1.range.count }
+        guard sum / most <= byteCount else {
+            throw HandoffError.malformed("the regions have \(sum) bytes, more than \(most) times those of the memory")
         }
         return memory
     }
@@ -130,9 +136,7 @@ enum MemorySource: Sendable {
         _ memory: consuming HandedMemory, from source: consuming Source, _ terms: ServiceTerms
     ) throws -> any SessionPager {
         guard memory.file == nil else {
-            let text = "a memory file is filled from files only, not from NBD"
-            memory.refuse(text)
-            throw HandoffError.malformed(text)
+            throw HandoffError.malformed("a memory file is filled from files only, not from NBD")
         }
         return try memory.serve(from: source, terms)
     }

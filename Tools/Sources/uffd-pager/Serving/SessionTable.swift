@@ -109,7 +109,7 @@ final class SessionTable: Sendable {
     /// Serves what a client has handed over; called on a thread of its own.
     func take(_ memory: consuming HandedMemory, as settings: MachineSettings) {
         let owner = memory.owner
-        let isTold = memory.isToldWhenRefused
+        let client = memory.client
         let process = memory.peer.process
         let id: Int? = state.withLock { state in
             guard state.closing == nil, state.unsettled < limit else { return nil }
@@ -118,11 +118,12 @@ final class SessionTable: Sendable {
             return state.nextID
         }
         guard let id else {
-            let text = "\(limit) clients are served already"
+            let text =
+                state.withLock({ $0.closing != nil }) ? "the server is ending" : "\(limit) clients are served already"
             logger.error("a client is refused", metadata: ["process": "\(process)", "reason": "\(text)"])
             memory.refuse(text)
             // One that cannot be told that nobody serves it would wait for ever.
-            return isTold ? () : owner.kill()
+            return client.isHeard ? () : owner.kill()
         }
         let logger = logger.of(settings.name, id, process)
         do {
@@ -133,7 +134,9 @@ final class SessionTable: Sendable {
             enter(session, wasPaused: wasPaused, logger)
         } catch {
             logger.error("a client cannot be served", metadata: ["error": "\(error)"])
-            fail(id, owner, isKilled: !isTold)
+            // One that was told the reason already hears no other.
+            client.refuse("\(error)")
+            fail(id, owner, isKilled: !client.isHeard)
         }
     }
 

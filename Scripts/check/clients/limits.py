@@ -1,0 +1,159 @@
+"""Peers that ask for too much or leave half way: others are served, and no machine waits for ever."""
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+
+from firecracker import SIZE, compare_one, hand_over, machine_that_reads, serve_one
+from firecracker import serving as serving_firecracker
+from harness import (Machine, Pager, check, connect, content, expect_end, firecracker_json, folder, memory_file, registered,
+                     require, server_of)
+from memory import PAGE, Memory
+from serve import ctl, serving
+
+
+@contextlib.contextmanager
+def two_sockets(*prefix):
+    """The program with the sockets a and b."""
+    with serving(prefix=prefix) as (pager, directory, control):
+        for name in ("a", "b"):
+            ctl(control, "add", name, "--socket", directory / name, "--memory", directory / "memory")
+        yield pager, directory
+
+
+@check
+def limits_half_messages_at_one_socket():
+    """Connections with half a message and more descriptors than anybody needs leave room for others."""
+    # Root may do without the hard limit; the server has given that up.
+    with two_sockets("prlimit", "--nofile=1024:1024") as (pager, directory), contextlib.ExitStack() as stack:
+        files = [os.memfd_create("further") for _ in range(4)]
+        for _ in range(250):
+            connection = stack.enter_context(contextlib.closing(connect(directory / "a")))
+            socket.send_fds(connection, [b"[{"], files)
+        pager.says("more than 64 connections", 250 - 64)
+        for name in ("b", "a"):
+            serve_one(directory / name, content(SIZE))
+        for file in files:
+            os.close(file)
+
+
+@check
+def limits_silent_connections_at_one_socket():
+    with two_sockets() as (_, directory), contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(contextlib.closing(connect(directory / "a")))
+        for name in ("b", "a"):
+            serve_one(directory / name, content(SIZE))
+
+
+@check
+def limits_soft_limit_is_raised():
+    with serving_firecracker(prefix=("prlimit", "--nofile=64:4096")) as (pager, _, _):
+        with open(f"/proc/{server_of(pager)}/limits", encoding="ascii") as file:
+            line = next(line for line in file if line.startswith("Max open files"))
+        require(line.split()[3:5] == ["4096", "4096"], line)
+
+
+@check
+def limits_waits_for_descriptors():
+    """A machine for which there is no descriptor waits until there is one."""
+    with serving_firecracker() as (pager, path, expected):
+        serve_one(path, expected)
+        pager.says(": ended ")
+        server = server_of(pager)
+        with open(f"/proc/{server}/limits", encoding="ascii") as file:
+            before = next(line for line in file if line.startswith("Max open files")).split()[3:5]
+        taken = {int(name) for name in os.listdir(f"/proc/{server}/fd")}
+        most = next(number for number in range(1000) if number not in taken) + 3
+        subprocess.run(["prlimit", f"--pid={server}", f"--nofile={most}:{before[1]}"], check=True)
+        with Machine(machine_that_reads, path, expected) as machine:
+            pager.says("a connection ended before")
+            subprocess.run(["prlimit", f"--pid={server}", f"--nofile={before[0]}:{before[1]}"], check=True)
+            require(machine.word() == b"r", "the machine could not read")
+            machine.tell()
+            expect_end(machine)
+
+
+def stranded(path, message, closes=False):
+    """A machine that has sent its descriptor with this message, and touches its memory: how it ends."""
+    def body(_):
+        memory, uffd = registered(SIZE)
+        connection = hand_over(path, message(memory), [uffd.number])
+        if closes:
+            connection.close()
+        memory.read(0)
+
+    with Machine(body) as machine:
+        return machine.end()
+
+
+@check
+def limits_no_machine_is_left_behind():
+    """One whose descriptor has come, and that is not served, is killed: it would wait for its pages for ever."""
+    def good(memory):
+        return firecracker_json((memory, 0))
+
+    with serving_firecracker() as (pager, path, expected):
+        for message, closes, complaint in (
+                (lambda memory: b"{}", False, "malformed"),
+                (lambda memory: b"[]", False, "no region"),
+                (lambda memory: good(memory)[:-1] + b" " * (2 << 20), False, "longer than"),
+                (lambda memory: good(memory)[:20], True, "closed the connection"),
+                (lambda memory: good(memory)[:20], False, "did not complete"),
+                (lambda memory: firecracker_json((memory, 0), (Memory(SIZE), PAGE)), False, "same bytes")):
+            end = stranded(path, message, closes)
+            require(end == -signal.SIGKILL, f"{complaint}: the machine ended with {end}")
+            pager.says(complaint)
+        serve_one(path, expected)
+
+
+@check
+def limits_machines_that_come_at_the_end():
+    """Those that wait at the socket when the server ends are served or killed."""
+    with serving_firecracker() as (pager, path, expected), contextlib.ExitStack() as stack:
+        server = server_of(pager)
+        os.kill(server, signal.SIGSTOP)
+
+        def body(end):
+            memory, uffd = registered(SIZE)
+            hand_over(path, firecracker_json((memory, 0)), [uffd.number])
+            end.sendall(b"c")
+            compare_one(memory, 0, expected)
+
+        machines = [stack.enter_context(Machine(body)) for _ in range(8)]
+        for machine in machines:
+            require(machine.word() == b"c", "a machine could not connect")
+        pager.process.terminate()
+        os.kill(server, signal.SIGTERM)
+        os.kill(server, signal.SIGCONT)
+        for machine in machines:
+            require(machine.end() in (0, -signal.SIGKILL), f"a machine ended with {machine.status}")
+
+
+def handoff_message(regions):
+    """The message of this project's own protocol, for (address, bytes, offset)."""
+    head = struct.pack("<8sIIQII", b"UFFDHAND", 1, 1, 0, len(regions), 0)
+    return head + b"".join(struct.pack("<4Q", *region, PAGE) for region in regions)
+
+
+@check
+def limits_handoff_is_told():
+    """A client whose regions are many times the source hears that."""
+    with folder() as directory:
+        memory = memory_file(directory, SIZE)
+        with Pager("handoff", "--socket", directory / "socket", "--memory", memory) as pager:
+            pager.says("listening")
+            for count, status in ((8, 0), (9, 1)):
+                def body(end, count=count):
+                    memory, uffd = registered(count * SIZE)
+                    regions = [(memory.start + index * SIZE, SIZE, 0) for index in range(count)]
+                    connection = hand_over(directory / "socket", handoff_message(regions), [uffd.number])
+                    end.sendall(connection.recv(4096))
+
+                with Machine(body) as machine:
+                    reply = machine.word()
+                    require(reply[:12] == struct.pack("<8sI", b"UFFDDONE", status), f"{count}: the reply is {reply}")
+                    require((b"8 times" in reply) == bool(status), f"{count}: the reply is {reply}")
+                    expect_end(machine)

@@ -1,0 +1,31 @@
+internal import Synchronization
+
+/// The connection of a client that has handed memory over, on which it hears once what became of that.
+///
+/// Take it from ``HandedMemory/client`` before the memory is served, to refuse a client whose memory could not be served.
+public final class ClientReply: Sendable {
+    private let connection: HandoffConnection
+    private let isAnswered = Mutex(false)
+
+    /// Whether the client's protocol has replies: if not, a client that is refused waits for ever.
+    public let isHeard: Bool
+
+    init(_ connection: consuming HandoffConnection, _ format: HandoffFormat) {
+        isHeard = format == .handoff
+        self.connection = connection
+    }
+
+    /// Tells the client why its memory is not served, unless it was told something before.
+    public func refuse(_ reason: String) { try? send(.refused(reason)) }
+
+    /// Tells the client that its memory is served.
+    func accept() throws(HandoffError) { try send(.served) }
+
+    private func send(_ reply: HandoffReply) throws(HandoffError) {
+        let isFirst = isAnswered.withLock { isAnswered in
+            defer { isAnswered = true }
+            return !isAnswered
+        }
+        if isHeard, isFirst { try connection.send(reply.bytes) }
+    }
+}
