@@ -1,17 +1,23 @@
 """Peers that ask for too much or leave half way: others are served, and no machine waits for ever."""
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import struct
 import subprocess
+import time
 
 from firecracker import SIZE, compare_one, hand_over, machine_that_reads, serve_one
 from firecracker import serving as serving_firecracker
-from harness import (Machine, Pager, check, connect, content, expect_end, firecracker_json, folder, memory_file, registered,
-                     require, server_of)
+from harness import (LIMIT, Machine, Pager, becomes, check, connect, content, expect_end, firecracker_json, folder, memory_file,
+                     program, registered, require, server_of)
 from memory import PAGE, Memory
-from serve import ctl, serving
+from nbd import exporting
+from pause import add, started, stopped
+from serve import ask, ctl, serving, threads_of
+
+LIBC = ctypes.CDLL(None)
 
 
 @contextlib.contextmanager
@@ -157,3 +163,65 @@ def limits_handoff_is_told():
                     require(reply[:12] == struct.pack("<8sI", b"UFFDDONE", status), f"{count}: the reply is {reply}")
                     require((b"8 times" in reply) == bool(status), f"{count}: the reply is {reply}")
                     expect_end(machine)
+
+
+@check
+def limits_log_that_nobody_reads():
+    """Machines are served while the log's reader does not read; what was dropped is told."""
+    with folder() as directory:
+        path, memory = directory / "socket", memory_file(directory, SIZE)
+        with subprocess.Popen([program(), "firecracker", "--socket", path, "--memory", memory], stdin=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE) as pager:
+            try:
+                for _ in range(2000):
+                    connect(path).close()
+                serve_one(path, content(SIZE))
+                text, end = b"", time.monotonic() + LIMIT
+                while b"lines of the log were dropped count=" not in text:
+                    require(time.monotonic() < end, f"nothing is told: {text[-300:]}")
+                    # Something to log.
+                    connect(path).close()
+                    text += os.read(pager.stderr.fileno(), 1 << 20)
+            finally:
+                pager.kill()
+
+
+@check
+def limits_reports_of_one_client():
+    """A client can cause as many failures as it likes: the log has the first ones."""
+    with serving_firecracker() as (pager, path, _):
+        def body(end):
+            memory, uffd = registered(SIZE)
+            hand_over(path, firecracker_json((memory, 0)), [uffd.number])
+            end.sendall(b"c")
+            end.recv(1)
+            _, pipe = os.pipe()
+            for page in range(SIZE // PAGE):
+                # The kernel reads the page, and gets EFAULT where a thread would get a signal.
+                require(LIBC.write(pipe, ctypes.c_void_p(memory.start + page * PAGE), 1) == -1, "a lost page is there")
+
+        with Machine(body) as machine:
+            require(machine.word() == b"c", "the machine failed")
+            pager.says("serving")
+            os.truncate(pager.folder / "memory", 0)
+            machine.tell()
+            expect_end(machine)
+        pager.says(": ended ")
+        lines = pager.output().count("a page could not be loaded")
+        require(0 < lines <= 20, f"one client fills {lines} lines of the log")
+
+
+@check
+def limits_adds_that_wait():
+    """Machines whose server does not answer hold up no other request."""
+    with folder() as where, exporting(where) as (uri, server), serving() as (pager, directory, control):
+        add(control, directory, uri)
+        before = len(threads_of(server_of(pager)))
+        with stopped(server):
+            adds = [started(control, "add", f"m{index}", "--socket", str(directory / f"m{index}"), "--memory", uri)
+                    for index in range(os.cpu_count() + 2)]
+            becomes(lambda: len(threads_of(server_of(pager))) >= before + len(adds), True, "that each has a thread")
+            require(ask(control, "GET", "/v1/machines")[0] == 200, "no answer")
+            require(all(request.poll() is None for request in adds), "the requests have waited for each other")
+        for request in adds:
+            request.communicate(timeout=LIMIT)

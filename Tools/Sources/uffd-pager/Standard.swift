@@ -1,6 +1,7 @@
 import ArgumentParser
 import CPagerSupport
 import Glibc
+import Synchronization
 
 /// How the program ends, by the numbers of `sysexits.h`.
 extension ExitCode {
@@ -34,20 +35,59 @@ enum Standard {
     ///
     /// - Throws: ``ExitCode/unwritable`` unless all of it was written.
     static func write(_ text: String) throws {
-        guard writeAll(text, to: STDOUT_FILENO) else {
+        guard writeAll(Array(text.utf8)[...], to: STDOUT_FILENO) else {
             let error = errno
             complain("standard output cannot be written: \(String(cString: strerror(error)))")
             throw ExitCode.unwritable
         }
     }
 
-    /// Writes a line to standard error, where nobody can be told of a failure.
-    static func writeLine(_ text: String) { _ = writeAll("\(text)\n", to: STDERR_FILENO) }
+    private struct Behind {
+        /// Lines that were dropped since the last one that was written.
+        var lines = 0
+        /// Whether the reader has let us wait already.
+        var isSlow = false
+    }
+
+    private static let behind = Mutex(Behind())
+
+    /// Writes a line to standard error, unless its reader does not read: nobody waits for the log, but once and shortly.
+    ///
+    /// What is dropped is counted, and told as soon as something can be written.
+    static func writeLine(_ text: String) {
+        behind.withLock { behind in
+            if behind.lines > 0 {
+                guard writePart("uffd-pager: warning: lines of the log were dropped count=\(behind.lines)\n", &behind)
+                else {
+                    behind.lines += 1
+                    return
+                }
+                behind.lines = 0
+            }
+            if !writePart("\(text)\n", &behind) { behind.lines += 1 }
+        }
+    }
+
+    /// Writes in parts for which a pipe or socket has room when it says that it has any.
+    private static func writePart(_ text: String, _ behind: inout Behind) -> Bool {
+        var left = Array(text.utf8)[...]
+        while !left.isEmpty {
+            var file = pollfd(fd: STDERR_FILENO, events: Int16(POLLOUT), revents: 0)
+            guard poll(&file, 1, behind.isSlow ? 0 : 100) > 0 else {
+                behind.isSlow = true
+                return false
+            }
+            guard writeAll(left.prefix(Int(PIPE_BUF)), to: STDERR_FILENO) else { return false }
+            left = left.dropFirst(Int(PIPE_BUF))
+        }
+        behind.isSlow = false
+        return true
+    }
 
     static func complain(_ text: String) { writeLine("uffd-pager: \(text)") }
 
-    private static func writeAll(_ text: String, to descriptor: Int32) -> Bool {
-        var left = Array(text.utf8)[...]
+    private static func writeAll(_ bytes: ArraySlice<UInt8>, to descriptor: Int32) -> Bool {
+        var left = bytes
         while !left.isEmpty {
             let written = left.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress!, $0.count) }
             if written < 0 && errno == EINTR { continue }

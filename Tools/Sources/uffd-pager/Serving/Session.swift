@@ -30,6 +30,8 @@ final class Session: Sendable {
     let settings: MachineSettings
     let owner: Owner
     let pager: any SessionPager
+    /// What the pager has to say of the client.
+    let reports: ReportLog
 
     private struct Activity {
         /// Calls that load all memory.
@@ -52,12 +54,13 @@ final class Session: Sendable {
         self.id = id
         self.settings = settings
         process = memory.peer.process
+        reports = ReportLog(logger)
         owner = memory.owner
         byteCount = memory.regions.reduce(0) { $0 + $1.range.count }
         regionCount = memory.regions.count
         // From now on a death of this process does not let the client read zeros.
         let files = try keepers?.keep(id, memory, as: settings)
-        var configuration = Self.configuration(settings, logger, ended)
+        var configuration = Self.configuration(settings, reports, ended)
         configuration.state = files?.state
         pager = try settings.memory.serve(
             memory,
@@ -74,6 +77,7 @@ final class Session: Sendable {
         self.id = id
         self.settings = settings
         self.process = process
+        reports = ReportLog(logger)
         owner = memory.owner
         let regions = memory.record.content.regions
         byteCount = regions.reduce(0) { $0 + $1.range.count }
@@ -81,15 +85,15 @@ final class Session: Sendable {
         pager = try settings.memory.resume(
             memory,
             ServiceTerms(
-                runtime: runtime, configuration: Self.configuration(settings, logger, ended), options: RegionOptions(),
+                runtime: runtime, configuration: Self.configuration(settings, reports, ended), options: RegionOptions(),
                 isPaused: isPaused, files: nil))
     }
 
     private static func configuration(
-        _ settings: MachineSettings, _ logger: Logger, _ ended: @escaping @Sendable () -> Void
+        _ settings: MachineSettings, _ reports: ReportLog, _ ended: @escaping @Sendable () -> Void
     ) -> PagerConfiguration {
         PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : WorkingSetRecord.capacity) { report in
-            logger.log(report)
+            reports.log(report)
             if case .ownerGone = report { ended() }
         }
     }

@@ -312,7 +312,7 @@ final class SessionTable: Sendable {
         await session.awaitStops()
         if let record = session.settings.record {
             do {
-                try record.add(session.pager.recordedWorkingSet)
+                try await onOwnThread { try record.add(session.pager.recordedWorkingSet) }
             } catch {
                 logger.error("the record cannot be written", metadata: ["file": "\(record.path)", "error": "\(error)"])
                 failed = true
@@ -330,7 +330,7 @@ final class SessionTable: Sendable {
             metadata: [
                 "faults": "\(statistics.faults)", "bytes": "\(statistics.bytesFilled)",
                 "failures": "\(statistics.failures)", "median_ns": "\(statistics.service.percentile(50))",
-                "p99_ns": "\(statistics.service.percentile(99))",
+                "p99_ns": "\(statistics.service.percentile(99))", "unlogged": "\(session.reports.unlogged)",
             ])
         settle(session.id)
     }
