@@ -30,6 +30,7 @@ import record  # noqa: E402, F401
 import pause  # noqa: E402, F401
 import ending  # noqa: E402, F401
 import limits  # noqa: E402, F401
+import access  # noqa: E402, F401
 import service  # noqa: E402, F401
 import survive  # noqa: E402, F401
 import successor  # noqa: E402, F401

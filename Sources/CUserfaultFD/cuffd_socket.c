@@ -72,6 +72,31 @@ static int unix_socket(const char *path, int (*attach)(int, const struct sockadd
     return error;
 }
 
+int cuffd_unix_set_mode(const char *path, uint32_t mode) {
+    int fd = CUFFD_ANSWER(open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (fd < 0) return fd;
+    struct stat status;
+    int error = CUFFD_ANSWER(fstat(fd, &status));
+    if (error == 0 && !S_ISSOCK(status.st_mode)) error = -ENOTSOCK;
+    char self[32];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    // What was looked at, whatever is at the path by now.
+    if (error == 0) error = CUFFD_ANSWER(chmod(self, mode));
+    close(fd);
+    return error;
+}
+
+/// A listening socket at `path`, with these permissions if they are not negative.
+static int listen_at(const char *path, int backlog, int64_t mode) {
+    int fd = unix_socket(path, bind, backlog);
+    if (fd < 0 || mode < 0) return fd;
+    int error = cuffd_unix_set_mode(path, (uint32_t)mode);
+    if (error == 0) return fd;
+    unlink(path);
+    close(fd);
+    return error;
+}
+
 /// Writes a name beside `path` that nobody has; returns false where it does not fit.
 static bool name_beside(const char *path, char *room, size_t size) {
     uint32_t number;
@@ -82,7 +107,7 @@ static bool name_beside(const char *path, char *room, size_t size) {
     return length > 0 && (size_t)length < size;
 }
 
-int cuffd_unix_listen(const char *path, int backlog) {
+int cuffd_unix_listen(const char *path, int backlog, int64_t mode) {
     if (backlog < 1) backlog = 1;
     // bind makes the path, and only listen lets clients in: between them one who waits for the path would be refused, and
     // another server would take the socket for one that was left behind. So it gets its path when it listens.
@@ -90,8 +115,8 @@ int cuffd_unix_listen(const char *path, int backlog) {
     char beside[sizeof address.sun_path];
     int error = fill_address(&address, path);
     if (error < 0) return error;
-    if (!name_beside(path, beside, sizeof beside)) return unix_socket(path, bind, backlog);
-    int fd = unix_socket(beside, bind, backlog);
+    if (!name_beside(path, beside, sizeof beside)) return listen_at(path, backlog, mode);
+    int fd = listen_at(beside, backlog, mode);
     if (fd < 0) return fd;
     error = CUFFD_ANSWER(syscall(SYS_renameat2, AT_FDCWD, beside, AT_FDCWD, path, RENAME_NOREPLACE));
     if (error == 0) return fd;
@@ -99,7 +124,7 @@ int cuffd_unix_listen(const char *path, int backlog) {
     close(fd);
     if (error == -EEXIST) return -EADDRINUSE;
     // A file system or a filter of system calls that does not know how.
-    return error == -EINVAL || error == -ENOSYS || error == -EPERM ? unix_socket(path, bind, backlog) : error;
+    return error == -EINVAL || error == -ENOSYS || error == -EPERM ? listen_at(path, backlog, mode) : error;
 }
 
 int cuffd_unix_connect(const char *path) { return unix_socket(path, connect, 0); }

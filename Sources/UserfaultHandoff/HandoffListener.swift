@@ -18,16 +18,19 @@ public struct HandoffListener: ~Copyable, Sendable {
     ///
     /// A socket that nobody has open any more is replaced. Who has one does not notice that it was looked for.
     ///
-    /// - Parameter path: At most 107 bytes.
+    /// - Parameters:
+    ///   - path: At most 107 bytes.
+    ///   - mode: The permissions of the socket, such as `0o660`, before anybody can connect; `nil` for those that the umask
+    ///     leaves.
     /// - Throws: ``HandoffError/kernel(_:)``: `EADDRINUSE` if somebody listens there, or if it is not a socket.
-    public init(path: String) throws(HandoffError) {
+    public init(path: String, mode: UInt32? = nil) throws(HandoffError) {
         descriptor = try asHandoffError { () throws(UserfaultError) in
             do throws(UserfaultError) {
-                return try UnixSocket.listen(at: path, backlog: Self.backlog)
+                return try UnixSocket.listen(at: path, backlog: Self.backlog, mode: mode)
             } catch {
                 guard error.errno == .addressInUse, let abandoned = UnixSocket.abandoned(at: path) else { throw error }
                 try UnixSocket.remove(abandoned, at: path)
-                return try UnixSocket.listen(at: path, backlog: Self.backlog)
+                return try UnixSocket.listen(at: path, backlog: Self.backlog, mode: mode)
             }
         }
         self.path = path
@@ -62,6 +65,13 @@ public struct HandoffListener: ~Copyable, Sendable {
         }
         guard let accepted else { return nil }
         return try HandoffConnection(accepted)
+    }
+
+    /// Sets the permissions of a socket that somebody else bound to a path.
+    ///
+    /// - Throws: ``HandoffError/kernel(_:)``: `ENOTSOCK`, `ELOOP` for a link, `EPERM`.
+    public static func setMode(_ mode: UInt32, ofSocketAt path: String) throws(HandoffError) {
+        try asHandoffError { () throws(UserfaultError) in try UnixSocket.setMode(mode, of: path) }
     }
 
     /// Removes the path that was bound, so that clients find out at once that nobody listens.

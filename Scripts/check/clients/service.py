@@ -81,7 +81,7 @@ def service_example_configuration():
     with folder() as directory:
         example = f"{REPO}/Scripts/package/uffd-pager.json"
         with Pager("serve", "--control", directory / "control", "--config", example) as pager:
-            pager.ends(73)
+            pager.ends(66)
             require("web.mem" in pager.output(), pager.output())
         with open(example, encoding="ascii") as file:
             document = json.load(file)

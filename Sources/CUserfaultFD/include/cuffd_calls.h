@@ -276,9 +276,12 @@ struct cuffd_file_identity {
 
 /// A connected pair of stream sockets, close-on-exec.
 int cuffd_socketpair(int sockets[2]);
-/// A listening stream socket bound to `path`, close-on-exec: once there is the path, clients can connect. -ENAMETOOLONG if
-/// the path does not fit, -EADDRINUSE if it is there already.
-int cuffd_unix_listen(const char *path, int backlog);
+/// A listening stream socket bound to `path`, close-on-exec: once there is the path, clients can connect. Its permissions are
+/// `mode` if that is not negative, else what the umask leaves. -ENAMETOOLONG if the path does not fit, -EADDRINUSE if it is
+/// there already.
+int cuffd_unix_listen(const char *path, int backlog, int64_t mode);
+/// chmod(2) of a socket, never of what a symbolic link names; -ENOTSOCK for every other file.
+int cuffd_unix_set_mode(const char *path, uint32_t mode);
 /// A stream socket connected to `path`, close-on-exec.
 int cuffd_unix_connect(const char *path);
 /// Whether somebody has the stream socket at `path`, without connecting to it: 0, or -ECONNREFUSED if nobody has it any more.

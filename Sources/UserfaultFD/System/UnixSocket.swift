@@ -17,8 +17,18 @@ package enum UnixSocket {
     }
 
     /// A socket that listens at a path.
-    package static func listen(at path: String, backlog: Int32 = 16) throws(UserfaultError) -> OwnedDescriptor {
-        OwnedDescriptor(adopting: try answer(to: .socket) { unsafe cuffd_unix_listen(path, backlog) })
+    ///
+    /// - Parameter mode: Its permissions, before anybody can connect; `nil` for those that the umask leaves.
+    package static func listen(
+        at path: String, backlog: Int32 = 16, mode: UInt32? = nil
+    ) throws(UserfaultError) -> OwnedDescriptor {
+        OwnedDescriptor(
+            adopting: try answer(to: .socket) { unsafe cuffd_unix_listen(path, backlog, mode.map(Int64.init) ?? -1) })
+    }
+
+    /// Sets the permissions of a socket; refuses to do so to any other file, and follows no link.
+    package static func setMode(_ mode: UInt32, of path: String) throws(UserfaultError) {
+        _ = try answer(to: .socket) { unsafe cuffd_unix_set_mode(path, mode) }
     }
 
     /// A socket that is connected to a path.

@@ -1,7 +1,17 @@
 import ArgumentParser
 import FoundationEssentials
+import Glibc
 import NIOHTTP1
 import UserfaultHandoff
+
+/// Paths as the server needs them, which runs in another folder.
+private enum LocalPath {
+    static func absolute(_ path: String) -> String {
+        guard !path.hasPrefix("/"), let folder = getcwd(nil, 0) else { return path }
+        defer { free(folder) }
+        return "\(String(cString: folder))/\(path)"
+    }
+}
 
 struct CtlCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -87,14 +97,16 @@ struct CtlCommand: AsyncParsableCommand {
         @Option(help: "The permissions of the socket, in octal.") var socketMode: String?
 
         func run() async throws {
-            var machine = MachineSpecification(name: name, socket: socket, memory: memory)
+            var machine = MachineSpecification(
+                name: name, socket: LocalPath.absolute(socket),
+                memory: MemorySource.isAddress(memory) ? memory : LocalPath.absolute(memory))
             machine.format = format
             machine.tlsCertificates = tls.tlsCertificates
             machine.tlsPskFile = tls.tlsPskFile
             machine.tlsUsername = tls.tlsUsername
             machine.cacheRevision = cacheRevision
-            machine.prefetch = prefetch
-            machine.record = record
+            machine.prefetch = prefetch.map(LocalPath.absolute)
+            machine.record = record.map(LocalPath.absolute)
             machine.onFailure = onFailure
             machine.populate = populate
             machine.allowUsers = allowUser.isEmpty ? nil : allowUser
@@ -123,7 +135,8 @@ struct CtlCommand: AsyncParsableCommand {
         @Argument(help: "The recorded working set, a file of the server's.", completion: .file()) var workingSet: String
 
         func run() async throws {
-            try await control.ask(.POST, machine.path + "/prefetch", body: PrefetchRequest(workingSet: workingSet))
+            try await control.ask(
+                .POST, machine.path + "/prefetch", body: PrefetchRequest(workingSet: LocalPath.absolute(workingSet)))
         }
     }
 

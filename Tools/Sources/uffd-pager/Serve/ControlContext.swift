@@ -1,43 +1,27 @@
 import FoundationEssentials
-import Glibc
 import HTTPTypes
 import Hummingbird
 import NIOCore
-import UserfaultFD
-import UserfaultHandoff
 
-/// A request, and the connection that it came over.
+/// A request.
 struct ControlContext: RequestContext {
     var coreContext: CoreRequestContextStorage
-    let channel: any Channel
 
     init(source: ApplicationRequestContextSource) {
         coreContext = CoreRequestContextStorage(source: source)
-        channel = source.channel
     }
 
     /// No request needs more.
     var maxUploadSize: Int { 64 << 10 }
 }
 
-/// Answers only peers that are allowed, by what the kernel says of them.
-struct PeerMiddleware: RouterMiddleware {
+/// Says why a request is refused.
+struct ErrorMiddleware: RouterMiddleware {
     typealias Context = ControlContext
-
-    let peers: PeerPolicy
 
     func handle(
         _ request: Request, context: Context, next: @concurrent (Request, Context) async throws -> Response
     ) async throws -> Response {
-        guard let provider = context.channel as? any SocketOptionProvider else {
-            return try Self.error(.forbidden, "the peer of this connection is not known")
-        }
-        let peer: Credentials = try await provider.unsafeGetSocketOption(
-            level: SocketOptionLevel(SOL_SOCKET), name: SocketOptionName(SO_PEERCRED)
-        ).get()
-        guard peers.allows(user: peer.uid, group: peer.gid, process: peer.pid) else {
-            return try Self.error(.forbidden, "user \(peer.uid) of group \(peer.gid) is not allowed")
-        }
         do {
             return try await next(request, context)
         } catch let error as ControlError {
@@ -48,7 +32,7 @@ struct PeerMiddleware: RouterMiddleware {
                 case .tooMany: .tooManyRequests
                 case .tooLong: .contentTooLarge
                 case .ending: .serviceUnavailable
-                case .refused: .unprocessableContent
+                case .refused, .failed: .unprocessableContent
                 }
             return try Self.error(status, error.text)
         } catch let error as DecodingError {
@@ -56,13 +40,6 @@ struct PeerMiddleware: RouterMiddleware {
         } catch let error as HTTPError {
             return try Self.error(error.status, error.body ?? error.status.reasonPhrase)
         }
-    }
-
-    /// `struct ucred`.
-    private struct Credentials {
-        let pid: Int32
-        let uid: UInt32
-        let gid: UInt32
     }
 
     private static func error(_ status: HTTPResponse.Status, _ text: String) throws -> Response {

@@ -1,13 +1,12 @@
 import FoundationEssentials
 import Hummingbird
 import NIOCore
-import UserfaultHandoff
 
 /// The paths of the control socket; openapi.json describes them.
 enum ControlRouter {
-    static func make(_ registry: MachineRegistry, peers: PeerPolicy) -> Router<ControlContext> {
+    static func make(_ registry: MachineRegistry) -> Router<ControlContext> {
         let router = Router(context: ControlContext.self)
-        router.add(middleware: PeerMiddleware(peers: peers))
+        router.add(middleware: ErrorMiddleware())
         router.get("healthz") { _, _ in "ok\n" }
         router.get("openapi.json") { _, _ in
             Response(
@@ -23,7 +22,7 @@ enum ControlRouter {
         machines.get { _, _ in MachineList(machines: registry.documents) }
         machines.post { request, context in
             let specification = try await request.document(MachineSpecification.self, context)
-            try registry.add(specification)
+            try await onOwnThread { () throws(ControlError) in try registry.add(specification) }
             return EditedResponse(status: .created, response: try registry.document(of: specification.name))
         }
         machines.get(":name") { _, context in try registry.document(of: try context.name) }
@@ -34,7 +33,11 @@ enum ControlRouter {
         }
         machines.post(":name/prefetch") { request, context in
             let body = try await request.document(PrefetchRequest.self, context)
-            return SessionCount(sessions: try registry.prefetch(try context.name, body.workingSet))
+            let name = try context.name
+            return SessionCount(
+                sessions: try await onOwnThread { () throws(ControlError) in
+                    try registry.prefetch(name, body.workingSet)
+                })
         }
         for (verb, isPaused) in [("pause", true), ("resume", false)] {
             machines.post(":name/\(verb)") { _, context in

@@ -1,5 +1,7 @@
 import Hummingbird
+import HummingbirdCore
 import Logging
+import NIOCore
 import ServiceLifecycle
 import UnixSignals
 import UserfaultHandoff
@@ -16,19 +18,39 @@ struct ControlServer {
     private let ended: AsyncStream<Never>
     private let end: AsyncStream<Never>.Continuation
 
+    /// More than a person and a program need, and few enough to leave descriptors for machines.
+    private static let connections = 256
+    /// How long a connection may be without a request that is being answered.
+    private static let idleTime = TimeAmount.seconds(10)
+
     /// Begins to answer at a path.
+    ///
+    /// - Parameters:
+    ///   - mode: The permissions of the socket; `nil` for what the umask leaves.
+    ///   - onStart: Is called when requests are answered.
     init(
-        _ registry: MachineRegistry, at path: String, from peers: PeerPolicy, logger: Logger,
+        _ registry: MachineRegistry, at path: String, mode: UInt32?, from peers: PeerPolicy, logger: Logger,
         onStart: @escaping @Sendable () -> Void
     ) {
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
-        let application = Application(
-            router: ControlRouter.make(registry, peers: peers),
-            configuration: ApplicationConfiguration(address: .unixDomainSocket(path: path), serverName: nil),
-            onServerRunning: { _ in onStart() }, logger: quiet)
-        let group = ServiceGroup(configuration: .init(services: [application], logger: quiet))
         let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
+        let application = Application(
+            router: ControlRouter.make(registry),
+            server: .http1(
+                configuration: .init(additionalChannelHandlers: [PeerHandler(peers)], idleTimeout: Self.idleTime)),
+            configuration: ApplicationConfiguration(
+                address: .unixDomainSocket(path: path), serverName: nil,
+                availableConnectionsDelegate: MaximumAvailableConnections(Self.connections, logger: quiet)),
+            onServerRunning: { _ in
+                do {
+                    if let mode { try HandoffListener.setMode(mode, ofSocketAt: path) }
+                    onStart()
+                } catch {
+                    failure.yield(error)
+                }
+            }, logger: quiet)
+        let group = ServiceGroup(configuration: .init(services: [application], logger: quiet))
         let (ended, end) = AsyncStream.makeStream(of: Never.self)
         self.group = group
         self.failures = failures

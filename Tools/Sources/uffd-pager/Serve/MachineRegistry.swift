@@ -13,6 +13,7 @@ enum ControlError: Error {
     case tooLong(Int)
     case ending
     case refused(String)
+    case failed(Failure)
 
     var text: String {
         switch self {
@@ -22,6 +23,7 @@ enum ControlError: Error {
         case .tooLong(let limit): "the request is longer than \(limit) bytes"
         case .ending: "the server is ending"
         case .refused(let text): text
+        case .failed(let failure): failure.description
         }
     }
 }
@@ -69,19 +71,11 @@ final class MachineRegistry: Sendable {
                 prefetch: try specification.prefetch.map(WorkingSetFile.read),
                 record: try specification.record.map(WorkingSetRecord.init), onFailure: specification.onFailure,
                 populates: specification.populate)
-            let peers = PeerPolicy(
-                users: specification.allowUsers.map(Set.init) ?? [0, geteuid()],
-                groups: specification.allowGroups.map(Set.init))
+            let peers = PeerPolicy(allowingUsers: specification.allowUsers, groups: specification.allowGroups)
             let listening = try front.open(
-                name, at: specification.socket, for: specification.format, from: peers,
+                name, at: specification.socket, mode: try specification.mode(), for: specification.format, from: peers,
                 description: Array(try JSONEncoder().encode(specification))
             ) { [sessions] memory in sessions.take(memory, as: settings) }
-            if let mode = try specification.mode(), chmod(specification.socket, mode) != 0 {
-                let code = errno
-                front.shut(listening)
-                front.forget(name)
-                throw Failure(.uncreatable, "\(specification.socket): \(String(cString: strerror(code)))")
-            }
             entries.withLock {
                 $0[name] = Entry(specification: specification, settings: settings, listening: listening)
             }
@@ -89,6 +83,7 @@ final class MachineRegistry: Sendable {
         } catch {
             front.forget(name)
             _ = entries.withLock { $0.removeValue(forKey: name) }
+            if let failure = error as? Failure { throw .failed(failure) }
             throw .refused("\(error)")
         }
     }

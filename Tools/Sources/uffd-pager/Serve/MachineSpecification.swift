@@ -5,7 +5,7 @@ public import UserfaultHandoff
 
 /// A machine as the configuration file and the control socket describe it.
 struct MachineSpecification: Codable, Equatable, Sendable {
-    /// What the machine is called: letters, digits, and `-_.`, at most 128 of them.
+    /// What the machine is called: letters, digits, and `-_.`, at most 128 of them; not `.` or `..`, which vanish in paths.
     var name: String
     /// Where its monitor connects.
     var socket: String
@@ -23,9 +23,9 @@ struct MachineSpecification: Codable, Equatable, Sendable {
     var record: String?
     var onFailure: OnFailure = .poison
     var populate = false
-    /// Users that may connect, by number; this program's and root without it.
+    /// Users that may connect, by number; without it and groups, this program's and root.
     var allowUsers: [UInt32]?
-    /// Groups that may connect, by number; every group without it.
+    /// Effective groups that may connect, by number; every group without it.
     var allowGroups: [UInt32]?
     /// The permissions of the socket, in octal.
     var socketMode: String?
@@ -60,9 +60,11 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         allowUsers = try values.decodeIfPresent([UInt32].self, forKey: .allowUsers)
         allowGroups = try values.decodeIfPresent([UInt32].self, forKey: .allowGroups)
         socketMode = try values.decodeIfPresent(String.self, forKey: .socketMode)
-        guard !name.isEmpty, name.utf8.count <= 128, name.utf8.allSatisfy(Self.isPlain) else {
+        guard !name.isEmpty, name.utf8.count <= 128, name.utf8.allSatisfy(Self.isPlain), name != ".", name != ".."
+        else {
             throw DecodingError.dataCorruptedError(
-                forKey: .name, in: values, debugDescription: "a name has 1 to 128 letters, digits, '-', '_' and '.'")
+                forKey: .name, in: values,
+                debugDescription: "a name has 1 to 128 letters, digits, '-', '_' and '.', and is not '.' or '..'")
         }
         guard try mode() != 0 else {
             throw DecodingError.dataCorruptedError(
@@ -100,8 +102,7 @@ struct MachineSpecification: Codable, Equatable, Sendable {
     /// The permissions of the socket; `nil` for those that the umask leaves, 0 if they are not octal.
     func mode() throws -> UInt32? {
         guard let socketMode else { return nil }
-        guard let mode = UInt32(socketMode, radix: 8), mode <= 0o777 else { return 0 }
-        return mode
+        return SocketMode(argument: socketMode)?.value ?? 0
     }
 }
 
@@ -136,12 +137,24 @@ struct ConfigurationFile: Codable, Equatable, Sendable {
     /// - Throws: ``Failure`` with ``ExitCode/unreadable``, and what is wrong where.
     init(path: String) throws {
         do {
-            self = try JSONDecoder().decode(Self.self, from: Data(contentsOf: URL(filePath: path)))
+            let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
+            self = try JSONDecoder().decode(Self.self, from: file.closeAfter { try Self.content(of: file) })
         } catch let error as DecodingError {
             throw Failure(.unreadable, "\(path): \(error.sentence)")
         } catch {
             throw Failure(.unreadable, "\(path) cannot be read: \(error)")
         }
+    }
+
+    private static func content(of file: FileDescriptor) throws -> Data {
+        let part = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 1)
+        defer { part.deallocate() }
+        var content = Data()
+        while case let count = try file.read(into: part), count > 0 {
+            content.append(contentsOf: part.prefix(count))
+            guard content.count <= 64 << 20 else { throw Errno.fileTooLarge }
+        }
+        return content
     }
 }
 

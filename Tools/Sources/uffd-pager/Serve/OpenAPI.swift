@@ -108,7 +108,7 @@ enum OpenAPI {
                 "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}}}
             },
             "schemas": {
-              "Name": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+              "Name": {"type": "string", "pattern": "^(?!\\.\\.?$)[A-Za-z0-9._-]{1,128}$"},
               "Specification": {
                 "type": "object", "required": ["name", "socket", "memory"], "additionalProperties": false,
                 "properties": {
@@ -126,8 +126,12 @@ enum OpenAPI {
                   "record": {"type": "string", "description": "Where to write the pages that were touched."},
                   "onFailure": {"enum": ["poison", "kill"], "default": "poison"},
                   "populate": {"type": "boolean", "default": false},
-                  "allowUsers": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
-                  "allowGroups": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
+                  "allowUsers": {"type": "array",
+                    "description": "Who may connect; without it and allowGroups, the server's user and root.",
+                    "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
+                  "allowGroups": {"type": "array",
+                    "description": "Effective groups that may connect; without it, all.",
+                    "items": {"type": "integer", "minimum": 0, "maximum": 4294967295}},
                   "socketMode": {"type": "string", "pattern": "^[0-7]{1,4}$"}
                 }
               },

@@ -59,7 +59,9 @@ struct ServeCommand: GuardedCommand {
             do {
                 try registry.add(machine)
             } catch {
-                throw Failure(.uncreatable, "machine '\(machine.name)': \(error.text)")
+                var code = ExitCode.uncreatable
+                if case .failed(let failure) = error { code = failure.code }
+                throw Failure(code, "machine '\(machine.name)': \(error.text)")
             }
         }
         // Whether somebody listens there, or it is not a socket, is found out as for every other socket.
@@ -67,7 +69,8 @@ struct ServeCommand: GuardedCommand {
             throw Failure(.uncreatable, "\(control): \(error)")
         }
         try front.start()
-        let server = ControlServer(registry, at: control, from: try access.peers, logger: logger) {
+        let mode = access.socketMode?.value
+        let server = ControlServer(registry, at: control, mode: mode, from: try access.peers, logger: logger) {
             logger.info("ready", metadata: ["control": "\(control)"])
             Systemd.notify("READY=1", logger: logger)
         }

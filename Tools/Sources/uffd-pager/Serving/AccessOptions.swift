@@ -6,14 +6,21 @@ import UserfaultHandoff
 struct AccessOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Accept processes of this user, by name or number; by default of this program's user and root. Can be repeated.",
-            valueName: "user"))
+            """
+            Accept processes of this user only, by name or number. Can be repeated. Without this and --allow-group, \
+            processes of this program's user and of root.
+            """, valueName: "user"))
     var allowUser: [String] = []
 
     @Option(
         help: ArgumentHelp(
-            "Accept processes of this group only, by name or number. Can be repeated.", valueName: "group"))
+            "Accept processes with this effective group only, by name or number. Can be repeated.", valueName: "group"))
     var allowGroup: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "The permissions of the socket, in octal; by default, what the umask leaves.", valueName: "mode"))
+    var socketMode: SocketMode?
 
     func validate() throws { _ = try peers }
 
@@ -33,7 +40,25 @@ struct AccessOptions: ParsableArguments {
                 return id
             }
             return PeerPolicy(
-                users: users.isEmpty ? [0, geteuid()] : Set(users), groups: groups.isEmpty ? nil : Set(groups))
+                allowingUsers: users.isEmpty ? nil : users, groups: groups.isEmpty ? nil : groups)
         }
+    }
+}
+
+extension PeerPolicy {
+    /// Who may connect if these are named: this program's user and root if nobody is.
+    init(allowingUsers users: [UInt32]?, groups: [UInt32]?) {
+        let others: Set<UInt32>? = groups == nil ? [0, geteuid()] : nil
+        self.init(users: users.map(Set.init) ?? others, groups: groups.map(Set.init))
+    }
+}
+
+/// Permissions, in octal.
+struct SocketMode: ExpressibleByArgument {
+    let value: UInt32
+
+    init?(argument: String) {
+        guard let value = UInt32(argument, radix: 8), (1...0o777).contains(value) else { return nil }
+        self.value = value
     }
 }

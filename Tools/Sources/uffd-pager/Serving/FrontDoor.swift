@@ -27,17 +27,19 @@ final class FrontDoor: Sendable {
 
     /// Accepts clients of a machine at a path.
     ///
-    /// - Parameter description: What a successor needs to know of the machine, if its command line does not say.
+    /// - Parameters:
+    ///   - mode: The permissions of the socket, which one that is passed has already.
+    ///   - description: What a successor needs to know of the machine, if its command line does not say.
     @discardableResult
     func open(
-        _ machine: String, at path: String, for format: HandoffFormat, from peers: PeerPolicy,
+        _ machine: String, at path: String, mode: UInt32? = nil, for format: HandoffFormat, from peers: PeerPolicy,
         description: [UInt8]? = nil, _ handler: @escaping HandoffServer.Handler
     ) throws -> HandoffServer.Listening {
         do {
             let passed = PassedDescriptors.takeSocket(of: machine, at: path)
             let listener =
                 try passed.map { HandoffListener(adopting: $0.number, path: $0.isSystemds ? nil : path) }
-                ?? HandoffListener(path: path)
+                ?? HandoffListener(path: path, mode: mode)
             // Systemd passes its own sockets to every server.
             let own = passed?.isSystemds == true ? [] : [listener.socket.rawValue]
             try keep(machine, passed?.isSystemds == false, own, description)

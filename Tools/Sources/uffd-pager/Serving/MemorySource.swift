@@ -18,6 +18,11 @@ enum MemorySource: Sendable {
     case cached(CachedSource<AsynchronousSource<NBDSource>>, ChunkCache, byteCount: Int)
     #endif
 
+    /// Whether this is the URI of an NBD server, and not a path.
+    static func isAddress(_ name: String) -> Bool {
+        ["nbd:", "nbds:", "nbd+unix:", "nbds+unix:"].contains(where: name.hasPrefix)
+    }
+
     /// - Parameters:
     ///   - name: A path, or an `nbd` URI.
     ///   - tls: How to identify the server of an `nbds` URI.
@@ -26,10 +31,7 @@ enum MemorySource: Sendable {
     ///   that are not used.
     init(_ name: String, tls: TLSOptions, cache: MemoryCache? = nil) throws {
         try tls.check(for: name)
-        guard
-            name.hasPrefix("nbd:") || name.hasPrefix("nbds:") || name.hasPrefix("nbd+unix:")
-                || name.hasPrefix("nbds+unix:")
-        else {
+        guard Self.isAddress(name) else {
             guard cache == nil else { throw ValidationError("--cache is for memory from NBD servers") }
             self = .file(try MemoryFile(name))
             return

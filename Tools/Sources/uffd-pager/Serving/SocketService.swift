@@ -20,7 +20,10 @@ struct SocketService {
         let sessions = try SessionTable(limit: options.maxMachines, keptBy: keepers, logger: logger)
         let front = try FrontDoor(keptBy: keepers, logger: logger)
         defer { front.close() }
-        try front.open(settings.name, at: socket, for: format, from: try options.access.peers) { [settings] memory in
+        let access = options.access
+        try front.open(
+            settings.name, at: socket, mode: access.socketMode?.value, for: format, from: try access.peers
+        ) { [settings] memory in
             sessions.take(memory, as: settings)
         }
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)

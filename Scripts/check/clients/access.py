@@ -1,0 +1,81 @@
+"""Who may connect to uffd-pager, and how many connections to its control socket there may be."""
+import contextlib
+import os
+import subprocess
+
+from firecracker import serving as serving_firecracker
+from harness import LIMIT, Skip, check, connect, require, server_of
+from serve import ask, ctl, serving
+
+# A user and a group that are not the server's.
+STRANGER = 65534
+
+
+def as_stranger(path, send=b""):
+    """What a process of another user and group hears at a socket, which sends this, or nothing."""
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    run = subprocess.run(
+        ["setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups", "python3", "-c", f"""
+import contextlib, socket
+s = socket.socket(socket.AF_UNIX)
+s.settimeout({LIMIT})
+s.connect({str(path)!r})
+with contextlib.suppress(BrokenPipeError):
+    s.sendall({send!r})
+with contextlib.suppress(ConnectionError):
+    print(s.recv(1000).decode())"""], capture_output=True, text=True, check=False, timeout=2 * LIMIT)
+    require(run.returncode == 0, run.stderr)
+    return run.stdout
+
+
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+@check
+def access_strangers_are_sent_away_at_once():
+    """A peer that is not allowed keeps no connection to the control socket, whether it sends a request or not."""
+    with serving("--socket-mode", "666") as (_, _, control):
+        for send in (b"", REQUEST):
+            require(" 403 " in as_stranger(control, send), "a stranger is not refused")
+
+
+@check
+def access_group_alone():
+    """Naming a group lets its users in, and locks nobody out of the control socket who could do everything anyway."""
+    options = ("--allow-group", STRANGER, "--socket-mode", "0666")
+    with serving(*options) as (_, _, control):
+        require(" 200 " in as_stranger(control, REQUEST), "a user of the group is refused")
+        require(ask(control, "GET", "/healthz")[0] == 200, "root is refused")
+    with serving_firecracker(*options) as (pager, path, _):
+        as_stranger(path, b"garbage")
+        pager.says("malformed")
+        with contextlib.closing(connect(path)) as connection:
+            require(connection.recv(1) == b"", "another group is not refused")
+        pager.says("not allowed")
+
+
+@check
+def access_socket_mode():
+    """Sockets have the permissions that are asked for, whatever the umask."""
+    prefix = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+    with serving("--socket-mode", "0666", prefix=prefix) as (_, directory, control):
+        require(control.stat().st_mode & 0o777 == 0o666, "the control socket has others")
+        ctl(control, "add", "m", "--socket", directory / "m", "--memory", directory / "memory", "--socket-mode", "660")
+        require((directory / "m").stat().st_mode & 0o777 == 0o660, "a machine's socket has others")
+    with serving_firecracker("--socket-mode", "666", prefix=prefix) as (_, path, _):
+        require(path.stat().st_mode & 0o777 == 0o666, "the socket has others")
+
+
+@check
+def access_connections_to_the_control_socket():
+    """Connections without a request are closed after a while, and there are not more than 256."""
+    with serving() as (pager, _, control), contextlib.ExitStack() as stack:
+        server = server_of(pager)
+        before = len(os.listdir(f"/proc/{server}/fd"))
+        silent = [stack.enter_context(contextlib.closing(connect(control))) for _ in range(400)]
+        ctl(control, "list")
+        after = len(os.listdir(f"/proc/{server}/fd"))
+        require(after - before <= 256, f"{after} descriptors after {before}")
+        silent[0].settimeout(LIMIT)
+        require(silent[0].recv(1) == b"", "a silent connection stays open")

@@ -1,0 +1,62 @@
+import FoundationEssentials
+import Glibc
+import HTTPTypes
+import NIOCore
+import NIOHTTPTypes
+import UserfaultHandoff
+
+/// Closes the connections of peers that are not allowed, by what the kernel says of them, before they send anything.
+final class PeerHandler: ChannelInboundHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPRequestPart
+    typealias OutboundOut = HTTPResponsePart
+
+    private let peers: PeerPolicy
+
+    init(_ peers: PeerPolicy) { self.peers = peers }
+
+    /// `struct ucred`.
+    private struct Credentials: Sendable {
+        let pid: Int32
+        let uid: UInt32
+        let gid: UInt32
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        context.fireChannelActive()
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        guard let provider = context.channel as? any SocketOptionProvider else {
+            return refuse("the peer of this connection is not known", context)
+        }
+        let peer: EventLoopFuture<Credentials> = provider.unsafeGetSocketOption(
+            level: SocketOptionLevel(SOL_SOCKET), name: SocketOptionName(SO_PEERCRED))
+        peer.whenComplete { result in
+            let (handler, context) = bound.value
+            switch result {
+            case .success(let peer):
+                if !handler.allows(peer) {
+                    handler.refuse("user \(peer.uid) of group \(peer.gid) is not allowed", context)
+                }
+            case .failure(let error): handler.refuse("the peer is not known: \(error)", context)
+            }
+        }
+    }
+
+    /// Whoever is allowed or not, this program's user and root could do all of it anyway.
+    private func allows(_ peer: Credentials) -> Bool {
+        peer.uid == 0 || peer.uid == geteuid() || peers.allows(user: peer.uid, group: peer.gid, process: peer.pid)
+    }
+
+    private func refuse(_ text: String, _ context: ChannelHandlerContext) {
+        let body = (try? JSONEncoder().encode(ErrorDocument(error: text))).map(ByteBuffer.init(bytes:)) ?? ByteBuffer()
+        let head = HTTPResponse(
+            status: .forbidden,
+            headerFields: [
+                .contentType: "application/json; charset=utf-8", .contentLength: "\(body.readableBytes)",
+                .connection: "close",
+            ])
+        context.write(wrapOutboundOut(.head(head)), promise: nil)
+        context.write(wrapOutboundOut(.body(body)), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+        context.close(promise: nil)
+    }
+}
