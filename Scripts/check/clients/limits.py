@@ -183,7 +183,8 @@ def limits_log_that_nobody_reads():
                     connect(path).close()
                     text += os.read(pager.stderr.fileno(), 1 << 20)
             finally:
-                pager.kill()
+                # Its server ends with it, which a signal that cannot be handed on would leave behind.
+                pager.terminate()
 
 
 @check
