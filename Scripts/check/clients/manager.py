@@ -10,6 +10,14 @@ import time
 from harness import LIMIT, program, require
 
 
+def descendants(process):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with open(f"/proc/{process}/task/{process}/children", encoding="ascii") as file:
+            children = [int(number) for number in file.read().split()]
+        return [*children, *(found for child in children for found in descendants(child))]
+    return []
+
+
 class Manager:
     """Does what sd_notify(3), sd_listen_fds(3) and systemd.service(5) say of Type=notify, FileDescriptorStoreMax=, and
     Restart=on-failure. A check says when the service must have ended."""
@@ -135,8 +143,10 @@ class Manager:
         if kind is not None:
             print(self.output()[-2000:])
         if self.process:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process, signal.SIGKILL)
+            # The whole service, as systemd does: a server goes on without its guard.
+            for process in (self.process, *descendants(self.process)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             os.waitpid(self.process, 0)
         self.quit()
         for number in sum(self.store.values(), []):
