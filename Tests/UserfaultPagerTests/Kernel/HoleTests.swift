@@ -89,7 +89,7 @@ struct HoleTests {
     }
 
     /// A sparse file of 4 GiB with a page for each MiB.
-    @Test
+    @Test(.measuresMemory)
     func aSparseFileIsPopulatedFastAndSmall() async {
         await #expect(processExitsWith: .success) {
             alarm(60)

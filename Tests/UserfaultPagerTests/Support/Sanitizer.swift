@@ -22,6 +22,21 @@ extension Trait where Self == ConditionTrait {
         .enabled("the thread sanitizer lets no child of a fork start threads") { !Sanitizer.isThread }
     }
 
+    /// The thread sanitizer blocks every signal in every handler, so that a fault there ends the process.
+    static var nestsSignals: Self {
+        .enabled("the thread sanitizer blocks SIGBUS in handlers of signals") { !Sanitizer.isThread }
+    }
+
+    /// The thread sanitizer ends a process one of whose threads is cancelled in a call that it watches.
+    static var cancelsThreads: Self {
+        .enabled("the thread sanitizer lets no thread be cancelled") { !Sanitizer.isThread }
+    }
+
+    /// What a sanitizer notes of each access counts as memory of the program.
+    static var measuresMemory: Self {
+        .enabled("the notes of a sanitizer are memory of the program") { !Sanitizer.isThere }
+    }
+
     /// What a sanitizer notes of each access is charged to the group as well, and is more than its limit.
     static var fitsMemoryGroup: Self {
         .enabled("a sanitizer does not fit a memory cgroup's limit") { !Sanitizer.isThere }

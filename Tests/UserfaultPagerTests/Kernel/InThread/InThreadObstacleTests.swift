@@ -49,7 +49,7 @@ struct InThreadObstacleTests {
     }
 
     /// A thread that is cancelled where it faults leaves nothing behind that others wait for.
-    @Test
+    @Test(.cancelsThreads)
     func aThreadIsCancelledAfterItsFault() async {
         await #expect(processExitsWith: .success) {
             let gate = Gate()
@@ -121,7 +121,7 @@ struct InThreadObstacleTests {
     }
 
     /// The program may get over a source that touches its own memory: nobody ends it later.
-    @Test
+    @Test(.nestsSignals)
     func aSourceThatWasToldIsForgiven() async {
         await #expect(processExitsWith: .success) {
             LastSignal.noteFaults()

@@ -100,7 +100,7 @@ struct InThreadSignalTests {
     }
 
     /// Handlers of other signals touch the memory while this thread is within the pager.
-    @Test
+    @Test(.nestsSignals)
     func handlersOfOtherSignalsMayTouchTheMemory() async {
         await #expect(processExitsWith: .success) {
             let memory = try InThread(NumberedSource(), pages: 256)
@@ -158,7 +158,7 @@ struct InThreadSignalTests {
         }
     }
 
-    @Test
+    @Test(.nestsSignals)
     func aSourceThatTouchesItsOwnMemoryIsTold() async {
         let result = await #expect(
             processExitsWith: .signal(SIGBUS), observing: [\.standardErrorContent]

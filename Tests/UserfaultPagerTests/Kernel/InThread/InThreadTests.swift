@@ -152,7 +152,7 @@ struct InThreadTests {
     }
 
     /// A source may be memory that another pager serves in the same thread.
-    @Test
+    @Test(.nestsSignals)
     func aSourceMayBeServedItself() async {
         await #expect(processExitsWith: .success) {
             let base = try InThread(NumberedSource())

@@ -9,7 +9,7 @@ extension StormTests {
     /// Threads that serve their own faults drop pages, fork, are interrupted by signals, and add and remove regions.
     ///
     /// A page holds what the source says, whoever dropped it: never zeros.
-    @Test
+    @Test(.nestsSignals)
     func threadsThatServeThemselves() async {
         await #expect(processExitsWith: .success) {
             let storm = try InThreadStorm()
