@@ -101,8 +101,8 @@ struct CtlCommand: AsyncParsableCommand {
                 name: name, socket: LocalPath.absolute(socket),
                 memory: MemorySource.isAddress(memory) ? memory : LocalPath.absolute(memory))
             machine.format = format
-            machine.tlsCertificates = tls.tlsCertificates
-            machine.tlsPskFile = tls.tlsPskFile
+            machine.tlsCertificates = tls.tlsCertificates.map(LocalPath.absolute)
+            machine.tlsPskFile = tls.tlsPskFile.map(LocalPath.absolute)
             machine.tlsUsername = tls.tlsUsername
             machine.cacheRevision = cacheRevision
             machine.prefetch = prefetch.map(LocalPath.absolute)
