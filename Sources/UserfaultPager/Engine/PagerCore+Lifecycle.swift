@@ -172,7 +172,8 @@ extension PagerCore where Source: ~Copyable {
         memory.noteEnd()
         guard memories.allSatisfy(\.hasEnded), children.allSatisfy({ $0.isVacant || $0.hasEnded }) else { return }
         guard !ownerIsGone.exchange(true, ordering: .acquiringAndReleasing) else { return }
-        note(.ownerGone)
+        // Who hears of it finds the calls ended.
         requestStop()
+        note(.ownerGone)
     }
 }
