@@ -129,15 +129,18 @@ struct Guard: ~Copyable {
     }
 
     private static func killClients(of shelf: Shelf) {
-        for name in shelf.clients {
-            for number in shelf.kept[name]! where DescriptorKind(of: number) == .process {
-                guard let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) else {
-                    continue
-                }
+        let processes = shelf.clients.flatMap { shelf.kept[$0]! }.filter { DescriptorKind(of: $0) == .process }
+        for number in processes {
+            if let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) {
                 try? process.kill()
-                // Its descriptor goes only when the process is gone: nobody is to read zeros.
-                _ = try? process.waitForExit(timeout: .seconds(60))
             }
+        }
+        // Their descriptors go only when they are gone: nobody is to read zeros. One that the kernel holds up does not
+        // hold up the others' end.
+        let end = ContinuousClock.now + .seconds(60)
+        for number in processes {
+            guard let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) else { continue }
+            _ = try? process.waitForExit(timeout: max(.zero, end - .now))
         }
     }
 }
