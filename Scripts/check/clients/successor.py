@@ -134,6 +134,60 @@ def survive_kills_a_machine_whose_source_has_gone():
 
 
 @check
+def survive_without_extras():
+    """What machines can do without must not cost them their lives."""
+    for option in ("--prefetch", "--record", "--config"):
+        with folder() as directory:
+            memory, where = memory_file(directory, SIZE), directory / "where"
+            where.mkdir()
+            file = where / "file"
+            if option == "--prefetch":
+                with Pager("firecracker", "--socket", directory / "m", "--memory", memory, "--record", file, "--once") as pager:
+                    pager.says("listening")
+                    with half_read(directory / "m"):
+                        pass
+                    pager.ends(0)
+            arguments = ["firecracker", "--socket", directory / "m", "--memory", memory, option, file]
+            if option == "--config":
+                arguments = ["serve", "--control", directory / "control", option, file]
+                file.write_text(json.dumps({"machines": [
+                    {"name": "m", "socket": str(directory / "m"), "memory": str(memory), "record": str(where / "record")}]}))
+            with Pager(*arguments, "--supervise") as pager:
+                pager.says("listening")
+                with half_read(directory / "m") as machine:
+                    shutil.rmtree(where)
+                    kill(next_server(keeper_of(pager)))
+                    reads_the_rest(machine)
+                pager.says("the server goes on without ", 2 if option == "--config" else 1)
+                pager.says(": ended ")
+                pager.process.terminate()
+                pager.ends(0)
+
+
+@check
+def survive_lower_limits():
+    """Machines that are there stay, and only further ones are refused."""
+    with folder() as directory:
+        memory, config = memory_file(directory, SIZE), directory / "config"
+        names = ("a", "b")
+        machines = [{"name": name, "socket": str(directory / name), "memory": str(memory)} for name in names]
+        config.write_text(json.dumps({"machines": machines}))
+        control = directory / "control"
+        with Pager("serve", "--control", control, "--config", config, "--supervise") as pager:
+            pager.says("ready")
+            with half_read(directory / "a") as one, half_read(directory / "b") as other:
+                config.write_text(json.dumps({"machines": machines[:1], "maxMachines": 1, "maxSessions": 1}))
+                kill(next_server(keeper_of(pager)))
+                pager.says("ready", 2)
+                reads_the_rest(one)
+                reads_the_rest(other)
+            shown = json.loads(ctl(control, "list"))["machines"]
+            require([machine["name"] for machine in shown] == [*names], f"the machines are {shown}")
+            refusal = ctl(control, "add", "c", "--socket", directory / "c", "--memory", memory, code=1)
+            require("already" in refusal, refusal)
+
+
+@check
 def survive_the_end_of_the_keeper():
     with supervised() as (pager, directory, control), half_read(directory / "m") as machine:
         keeper = keeper_of(pager)

@@ -54,23 +54,28 @@ final class MachineRegistry: Sendable {
     }
 
     /// Begins to listen for a machine.
-    func add(_ specification: MachineSpecification) throws(ControlError) {
+    ///
+    /// - Parameter isKept: Whether a server has died that had the machine: it stays, whatever the limit is now.
+    func add(_ specification: MachineSpecification, isKept: Bool = false) throws(ControlError) {
         let name = specification.name
         if isClosed.withLock({ $0 }) { throw .ending }
         // The name is taken before the socket is made, so that two that add the same do not both make one.
         let error: ControlError? = entries.withLock { entries in
             if entries[name] != nil { return .exists(name) }
-            if entries.count >= limit { return .tooMany(limit) }
+            if entries.count >= limit, !isKept { return .tooMany(limit) }
             entries[name] = .some(nil)
             return nil
         }
         if let error { throw error }
         do {
+            var logger = logger
+            logger[metadataKey: "machine"] = "\(name)"
+            let extras = Extras(isSuccessor: isKept, logger: logger)
             let settings = MachineSettings(
-                name: name, memory: try memory(of: specification),
-                prefetch: try specification.prefetch.map(WorkingSetFile.read),
-                record: try specification.record.map(WorkingSetRecord.init), onFailure: specification.onFailure,
-                populates: specification.populate)
+                name: name, memory: try memory(of: specification, extras),
+                prefetch: try extras.open("prefetching") { try specification.prefetch.map(WorkingSetFile.read) },
+                record: try extras.open("a record") { try specification.record.map(WorkingSetRecord.init) },
+                onFailure: specification.onFailure, populates: specification.populate)
             let peers = PeerPolicy(allowingUsers: specification.allowUsers, groups: specification.allowGroups)
             let listening = try front.open(
                 name, at: specification.socket, mode: try specification.mode(), for: specification.format, from: peers,
@@ -79,7 +84,7 @@ final class MachineRegistry: Sendable {
             entries.withLock {
                 $0[name] = Entry(specification: specification, settings: settings, listening: listening)
             }
-            logger.info("listening", metadata: ["machine": "\(name)", "socket": "\(specification.socket)"])
+            logger.info("listening", metadata: ["socket": "\(specification.socket)"])
         } catch {
             front.forget(name)
             _ = entries.withLock { $0.removeValue(forKey: name) }
@@ -98,7 +103,7 @@ final class MachineRegistry: Sendable {
             var specification: MachineSpecification?
             do {
                 specification = try MachineSpecification(kept: kept)
-                try add(specification!)
+                try add(specification!, isKept: true)
             } catch {
                 logger.error("a machine is lost", metadata: ["machine": "\(name)", "error": "\(error)"])
                 front.drop(name, at: specification?.socket)
@@ -114,13 +119,17 @@ final class MachineRegistry: Sendable {
         return entry.settings
     }
 
-    private func memory(of specification: MachineSpecification) throws -> MemorySource {
-        let (memory, tls) = (specification.memory, specification.tls)
-        guard let revision = specification.cacheRevision else { return try MemorySource(memory, tls: tls) }
-        guard let cache else {
-            throw Failure(.unavailable, "cacheRevision needs a server that was started with --cache or --cache-memory")
+    private func memory(of specification: MachineSpecification, _ extras: Extras) throws -> MemorySource {
+        let kept = try specification.cacheRevision.flatMap { revision in
+            try extras.open("the cache") {
+                guard let cache else {
+                    throw Failure(
+                        .unavailable, "cacheRevision needs a server that was started with --cache or --cache-memory")
+                }
+                return MemoryCache(chunks: cache, revision: revision)
+            }
         }
-        return try MemorySource(memory, tls: tls, cache: MemoryCache(chunks: cache, revision: revision))
+        return try MemorySource(specification.memory, tls: specification.tls, cache: kept)
     }
 
     /// Stops listening for a machine, and ends its sessions.

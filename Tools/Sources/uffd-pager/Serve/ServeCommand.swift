@@ -43,10 +43,13 @@ struct ServeCommand: GuardedCommand {
         let logger = log.logger
         let keepers = Keepers(surviving, logger: logger)
         let isSuccessor = PassedDescriptors.isSuccessor
-        let configuration = try configuration(isSuccessor, logger)
+        let extras = Extras(isSuccessor: isSuccessor, logger: logger)
+        let configuration =
+            try extras.open("its configuration") { try config.map(ConfigurationFile.init(path:)) }
+            ?? ConfigurationFile()
         let front = try FrontDoor(keptBy: keepers, logger: logger)
         let sessions = try SessionTable(limit: configuration.maxSessions, keptBy: keepers, logger: logger)
-        let cache = try keeping.open(logger: logger)
+        let cache = try extras.open("the cache") { try keeping.open(logger: logger) }
         let registry = MachineRegistry(
             front: front, sessions: sessions, cache: cache, limit: configuration.maxMachines, logger: logger)
         defer { front.close() }
@@ -88,16 +91,5 @@ struct ServeCommand: GuardedCommand {
         unlink(control)
         if let failure { throw Failure(.system, "the control socket cannot be served: \(failure)") }
         if sessions.failures > 0 { throw ExitCode.failure }
-    }
-
-    /// The configuration file, without which a successor does: its clients are more.
-    private func configuration(_ isSuccessor: Bool, _ logger: Logger) throws -> ConfigurationFile {
-        do {
-            return try config.map(ConfigurationFile.init(path:)) ?? ConfigurationFile()
-        } catch {
-            guard isSuccessor else { throw error }
-            logger.error("the configuration is not read", metadata: ["error": "\(error)"])
-            return ConfigurationFile()
-        }
     }
 }

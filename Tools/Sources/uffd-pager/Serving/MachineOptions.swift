@@ -52,12 +52,15 @@ struct MachineOptions: ParsableArguments {
     }
 
     func settings(name: String, memory: String, logger: Logger) throws -> MachineSettings {
+        let extras = Extras(isSuccessor: PassedDescriptors.isSuccessor, logger: logger)
         let kept = try cacheRevision.flatMap { revision in
-            try keeping.open(logger: logger).map { MemoryCache(chunks: $0, revision: revision) }
+            try extras.open("the cache") { try keeping.open(logger: logger) }
+                .map { MemoryCache(chunks: $0, revision: revision) }
         }
         return MachineSettings(
             name: name, memory: try MemorySource(memory, tls: tls, cache: kept),
-            prefetch: try prefetch.map(WorkingSetFile.read),
-            record: try record.map(WorkingSetRecord.init), onFailure: onFailure, populates: populate)
+            prefetch: try extras.open("prefetching") { try prefetch.map(WorkingSetFile.read) },
+            record: try extras.open("a record") { try record.map(WorkingSetRecord.init) }, onFailure: onFailure,
+            populates: populate)
     }
 }
