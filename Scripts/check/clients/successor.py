@@ -1,15 +1,16 @@
 """What a successor of a server of uffd-pager does, and what happens without one."""
 import contextlib
+import ctypes
 import json
 import os
 import shutil
 import signal
 
 from firecracker import SIZE, hand_over, machine_that_reads
-from harness import (Machine, Pager, becomes, check, content, expect_end, firecracker_json, folder, memory_file, program,
-                     registered, require)
+from harness import (Machine, Pager, Skip, becomes, check, content, expect_end, firecracker_json, folder, memory_file,
+                     program, registered, require)
 from manager import Manager
-from memory import PAGE
+from memory import LIBC, PAGE
 from pause import waits
 from serve import ctl
 from survive import keeper_of, kill, next_server, supervised
@@ -131,6 +132,58 @@ def survive_kills_a_machine_whose_source_has_gone():
                 kill(next_server(keeper_of(pager)))
                 require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
                 pager.ends(66)
+
+
+def holds_up(end, process):
+    """Traces a process, so that it does not end before this one, even if it is killed."""
+    seize, trace_exit = 0x4206, 0x40
+    words = map(ctypes.c_long, (seize, process, 0, trace_exit))
+    end.sendall(b"t" if LIBC.ptrace(*words) == 0 else b"n")
+    end.recv(1)
+
+
+@contextlib.contextmanager
+def late_ends(machines):
+    with contextlib.ExitStack() as stack:
+        for machine in machines:
+            if stack.enter_context(Machine(holds_up, machine.process)).word() != b"t":
+                raise Skip("needs ptrace(2)")
+        yield
+        for machine in machines:
+            becomes(lambda: state_of(machine.process), "t", "the state of a client that is killed")
+    for machine in machines:
+        require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
+
+
+def state_of(process):
+    with open(f"/proc/{process}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+@check
+def survive_clients_that_end_late():
+    """The kernel may hold up the ends of clients that are killed: others do not wait for them."""
+    with supervised() as (pager, directory, control), contextlib.ExitStack() as stack:
+        shutil.copy(directory / "memory", directory / "copy")
+        ctl(control, "add", "other", "--socket", directory / "o", "--memory", directory / "copy")
+        killed = [stack.enter_context(half_read(directory / "m")) for _ in range(2)]
+        with half_read(directory / "o") as machine, late_ends(killed):
+            (directory / "memory").unlink()
+            kill(next_server(keeper_of(pager)))
+            reads_the_rest(machine)
+            pager.says("ready", 2)
+        pager.process.terminate()
+        pager.ends(1)
+    with folder() as directory, contextlib.ExitStack() as stack:
+        memory = memory_file(directory, SIZE)
+        with Pager("firecracker", "--socket", directory / "m", "--memory", memory, "--supervise") as pager:
+            pager.says("listening")
+            machines = [stack.enter_context(half_read(directory / "m")) for _ in range(3)]
+            with late_ends(machines[:2]):
+                memory.unlink()
+                kill(next_server(keeper_of(pager)))
+                require(machines[2].end() == -signal.SIGKILL, f"the machine ended with {machines[2].status}")
+            pager.ends(66)
 
 
 @check

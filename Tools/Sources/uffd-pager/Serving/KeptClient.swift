@@ -54,17 +54,24 @@ struct KeptClient {
             state: FileDescriptor(rawValue: state))
     }
 
-    /// Ends a client that cannot be served any more.
-    func kill(_ keepers: Keepers?, _ logger: Logger, because error: any Error) {
-        logger.error(
-            "a client cannot be served any more, and is killed",
-            metadata: ["process": "\(process)", "error": "\(error)"])
-        if let owner = try? owner() {
-            owner.kill()
-            // Its descriptor goes only when the process is gone: nobody is to read zeros.
-            _ = try? owner.waitForEnd(within: .seconds(60))
+    /// How long a process may take to end that is killed.
+    static let patience = Duration.seconds(60)
+
+    /// Ends all clients that this process was handed: none can be served any more.
+    static func killAll(_ keepers: Keepers?, _ logger: Logger, because error: any Error) {
+        let clients = takeAll()
+        for client in clients {
+            logger.error(
+                "a client cannot be served any more, and is killed",
+                metadata: ["process": "\(client.process)", "error": "\(error)"])
+            try? client.owner().kill()
         }
-        keepers?.forget(KeptName.client(id))
+        // Their descriptors go only when the processes are gone: nobody is to read zeros.
+        let end = ContinuousClock.now + patience
+        for client in clients {
+            _ = try? client.owner().waitForEnd(within: max(.zero, end - .now))
+            keepers?.forget(KeptName.client(client.id))
+        }
     }
 
     /// Descriptors, closed with the last user.

@@ -166,7 +166,7 @@ final class SessionTable: Sendable {
                 enter(session, wasPaused: isPaused, logger)
             } catch {
                 logger.error("a client cannot be served any more, and is killed", metadata: ["error": "\(error)"])
-                fail(id, owner, isKilled: true)
+                fail(id, owner, isKilled: true, client)
             }
         } catch {
             logger.error("a client is lost", metadata: ["session": "\(id)", "error": "\(error)"])
@@ -192,14 +192,17 @@ final class SessionTable: Sendable {
         begin(session, logger)
     }
 
-    private func fail(_ id: Int, _ owner: Owner, isKilled: Bool) {
+    /// - Parameter kept: The client's descriptors, if it was resumed.
+    private func fail(_ id: Int, _ owner: Owner, isKilled: Bool, _ kept: KeptClient? = nil) {
         state.withLock { $0.failures += 1 }
-        if isKilled {
-            owner.kill()
-            // Its descriptor goes only when the process is gone: nobody is to read zeros.
-            _ = try? owner.waitForEnd(within: .seconds(60))
+        guard isKilled else { return settle(id) }
+        owner.kill()
+        // Its descriptors go only when the process is gone: nobody is to read zeros. The kernel may hold it up, and other
+        // clients do not wait for that.
+        Task {
+            await onOwnThread { _ = try? owner.waitForEnd(within: KeptClient.patience) }
+            withExtendedLifetime(kept) { settle(id) }
         }
-        settle(id)
     }
 
     private func begin(_ session: Session, _ logger: Logger) {

@@ -29,7 +29,7 @@ struct SocketOptions: ParsableArguments {
             settings = try machine.settings(name: format.rawValue, memory: memory, logger: logger)
         } catch {
             // Clients of a server that has died cannot be served any more.
-            for client in KeptClient.takeAll() { client.kill(keepers, logger, because: error) }
+            KeptClient.killAll(keepers, logger, because: error)
             throw error
         }
         try await SocketService(
