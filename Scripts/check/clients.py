@@ -34,6 +34,7 @@ import access  # noqa: E402, F401
 import service  # noqa: E402, F401
 import survive  # noqa: E402, F401
 import successor  # noqa: E402, F401
+import keeping  # noqa: E402, F401
 
 
 def build():

@@ -43,8 +43,9 @@ final class Keepers: Sendable {
     /// - Throws: ``KeepError``: without a guard, the client must not be served.
     func keepClient(_ id: Int, uffd: Int32, process: Int32, further: [Int32] = []) throws {
         let name = KeptName.client(id)
-        try guardian.put(name, [uffd, process])
+        // First for the successor: it kills a client whose service had not begun. The guard kills nobody while one may come.
         try keep(name, [uffd, process] + further)
+        try guardian.put(name, [uffd, process])
     }
 
     /// Has descriptors kept for a successor, which stay the caller's.
@@ -91,7 +92,12 @@ enum KeepError: Error, CustomStringConvertible {
 
 /// The server's end of the socket to a process of this program.
 final class KeepLink: Sendable {
-    private let socket: Mutex<FileDescriptor>
+    private struct State {
+        let socket: FileDescriptor
+        var sequence: UInt64
+    }
+
+    private let state: Mutex<State>
     /// The socket's number.
     let number: Int32
 
@@ -102,31 +108,42 @@ final class KeepLink: Sendable {
         _ = fcntl(number, F_SETFD, FD_CLOEXEC)
         unsetenv(variable)
         self.number = number
-        socket = Mutex(FileDescriptor(rawValue: number))
+        // A process that has stopped counts as gone.
+        var limit = timeval(tv_sec: 10, tv_usec: 0)
+        for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+            setsockopt(number, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout.size(ofValue: limit)))
+        }
+        state = Mutex(State(socket: FileDescriptor(rawValue: number), sequence: .random(in: 0 ... .max)))
     }
 
     /// Waits until it was taken.
     func put(_ name: String, _ numbers: [Int32]) throws(KeepError) {
-        let message = Array(StoreMessage.put(name).text.utf8)
-        let answer: UInt8? = socket.withLock { socket in
+        let answer: StoreAnswer? = state.withLock { state in
+            state.sequence &+= 1
+            let message = Array(StoreMessage.put(name).text(asking: state.sequence).utf8)
             do {
                 try DescriptorPassing.send(
-                    message.span.bytes, descriptors: numbers.map(FileDescriptor.init(rawValue:)), over: socket)
-                return try DescriptorPassing.receive(upTo: 1, from: socket).payload.first
+                    message.span.bytes, descriptors: numbers.map(FileDescriptor.init(rawValue:)), over: state.socket)
+                while true {
+                    let received = try DescriptorPassing.receive(upTo: StoreAnswer.byteLimit, from: state.socket)
+                    guard let answer = StoreAnswer(received.payload) else { return nil }
+                    // Others are for a server that has died, or come after all.
+                    if answer.sequence == state.sequence { return answer }
+                }
             } catch {
                 return nil
             }
         }
         guard let answer else { throw .gone }
-        guard answer == 1 else { throw .refused }
+        guard answer.isTaken else { throw .refused }
     }
 
     /// - Returns: `false` if nobody is there.
     @discardableResult
     func remove(_ name: String) -> Bool {
         let message = Array(StoreMessage.remove(name).text.utf8)
-        return socket.withLock { socket in
-            (try? DescriptorPassing.send(message.span.bytes, descriptors: [], over: socket)) != nil
+        return state.withLock { state in
+            (try? DescriptorPassing.send(message.span.bytes, descriptors: [], over: state.socket)) != nil
         }
     }
 }

@@ -20,6 +20,16 @@ enum StoreMessage: Equatable {
         }
     }
 
+    /// Of which a process of this program tells whether it was taken.
+    func text(asking sequence: UInt64) -> String { "\(text)\nSEQUENCE=\(sequence)" }
+
+    /// Under which number the answer is awaited.
+    static func sequence(in text: String) -> UInt64? {
+        text.split(separator: "\n").first { $0.hasPrefix("SEQUENCE=") }.flatMap {
+            UInt64($0.dropFirst("SEQUENCE=".count))
+        }
+    }
+
     init?(_ text: String) {
         let lines = text.split(separator: "\n")
         guard let name = lines.first(where: { $0.hasPrefix("FDNAME=") })?.dropFirst("FDNAME=".count), !name.isEmpty
@@ -33,6 +43,27 @@ enum StoreMessage: Equatable {
         } else {
             return nil
         }
+    }
+}
+
+/// Whether descriptors are kept, as this program's own processes tell each other: nine bytes.
+struct StoreAnswer: Equatable {
+    let sequence: UInt64
+    let isTaken: Bool
+
+    static var byteLimit: Int { 9 }
+
+    init(sequence: UInt64, isTaken: Bool) {
+        self.sequence = sequence
+        self.isTaken = isTaken
+    }
+
+    var bytes: [UInt8] { (0..<8).map { UInt8(truncatingIfNeeded: sequence >> ($0 * 8)) } + [isTaken ? 1 : 0] }
+
+    init?(_ bytes: [UInt8]) {
+        guard bytes.count == Self.byteLimit else { return nil }
+        sequence = (0..<8).reduce(0) { $0 | UInt64(bytes[$1]) << ($1 * 8) }
+        isTaken = bytes[8] == 1
     }
 }
 
@@ -63,6 +94,17 @@ enum KeptName {
 struct Shelf {
     private(set) var kept: [String: [Int32]] = [:]
 
+    /// Whether there is room for further descriptors, so that all can be passed to a child: that takes as many again.
+    private func hasRoom(for count: Int) -> Bool {
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        let most = limit.rlim_cur == .max ? Int.max : Int(clamping: limit.rlim_cur)
+        return kept.values.reduce(0) { $0 + $1.count } + count <= (most - Self.ownDescriptors) / 2
+    }
+
+    /// What a process needs besides, amply.
+    private static var ownDescriptors: Int { 32 }
+
     /// Owns the descriptors from now on.
     mutating func put(_ name: String, _ numbers: [Int32]) { kept[name, default: []] += numbers }
 
@@ -83,12 +125,14 @@ struct Shelf {
         guard var message = try? DescriptorPassing.receive(upTo: StoreMessage.byteLimit, from: socket),
             !message.payload.isEmpty
         else { return false }
-        switch StoreMessage(String(decoding: message.payload, as: UTF8.self)) {
+        let text = String(decoding: message.payload, as: UTF8.self)
+        switch StoreMessage(text) {
         case .put(let name):
             // What is kept in part only is no good: its server is told, and does without.
-            let isWhole = !message.isMissingDescriptors
-            while isWhole, let number = message.descriptors.takeFirst() { put(name, [number]) }
-            let answer = [isWhole ? 1 : 0] as [UInt8]
+            let isTaken = !message.isMissingDescriptors && hasRoom(for: message.descriptors.count)
+            while isTaken, let number = message.descriptors.takeFirst() { put(name, [number]) }
+            guard let sequence = StoreMessage.sequence(in: text) else { break }
+            let answer = StoreAnswer(sequence: sequence, isTaken: isTaken).bytes
             try? DescriptorPassing.send(answer.span.bytes, descriptors: [], over: socket)
         case .remove(let name): remove(name)
         case nil: break
