@@ -5,8 +5,9 @@ import socket
 
 from firecracker import SIZE, machine_that_reads
 from firecracker import serving as serving_firecracker
-from harness import Machine, check, content, expect_end, require
-from pause import session_of, started, waits
+from harness import Machine, Pager, becomes, check, content, expect_end, folder, require
+from nbd import exporting
+from pause import add, session_of, started, stopped, waits
 from serve import ctl, serving
 
 
@@ -50,6 +51,23 @@ def serve_ends_while_a_request_is_not_complete():
             pager.process.send_signal(signal.SIGTERM)
             pager.ends(0)
         goes_on(machine)
+
+
+@check
+def serve_ends_beside_the_next_server():
+    """A server that still loads what is left leaves the control socket to the next one."""
+    with folder() as where, exporting(where) as (uri, source), serving() as (pager, directory, control):
+        add(control, directory, uri)
+        with contextlib.ExitStack() as stack:
+            with stopped(source):
+                machine = stack.enter_context(Machine(machine_that_reads, directory / "m", content(SIZE)))
+                waits(machine)
+                pager.process.terminate()
+                becomes(control.exists, False, "whether the control socket is there")
+                stack.enter_context(Pager("serve", "--control", control)).says("ready")
+            pager.ends(0)
+            goes_on(machine)
+            ctl(control, "list")
 
 
 @check

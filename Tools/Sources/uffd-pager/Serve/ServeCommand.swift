@@ -1,5 +1,4 @@
 import ArgumentParser
-import Glibc
 import Logging
 import UnixSignals
 import UserfaultHandoff
@@ -79,6 +78,7 @@ struct ServeCommand: GuardedCommand {
         }
         let failure = await server.run(until: signals)
         Systemd.notify("STOPPING=1", logger: logger)
+        // From here on, the next server may listen at the path of the control socket.
         await server.stop()
         registry.close()
         front.close()
@@ -88,7 +88,6 @@ struct ServeCommand: GuardedCommand {
         cache?.flush(within: ending.left)
         // Nothing keeps requests waiting any more but their clients.
         await server.end(within: EndingTime.rest)
-        unlink(control)
         if let failure { throw Failure(.system, "the control socket cannot be served: \(failure)") }
         if sessions.failures > 0 { throw ExitCode.failure }
     }
