@@ -2,7 +2,6 @@ import ArgumentParser
 import Glibc
 import Synchronization
 import SystemPackage
-import UnixSignals
 import UserfaultHandoff
 import UserfaultPager
 
@@ -68,7 +67,7 @@ struct CRIULazyPagesCommand: GuardedCommand {
         configuration.keep = { task, uffd, process in try guarded.keep(task, uffd, process) }
         do {
             let service = try CRIULazyPages(configuration)
-            let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+            let signals = StopSignals.shared.stream
             let watcher = Task {
                 for await _ in signals { return service.stop() }
             }

@@ -1,3 +1,4 @@
+import ArgumentParser
 import CPagerSupport
 import Glibc
 import SystemPackage
@@ -11,13 +12,30 @@ struct ChildWatch: ~Copyable {
 
     private let set: PollSet
     private let signals: FileDescriptor
+    private let maskBefore: sigset_t
     private var batch = ReadyBatch(capacity: 4)
 
-    init(signals: FileDescriptor) throws {
+    /// Takes this thread's signals from now on.
+    init() throws {
+        var before = sigset_t()
+        let number = cps_signals(&before)
+        guard number >= 0 else { throw Failure(.system, "no signals: \(Errno(rawValue: -number))") }
+        let signals = FileDescriptor(rawValue: number)
         let set = try PollSet()
         try set.add(signals, token: Token.signal.rawValue)
         self.set = set
         self.signals = signals
+        maskBefore = before
+    }
+
+    /// The signal mask for a child.
+    ///
+    /// A successor has clients from its start. A signal must not kill it before it has a handler: it starts with the signals
+    /// blocked that this thread takes, and has ``StopSignals`` before its main thread takes signals.
+    func mask(forChildWith shelf: Shelf) -> sigset_t {
+        var mask = maskBefore
+        if shelf.isForSuccessor { pthread_sigmask(SIG_BLOCK, nil, &mask) }
+        return mask
     }
 
     func watch(_ child: borrowing Child) throws {

@@ -29,9 +29,7 @@ struct Guard: ~Copyable {
     init(_ survival: SurvivalOptions?) throws {
         PassedDescriptors.prepare(for: getpid())
         var shelf = PassedDescriptors.takeAll()
-        var before = sigset_t()
-        let signals = cps_signals(&before)
-        guard signals >= 0 else { throw Failure(.system, "no signals: \(Errno(rawValue: -signals))") }
+        let watch = try ChildWatch()
         let restarts = survival?.fdStore == true ? try RestartsFile(&shelf) : nil
         if let survival, let restarts {
             var starts = Restarts(limit: survival.maxRestarts)
@@ -43,8 +41,8 @@ struct Guard: ~Copyable {
         }
         // A server whose keeper has died is this process' child then, so that its exit code is known.
         if survival?.supervise == true { cps_adopt_orphans() }
-        let child = try Child("/proc/self/exe", link: Keepers.guardVariable, passing: shelf, mask: before)
-        let watch = try ChildWatch(signals: FileDescriptor(rawValue: signals))
+        let child = try Child(
+            "/proc/self/exe", link: Keepers.guardVariable, passing: shelf, mask: watch.mask(forChildWith: shelf))
         try watch.watch(child)
         for (name, numbers) in shelf.kept where KeptName.isClient(name) {
             _ = shelf.take(name)

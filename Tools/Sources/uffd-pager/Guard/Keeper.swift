@@ -10,25 +10,22 @@ import UserfaultFD
 struct Keeper: ~Copyable {
     private let program: String
     private let guardLink: KeepLink
-    private let mask: sigset_t
     private var watch: ChildWatch
     private var shelf: Shelf
     private var restarts: Restarts
+    /// The starts since this process was told to end: it does end, however many there may be otherwise.
+    private var lastRestarts = Restarts(limit: 10)
     private var isStopping = false
 
     init(_ survival: SurvivalOptions) throws {
         PassedDescriptors.prepare(for: getppid())
-        var before = sigset_t()
-        let signals = cps_signals(&before)
-        guard signals >= 0 else { throw Failure(.system, "no signals: \(Errno(rawValue: -signals))") }
-        let watch = try ChildWatch(signals: FileDescriptor(rawValue: signals))
+        let watch = try ChildWatch()
         guard let link = KeepLink(Keepers.guardVariable) else {
             throw Failure(.system, "the guard's socket is not there")
         }
         guardLink = link
         self.watch = watch
         shelf = PassedDescriptors.takeAll()
-        mask = before
         restarts = Restarts(limit: survival.maxRestarts)
         program = Self.path
     }
@@ -43,10 +40,13 @@ struct Keeper: ~Copyable {
 
     /// Starts one server after the other.
     ///
+    /// Told to end, it still starts one for what a server has left that was killed: only a server can load the memory that
+    /// clients miss.
+    ///
     /// - Returns: The program's exit code.
     mutating func stand() throws -> Int32 {
         while true {
-            guard restarts.note() else { return giveUp() }
+            guard restarts.note(), !isStopping || lastRestarts.note() else { return giveUp() }
             var end: ProcessEnd?
             do {
                 end = try serve()
@@ -56,11 +56,13 @@ struct Keeper: ~Copyable {
             }
             let isLeft = !shelf.clients.isEmpty
             if let end, end.signal == 0, !isLeft { return end.code }
-            if isStopping { return isLeft ? Guard.serverDied : end?.ownCode ?? Guard.serverDied }
+            if isStopping, end?.signal == 0 || !shelf.isForSuccessor {
+                return isLeft ? Guard.serverDied : end?.ownCode ?? Guard.serverDied
+            }
             Standard.complain(
                 "error: the server has died, and a successor is started signal=\(end?.signal ?? 0) "
                     + "clients=\(shelf.clients.count)")
-            if try isStopped(within: restarts.pause) { return Guard.serverDied }
+            try waitForNextStart()
         }
     }
 
@@ -74,8 +76,10 @@ struct Keeper: ~Copyable {
     private mutating func serve() throws -> ProcessEnd {
         let child = try Child(
             access(program, X_OK) == 0 ? program : "/proc/self/exe", link: Keepers.keeperVariable,
-            inherited: [(Keepers.guardVariable, guardLink.number)], passing: shelf, mask: mask)
+            inherited: [(Keepers.guardVariable, guardLink.number)], passing: shelf,
+            mask: watch.mask(forChildWith: shelf))
         try watch.watch(child)
+        if isStopping { try? child.process.kill(signal: SIGTERM) }
         var isOpen = true
         while true {
             switch try watch.next(socket: child.socket, &shelf) {
@@ -101,13 +105,13 @@ struct Keeper: ~Copyable {
         }
     }
 
-    /// Waits before the next start.
-    ///
-    /// - Returns: Whether this process was told to end meanwhile.
-    private mutating func isStopped(within pause: Duration) throws -> Bool {
-        while let event = try watch.next(timeout: pause, socket: nil, &shelf) {
-            if case .signal(let number, _) = event, number != SIGHUP { return true }
+    /// Waits, but not after this process was told to end meanwhile.
+    private mutating func waitForNextStart() throws {
+        while let event = try watch.next(timeout: restarts.pause, socket: nil, &shelf) {
+            guard case .signal(let number, let isFromTerminal) = event, number != SIGHUP || isFromTerminal
+            else { continue }
+            isStopping = true
+            return
         }
-        return false
     }
 }

@@ -31,9 +31,7 @@ enum PassedDescriptors {
     static var names: [String] { taken.withLock { Array($0.kept.keys) } }
 
     /// Whether another server was there before, which has died.
-    static var isSuccessor: Bool {
-        names.contains { KeptName.machine(in: $0) != nil || KeptName.isClient($0) }
-    }
+    static var isSuccessor: Bool { taken.withLock { $0.isForSuccessor } }
 
     /// The first descriptor of a kind under a name, which stays there.
     static func number(_ kind: DescriptorKind, under name: String) -> Int32? {
@@ -82,4 +80,9 @@ enum PassedDescriptors {
         }
         return shelf
     }
+}
+
+extension Shelf {
+    /// Whether it has what a server has left.
+    var isForSuccessor: Bool { kept.keys.contains { KeptName.machine(in: $0) != nil || KeptName.isClient($0) } }
 }

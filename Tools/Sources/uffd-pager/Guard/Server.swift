@@ -12,5 +12,7 @@ enum Server {
         guard answer >= 0 else {
             throw Failure(.system, "capabilities cannot be given up: \(Errno(rawValue: -answer))")
         }
+        // Others may die of a signal until they listen: they have no clients.
+        if PassedDescriptors.isSuccessor { _ = StopSignals.shared }
     }
 }

@@ -3,7 +3,6 @@ import HummingbirdCore
 import Logging
 import NIOCore
 import ServiceLifecycle
-import UnixSignals
 import UserfaultHandoff
 
 /// Answers requests at the control socket, until it is stopped.
@@ -66,7 +65,7 @@ struct ControlServer {
     /// Waits until a signal comes.
     ///
     /// - Returns: Why requests cannot be answered any more, if that is before.
-    func run(until signals: UnixSignalsSequence) async -> (any Error)? {
+    func run(until signals: AsyncStream<Void>) async -> (any Error)? {
         await withTaskGroup(of: (any Error)?.self) { group in
             group.addTask {
                 for await _ in signals { break }

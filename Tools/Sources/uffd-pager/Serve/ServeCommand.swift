@@ -1,6 +1,5 @@
 import ArgumentParser
 import Logging
-import UnixSignals
 import UserfaultHandoff
 import UserfaultPager
 
@@ -52,7 +51,7 @@ struct ServeCommand: GuardedCommand {
         let registry = MachineRegistry(
             front: front, sessions: sessions, cache: cache, limit: configuration.maxMachines, logger: logger)
         defer { front.close() }
-        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        let signals = StopSignals.shared.stream
         sessions.takePauses()
         registry.addKept()
         for client in KeptClient.takeAll() { sessions.resume(client, as: registry.settings(of:)) }

@@ -1,6 +1,5 @@
 import ArgumentParser
 import Logging
-import UnixSignals
 import UserfaultHandoff
 
 /// One socket, at which any number of clients connect that are restored from the same file.
@@ -26,7 +25,7 @@ struct SocketService {
         ) { [settings] memory in
             sessions.take(memory, as: settings)
         }
-        let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint, .sighup)
+        let signals = StopSignals.shared.stream
         for client in KeptClient.takeAll() { sessions.resume(client) { _ in settings } }
         try front.start()
         logger.info("listening", metadata: ["socket": "\(socket)"])
