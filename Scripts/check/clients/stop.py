@@ -66,3 +66,30 @@ def survive_a_stop_while_a_successor_starts():
                     next_server(service.process)
                     service.stop()
                     reads_the_rest(machine)
+
+
+@check
+def survive_a_reload_without_a_keeper():
+    with supervised() as (pager, directory, _), half_read(directory / "m") as machine:
+        kill(keeper_of(pager))
+        pager.says("the keeper has died")
+        pager.process.send_signal(signal.SIGHUP)
+        pager.says("the server is not replaced")
+        reads_the_rest(machine)
+        with half_read(directory / "m") as other:
+            reads_the_rest(other)
+        pager.process.terminate()
+        pager.ends(0)
+    with folder() as directory:
+        memory = memory_file(directory, SIZE)
+        with Manager(directory, "firecracker", "--socket", directory / "m", "--memory", memory, "--fd-store",
+                     "--supervise", "--max-restarts", 0) as service:
+            service.says("listening")
+            with half_read(directory / "m") as machine:
+                kill(next_server(service.process))
+                service.says("the keeper has died")
+                os.kill(service.process, signal.SIGHUP)
+                service.starts_again(75)
+                service.says("listening", 2)
+                reads_the_rest(machine)
+            service.stop()

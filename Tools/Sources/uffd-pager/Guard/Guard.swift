@@ -96,13 +96,8 @@ struct Guard: ~Copyable {
 
     /// Hands signals on; the terminal's come to the server by themselves.
     private mutating func take(_ signal: Int32, _ isFromTerminal: Bool) {
-        if signal == SIGHUP, !isFromTerminal, let survival, survival.fdStore, !survival.supervise {
-            // The manager's successor is another program, if its file is.
-            if let restarts {
-                var starts = Restarts(limit: survival.maxRestarts)
-                starts.forgetLast(in: restarts.file)
-            }
-            try? child.process.kill()
+        if signal == SIGHUP, !isFromTerminal, let survival, survival.isOn, !survival.supervise || hasChildEnded {
+            replaceServer(survival)
             return
         }
         if signal != SIGHUP || isFromTerminal { isStopping = true }
@@ -111,6 +106,21 @@ struct Guard: ~Copyable {
             try? child.process.kill(signal: signal)
         } else if let server {
             _ = cps_signal_process(server, signal)
+        }
+    }
+
+    /// Has a server without a keeper replaced by the manager: its successor is another program, if its file is.
+    private func replaceServer(_ survival: SurvivalOptions) {
+        guard let restarts else {
+            Standard.complain("error: the server is not replaced: its keeper has died")
+            return
+        }
+        var starts = Restarts(limit: survival.maxRestarts)
+        starts.forgetLast(in: restarts.file)
+        if !hasChildEnded {
+            try? child.process.kill()
+        } else if let server {
+            _ = cps_signal_process(server, SIGKILL)
         }
     }
 
