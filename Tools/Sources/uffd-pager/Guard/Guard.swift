@@ -137,27 +137,6 @@ struct Guard: ~Copyable {
     }
 
     private static func killClients(of shelf: Shelf) {
-        let processes = shelf.clients.flatMap { shelf.kept[$0]! }.filter { DescriptorKind(of: $0) == .process }
-        for number in processes {
-            if let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) {
-                try? process.kill()
-            }
-        }
-        // Their descriptors go only when they are gone: nobody is to read zeros. One that the kernel holds up does not
-        // hold up the others' end.
-        let end = ContinuousClock.now + .seconds(60)
-        for number in processes {
-            guard let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) else { continue }
-            _ = try? process.waitForExit(timeout: max(.zero, end - .now))
-        }
-    }
-}
-
-enum OwnedDescriptorNumber {
-    /// A duplicate, close-on-exec.
-    static func duplicate(_ number: Int32) throws -> Int32 {
-        let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
-        guard copy >= 0 else { throw Errno(rawValue: errno) }
-        return copy
+        LostProcesses.end(shelf.clients.flatMap { shelf.kept[$0]! }.filter { DescriptorKind(of: $0) == .process })
     }
 }

@@ -54,9 +54,6 @@ struct KeptClient {
             state: FileDescriptor(rawValue: state))
     }
 
-    /// How long a process may take to end that is killed.
-    static let patience = Duration.seconds(60)
-
     /// Ends all clients that this process was handed: none can be served any more.
     static func killAll(_ keepers: Keepers?, _ logger: Logger, because error: any Error) {
         let clients = takeAll()
@@ -64,14 +61,9 @@ struct KeptClient {
             logger.error(
                 "a client cannot be served any more, and is killed",
                 metadata: ["process": "\(client.process)", "error": "\(error)"])
-            try? client.owner().kill()
         }
-        // Their descriptors go only when the processes are gone: nobody is to read zeros.
-        let end = ContinuousClock.now + patience
-        for client in clients {
-            _ = try? client.owner().waitForEnd(within: max(.zero, end - .now))
-            keepers?.forget(KeptName.client(client.id))
-        }
+        LostProcesses.end(clients.compactMap { $0.files[.process] })
+        for client in clients { keepers?.forget(KeptName.client(client.id)) }
     }
 
     /// Descriptors, closed with the last user.

@@ -47,9 +47,5 @@ private final class OpenDescriptor: Sendable {
     }
 
     /// Another number for the same open file: the caller closes it.
-    func duplicate() throws(Errno) -> Int32 {
-        let number = fcntl(descriptor.rawValue, F_DUPFD_CLOEXEC, 0)
-        guard number >= 0 else { throw Errno(rawValue: errno) }
-        return number
-    }
+    func duplicate() throws(Errno) -> Int32 { try OwnedDescriptorNumber.duplicate(descriptor.rawValue) }
 }

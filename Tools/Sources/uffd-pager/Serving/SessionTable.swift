@@ -200,7 +200,7 @@ final class SessionTable: Sendable {
         // Its descriptors go only when the process is gone: nobody is to read zeros. The kernel may hold it up, and other
         // clients do not wait for that.
         Task {
-            await onOwnThread { _ = try? owner.waitForEnd(within: KeptClient.patience) }
+            await onOwnThread { _ = try? owner.waitForEnd(within: LostProcesses.patience) }
             withExtendedLifetime(kept) { settle(id) }
         }
     }

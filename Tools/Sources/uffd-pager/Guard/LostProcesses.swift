@@ -1,0 +1,34 @@
+import CPagerSupport
+import Glibc
+import SystemPackage
+import UserfaultFD
+
+/// Processes whose memory nobody can serve any more.
+enum LostProcesses {
+    /// How long a process may take to end that is killed.
+    static let patience = Duration.seconds(60)
+
+    /// Kills them, and waits until they have ended.
+    ///
+    /// Whoever has their userfaultfds keeps them until then: nobody is to read zeros. One that the kernel holds up does not
+    /// hold up the others' end.
+    ///
+    /// - Parameter pidfds: They stay the caller's.
+    static func end(_ pidfds: [Int32]) {
+        for number in pidfds { _ = cps_signal_process(number, SIGKILL) }
+        let end = ContinuousClock.now + patience
+        for number in pidfds {
+            guard let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) else { continue }
+            _ = try? process.waitForExit(timeout: max(.zero, end - .now))
+        }
+    }
+}
+
+enum OwnedDescriptorNumber {
+    /// A duplicate, close-on-exec.
+    static func duplicate(_ number: Int32) throws(Errno) -> Int32 {
+        let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
+        guard copy >= 0 else { throw Errno(rawValue: errno) }
+        return copy
+    }
+}
