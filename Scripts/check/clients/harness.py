@@ -48,7 +48,27 @@ def compile_c(program, *arguments):
     subprocess.run(["cc", *flags, "-o", program, *arguments], check=True, cwd=REPO)
 
 
-class Pager:
+class Logged:
+    """A program whose output is in a file."""
+
+    def output(self):
+        # Not by seeking: the program writes where the file that it shares with this process stands.
+        file = self.log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
+    def says(self, text, times=1):
+        """Waits until the log has a text so often."""
+        end = time.monotonic() + LIMIT
+        while self.output().count(text) < times:
+            require(time.monotonic() < end, f"the log does not say '{text}': {self.output()[-500:]}")
+            self.may_say_more(text, times)
+            time.sleep(0.01)
+
+    def may_say_more(self, text, times):
+        """Fails if the program has ended without saying it."""
+
+
+class Pager(Logged):
     """The program under test, until its with statement ends."""
 
     def __init__(self, *arguments, prefix=(), log=None, pass_fds=()):
@@ -72,19 +92,9 @@ class Pager:
             print(self.output()[-2000:])
         self.log.close()
 
-    def output(self):
-        # Not by seeking: the program writes where the file that it shares with this process stands.
-        file = self.log.fileno()
-        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
-
-    def says(self, text, times=1):
-        """Waits until the log has a text so often."""
-        end = time.monotonic() + LIMIT
-        while self.output().count(text) < times:
-            require(time.monotonic() < end, f"the log does not say '{text}': {self.output()[-500:]}")
-            require(self.process.poll() is None or self.output().count(text) >= times,
-                    f"it ended with {self.process.poll()} and does not say '{text}': {self.output()[-500:]}")
-            time.sleep(0.01)
+    def may_say_more(self, text, times):
+        require(self.process.poll() is None or self.output().count(text) >= times,
+                f"it ended with {self.process.poll()} and does not say '{text}': {self.output()[-500:]}")
 
     def ends(self, code=0):
         try:
@@ -220,10 +230,17 @@ def becomes(value, expected, what):
         time.sleep(0.01)
 
 
+def children(process):
+    """The children of a process; none if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with open(f"/proc/{process}/task/{process}/children", encoding="ascii") as file:
+            return [int(number) for number in file.read().split()]
+    return []
+
+
 def server_of(pager):
     """The process that serves: the guard's child."""
-    with open(f"/proc/{pager.process.pid}/task/{pager.process.pid}/children", encoding="ascii") as file:
-        return int(file.read().split()[0])
+    return children(pager.process.pid)[0]
 
 
 def descriptors_of(pager):

@@ -7,18 +7,15 @@ import socket
 import threading
 import time
 
-from harness import LIMIT, program, require
+from harness import LIMIT, Logged, children, program, require
 
 
 def descendants(process):
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        with open(f"/proc/{process}/task/{process}/children", encoding="ascii") as file:
-            children = [int(number) for number in file.read().split()]
-        return [*children, *(found for child in children for found in descendants(child))]
-    return []
+    found = children(process)
+    return [*found, *(further for child in found for further in descendants(child))]
 
 
-class Manager:
+class Manager(Logged):
     """Does what sd_notify(3), sd_listen_fds(3) and systemd.service(5) say of Type=notify, FileDescriptorStoreMax=, and
     Restart=on-failure. A check says when the service must have ended."""
 
@@ -114,16 +111,6 @@ class Manager:
         os.kill(self.process, signal.SIGTERM)
         self.ends(0)
         self.drain()
-
-    def output(self):
-        file = self.log.fileno()
-        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
-
-    def says(self, text, times=1):
-        end = time.monotonic() + LIMIT
-        while self.output().count(text) < times:
-            require(time.monotonic() < end, f"the log does not say '{text}': {self.output()[-500:]}")
-            time.sleep(0.01)
 
     def forgets(self, prefix):
         """Waits until nothing is kept under names that begin so."""

@@ -8,8 +8,8 @@ import threading
 import time
 
 from firecracker import SIZE, hand_over, machine_that_reads
-from harness import (LIMIT, Machine, Pager, check, content, expect_end, firecracker_json, folder, memory_file, registered,
-                     require)
+from harness import (LIMIT, Machine, Pager, check, children, content, expect_end, firecracker_json, folder, memory_file,
+                     registered, require)
 from manager import Manager
 from memory import PAGE
 from serve import ctl
@@ -17,13 +17,6 @@ from serve import ctl
 ROUNDS = 20
 LARGE = 512 << 20
 THREADS = 4
-
-
-def children(process):
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        with open(f"/proc/{process}/task/{process}/children", encoding="ascii") as file:
-            return [int(number) for number in file.read().split()]
-    return []
 
 
 def keeper_of(pager):
