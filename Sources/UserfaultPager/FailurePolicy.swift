@@ -24,8 +24,9 @@ public struct FailurePolicy: Hashable, Sendable {
     public var ending: Ending
 
     /// What happens to a page that its source could not deliver.
+    ///
+    /// A region with a negative number is refused, see ``Pager/add(_:offset:options:)``.
     public init(retries: Int = 3, backOff: Duration = .milliseconds(1), ending: Ending = .poison) {
-        precondition(retries >= 0 && backOff >= .zero, "a policy has no negative numbers")
         self.retries = retries
         self.backOff = backOff
         self.ending = ending
@@ -36,6 +37,16 @@ public struct FailurePolicy: Hashable, Sendable {
 
     /// Fails at once, and takes the owner along.
     public static var killOwnerAtOnce: FailurePolicy { FailurePolicy(retries: 0, ending: .killOwner) }
+
+    /// Finds what no policy can have.
+    ///
+    /// - Throws: ``PagerError/configuration(_:)``.
+    func check() throws(PagerError) {
+        guard retries >= 0 else { throw .configuration("a failure policy retries 0 times or more: \(retries)") }
+        guard backOff >= .zero else {
+            throw .configuration("a failure policy backs off for no less than nothing: \(backOff)")
+        }
+    }
 
     /// What to do after a number of attempts that failed.
     enum Verdict: Hashable {

@@ -54,6 +54,7 @@ public struct RegionOptions: Hashable, Sendable {
         guard readAhead.maximumPages >= 0 else {
             throw .configuration("a region's read-ahead is 0 pages or more: \(readAhead.maximumPages)")
         }
+        try failure.check()
     }
 
     /// How many pages behind a fault may be filled along with it.

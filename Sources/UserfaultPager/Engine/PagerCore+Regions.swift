@@ -117,7 +117,7 @@ extension PagerCore where Source: ~Copyable {
                 }
                 isRegistered = true
                 // Memory that takes zero pages has base pages, any of which may be dropped by itself.
-                if region.isHuge, ioctls.contains(.zeropage) { throw .badPageSize(1 << region.pageShift) }
+                guard ioctls.contains(.zeropage) != region.isHuge else { throw .badPageSize(1 << region.pageShift) }
             }
             isRegistered = true
             // Stopped meanwhile: nobody would serve it.

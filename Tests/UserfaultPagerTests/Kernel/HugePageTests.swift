@@ -29,6 +29,17 @@ struct HugePageTests {
 
     private static func file() throws -> Memfd { try numberedFile(pages: 514, bytes: size + pageBytes + 100) }
 
+    /// The kernel fills whole huge pages only.
+    @Test(.requiresHugePages(1))
+    func basePagesOfHugePagesAreRefused() throws {
+        let mapping = try Mapping(anonymous: Self.size, hugePages: .twoMiB)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        #expect(throws: PagerError.badPageSize(pageBytes)) { try pager.add(range) }
+        // What was refused is not registered.
+        try pager.add(range, options: Self.options)
+    }
+
     @Test(.requiresHugePages(3))
     func aFileIsReadInHugePages() throws {
         let statistics = try Self.check(FileSource(adopting: Self.file().release()))

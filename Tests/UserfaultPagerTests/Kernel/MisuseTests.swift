@@ -106,6 +106,18 @@ struct MisuseTests {
         #expect(error?.description == "a region's read-ahead is 0 pages or more: -5")
     }
 
+    @Test(arguments: [
+        (FailurePolicy(retries: -1), "a failure policy retries 0 times or more: -1"),
+        (FailurePolicy(backOff: .milliseconds(-1)), "a failure policy backs off for no less than nothing"),
+    ])
+    func failurePoliciesAreChecked(policy: FailurePolicy, text: String) throws {
+        let mapping = try Mapping(anonymous: pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        let error = error { () throws(PagerError) in try pager.add(range, options: RegionOptions(failure: policy)) }
+        #expect(error?.description.hasPrefix(text) == true)
+    }
+
     @Test
     func errorsSayWhatIsWrong() {
         #expect("\(PagerError.badOffset(7))".contains("offset 7 in the source"))
