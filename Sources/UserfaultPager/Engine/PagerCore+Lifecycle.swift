@@ -165,12 +165,17 @@ extension PagerCore where Source: ~Copyable {
         for memory in memories { noteEnd(of: memory) }
     }
 
+    /// Whether nobody is left to be served.
+    var allHaveEnded: Bool {
+        memories.allSatisfy(\.hasEnded) && children.allSatisfy { $0.isVacant || $0.hasEnded }
+    }
+
     /// The process whose memory it is has ended.
     ///
     /// If that was the last one, nobody is left to be served.
     func noteEnd(of memory: ServedMemory) {
         memory.noteEnd()
-        guard memories.allSatisfy(\.hasEnded), children.allSatisfy({ $0.isVacant || $0.hasEnded }) else { return }
+        guard allHaveEnded else { return }
         guard !ownerIsGone.exchange(true, ordering: .acquiringAndReleasing) else { return }
         // Who hears of it finds the calls ended.
         requestStop()

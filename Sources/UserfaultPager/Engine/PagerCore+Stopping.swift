@@ -51,8 +51,8 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
                 let failed = try populateAll(until: deadline)
                 if failed > 0 { result = .pagesFailed(failed) }
             } catch {
-                // Told to poison meanwhile: that is what happens now.
-                if error != .notRunning { result = error }
+                // Told to poison meanwhile: that is what happens now. Who is gone needs nothing.
+                if error != .notRunning, error != .ownerGone { result = error }
             }
         }
         let last = Deadline(after: Self.grace)

@@ -15,16 +15,19 @@ extension PagerCore where Source: ~Copyable {
     /// Loads every page of regions that was not loaded yet.
     ///
     /// - Returns: How many pages could not be loaded.
-    /// - Throws: ``PagerError/timedOut(pagesLeft:)``; ``PagerError/notRunning`` if the pager was stopped meanwhile.
+    /// - Throws: ``PagerError/timedOut(pagesLeft:)``; ``PagerError/notRunning`` if the pager was stopped meanwhile,
+    ///   ``PagerError/ownerGone`` if the process has ended.
     func populate(_ regions: [RegionReference], until deadline: Deadline) throws(PagerError) -> Int {
         let job = queue.submit(.populate(regions), limit: backgroundLimit)
-        guard try complete(job, until: deadline) else {
+        let isOver = try complete(job, until: deadline)
+        guard !allHaveEnded else { throw .ownerGone }
+        guard isOver else {
             let left = regions.reduce(0) { $0 + countUnfilled(of: $1) }
             // All is there, and no thread had the time to say so.
             guard left > 0 else { return job.failures }
             throw .timedOut(pagesLeft: left)
         }
-        if job.isCancelled, !ownerIsGone.load(ordering: .acquiring) { throw .notRunning }
+        if job.isCancelled { throw .notRunning }
         return job.failures
     }
 

@@ -61,6 +61,26 @@ struct ClientEndTests {
         #expect(client.wait() == (end == .exits ? 0 : -Int(SIGKILL)))
     }
 
+    /// What could not be loaded any more was not loaded.
+    @Test(.startsThreadsAfterFork, arguments: [PagerConfiguration.Service.inline, .workers(2)])
+    func populateSaysThatTheOwnerHasGone(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: 200 * pageBytes)
+        let client = try Client.start(mapping)
+        let gate = Gate()
+        let pager = try Pager(
+            try client.receive(), source: GatedSource(gate: gate), owner: try #require(Owner.process(id: client.pid)),
+            configuration: PagerConfiguration(service: service))
+        let region = try pager.add(mapping.range)
+        try pager.start()
+        let populating = Toucher { error { () throws(PagerError) in try pager.populate(region) } }
+        try #require(gate.waitUntilReached())
+        kill(client.pid, SIGKILL)
+        #expect(client.wait() == -Int(SIGKILL))
+        gate.open()
+        #expect(populating.value() == .some(.ownerGone))
+        try pager.stop(.populate)
+    }
+
     /// A client with a thread that waits for a page, and another that is told when to go.
     private static func startTouching(_ range: AddressRange, _ end: End) throws -> Client {
         try Client.fork(serving: range) { socket, sleep in
