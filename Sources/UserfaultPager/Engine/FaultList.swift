@@ -21,7 +21,11 @@ struct PendingFault {
     var isInFaultedMapping = false
 
     /// Whether its page may have become another's: no thread has faulted there just now.
-    var mayBeForeign: Bool { since == 0 && !isInFaultedMapping }
+    ///
+    /// A thread that waits may be interrupted, and then unmap what it has touched.
+    func mayBeForeign(at moment: UInt64) -> Bool {
+        since == 0 ? !isInFaultedMapping : moment &- since > 10_000_000
+    }
 
     /// How long to wait until the mapping has changed, in nanoseconds: a little longer after many attempts.
     ///

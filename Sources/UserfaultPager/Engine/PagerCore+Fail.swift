@@ -62,7 +62,10 @@ extension PagerCore where Source: ~Copyable {
             guard machine.isCurrent(first), !isPaused else {
                 return Settlement(wake: machine.giveBack(first), next: .again)
             }
-            if pending.mayBeForeign, !memory.isHolder(of: first) { return machine.settle(first, .noRange, at: 0) }
+            let now = MonotonicInstant.now.nanoseconds
+            if pending.mayBeForeign(at: now), !memory.isHolder(of: first) {
+                return machine.settle(first, .noRange, at: 0)
+            }
             outcome = FillOutcome.poisoning({ () throws(UserfaultError) in
                 try uffd.poison(lost.range, options: options)
             })

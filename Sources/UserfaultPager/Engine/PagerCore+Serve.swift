@@ -249,7 +249,7 @@ extension PagerCore where Source: ~Copyable {
                     return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
                 }
                 // No thread has faulted there just now, and what was loaded takes its time.
-                if pending.mayBeForeign, !memory.isHolder(of: claim) {
+                if pending.mayBeForeign(at: start), !memory.isHolder(of: claim) {
                     guard claim.pages == 1 else { return Settlement(wake: machine.giveBack(claim), next: .again) }
                     return machine.settle(claim, .noRange, at: 0)
                 }

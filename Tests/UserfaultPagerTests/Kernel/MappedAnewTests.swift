@@ -49,6 +49,31 @@ struct MappedAnewTests {
         withExtendedLifetime(mapping) {}
     }
 
+    /// The thread that waited may have been interrupted long ago, and have unmapped what it touched.
+    @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
+    func whatWasLoadedForAThreadFillsNobodyElsesPage(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: pages * pageBytes)
+        let range = mapping.range
+        let other = try UserfaultFD()
+        let gate = Gate()
+        let pager = try Pager(
+            UserfaultFD(), source: GatedSource(gate: gate), configuration: PagerConfiguration(service: service))
+        try pager.add(range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let touching = Toucher { range.loadWord(0) }
+        #expect(gate.waitUntilReached())
+        try take(range, with: other)
+        let start = MonotonicInstant.now.nanoseconds
+        #expect(wait { MonotonicInstant.now.nanoseconds - start > 20_000_000 })
+        gate.open()
+        // The thread finds out for itself, and waits for the other descriptor.
+        #expect(try other.poll(timeout: .seconds(20)))
+        #expect(countFree(range, of: other) == pages)
+        #expect(touching.value() == 0)
+        try pager.stop(.poison)
+        withExtendedLifetime(mapping) {}
+    }
+
     @Test
     func pagesThatAreTriedAgainAreAskedForAgain() throws {
         let mapping = try Mapping(anonymous: pages * pageBytes)
