@@ -1,123 +1,139 @@
 public import SystemPackage
-public import UserfaultFD
+internal import UserfaultFD
 
-/// What stands by while another process serves a third one's memory.
+/// What stands by while another process serves the memory of any number of clients.
 ///
-/// When a pager's process dies, its descriptor closes, and its clients would read **zeros** in place of pages that were
-/// not loaded. A guardian holds a duplicate of the descriptor in a process of its own, so that the clients wait instead,
-/// and kills the client before it lets go. A pager that stops in order dismisses it.
+/// When a pager's process dies, its descriptors close, and its clients would read **zeros** in place of pages that were
+/// not loaded. A guardian, in a process of its own, holds duplicates of the descriptors, so that the clients wait
+/// instead, and kills them before it lets go. One is enough for all clients of a process.
 ///
-/// The process that serves is at one end of a pair of Unix sockets and sends the descriptor:
-///
-/// ```swift
-/// func serve(_ uffd: consuming UserfaultFD, of client: Owner, guardedOver socket: FileDescriptor) throws {
-///     try uffd.send(over: socket, payload: [UInt8(1)].span.bytes)
-///     let pager = try Pager(uffd, source: ZeroSource(), owner: client)
-///     // … until the client does not need it any more.
-///     try pager.stop(.populate)
-///     try Guardian.dismiss(over: socket)
-/// }
-/// ```
-///
-/// The guardian's process is at the other end, and knows both processes:
+/// The process that serves is at one end of a pair of Unix sockets, and has its clients guarded with a ``GuardianLink``.
+/// The guardian's process is at the other end:
 ///
 /// ```swift
-/// func guardClient(_ client: Owner, of server: Owner, over socket: FileDescriptor) throws -> Guardian.End {
-///     var message = try DescriptorPassing.receive(from: socket)
-///     let uffd = try message.descriptors.takeUserfaultFD()
-///     return try Guardian(of: uffd, owner: client, pager: server, socket: socket).stand()
+/// func standBy(_ server: Owner, over socket: FileDescriptor) throws {
+///     let killed = try Guardian(of: server, over: socket).stand()
+///     print("the server has ended, and \(killed) of its clients with it")
 /// }
 /// ```
 public struct Guardian: ~Copyable, Sendable {
-    private let uffd: UserfaultFD
-    private let owner: Owner
     private let pager: Owner
-    private let socket: FileDescriptor?
+    private let socket: FileDescriptor
     private let signs: Signs
-
-    /// How a watch ended.
-    public enum End: Hashable, Sendable {
-        /// The client's process has ended by itself.
-        case ownerEnded
-        /// The pager's process has died, and the client was killed.
-        case ownerKilled
-        /// The pager has stopped in order, see ``Guardian/dismiss(over:)``, and the client lives on.
-        case dismissed
-    }
 
     /// A guardian that is to stand.
     ///
     /// - Parameters:
-    ///   - uffd: A duplicate of the descriptor that the pager serves.
-    ///   - owner: The process whose memory it is.
-    ///   - pager: The process that serves it; not this one, with which the guardian would die.
-    ///   - socket: A Unix socket to the pager's process, over which it may dismiss the guardian; it stays the caller's.
-    /// - Throws: ``PagerError/configuration(_:)`` where the pager's process is this one, ``PagerError/file(_:path:)`` where
+    ///   - pager: The process that serves; not this one, with which the guardian would die.
+    ///   - socket: A Unix stream socket, at whose other end the process has a ``GuardianLink``; it stays the caller's.
+    /// - Throws: ``PagerError/configuration(_:)`` if the pager's process is this one, ``PagerError/file(_:path:)`` if
     ///   a descriptor cannot be watched.
-    public init(
-        of uffd: consuming UserfaultFD, owner: Owner, pager: Owner, socket: FileDescriptor? = nil
-    ) throws(PagerError) {
+    public init(of pager: Owner, over socket: FileDescriptor) throws(PagerError) {
         guard !pager.isCurrent else { throw .configuration("a guardian dies with the process that it is in") }
         let signs = try Signs()
-        try signs.watch(owner.pidfd, as: .owner)
-        try signs.watch(pager.pidfd, as: .pager)
-        if let socket { try signs.watch(socket.rawValue, as: .socket) }
-        self.uffd = uffd
-        self.owner = owner
+        try asFileError { () throws(UserfaultError) in
+            try signs.watch(pager.pidfd, as: .pager)
+            try signs.watch(socket.rawValue, as: .socket)
+        }
         self.pager = pager
         self.socket = socket
         self.signs = signs
     }
 
-    /// Tells the guardian at the other end that the client needs none any more: once the pager has stopped.
+    /// Guards clients until the pager's process ends, and does not let them see zeros then.
     ///
-    /// In the pager's process. Without it, the client of a pager that has stopped is killed when the process ends.
+    /// Blocks its thread. Clients that end by themselves, or that the pager dismisses, are forgotten.
     ///
-    /// - Parameter socket: The Unix socket whose other end the guardian has.
-    /// - Throws: ``PagerError/kernel(_:)`` where the guardian is gone.
-    public static func dismiss(over socket: FileDescriptor) throws(PagerError) {
-        try asPagerError { () throws(UserfaultError) in
-            try unsafe DescriptorPassing.send([UInt8(1)].span.bytes, descriptors: [], over: socket)
-        }
-    }
-
-    /// Waits until it is dismissed or one of the two processes ends, and does not let the client see zeros.
-    ///
-    /// Blocks its thread.
-    public func stand() -> End {
+    /// - Returns: How many clients were killed.
+    public consuming func stand() -> Int {
+        var clients: [UInt64: Client] = [:]
         while true {
             switch signs.wait() {
-            case nil:
-                continue
-            case .owner:
-                return .ownerEnded
-            case .socket:
-                if isDismissed { return .dismissed }
+            case nil: continue
+            case .client(let id): clients[id] = nil
+            case .socket: if !takeMessage(&clients) { signs.forget(socket.rawValue) }
             case .pager:
-                // Who stops in order may end before anybody has looked.
-                if isDismissed { return .dismissed }
-                owner.kill()
-                // The descriptor goes with this value: not before the process is gone.
-                try? _ = poll(owner.pidfd, until: .never)
-                return .ownerKilled
+                // What it said before its end counts.
+                while hasMessage, takeMessage(&clients) {}
+                return Self.end(clients)
             }
         }
     }
 
-    /// Looks whether a word has come over the socket; one that is closed says nothing any more.
-    private var isDismissed: Bool {
-        guard let socket else { return false }
-        guard let ready = try? poll(socket.rawValue, until: Deadline(after: .zero)), ready != 0 else { return false }
-        if let message = try? DescriptorPassing.receive(upTo: 1, from: socket), !message.payload.isEmpty { return true }
-        signs.forget(socket)
-        return false
+    private static func end(_ clients: [UInt64: Client]) -> Int {
+        for client in clients.values { try? client.process.kill() }
+        // Their descriptors go with these values: not before the processes are gone.
+        return clients.values.count { (try? $0.process.waitForExit()) ?? false }
+    }
+
+    private var hasMessage: Bool { ((try? poll(socket.rawValue, until: Deadline(after: .zero))) ?? 0) != 0 }
+
+    /// - Returns: `false` at the end of the stream.
+    private func takeMessage(_ clients: inout [UInt64: Client]) -> Bool {
+        do throws(UserfaultError) {
+            var message = try DescriptorPassing.receive(upTo: GuardianMessage.bytes, from: socket)
+            guard let words = GuardianMessage(bytes: message.payload) else { return false }
+            switch GuardianMessage.Request(rawValue: words.first) {
+            case .guard:
+                let result = take(words.second, from: &message, &clients)
+                try GuardianMessage(words.second, UInt64(result?.rawValue ?? 0)).send(over: socket)
+            case .dismiss: clients[words.second] = nil
+            case nil: return false
+            }
+            return true
+        } catch {
+            return false
+        }
+    }
+
+    /// - Returns: What went wrong.
+    private func take(
+        _ id: UInt64, from message: inout ReceivedMessage, _ clients: inout [UInt64: Client]
+    ) -> Errno? {
+        guard !message.isMissingDescriptors else { return .tooManyOpenFiles }
+        guard clients[id] == nil else { return .fileExists }
+        guard let uffd = message.descriptors.takeFirst() else { return .badFileDescriptor }
+        let descriptor = OwnedDescriptor(adopting: uffd)
+        guard let pidfd = message.descriptors.takeFirst() else { return .badFileDescriptor }
+        let client = Client(descriptor, ProcessHandle(received: OwnedDescriptor(adopting: pidfd)))
+        do throws(UserfaultError) {
+            try signs.watch(client.process.descriptor.rawValue, as: .client(id))
+        } catch {
+            return error.errno
+        }
+        clients[id] = client
+        return nil
+    }
+
+    private final class Client {
+        let process: ProcessHandle
+        /// As long as it is open, the threads that wait for pages wait.
+        private let uffd: OwnedDescriptor
+
+        init(_ uffd: consuming OwnedDescriptor, _ process: consuming ProcessHandle) {
+            self.process = process
+            self.uffd = uffd
+        }
     }
 }
 
 /// What a guardian waits for.
 private struct Signs: ~Copyable {
-    enum Sign: UInt64 {
-        case owner, pager, socket
+    enum Sign {
+        case pager, socket
+        case client(UInt64)
+
+        var token: UInt64 {
+            switch self {
+            case .pager: 0
+            case .socket: 1
+            case .client(let id): id &+ 2
+            }
+        }
+
+        init(token: UInt64) {
+            self = token == 0 ? .pager : token == 1 ? .socket : .client(token &- 2)
+        }
     }
 
     private let set: PollSet
@@ -126,18 +142,16 @@ private struct Signs: ~Copyable {
         set = try asPagerError { () throws(UserfaultError) in try PollSet() }
     }
 
-    func watch(_ descriptor: Int32, as sign: Sign) throws(PagerError) {
-        try asFileError { () throws(UserfaultError) in
-            try set.add(FileDescriptor(rawValue: descriptor), token: sign.rawValue)
-        }
+    func watch(_ descriptor: Int32, as sign: Sign) throws(UserfaultError) {
+        try set.add(FileDescriptor(rawValue: descriptor), token: sign.token)
     }
 
-    func forget(_ descriptor: FileDescriptor) { try? set.remove(descriptor) }
+    func forget(_ descriptor: Int32) { try? set.remove(FileDescriptor(rawValue: descriptor)) }
 
     /// Waits without a limit.
     func wait() -> Sign? {
         var batch = ReadyBatch(capacity: 1)
         _ = try? set.wait(into: &batch)
-        return batch.next().flatMap { Sign(rawValue: $0.token) }
+        return batch.next().map { Sign(token: $0.token) }
     }
 }

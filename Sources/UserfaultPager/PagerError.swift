@@ -47,6 +47,9 @@ public enum PagerError: Error, Hashable, Sendable {
     /// The time was over before all was loaded: how many pages were not.
     case timedOut(pagesLeft: Int)
 
+    /// The ``Guardian`` could not be told: a client is not guarded, or is guarded still.
+    case notGuarded(Errno)
+
     /// The pager belongs to the process that made it. A child of its `fork` has a copy that can do nothing.
     case otherProcess
 
@@ -73,6 +76,7 @@ extension PagerError: CustomStringConvertible {
         case .fileWithoutSize: "the file does not tell its size: it must be a regular file on a disk, or a block device"
         case .pagesFailed(let count): "\(count) pages could not be loaded"
         case .timedOut(let pages): "the time was over before \(pages) pages were loaded"
+        case .notGuarded(let errno): "the guardian could not be told: \(errno) (error \(errno.rawValue))"
         case .otherProcess: "the pager belongs to the process that made it"
         case .ownerGone: "the process whose memory it is has ended"
         }

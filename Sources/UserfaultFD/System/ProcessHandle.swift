@@ -54,7 +54,7 @@ public struct ProcessHandle: ~Copyable, Sendable {
         descriptor = OwnedDescriptor(adopting: rawDescriptor)
     }
 
-    init(received descriptor: consuming OwnedDescriptor) {
+    package init(received descriptor: consuming OwnedDescriptor) {
         self.descriptor = descriptor
     }
 

@@ -5,31 +5,32 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// A client, the process that serves it, and the guardian, which is the test's process.
+/// Clients, the process that serves them, and the guardian, which is the test's process.
 ///
 /// Each test is a process of its own: it forks one that is to start threads.
 @Suite(.serialized, .timeLimit(.minutes(5)))
 struct GuardianTests {
-    /// The pager dies while the client waits for a page: the client never reads zeros.
+    /// The pager dies while one client waits for a page and another does nothing: neither reads zeros.
     @Test(.startsThreadsAfterFork)
-    func theClientOfAKilledPagerIsKilled() async {
+    func theClientsOfAKilledPagerAreKilled() async {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: 8 * pageBytes)
-            let client = try Client.start(mapping)
-            let server = try Server.start(client) { uffd, owner, _ in
+            let first = try Client.start(mapping)
+            let second = try Client.start(mapping)
+            let server = try Server.start { link in
+                let idle = try Server.serve(second, link, ZeroSource())
                 let source = ClosureSource<Never> { offset, pages in
                     if offset == 4 * pageBytes { kill(getpid(), SIGKILL) }
                     return NumberedSource().load(offset: offset, into: &pages)
                 }
-                let pager = try Pager(uffd, source: source, owner: owner)
-                try pager.add(client.range, options: RegionOptions(readAhead: .none))
-                try pager.start()
-                client.go()
-                while true { pause() }
+                let served = try Server.serve(first, link, source)
+                first.go()
+                withExtendedLifetime((idle, served)) { while true { pause() } }
             }
-            #expect(try server.guarded(client) == .ownerKilled)
-            // It would exit with the number of wrong pages.
-            #expect(client.wait() == -Int(SIGKILL))
+            #expect(try server.guardClients() == 2)
+            // They would exit with the number of wrong pages.
+            #expect(first.wait() == -Int(SIGKILL))
+            #expect(second.wait() == -Int(SIGKILL))
             #expect(server.wait() == -Int(SIGKILL))
         }
     }
@@ -39,75 +40,107 @@ struct GuardianTests {
     func theClientOfAPagerThatStoppedLivesOn() async {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: 8 * pageBytes)
-            let client = try Client.start(mapping)
-            let server = try Server.start(client) { uffd, owner, socket in
-                let pager = try Pager(uffd, source: NumberedSource(), owner: owner)
-                try pager.add(client.range)
-                try pager.start()
+            let first = try Client.start(mapping)
+            let second = try Client.start(mapping)
+            let server = try Server.start { link in
+                _ = try link.guard(try second.receive(), of: #require(Owner.process(id: second.pid)))
+                let (pager, watch) = try Server.serve(first, link, NumberedSource())
                 try pager.stop(.populate)
-                try Guardian.dismiss(over: socket)
+                try link.dismiss(watch)
             }
-            var info = siginfo_t()
-            waitid(P_PID, id_t(server.pid), &info, WEXITED | WNOWAIT)
-            #expect(try server.guarded(client) == .dismissed)
-            client.go()
-            #expect(client.wait() == 0)
+            #expect(try server.guardClients() == 1)
+            #expect(second.wait() == -Int(SIGKILL))
+            first.go()
+            #expect(first.wait() == 0)
             #expect(server.wait() == 0)
         }
     }
 
-    /// A word that does not come is no dismissal, and a process that lives needs no guardian to act.
-    @Test
-    func theEndOfTheClientEndsTheWatch() async {
+    /// A client that has ended is nobody's to kill.
+    @Test(.startsThreadsAfterFork)
+    func aClientThatEndsIsForgotten() async {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: pageBytes)
             let client = try Client.start(mapping)
-            let server = try Server.start(client) { _, _, socket in
-                _ = Glibc.close(socket.rawValue)
+            let server = try Server.start { link in
+                let owner = try #require(Owner.process(id: client.pid))
+                _ = try link.guard(try client.receive(), of: owner)
+                // Nothing is registered: the client finds one page of zeros, and ends by itself.
                 client.go()
-                while true { pause() }
+                guard try owner.waitForEnd(within: .seconds(20)) else { _exit(102) }
             }
-            // Nothing is registered: the client finds one page of zeros, and ends by itself.
-            #expect(try server.guarded(client) == .ownerEnded)
+            #expect(try server.guardClients() == 0)
             #expect(client.wait() == 1)
-            kill(server.pid, SIGKILL)
-            #expect(server.wait() == -Int(SIGKILL))
+            #expect(server.wait() == 0)
         }
+    }
+
+    /// The process that serves is told, and may let the client go.
+    @Test(.startsThreadsAfterFork)
+    func aGuardianWithoutAFreeDescriptorSaysSo() async {
+        await #expect(processExitsWith: .success) {
+            let mapping = try Mapping(anonymous: pageBytes)
+            let client = try Client.start(mapping)
+            let server = try Server.start { link in
+                let owner = try #require(Owner.process(id: client.pid))
+                let uffd = try client.receive()
+                let error = error { () throws(PagerError) in _ = try link.guard(uffd, of: owner) }
+                guard error == .notGuarded(.tooManyOpenFiles) else { _exit(103) }
+            }
+            #expect(try server.guardClients(descriptors: 1) == 0)
+            #expect(server.wait() == 0)
+            kill(client.pid, SIGKILL)
+        }
+    }
+
+    @Test
+    func aGuardianThatIsGoneIsAnError() throws {
+        var sockets: [CInt] = [-1, -1]
+        try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
+        let socket = FileDescriptor(rawValue: sockets[0])
+        defer { try? socket.close() }
+        _ = Glibc.close(sockets[1])
+        let link = GuardianLink(over: socket)
+        let uffd = try UserfaultFD()
+        let other = try #require(Owner.process(id: getppid()))
+        #expect(throws: PagerError.notGuarded(.brokenPipe)) { try link.guard(uffd, of: other) }
     }
 
     @Test
     func aGuardianInThePagersProcessIsRefused() throws {
-        let error = #expect(throws: PagerError.self) {
-            _ = try Guardian(of: UserfaultFD(), owner: .currentProcess, pager: .currentProcess)
-        }
-        guard case .configuration = error else {
-            Issue.record("\(String(describing: error))")
-            return
+        let file = try Memfd(name: "no socket", count: 1)
+        try file.withUnsafeDescriptor { socket in
+            let uffd = try UserfaultFD()
+            for error in [
+                error { () throws(PagerError) in _ = try Guardian(of: .currentProcess, over: socket) },
+                error { () throws(PagerError) in
+                    _ = try GuardianLink(over: socket).guard(uffd, of: .currentProcess)
+                },
+            ] {
+                guard case .configuration = error else {
+                    Issue.record("\(String(describing: error))")
+                    return
+                }
+            }
         }
     }
 }
 
-/// A process that has a client's userfaultfd, of which it has sent a duplicate to this one.
+/// A process that has its clients guarded by this one.
 private struct Server: ~Copyable {
     let pid: pid_t
     private let socket: FileDescriptor
 
-    static func start(
-        _ client: borrowing Client, _ body: (consuming UserfaultFD, Owner, FileDescriptor) throws -> Void
-    ) throws -> Server {
+    static func start(_ body: (GuardianLink) throws -> Void) throws -> Server {
         var sockets: [CInt] = [-1, -1]
         try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
         alarm(60)
         let pid = fork()
         if pid == 0 {
             alarm(60)
-            let socket = FileDescriptor(rawValue: sockets[1])
             do {
                 _ = Glibc.close(sockets[0])
-                let uffd = try client.receive()
-                try uffd.send(over: socket, payload: [UInt8(1)].span.bytes)
-                guard let owner = Owner.process(id: client.pid) else { _exit(101) }
-                try body(uffd, owner, socket)
+                try body(GuardianLink(over: FileDescriptor(rawValue: sockets[1])))
                 _exit(0)
             } catch {
                 _exit(100)
@@ -121,13 +154,24 @@ private struct Server: ~Copyable {
         try? socket.close()
     }
 
-    func guarded(_ client: borrowing Client) throws -> Guardian.End {
-        var message = try DescriptorPassing.receive(from: socket)
-        let uffd = try message.descriptors.takeUserfaultFD()
-        return try Guardian(
-            of: uffd, owner: try #require(Owner.process(id: client.pid)), pager: try #require(Owner.process(id: pid)),
-            socket: socket
-        ).stand()
+    /// In the server's process: serves a client that is guarded.
+    static func serve<Source: PageSource>(
+        _ client: borrowing Client, _ link: GuardianLink, _ source: Source
+    ) throws -> (Pager<Source>, GuardianLink.Watch) {
+        let uffd = try client.receive()
+        let owner = try #require(Owner.process(id: client.pid))
+        let watch = try link.guard(uffd, of: owner)
+        let pager = try Pager(uffd, source: source, owner: owner)
+        try pager.add(client.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        return (pager, watch)
+    }
+
+    /// - Parameter descriptors: How many a client may come with.
+    func guardClients(descriptors: Int? = nil) throws -> Int {
+        let guardian = try Guardian(of: try #require(Owner.process(id: pid)), over: socket)
+        if let descriptors { leaveDescriptors(descriptors) }
+        return guardian.stand()
     }
 
     /// Its exit status, or the negative signal that ended it.

@@ -47,3 +47,15 @@ extension Trait where Self == ConditionTrait {
         .enabled("needs \(count) free huge pages: sysctl vm.nr_hugepages=8") { Host.freeHugePages >= count }
     }
 }
+
+/// Leaves this process so many descriptors more, and no hole among those that it has: for a process of the test's own.
+func leaveDescriptors(_ count: Int) {
+    let highest = (0..<1024).last { fcntl(CInt($0), F_GETFD) >= 0 } ?? 0
+    var next = dup(0)
+    while next < highest { next = dup(0) }
+    close(next)
+    var limit = rlimit()
+    getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    limit.rlim_cur = rlim_t(Int(next) + count)
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+}
