@@ -10,6 +10,12 @@ internal import UserfaultFD
 struct LastReading: ~Copyable {
     fileprivate var batch = EventBatch(capacity: 16)
     var spare = EventBatch(capacity: 16)
+    /// Keeps a number free for the descriptor of a child, in a process that has all it may have.
+    fileprivate var reserve: EventFD?
+
+    init(followsForks: Bool) throws(UserfaultError) {
+        reserve = followsForks ? try EventFD() : nil
+    }
 }
 
 extension PagerCore where Source: ~Copyable {
@@ -40,7 +46,7 @@ extension PagerCore where Source: ~Copyable {
         var poisoned = 0
         while true {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
-                readTheRest(of: memory, &machine, uffd)
+                guard readTheRest(of: memory, &machine, uffd) else { return false }
                 // Where the kernel cannot, all was loaded before.
                 let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, map, count: &poisoned) : .done
                 if rest == .changing { return false }
@@ -54,7 +60,8 @@ extension PagerCore where Source: ~Copyable {
                     try? uffd.wake(span.range)
                     if hidesFromChildren(span.region) { showToChildren(span.range) }
                 }
-                readTheRest(of: memory, &machine, uffd)
+                // A child that was forked meanwhile has its parent's poison.
+                _ = readTheRest(of: memory, &machine, uffd)
                 memory.isSealed = true
                 machine.forgetSpans { $0.region.id != Sentinel.regionID }
                 return true
@@ -70,11 +77,21 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Takes in the events that nobody has read; who faults is woken by what follows.
+    ///
+    /// - Returns: `false` if the child of a fork waits for a descriptor, and none is free.
     private func readTheRest(
         of memory: ServedMemory, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD
-    ) {
-        guard !uffd.enabledFeatures.isDisjoint(with: .events) else { return }
-        while let count = unsafe try? memory.read(uffd, into: &lastReading.batch), count > 0 {
+    ) -> Bool {
+        guard !uffd.enabledFeatures.isDisjoint(with: .events) else { return true }
+        while true {
+            let count: Int?
+            // A process that has ended has no events.
+            do { count = unsafe try memory.read(uffd, into: &lastReading.batch) } catch { return true }
+            guard let count else {
+                guard unsafe lastReading.reserve.take() != nil else { return false }
+                continue
+            }
+            guard count > 0 else { return true }
             while let event = unsafe lastReading.batch.next() {
                 unsafe try? take(event, &machine, uffd, &lastReading.spare)
             }

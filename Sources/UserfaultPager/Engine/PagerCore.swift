@@ -38,7 +38,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// The pager's part in its life.
     let phase: Mutex<Phase>
     /// Only of the thread that stops the pager.
-    nonisolated(unsafe) var lastReading = LastReading()
+    nonisolated(unsafe) var lastReading: LastReading
     let queue: WorkQueue
     /// How fast pages are loaded for which no thread waits.
     let backgroundLimit: RateLimit?
@@ -126,6 +126,9 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         configuration: PagerConfiguration, runtime: Runtime, ownsRuntime: Bool, plan: ServicePlan, phase: Phase
     ) throws(PagerError) {
         self.phase = Mutex(phase)
+        let followsForks = !children.isEmpty
+        unsafe lastReading = try asPagerError { () throws(UserfaultError) in try LastReading(followsForks: followsForks)
+        }
         let capacity = configuration.workingSetCapacity
         touches = try asPagerError { () throws(UserfaultError) in try TouchLog(capacity: capacity) }
         trace = try asPagerError { () throws(UserfaultError) in

@@ -171,6 +171,35 @@ struct EventTests {
         }
     }
 
+    /// A pager that stops meanwhile does not show zeros to the child.
+    @Test(.takesNoMemoryWhileItForks)
+    func aForkThatWaitsForADescriptorIsSealed() async {
+        await #expect(processExitsWith: .success) {
+            let mapping = try Mapping(anonymous: 2 * pageBytes)
+            let range = mapping.range
+            let client = try Client.fork(serving: range, features: .eventFork) { socket, _ in
+                var byte: UInt8 = 0
+                guard read(socket, &byte, 1) == 1 else { _exit(100) }
+                let pid = fork()
+                if pid == 0 { _exit(range.loadWord(pageBytes) == 0 ? 3 : 4) }
+                var status: CInt = 0
+                waitpid(pid, &status, 0)
+                _exit(status & 0x7f == SIGBUS ? 7 : status >> 8)
+            }
+            let reports = Reports()
+            let pager = try Pager(
+                try client.receive(), source: NumberedSource(), owner: Owner.process(id: client.pid)!,
+                configuration: PagerConfiguration(service: .workers(1), report: { reports.add($0) }))
+            try pager.add(range, options: RegionOptions(readAhead: .none))
+            try pager.start()
+            leaveDescriptors(0)
+            client.go()
+            guard reports.waitFor(.forkWaits) else { exit(2) }
+            try pager.stop(.poison)
+            guard client.wait() == 7 else { exit(3) }
+        }
+    }
+
     /// A fork holds the heap's locks while it waits for the reader, which must have allocated all that it needs.
     @Test(.followsForks)
     func aForkRightAfterTheStartIsFollowed() throws {

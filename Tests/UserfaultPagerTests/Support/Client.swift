@@ -53,9 +53,12 @@ struct Client: ~Copyable {
 
     /// Makes the child, which sends its userfaultfd.
     ///
-    /// - Parameter body: What it does then, with its end of the socket and the arguments of a program that sleeps.
+    /// - Parameters:
+    ///   - features: What the userfaultfd reports.
+    ///   - body: What it does then, with its end of the socket and the arguments of a program that sleeps.
     static func fork(
-        serving range: AddressRange, _ body: (CInt, UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Never
+        serving range: AddressRange, features: UserfaultFD.Features = [],
+        _ body: (CInt, UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Never
     ) throws -> Client {
         var sockets: [CInt] = [-1, -1]
         try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
@@ -67,7 +70,7 @@ struct Client: ~Copyable {
             var ioctls: UInt64 = 0
             var byte: UInt8 = 1
             var uffd = cuffd_userfaultfd(CUFFD_O_NONBLOCK | CUFFD_O_CLOEXEC | CInt(CUFFD_USER_MODE_ONLY))
-            guard uffd >= 0, cuffd_api(uffd, 0, &supported, &ioctls) == 0,
+            guard uffd >= 0, cuffd_api(uffd, features.rawValue, &supported, &ioctls) == 0,
                 cuffd_send_descriptors(sockets[1], &byte, 1, &uffd, 1) == 1, Glibc.close(uffd) == 0
             else { _exit(100) }
             body(sockets[1], &arguments)
