@@ -2,6 +2,7 @@
 import ctypes
 import os
 import random
+import select
 import signal
 import socket
 import struct
@@ -263,12 +264,17 @@ def status_descriptor(host, dumps):
     """The descriptor that criu's own daemon tells its readiness by."""
     dump = dumps["heap"]
     reader, writer = os.pipe()
+    # Three, as container runtimes pass it: this program passes its own descriptors from there on.
+    script = f'exec 3>&{writer} {writer}>&-; exec "$@"'
     process = subprocess.Popen(
-        [host.pager, "criu-lazy-pages", "-D", dump.images, "--status-fd", str(writer)], pass_fds=[writer],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ["bash", "-c", script, "bash", host.pager, "criu-lazy-pages", "-D", dump.images, "--status-fd", "3"],
+        pass_fds=[writer], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     os.close(writer)
     try:
         expect(os.read(reader, 2) == b"\0", "the daemon did not say that it is ready")
+        # Nobody else has it.
+        ready, _, _ = select.select([reader], [], [], LIMIT)
+        expect(ready and os.read(reader, 1) == b"", "somebody keeps the descriptor open")
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=LIMIT)
         expect(process.returncode == 1 and b"stopped" in output, f"{process.returncode}: {output}")

@@ -24,7 +24,7 @@ struct UffdPager: AsyncParsableCommand {
             var command = try parseAsRoot()
             if let guarded = command as? any GuardedCommand {
                 if !Keepers.hasGuard {
-                    var guardian = try Guard(guarded.survival)
+                    var guardian = try Guard(guarded.survival, passingOn: guarded.passedOn)
                     throw ExitCode(try guardian.stand())
                 }
                 if let survival = guarded.survival, survival.supervise, !Keepers.hasKeeper {

@@ -56,6 +56,14 @@ struct CRIULazyPagesCommand: GuardedCommand {
         if widePageCounts && pageServer == nil { throw ValidationError("--wide-page-counts needs --page-server") }
     }
 
+    private static let statusVariable = "UFFD_PAGER_STATUS"
+
+    /// Whoever reads from it waits for its last holder: that is the process that serves.
+    var passedOn: [(variable: String, number: Int32)] {
+        guard let statusFd, fcntl(statusFd, F_GETFD) >= 0 else { return [] }
+        return [(Self.statusVariable, statusFd)]
+    }
+
     func run() async throws {
         let guarded = GuardedTasks(Keepers(logger: log.logger))
         // Whoever still has no page that is there is poisoned or killed by then.
@@ -86,11 +94,12 @@ struct CRIULazyPagesCommand: GuardedCommand {
 
     private func tellReady() throws {
         guard let statusFd else { return }
+        let number = getenv(Self.statusVariable).flatMap { Int32(String(cString: $0)) } ?? -1
         var zero: UInt8 = 0
-        guard write(statusFd, &zero, 1) == 1 else {
+        guard write(number, &zero, 1) == 1 else {
             throw Failure(.failure, "descriptor \(statusFd) cannot be written: \(String(cString: strerror(errno)))")
         }
-        close(statusFd)
+        close(number)
     }
 }
 

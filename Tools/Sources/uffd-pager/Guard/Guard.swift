@@ -26,7 +26,9 @@ struct Guard: ~Copyable {
     private var hasChildEnded = false
 
     /// Starts the program again, with the same arguments, as the server, or as the keeper that starts it.
-    init(_ survival: SurvivalOptions?) throws {
+    ///
+    /// - Parameter further: Descriptors that are the child's alone from now on.
+    init(_ survival: SurvivalOptions?, passingOn further: [(variable: String, number: Int32)]) throws {
         PassedDescriptors.prepare(for: getpid())
         var shelf = PassedDescriptors.takeAll()
         let watch = try ChildWatch()
@@ -41,8 +43,12 @@ struct Guard: ~Copyable {
         }
         // A server whose keeper has died is this process' child then, so that its exit code is known.
         if survival?.supervise == true { cps_adopt_orphans() }
+        let own = further.map(\.number).filter { $0 > STDERR_FILENO }
+        for number in own { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
         let child = try Child(
-            "/proc/self/exe", link: Keepers.guardVariable, passing: shelf, mask: watch.mask(forChildWith: shelf))
+            "/proc/self/exe", link: Keepers.guardVariable, inherited: further, passing: shelf,
+            mask: watch.mask(forChildWith: shelf))
+        for number in own { close(number) }
         try watch.watch(child)
         for (name, numbers) in shelf.kept where KeptName.isClient(name) {
             _ = shelf.take(name)

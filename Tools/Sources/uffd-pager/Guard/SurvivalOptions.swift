@@ -35,8 +35,11 @@ struct SurvivalOptions: ParsableArguments {
 protocol GuardedCommand: AsyncParsableCommand {
     /// What happens if that process dies; `nil` if its clients can only be killed.
     var survival: SurvivalOptions? { get }
+    /// Descriptors that this program was started with, and that the process that serves needs: a variable tells it the number.
+    var passedOn: [(variable: String, number: Int32)] { get }
 }
 
 extension GuardedCommand {
     var survival: SurvivalOptions? { nil }
+    var passedOn: [(variable: String, number: Int32)] { [] }
 }
