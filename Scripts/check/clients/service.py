@@ -113,3 +113,22 @@ def service_package():
             pages = sorted((directory / "usr/share/man/man1").iterdir())
             run = subprocess.run(["groff", "-man", "-ww", "-z", *pages], capture_output=True, text=True, check=True)
             require(not run.stderr, f"groff says: {run.stderr[:300]}")
+
+
+@check
+def service_probe_tells_of_every_client():
+    def probe(*prefix):
+        run = subprocess.run([*prefix, program(), "probe", "--json"], capture_output=True, text=True, timeout=LIMIT, check=False)
+        return {verdict["client"]: verdict for verdict in json.loads(run.stdout)}
+
+    verdicts = probe()
+    require([*verdicts] == ["firecracker", "criu", "cloud-hypervisor", "handoff"], f"the clients are {[*verdicts]}")
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    with open("/proc/sys/vm/unprivileged_userfaultfd", encoding="ascii") as file:
+        if file.read().strip() == "1":
+            raise Skip("needs vm.unprivileged_userfaultfd=0")
+    # Without kernel-mode faults, it loads all memory first.
+    verdict = probe("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")["cloud-hypervisor"]
+    lack = next(lack for lack in verdict["lacks"] if lack["name"] == "kernel-mode-faults")
+    require(verdict["isServed"] and "on demand" in lack["consequence"], f"it says {verdict}")

@@ -2,13 +2,16 @@ import UserfaultFD
 
 /// What each client needs of the host, in the names of ``KernelSupport``.
 enum ClientKind: String, CaseIterable {
-    case firecracker, criu, handoff
+    case firecracker, criu
+    case cloudHypervisor = "cloud-hypervisor"
+    case handoff
 
     /// What somebody runs who asks.
     var title: String {
         switch self {
         case .firecracker: "Firecracker"
         case .criu: "CRIU"
+        case .cloudHypervisor: "Cloud Hypervisor"
         case .handoff: "your own monitor"
         }
     }
@@ -23,6 +26,8 @@ enum ClientKind: String, CaseIterable {
                 .kernelModeFaults, .forkEvents, .feature(.eventFork), .feature(.eventRemap), .feature(.eventRemove),
                 .feature(.eventUnmap),
             ]
+        // It saves machines and loads them whole without userfaultfd.
+        case .cloudHypervisor: []
         case .handoff: [.userModeFaults]
         }
     }
@@ -33,6 +38,11 @@ enum ClientKind: String, CaseIterable {
         return switch self {
         case .firecracker: [poison, (.hugePages, "machines with huge pages cannot be restored")]
         case .criu: [poison]
+        // It handles the faults of its shared memory itself, and poisons nothing.
+        case .cloudHypervisor:
+            [KernelSupport.Name.kernelModeFaults, .feature(.missingShmem), .feature(.minorShmem)].map {
+                ($0, "machines are not restored on demand, but with all memory first")
+            } + [(.hugePages, "machines with huge pages cannot be restored")]
         case .handoff: [poison, (.kernelModeFaults, "system calls and KVM must not touch memory that is not loaded")]
         }
     }
