@@ -35,6 +35,7 @@ import service  # noqa: E402, F401
 import survive  # noqa: E402, F401
 import successor  # noqa: E402, F401
 import keeping  # noqa: E402, F401
+import arrival  # noqa: E402, F401
 import stop  # noqa: E402, F401
 
 

@@ -6,14 +6,21 @@ internal import Synchronization
 public final class ClientReply: Sendable {
     private let connection: HandoffConnection
     private let isAnswered = Mutex(false)
+    private let arrival: Arrival?
 
     /// Whether the client's protocol has replies: if not, a client that is refused waits for ever.
     public let isHeard: Bool
 
-    init(_ connection: consuming HandoffConnection, _ format: HandoffFormat) {
+    init(_ connection: consuming HandoffConnection, _ format: HandoffFormat, _ arrival: Arrival?) {
         isHeard = format == .handoff
         self.connection = connection
+        self.arrival = arrival
     }
+
+    /// Says that whoever keeps descriptors has the client's: its arrival is over, as ``HandoffArrivals`` hears.
+    ///
+    /// Otherwise that is so when nobody has this value any more.
+    public func endArrival() { arrival?.end() }
 
     /// Tells the client why its memory is not served, unless it was told something before.
     public func refuse(_ reason: String) { try? send(.refused(reason)) }

@@ -44,10 +44,10 @@ public struct HandedMemory: ~Copyable, Sendable {
 
     init(
         _ content: HandoffMessage.Content, _ format: HandoffFormat, _ parts: consuming Parts, of owner: Owner,
-        _ connection: consuming HandoffConnection
+        _ connection: consuming HandoffConnection, _ arrival: Arrival?
     ) {
         peer = connection.peer
-        client = ClientReply(connection, format)
+        client = ClientReply(connection, format, arrival)
         regions = content.regions
         self.owner = owner
         file = parts.file

@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import SystemPackage
 import Testing
 import UserfaultFD
 import UserfaultPager
@@ -35,9 +36,56 @@ struct HandoffServerEndTests {
         server.close()
     }
 
+    @Test("tells of a client's arrival, until somebody keeps its descriptors")
+    func arrival() throws {
+        let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let arrivals = Arrivals()
+        let server = try HandoffServer(arrivals: arrivals)
+        let states = Box<[Arrivals.State]>([])
+        try server.listen(HandoffListener(path: path), for: .firecracker) { memory in
+            states.value.withLock { $0.append(arrivals.state) }
+            memory.client.endArrival()
+            states.value.withLock { $0.append(arrivals.state) }
+        }
+        try server.start()
+        let memory = try ClientMemory(pages: 1)
+        let connection = try HandoffConnection(connectingTo: path)
+        let text = "[{\"base_host_virt_addr\":\(memory.mapping.range.start),\"size\":4096,\"offset\":0}]"
+        try connection.send(Array(text.utf8), [memory.uffd.withUnsafeDescriptor { $0 }])
+        let deadline = Deadline(after: .seconds(20))
+        while states.value.withLock({ $0.count < 2 }) {
+            try #require(!deadline.hasPassed, "the handler is not called")
+            NativeThread.yield()
+        }
+        server.close()
+        #expect(states.value.withLock { $0 } == [.read, .ended])
+    }
+
     @Test("waits for handlers when it is closed")
     func close() throws { try endsAfterItsHandler { server, _ in server.close() } }
 
     @Test("waits for the handlers of a socket that is removed")
     func remove() throws { try endsAfterItsHandler { server, listening in server.remove(listening) } }
+}
+
+/// What is heard of one client.
+private final class Arrivals: HandoffArrivals {
+    enum State {
+        case none, connected, read, ended
+    }
+
+    private let current = Box(State.none)
+
+    var state: State { current.value.withLock { $0 } }
+
+    private func change(from before: [State], to after: State) {
+        current.value.withLock { current in
+            #expect(before.contains(current))
+            current = after
+        }
+    }
+
+    func hasConnected(_ id: UInt64, over socket: FileDescriptor) { change(from: [.none], to: .connected) }
+    func willRead(_ id: UInt64, from process: FileDescriptor) { change(from: [.connected], to: .read) }
+    func hasEnded(_ id: UInt64) { change(from: [.read, .ended], to: .ended) }
 }

@@ -34,7 +34,7 @@ class Manager(Logged):
 
     def listen(self):
         while True:
-            text, ancillary, flags, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(253 * 4))
+            text, ancillary, flags, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(253 * 4), socket.MSG_CMSG_CLOEXEC)
             numbers = array.array("i")
             for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

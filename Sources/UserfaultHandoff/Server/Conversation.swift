@@ -20,13 +20,16 @@ final class Conversation {
     private let owner: Owner
     private var connection: HandoffConnection?
     private var parser: HandoffParser
+    private let arrival: Arrival?
+    private var hasBegun = false
     private var descriptors = ReceivedDescriptors.none
     private var isMissingDescriptors = false
 
     init(
         _ connection: consuming HandoffConnection, _ format: HandoffFormat, of listener: UInt64,
-        _ limits: HandoffLimits, _ stranded: HandoffServer.Stranded
+        _ limits: HandoffLimits, _ stranded: HandoffServer.Stranded, _ arrival: Arrival? = nil
     ) throws(HandoffError) {
+        self.arrival = arrival
         do throws(PagerError) {
             owner = try Owner.peer(of: connection.socket)
         } catch {
@@ -52,11 +55,15 @@ final class Conversation {
         guard let content = try parser.consume(payload) else { return nil }
         let parts = try HandedMemory.Parts(content, &descriptors, isMissingDescriptors: isMissingDescriptors)
         descriptors = .none
-        return HandedMemory(content, format, parts, of: owner, connection.take()!)
+        return HandedMemory(content, format, parts, of: owner, connection.take()!, arrival)
     }
 
     /// Keeps the descriptors that come, as many as the protocol needs; the others are closed at once.
     private func receive() throws(HandoffError) -> [UInt8]? {
+        if !hasBegun {
+            hasBegun = true
+            arrival?.willRead(from: FileDescriptor(rawValue: owner.pidfd))
+        }
         guard var part = try connection!.receive(upTo: 64 << 10, until: Deadline(after: .zero)) else { return nil }
         isMissingDescriptors = isMissingDescriptors || part.isMissingDescriptors
         var received = ReceivedDescriptors.none
@@ -66,26 +73,33 @@ final class Conversation {
     }
 
     /// Ends the conversation: tells the peer why, or kills it if it would wait for ever.
-    func end(_ error: HandoffError) {
-        guard connection != nil else { return }
+    ///
+    /// - Returns: Whether it was killed.
+    @discardableResult
+    func end(_ error: HandoffError) -> Bool {
+        guard connection != nil else { return false }
         if format == .handoff {
             try? connection!.send(HandoffReply.refused(error.description).bytes)
-        } else if stranded == .killed {
-            killIfStranded()
+            return false
         }
+        return stranded == .killed && killIfStranded()
     }
 
     /// Kills a peer that has sent its userfaultfd.
     ///
     /// What it sends from now on does not arrive, so that it finds out itself.
-    private func killIfStranded() {
+    private func killIfStranded() -> Bool {
         try? UnixSocket.refuseMore(at: number)
         while let payload = try? receive(), !payload.isEmpty {}
-        if isMissingDescriptors { return owner.kill() }
-        guard let uffd = try? descriptors.takeUserfaultFD(features: []) else { return }
-        owner.kill()
-        // Only now: nobody is to read zeros.
-        try? uffd.close()
+        if !isMissingDescriptors {
+            guard let uffd = try? descriptors.takeUserfaultFD(features: []) else { return false }
+            owner.kill()
+            // Only now: nobody is to read zeros.
+            try? uffd.close()
+        } else {
+            owner.kill()
+        }
+        return true
     }
 
     /// The socket to wait for.

@@ -44,6 +44,7 @@ public final class HandoffServer: Sendable {
     }
 
     private let limits: HandoffLimits
+    private let arrivals: (any HandoffArrivals)?
     private let report: @Sendable (Report) -> Void
     private let set: PollSet
     private let stopped: EventFD
@@ -56,12 +57,15 @@ public final class HandoffServer: Sendable {
     ///
     /// - Parameters:
     ///   - limits: How much each peer may ask for.
+    ///   - arrivals: Is told of peers that would wait for ever if this process died (``Stranded/killed``).
     ///   - report: Is told of sessions that ended early, on the server's thread or by ``remove(_:)``.
     /// - Throws: ``HandoffError/kernel(_:)``: `EMFILE`.
     public init(
-        limits: HandoffLimits = HandoffLimits(), report: @escaping @Sendable (Report) -> Void = { _ in }
+        limits: HandoffLimits = HandoffLimits(), arrivals: (any HandoffArrivals)? = nil,
+        report: @escaping @Sendable (Report) -> Void = { _ in }
     ) throws(HandoffError) {
         self.limits = limits
+        self.arrivals = arrivals
         self.report = report
         do throws(UserfaultError) {
             set = try PollSet()
@@ -90,7 +94,7 @@ public final class HandoffServer: Sendable {
         let token = newToken()
         table.withLock { $0.listeners[token] = listener }
         do throws(UserfaultError) {
-            try set.add(FileDescriptor(rawValue: listener.socket.descriptor.rawValue), token: token)
+            try set.add(listener.number, token: token)
         } catch {
             _ = table.withLock { $0.listeners.removeValue(forKey: token) }
             throw .kernel(error)
@@ -122,6 +126,13 @@ public final class HandoffServer: Sendable {
             waiting.end(.closed)
             report(Report(peer: peer, error: .closed))
         }
+    }
+
+    /// Ends the connection of a peer of Firecracker's protocol whose server has died before it read anything.
+    ///
+    /// - Returns: Whether the peer was killed: it had sent its userfaultfd.
+    public static func sendAway(_ connection: consuming HandoffConnection) throws(HandoffError) -> Bool {
+        try Conversation(connection, .firecracker, of: 0, HandoffLimits(), .killed).end(.closed)
     }
 
     /// Serves the sockets on a thread of its own, until ``close()``.
@@ -193,12 +204,18 @@ public final class HandoffServer: Sendable {
             guard let connection = try listener.socket.accept(within: .zero) else { return }
             let peer = connection.peer
             guard listener.peers.allows(peer) else { return report(Report(peer: peer, error: .refused(peer))) }
+            let own = newToken()
+            // Before anything else: it may have sent its message already.
+            var arrival: Arrival?
+            if listener.strandsPeers, let arrivals {
+                arrival = Arrival(own, over: connection.socket, keptBy: arrivals)
+            }
             let most = limits.connectionsPerUser
             if let oldest = conversations.oldest(of: peer.user, at: token, ifAtLeast: most) {
                 advance(oldest, of: &conversations, isLast: .tooManyConnections(limit: most))
             }
-            let conversation = try Conversation(connection, listener.format, of: token, limits, listener.stranded)
-            let own = newToken()
+            let conversation = try Conversation(
+                connection, listener.format, of: token, limits, listener.stranded, arrival)
             do throws(UserfaultError) {
                 try set.add(conversation.socket!, token: own)
             } catch {

@@ -27,7 +27,10 @@ final class ServerListener: Sendable {
     }
 
     /// What to wait for.
-    var number: FileDescriptor { FileDescriptor(rawValue: socket.descriptor.rawValue) }
+    var number: FileDescriptor { socket.socket }
+
+    /// Whether a peer that has sent its message would wait for ever if nobody read it.
+    var strandsPeers: Bool { format == .firecracker && stranded == .killed }
 
     func beginHandling() { handled.withLock { $0 += 1 } }
 

@@ -60,7 +60,7 @@ struct Guard: ~Copyable {
                 }
             }
         }
-        for name in shelf.kept.keys where !KeptName.isClient(name) { shelf.remove(name) }
+        for name in shelf.kept.keys where !KeptName.isClient(name) && !KeptName.isArrival(name) { shelf.remove(name) }
         self.survival = survival
         self.child = child
         self.watch = watch
@@ -132,11 +132,13 @@ struct Guard: ~Copyable {
 
     /// The server has ended: kills what it has left behind, unless a successor comes.
     private mutating func end(_ end: ProcessEnd) -> Int32 {
-        guard !shelf.clients.isEmpty else { return end.ownCode }
         let isLeft = survival?.fdStore == true && !isStopping && !(end.signal == 0 && end.code == Self.serverDied)
+        var count = shelf.clients.count
+        // Whoever takes a message that was not read takes it from a successor too.
+        if !isLeft { count += shelf.takeArrivals().count(where: LostProcesses.end(arrival:)) }
+        guard count > 0 else { return end.ownCode }
         let what = isLeft ? "are left to a successor" : "are killed"
-        Standard.complain(
-            "error: the server has died, and its clients \(what) signal=\(end.signal) clients=\(shelf.clients.count)")
+        Standard.complain("error: the server has died, and its clients \(what) signal=\(end.signal) clients=\(count)")
         if isLeft { return Self.successorIsDue }
         Self.killClients(of: shelf)
         return Self.serverDied

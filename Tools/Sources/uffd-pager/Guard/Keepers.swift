@@ -4,6 +4,7 @@ import Logging
 import Synchronization
 import SystemPackage
 import UserfaultFD
+import UserfaultHandoff
 
 /// Who keeps descriptors if this process dies: its guard, which can only kill the clients, and those who hand them to a
 /// successor, the ``Keeper`` and systemd's manager.
@@ -70,8 +71,25 @@ final class Keepers: Sendable {
     /// Tells that nobody needs what is kept under a name.
     func forget(_ name: String) {
         if KeptName.isClient(name), !guardian.remove(name) { logger.error("the guard is gone") }
+        if KeptName.isArrival(name) { guardian.remove(name) }
         keeper?.remove(name)
         manager?.remove(name)
+    }
+}
+
+/// Nobody waits until arrivals are kept: what was sent outlives this process, and a client whose descriptors cannot be kept is
+/// refused later.
+extension Keepers: HandoffArrivals {
+    func hasConnected(_ id: UInt64, over socket: FileDescriptor) { tell(id, socket) }
+    func willRead(_ id: UInt64, from process: FileDescriptor) { tell(id, process) }
+    func hasEnded(_ id: UInt64) { forget(KeptName.arrival(Int(id))) }
+
+    private func tell(_ id: UInt64, _ number: FileDescriptor) {
+        let name = KeptName.arrival(Int(id))
+        // First for the successor, as a client.
+        keeper?.tell(name, [number.rawValue])
+        manager?.tell(name, [number.rawValue])
+        guardian.tell(name, [number.rawValue])
     }
 }
 
@@ -140,10 +158,17 @@ final class KeepLink: Sendable {
 
     /// - Returns: `false` if nobody is there.
     @discardableResult
-    func remove(_ name: String) -> Bool {
-        let message = Array(StoreMessage.remove(name).text.utf8)
+    func remove(_ name: String) -> Bool { tell(.remove(name), []) }
+
+    /// Does not wait until it was taken.
+    func tell(_ name: String, _ numbers: [Int32]) { _ = tell(.put(name), numbers) }
+
+    private func tell(_ message: StoreMessage, _ numbers: [Int32]) -> Bool {
+        let message = Array(message.text.utf8)
         return state.withLock { state in
-            (try? DescriptorPassing.send(message.span.bytes, descriptors: [], over: state.socket)) != nil
+            (try? DescriptorPassing.send(
+                message.span.bytes, descriptors: numbers.map(FileDescriptor.init(rawValue:)), over: state.socket))
+                != nil
         }
     }
 }
@@ -173,6 +198,9 @@ final class ManagerStore: Sendable {
         guard hasRoom else { throw .refused }
         guard cps_notify(StoreMessage.put(name).text, numbers, numbers.count) > 0 else { throw .refused }
     }
+
+    /// Does not matter if there is no room.
+    func tell(_ name: String, _ numbers: [Int32]) { try? put(name, numbers) }
 
     func remove(_ name: String) {
         _ = cps_notify(StoreMessage.remove(name).text, nil, 0)

@@ -2,6 +2,7 @@ import CPagerSupport
 import Glibc
 import SystemPackage
 import UserfaultFD
+import UserfaultHandoff
 
 /// Processes whose memory nobody can serve any more.
 enum LostProcesses {
@@ -21,6 +22,32 @@ enum LostProcesses {
             guard let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) else { continue }
             _ = try? process.waitForExit(timeout: max(.zero, end - .now))
         }
+    }
+}
+
+extension LostProcesses {
+    /// Kills a peer that was handing its memory over when its server died, if something of its message may have been read, or
+    /// it has sent its descriptor: it would wait for ever.
+    ///
+    /// - Parameter numbers: What was kept under ``KeptName/arrival(_:)``; they are closed.
+    /// - Returns: Whether it was killed.
+    static func end(arrival numbers: [Int32]) -> Bool {
+        var isRead = false
+        var isKilled = false
+        let kinds = numbers.map { (number: $0, kind: DescriptorKind(of: $0)) }
+        for entry in kinds where entry.kind == .process {
+            isRead = true
+            if cps_signal_process(entry.number, SIGKILL) == 0 { isKilled = true }
+        }
+        for entry in kinds {
+            guard entry.kind == .socket, !isRead else {
+                close(entry.number)
+                continue
+            }
+            guard let connection = try? HandoffConnection(adopting: entry.number) else { continue }
+            if (try? HandoffServer.sendAway(connection)) == true { isKilled = true }
+        }
+        return isKilled
     }
 }
 

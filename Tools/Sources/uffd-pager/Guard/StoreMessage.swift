@@ -71,6 +71,8 @@ struct StoreAnswer: Equatable {
 enum KeptName {
     /// A client: its userfaultfd, a pidfd, and if a successor can serve it the state of its pager and a ``KeptRecord``.
     static func client(_ id: Int) -> String { "client.\(id)" }
+    /// A peer that hands its memory over: its connection, and a pidfd as soon as something of its message may have been read.
+    static func arrival(_ id: Int) -> String { "arrival.\(id)" }
     /// The socket of a machine, and what describes the machine, if a request has added it.
     static func machine(_ name: String) -> String { "machine.\(name)" }
     /// There is something, and a machine is paused.
@@ -81,6 +83,7 @@ enum KeptName {
     static let server = "server"
 
     static func isClient(_ name: String) -> Bool { client(in: name) != nil }
+    static func isArrival(_ name: String) -> Bool { rest(of: name, after: "arrival.") != nil }
     static func client(in name: String) -> Int? { rest(of: name, after: "client.").flatMap { Int($0) } }
     static func machine(in name: String) -> String? { rest(of: name, after: "machine.") }
     static func paused(in name: String) -> String? { rest(of: name, after: "paused.") }
@@ -95,11 +98,14 @@ struct Shelf {
     private(set) var kept: [String: [Int32]] = [:]
 
     /// Whether there is room for further descriptors, so that all can be passed to a child: that takes as many again.
-    private func hasRoom(for count: Int) -> Bool {
+    ///
+    /// Peers that have not handed anything over yet take at most half of it.
+    private func hasRoom(for count: Int, under name: String) -> Bool {
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         let most = limit.rlim_cur == .max ? Int.max : Int(clamping: limit.rlim_cur)
-        return kept.values.reduce(0) { $0 + $1.count } + count <= (most - Self.ownDescriptors) / 2
+        let room = (most - Self.ownDescriptors) / 2
+        return kept.values.reduce(0) { $0 + $1.count } + count <= (KeptName.isArrival(name) ? room / 2 : room)
     }
 
     /// What a process needs besides, amply.
@@ -118,6 +124,9 @@ struct Shelf {
     /// The names of clients.
     var clients: [String] { kept.keys.filter(KeptName.isClient) }
 
+    /// The descriptors of each peer that was handing its memory over.
+    mutating func takeArrivals() -> [[Int32]] { kept.keys.filter(KeptName.isArrival).map { take($0) } }
+
     /// Takes one message, and says that it was taken.
     ///
     /// - Returns: `false` at the end of the stream.
@@ -129,7 +138,7 @@ struct Shelf {
         switch StoreMessage(text) {
         case .put(let name):
             // What is kept in part only is no good: its server is told, and does without.
-            let isTaken = !message.isMissingDescriptors && hasRoom(for: message.descriptors.count)
+            let isTaken = !message.isMissingDescriptors && hasRoom(for: message.descriptors.count, under: name)
             while isTaken, let number = message.descriptors.takeFirst() { put(name, [number]) }
             guard let sequence = StoreMessage.sequence(in: text) else { break }
             let answer = StoreAnswer(sequence: sequence, isTaken: isTaken).bytes
@@ -143,7 +152,7 @@ struct Shelf {
 
 /// What a descriptor is, as `/proc` shows it.
 enum DescriptorKind: Equatable {
-    case userfaultfd, process, state, record, other
+    case userfaultfd, process, state, record, socket, other
 
     init(of number: Int32) {
         let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { room in
@@ -154,6 +163,7 @@ enum DescriptorKind: Equatable {
             switch name {
             case let name where name.contains("[userfaultfd]"): .userfaultfd
             case let name where name.contains("pidfd"): .process
+            case let name where name.hasPrefix("socket:"): .socket
             case let name where name.hasPrefix("/memfd:pager-state"): .state
             case let name where name.hasPrefix("/memfd:pager-record"): .record
             default: .other

@@ -54,6 +54,7 @@ struct ServeCommand: GuardedCommand {
         let signals = StopSignals.shared.stream
         sessions.takePauses()
         registry.addKept()
+        KeptClient.endArrivals(keepers, logger)
         for client in KeptClient.takeAll() { sessions.resume(client, as: registry.settings(of:)) }
         // A successor has the machines that there were.
         for machine in isSuccessor ? [] : configuration.machines {

@@ -15,7 +15,7 @@ final class FrontDoor: Sendable {
     init(keptBy keepers: Keepers?, logger: Logger, limits: HandoffLimits = HandoffLimits()) throws {
         self.keepers = keepers
         do {
-            server = try HandoffServer(limits: limits) { report in
+            server = try HandoffServer(limits: limits, arrivals: keepers) { report in
                 var metadata: Logger.Metadata = ["error": "\(report.error)"]
                 if let peer = report.peer { metadata["process"] = "\(peer.process)" }
                 logger.warning("a connection ended before memory was handed over", metadata: metadata)

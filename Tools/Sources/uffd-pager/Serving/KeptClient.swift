@@ -54,8 +54,19 @@ struct KeptClient {
             state: FileDescriptor(rawValue: state))
     }
 
+    /// Kills peers that were handing their memory over when their server died: they cannot do so again.
+    static func endArrivals(_ keepers: Keepers?, _ logger: Logger) {
+        for name in PassedDescriptors.names where KeptName.isArrival(name) {
+            if LostProcesses.end(arrival: PassedDescriptors.take(name)) {
+                logger.error("a client is killed whose memory was just being handed over when its server died")
+            }
+            keepers?.forget(name)
+        }
+    }
+
     /// Ends all clients that this process was handed: none can be served any more.
     static func killAll(_ keepers: Keepers?, _ logger: Logger, because error: any Error) {
+        endArrivals(keepers, logger)
         let clients = takeAll()
         for client in clients {
             logger.error(

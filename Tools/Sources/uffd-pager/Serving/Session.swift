@@ -60,6 +60,7 @@ final class Session: Sendable {
         regionCount = memory.regions.count
         // From now on a death of this process does not let the client read zeros.
         let files = try keepers?.keep(id, memory, as: settings)
+        memory.client.endArrival()
         var configuration = Self.configuration(settings, reports, ended)
         configuration.state = files?.state
         pager = try settings.memory.serve(

@@ -123,7 +123,7 @@ final class SessionTable: Sendable {
             logger.error("a client is refused", metadata: ["process": "\(process)", "reason": "\(text)"])
             memory.refuse(text)
             // One that cannot be told that nobody serves it would wait for ever.
-            return client.isHeard ? () : owner.kill()
+            return withExtendedLifetime(client) { client.isHeard ? () : owner.kill() }
         }
         let logger = logger.of(settings.name, id, process)
         do {
@@ -136,7 +136,8 @@ final class SessionTable: Sendable {
             logger.error("a client cannot be served", metadata: ["error": "\(error)"])
             // One that was told the reason already hears no other.
             client.refuse("\(error)")
-            fail(id, owner, isKilled: !client.isHeard)
+            // Its arrival is over when it is killed.
+            withExtendedLifetime(client) { fail(id, owner, isKilled: !client.isHeard) }
         }
     }
 

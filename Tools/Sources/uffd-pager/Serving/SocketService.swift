@@ -26,6 +26,7 @@ struct SocketService {
             sessions.take(memory, as: settings)
         }
         let signals = StopSignals.shared.stream
+        KeptClient.endArrivals(keepers, logger)
         for client in KeptClient.takeAll() { sessions.resume(client) { _ in settings } }
         try front.start()
         logger.info("listening", metadata: ["socket": "\(socket)"])
