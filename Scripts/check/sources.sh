@@ -25,10 +25,12 @@ done
 if git ls-files | grep -E '(^|/)Package\.resolved$|\.build/'; then failed=1; fi
 # A page has a name, and not the size that it has on this machine.
 if git grep -nE '\b(4096|4095)\b|(>>|<<) 12\b' -- Sources/UserfaultPager Tests/UserfaultPagerTests Examples; then failed=1; fi
-# The same of huge pages and of the width of addresses, in what the selftest does.
-if git grep -nE '\b(4096|4095|8192|2097152|0x1000|0x200000|0x7FFF[_F0]{4,})\b|(>>|<<) (47|48)\b' -- \
-    Sources/UserfaultSelftest/Cases Sources/UserfaultSelftest/Fixtures Sources/UserfaultSelftest/Stress \
-    Sources/UserfaultSelftest/Runner/SelfCheck*; then
+# The same of huge pages and of the width of addresses, in what the selftest does; and neither a size of the kernel's
+# accounts in KiB, nor an address that arm64 takes for a tagged one, nor the bits of an open(2) flag are x86's.
+if git grep -nE -e '\b(4096|4095|8192|16384|2097152|511|0x1000|0x200000|0x7FFF[_F0]{4,}|2 << 20)\b|(>>|<<) (47|48)\b' \
+    -e '\["(Rss|Pss|Anonymous|Swap|AnonHugePages)"\], [1-9][0-9]*,' -e '(start|source|vec|address)( =|:) 1 << 6[0-3]' -e '\b0o[0-7]{5,}\b' \
+    -- Sources/UserfaultSelftest/Cases Sources/UserfaultSelftest/Fixtures Sources/UserfaultSelftest/Stress \
+    Sources/UserfaultSelftest/Runner/SelfCheck* Sources/CSelftestSupport; then
     failed=1
 fi
 # C is for the typed layer and for tests of the raw interface, and none of it is dead.

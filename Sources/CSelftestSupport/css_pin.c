@@ -76,6 +76,12 @@ int css_unpin_by_gup_test(int interface)
     return answer ? -error : 0;
 }
 
+int css_open_direct(const char *directory)
+{
+    int file = open(directory, O_RDWR | O_TMPFILE | O_DIRECT | O_CLOEXEC, 0600);
+    return file < 0 ? -errno : file;
+}
+
 int64_t css_write_directly(int file, uintptr_t address, size_t length)
 {
     ssize_t count = pwrite(file, (void *)address, length, 0);

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -181,4 +182,12 @@ bool css_is_tmpfs(const char *directory)
     enum { TMPFS = 0x01021994 };
     struct statfs information;
     return statfs(directory, &information) == 0 && information.f_type == TMPFS;
+}
+
+int css_terminal_columns(int descriptor)
+{
+    struct winsize size = {0};
+    if (!isatty(descriptor))
+        return -errno;
+    return ioctl(descriptor, TIOCGWINSZ, &size) ? 0 : size.ws_col;
 }

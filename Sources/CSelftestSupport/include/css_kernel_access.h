@@ -18,7 +18,7 @@ enum css_access : uint32_t {
 };
 
 enum : uint64_t {
-    css_access_limit = 16384,  // the most bytes of one access
+    css_access_limit = 2 * 65536,  // the most bytes of one access: two pages of the largest size
 };
 
 // Has the kernel touch `count` bytes at `address` of process `pid` (0: this one, the only one for the calls that know

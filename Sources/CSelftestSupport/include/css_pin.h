@@ -20,7 +20,9 @@ int css_unpin_by_io_uring(struct css_ring *ring);
 int css_pin_by_gup_test(uintptr_t address, size_t length);
 int css_unpin_by_gup_test(int interface);
 
-// Writes memory to `file`, opened with O_DIRECT, from offset 0: pins it for reading for as long as that takes.
+// Opens a nameless file in a directory for writing without the page cache: its descriptor, or -errno.
+int css_open_direct(const char *directory);
+// Writes memory to `file`, opened by `css_open_direct`, from offset 0: pins it for reading for as long as that takes.
 int64_t css_write_directly(int file, uintptr_t address, size_t length);
 
 // Puts a page's reference into a pipe: the page is held, not pinned, until the descriptor that this answers is closed.

@@ -44,6 +44,9 @@ int css_read_signal(int descriptor);
 // Ends the process by `signal`, as if it had never been caught.
 void css_die_of(int signal);
 
+// How many columns the terminal has that `descriptor` is: 0 if it does not know, -errno if it is no terminal.
+int css_terminal_columns(int descriptor);
+
 // Swaps to `path` before all other swap space.
 int css_swapon(const char *path);
 int css_swapoff(const char *path);

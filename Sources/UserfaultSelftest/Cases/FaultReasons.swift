@@ -116,21 +116,22 @@ enum FaultReasonCases: CaseTheme {
             "memory that may have transparent huge pages faults page by page where missing faults are registered",
             requires: [.missingFaults, .transparentHugePages], covers: [.hugePages]
         ) { context in
-            let huge = 2 << 20
-            let area = try Area(context, pages: huge / PageSize.base.bytes, alignment: huge)
+            let count = Area.hugePageCount
+            let area = try Area(context, pages: count, alignment: Area.hugePageBytes)
             try area.view.advise(.hugePage)
             let uffd = try area.registered(.missing)
-            for page in [5, 200] {
-                let isWrite = page == 200
+            for page in [5, count / 2] {
+                let isWrite = page != 5
                 let touch = isWrite ? try Touch.write(area.address(page), 0xEE) : try Touch.read(area.address(page))
                 try uffd.expectFault(at: area.address(page), isWrite ? .write : [])
                 try uffd.copy(from: area.source(page..<page + 1), to: area.page(page))
                 try touch.finish()
-                for other in [page - 1, page + 1, 0, 511] {
+                for other in [page - 1, page + 1, 0, count - 1] {
                     try expect(!PagemapEntry(of: area.address(other)).isPresent, "page \(other) is not there")
                 }
             }
-            try expectEqual(MappingAccount(holding: area.address(0))["Rss"], 8, "KiB of two pages")
+            let resident = try MappingAccount(holding: area.address(0))["Rss"]
+            try expectEqual(resident, 2 * PageSize.base.bytes / 1024, "KiB of two pages")
             try uffd.expectNoMessage("two pages were touched")
         },
         SelftestCase(

@@ -34,12 +34,13 @@ enum FillErrorsCases: CaseTheme {
             let touch = try trial.blockedReader(1)
             let start = trial.area.address(1)
             let page = trial.area.pageSize.bytes
+            let half = PageSize.base.bytes / 2
             let last = UInt.max - UInt(page) + 1
             let ranges: [(String, UInt, Int)] = [
-                ("an unaligned start", start + 1, page), ("a start in the middle of a page", start + 2048, page),
-                ("no length", start, 0), ("a length of 1", start, 1), ("half a page", start, 2048),
+                ("an unaligned start", start + 1, page), ("a start in the middle of a page", start + UInt(half), page),
+                ("no length", start, 0), ("a length of 1", start, 1), ("half a base page", start, half),
                 ("a page and a byte", start, page + 1), ("a length that wraps", start, -page),
-                ("a length past all user memory", start, 1 << 62), ("a start past it", 1 << 63, page),
+                ("a length past all user memory", start, 1 << 62), ("a start past it", BadPointer.kernelHalf, page),
                 ("the last page there is", last, page), ("a range that wraps", last, 2 * page),
             ]
             for (what, start, count) in ranges {
@@ -69,7 +70,8 @@ enum FillErrorsCases: CaseTheme {
             "COPY from a source that wraps")
         try expectOne(
             of: [.refused(.invalidArgument), .failed(.badAddress)],
-            trial.uffd.raw(.copy, trial.area.page(1), source: 1 << 63), "COPY from a source past user memory")
+            trial.uffd.raw(.copy, trial.area.page(1), source: BadPointer.kernelHalf),
+            "COPY from a source past user memory")
     }
 
     private static func argument(_ context: CaseContext) throws {

@@ -347,8 +347,8 @@ enum WriteProtectAsyncCases: CaseTheme {
             try expectErrno(.invalidArgument, "an unknown category among any") { $0.category_anyof_mask |= bit }
             try expectErrno(.invalidArgument, "an unknown category to report") { $0.return_mask |= bit }
         }
-        try expectErrno(.badAddress, "regions that cannot be written") { $0.vec = 1 << 63 }
-        try expectErrno(.badAddress, "a range in the kernel's half") { $0.start = 1 << 63 }
+        try expectErrno(.badAddress, "regions that cannot be written") { $0.vec = UInt64(BadPointer.kernelHalf) }
+        try expectErrno(.badAddress, "a range in the kernel's half") { $0.start = UInt64(BadPointer.kernelHalf) }
         for pointer in BadPointer.all() {
             let answer = cuffd_ioctl(pagemap.rawValue, 0xC060_6610, pointer)
             try expectEqual(answer, -Errno.badAddress.rawValue, "answer to an argument that cannot be read")

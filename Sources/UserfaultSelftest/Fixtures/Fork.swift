@@ -58,13 +58,9 @@ package enum ReadPin {
     /// The way that this host has, or `nil`.
     package static func available() -> ReadPin? {
         if FileAccess.isWritable("/sys/kernel/debug/gup_test") { return .gupTest }
-        let options = FileDescriptor.OpenOptions(rawValue: 0o20000000 | 0o200000 | 0o40000)  // O_TMPFILE | O_DIRECT
         for directory in ["/var/tmp", "/tmp", "."] where !css_is_tmpfs(directory) {
-            if let file = try? FileDescriptor.open(
-                directory, .readWrite, options: [options, .closeOnExec], permissions: .ownerReadWrite)
-            {
-                return .directFile(file)
-            }
+            let file = css_open_direct(directory)
+            if file >= 0 { return .directFile(FileDescriptor(rawValue: file)) }
         }
         return nil
     }

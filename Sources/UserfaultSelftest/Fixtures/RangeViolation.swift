@@ -16,7 +16,7 @@ package struct RangeViolation: Sendable {
             RangeViolation(name: "no length", start: start, count: 0),
             RangeViolation(name: "an unaligned length", start: start, count: count - 1),
             RangeViolation(name: "a length half a page too long", start: start, count: count + page / 2),
-            RangeViolation(name: "a start in the kernel's half", start: 1 << 63, count: count),
+            RangeViolation(name: "a start in the kernel's half", start: BadPointer.kernelHalf, count: count),
             RangeViolation(name: "an end in the kernel's half", start: start, count: 1 << 63),
             RangeViolation(name: "an end past all addresses", start: start, count: 0 &- page),
             RangeViolation(name: "a length that wraps to the range's end", start: start, count: 0 &- start &+ count),
@@ -26,6 +26,11 @@ package struct RangeViolation: Sendable {
 
 /// Addresses from which no argument can be read.
 package enum BadPointer {
+    /// An address that no user memory has, on any architecture.
+    ///
+    /// The bits above 55 alone may be a tag, which arm64 ignores.
+    package static let kernelHalf: UInt = 0 &- (1 << 55)
+
     package static func all() -> [UnsafeMutableRawPointer?] {
         let page = PageSize.base.bytes
         let memory = try? Mapping(anonymous: 2 * page)

@@ -1,13 +1,12 @@
+import CSelftestSupport
 import Glibc
 import SystemPackage
 
 /// What is known of the terminal, and the few control sequences that the pretty report uses.
 enum Terminal {
     static func width(of descriptor: FileDescriptor) -> Int? {
-        guard isatty(descriptor.rawValue) == 1 else { return nil }
-        var size = winsize()
-        guard ioctl(descriptor.rawValue, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return 80 }
-        return Int(size.ws_col)
+        let columns = Int(css_terminal_columns(descriptor.rawValue))
+        return columns < 0 ? nil : columns > 0 ? columns : 80
     }
 
     /// Colours only on a terminal that has them, and never where NO_COLOR says otherwise.
