@@ -66,6 +66,7 @@ package enum AllCases {
         ScanModelCases.self,
         ProtectPinnedCases.self,
         SealedCases.self,
+        MemoryOddityCases.self,
         KernelBugCases.self,
         LastCases.self,
     ]

@@ -116,7 +116,7 @@ enum SealedCases: CaseTheme {
 
 extension Area {
     /// Seals a part of the view, which the end of the process alone unmaps then.
-    fileprivate func seal(_ part: AddressRange, _ context: CaseContext) throws {
+    func seal(_ part: AddressRange, _ context: CaseContext) throws {
         let answer = css_seal(part.start, part.count)
         guard answer != -ENOSYS, answer != -EPERM else {
             try context.skip("mseal(2) is not there, or filtered: \(Errno(rawValue: -answer)) (Linux 6.10, 64 bits)")
