@@ -17,6 +17,7 @@ GROUPS = {
     "write protection and PAGEMAP_SCAN": ("wp", "scan"),
     "read-write protection": ("rwp", "set"),
     "fork, remap, remove, unmap, seal": ("event", "events", "mmap", "seal"),
+    "broken pages": ("broken",),
     "other processes": ("process",),
     "stress": ("stress",),
 }

@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include "css_guard.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct guard {
     sigjmp_buf back;
@@ -82,4 +84,16 @@ bool css_copy_in(void *to, uintptr_t from, size_t count, struct css_fault *fault
 bool css_copy_out(uintptr_t to, const void *from, size_t count, struct css_fault *fault)
 {
     GUARDED(memcpy((void *)to, from, count));
+}
+
+static bool break_memory(uintptr_t address, size_t size, int *answer, struct css_fault *fault)
+{
+    GUARDED(*answer = madvise((void *)address, size, MADV_HWPOISON) ? -errno : 0);
+}
+
+int css_break_memory(uintptr_t address, size_t size)
+{
+    int answer = 0;
+    struct css_fault fault;
+    return break_memory(address, size, &answer, &fault) ? answer : fault.signal;
 }

@@ -65,6 +65,11 @@ struct RunCommand: ParsableCommand {
     @Flag(name: .long, help: "Do not change huge pages, swap or other settings of the host.")
     var noSystemChanges = false
 
+    @Flag(
+        name: .long,
+        help: "Run cases that break a few pages of memory even if the kernel cannot heal them before the next boot.")
+    var loseMemory = false
+
     @Option(name: .long, help: ArgumentHelp("Name of the CI system in the format kcidb.", valueName: "name"))
     var kcidbOrigin = KCIDBIdentity().origin
 
@@ -76,6 +81,9 @@ struct RunCommand: ParsableCommand {
     func validate() throws {
         try require(repetitions, in: 1...1_000_000, "--repeat")
         try require(jobs, in: 1...1024, "--jobs")
+        guard !loseMemory || !noSystemChanges else {
+            throw ValidationError("--lose-memory changes the system: leave out --no-system-changes")
+        }
         guard kcidbOrigin.wholeMatch(of: /[a-z0-9_]+/) != nil else {
             throw ValidationError("--kcidb-origin needs lower-case letters, digits and underscores")
         }
@@ -94,6 +102,7 @@ struct RunCommand: ParsableCommand {
         options.stopsAtFailure = failFast
         options.seed = shuffle
         options.systemChanges = !noSystemChanges
+        options.losesMemory = loseMemory
         options.requireNoSkips = requireNoSkips
         if let knownFailures { options.knownFailures = try usable { try KnownFailures(file: knownFailures) } }
         let descriptor = try output.map(Self.create) ?? .standardOutput

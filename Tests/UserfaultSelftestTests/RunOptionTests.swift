@@ -85,6 +85,14 @@ struct RunOptionTests {
     @Test func aFailureTellsTheCommandThatRepeatsIt() throws {
         let output = try run("--no-system-changes").output
         #expect(output.contains("# again: uffd-selftest run --filter 'selfcheck-fail' --no-system-changes\n"))
+        let lossy = try run("--lose-memory").output
+        #expect(lossy.contains("# again: uffd-selftest run --filter 'selfcheck-fail' --lose-memory\n"))
+    }
+
+    @Test func memoryIsNotLostWithoutASystemChange() throws {
+        let answer = try run("--lose-memory", "--no-system-changes")
+        #expect(answer.exitCode == 64)
+        #expect(answer.errors.contains("--lose-memory changes the system"))
     }
 
     @Test func knownFailuresDoNotCount() throws {

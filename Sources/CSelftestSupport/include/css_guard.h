@@ -19,5 +19,7 @@ bool css_load8(uintptr_t address, uint8_t *value, struct css_fault *fault);
 bool css_store8(uintptr_t address, uint8_t value, struct css_fault *fault);
 bool css_copy_in(void *to, uintptr_t from, size_t count, struct css_fault *fault);
 bool css_copy_out(uintptr_t to, const void *from, size_t count, struct css_fault *fault);
+// Has the kernel take pages for broken hardware (MADV_HWPOISON); answers 0, -errno, or the signal that it raises at once.
+int css_break_memory(uintptr_t address, size_t size);
 
 #endif

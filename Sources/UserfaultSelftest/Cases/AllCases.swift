@@ -68,6 +68,7 @@ package enum AllCases {
         SealedCases.self,
         MemoryOddityCases.self,
         KernelBugCases.self,
+        BrokenPageCases.self,
         LastCases.self,
     ]
 

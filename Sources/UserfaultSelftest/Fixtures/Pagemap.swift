@@ -83,7 +83,12 @@ package struct PageFrame: Equatable, Sendable {
         try expect(entry.isPresent, "the page is present", seen: "\(entry)")
         number = entry.frame
         mapCount = try Self.word("/proc/kpagecount", entry.frame)
-        flags = Flags(rawValue: try Self.word("/proc/kpageflags", entry.frame))
+        flags = try Self.flags(of: entry.frame)
+    }
+
+    /// The flags of a frame, whoever has it.
+    package static func flags(of frame: UInt64) throws -> Flags {
+        Flags(rawValue: try word("/proc/kpageflags", frame))
     }
 
     private static func word(_ path: String, _ frame: UInt64) throws -> UInt64 {

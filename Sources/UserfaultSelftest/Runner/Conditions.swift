@@ -21,15 +21,20 @@ struct Conditions {
     private var memoryGroup: String?
     /// The swap space that the result that runs may turn off.
     private var swap: String?
+    /// The list of the pages that the result that runs breaks.
+    private var brokenPages: String?
+    /// Whether pages may be broken that cannot be healed before the next boot.
+    private let losesMemory: Bool
 
     /// Why no result can run here at all.
     private let impossible: String?
 
-    init(host: Host, means: Means, impossible: String?, changes: SystemChanges) {
+    init(host: Host, means: Means, impossible: String?, changes: SystemChanges, losesMemory: Bool) {
         self.host = host
         self.means = means
         self.impossible = impossible
         self.changes = changes
+        self.losesMemory = losesMemory
     }
 
     mutating func prepare(_ result: SelectedResult) -> Readiness {
@@ -42,7 +47,8 @@ struct Conditions {
         if let reason = hold(settings(for: requirements)) { return .missing(reason: reason) }
         let group = memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? []
         let ownSwap = swap.map { ["\(SwapSpace.variable)=\($0)"] } ?? []
-        return .ready(environment: group + ownSwap + ["\(Slowness.variable)=\(means.slowness)"])
+        let broken = brokenPages.map { ["\(BrokenPages.variable)=\($0)"] } ?? []
+        return .ready(environment: group + ownSwap + broken + ["\(Slowness.variable)=\(means.slowness)"])
     }
 
     /// A time that is enough on an ordinary host, made enough for this one.
@@ -55,6 +61,8 @@ struct Conditions {
         // On again: other results use what swap space there is.
         if swap != nil { _ = changes.ask(.swap) }
         swap = nil
+        if brokenPages != nil { _ = changes.ask(.healBrokenPages) }
+        brokenPages = nil
         poolLock.release()
     }
 
@@ -128,6 +136,8 @@ struct Conditions {
             }
         case .ownSwap:
             findOwnSwap()
+        case .brokenPages:
+            keepBrokenPages()
         case .privateMounts:
             mountsMissing(means.tmpfsMounts, "a tmpfs")
         case .privateHugetlbfs:
@@ -172,6 +182,20 @@ struct Conditions {
         case .failure(let refusal):
             return "needs swap space that it may turn off: \(refusal.reason)"
         }
+    }
+
+    private mutating func keepBrokenPages() -> String? {
+        guard host.isRoot else { return "needs root" }
+        guard ProcFile.number("HardwareCorrupted", in: "/proc/meminfo") != nil else {
+            return "this kernel knows no broken pages (CONFIG_MEMORY_FAILURE)"
+        }
+        switch changes.ask(.keepBrokenPages) {
+        case .success(let list): brokenPages = list
+        case .failure(let refusal) where !losesMemory:
+            return "would break pages of memory until the next boot: \(refusal.reason), or allow it (--lose-memory)"
+        case .failure: break
+        }
+        return nil
     }
 
     private mutating func makeMemoryGroup() -> String? {

@@ -78,5 +78,6 @@ package enum Coverage: String, CaseIterable, Sendable, Encodable {
     case dumpAndExit = "dumping core and exiting with pages unresolved"
     case manyWaiters = "many threads waiting for one page"
     case mixedMemory = "one registration over memory of several kinds"
+    case brokenPages = "pages that the hardware has lost"
     case specialMappings = "droppable, growing, locked and sealed mappings"
 }

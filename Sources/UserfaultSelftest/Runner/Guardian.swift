@@ -12,6 +12,9 @@ enum GuardianRequest: Codable {
     case swap
     case makeMemoryGroup
     case removeMemoryGroup
+    /// Keeps account of the pages that a result breaks.
+    case keepBrokenPages
+    case healBrokenPages
 }
 
 enum GuardianReply: Codable {

@@ -11,6 +11,7 @@ struct HostChanges {
         case swapOn(String)
         case unlink(String)
         case removeGroup(String)
+        case heal(String)
     }
 
     private var undoings: [Undoing] {
@@ -39,6 +40,8 @@ struct HostChanges {
         case .swap: provideSwap()
         case .makeMemoryGroup: makeMemoryGroup()
         case .removeMemoryGroup: removeMemoryGroup()
+        case .keepBrokenPages: keepBrokenPages()
+        case .healBrokenPages: healBrokenPages()
         }
     }
 
@@ -71,6 +74,8 @@ struct HostChanges {
         case .removeGroup(let path):
             MemoryGroups.remove(path)
             return access(path, F_OK) == 0 ? "the memory control group \(path) is still there" : nil
+        case .heal(let path):
+            return BrokenPages.heal(path)
         case .removeZram(let number):
             guard access("/sys/block/zram\(number)", F_OK) == 0 else { return nil }
             _ = ProcFile.write("1", to: "/sys/block/zram\(number)/reset")
@@ -222,6 +227,25 @@ struct HostChanges {
             undoings.removeAll { $0 == removal }
         }
         memoryGroup = nil
+        return .done("")
+    }
+
+    // MARK: Broken pages
+
+    private mutating func keepBrokenPages() -> GuardianReply {
+        guard access(BrokenPages.healer, W_OK) == 0 else {
+            return .refused("no \(BrokenPages.healer): load the module hwpoison-inject, and mount debugfs")
+        }
+        let healing = Undoing.heal(BrokenPages.list(ofProcess: getpid()))
+        if !undoings.contains(healing) { undoings.append(healing) }
+        return .done(BrokenPages.list(ofProcess: getpid()))
+    }
+
+    /// What cannot be healed is tried again at the end of the run.
+    private mutating func healBrokenPages() -> GuardianReply {
+        let healing = Undoing.heal(BrokenPages.list(ofProcess: getpid()))
+        if let failure = Self.undo(healing) { return .refused(failure) }
+        undoings.removeAll { $0 == healing }
         return .done("")
     }
 }

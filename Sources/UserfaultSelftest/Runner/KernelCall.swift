@@ -38,8 +38,8 @@ extension Coverage {
         case .zeropage: [.zeropage]
         case .readWriteProtect: [.rwprotect, .setMode]
         case .asyncProtection: [.writeprotect, .pagemapScan]
-        case .kernelFaults, .endedProcess, .passedDescriptors, .signals, .holes, .guardRegions, .remoteAccess,
-            .dumpAndExit:
+        case .kernelFaults, .endedProcess, .passedDescriptors, .signals, .holes, .guardRegions, .brokenPages,
+            .remoteAccess, .dumpAndExit:
             []
         }
     }

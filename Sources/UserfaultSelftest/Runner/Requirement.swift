@@ -51,6 +51,9 @@ package enum Requirement: Hashable, Sendable {
     case privateHugetlbfs
     /// `/sys/kernel/debug/gup_test`.
     case gupTest
+    /// Pages that the kernel takes for broken, and gives back when the result has ended; see
+    /// `context.breakPage(_:of:)`.
+    case brokenPages
     /// A file that only some kernels have.
     case file(String)
     /// No other result at the same time, because the case measures the host and not only itself.
@@ -126,7 +129,7 @@ extension Requirement {
     /// Whether it may take a change of the host to meet it.
     var changesHost: Bool {
         switch self {
-        case .hugePages, .swap, .ownSwap, .memoryGroup: true
+        case .hugePages, .swap, .ownSwap, .memoryGroup, .brokenPages: true
         default: false
         }
     }

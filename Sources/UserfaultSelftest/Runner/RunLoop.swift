@@ -172,6 +172,7 @@ struct RunLoop {
     private func command(for selected: SelectedResult) -> String {
         let glob = selected.identity.map { "*?[\\".contains($0) ? "\\\($0)" : "\($0)" }.joined()
         let changes = options.systemChanges ? "" : " --no-system-changes"
-        return "uffd-selftest run --filter '\(glob)'\(changes)"
+        let loss = options.losesMemory ? " --lose-memory" : ""
+        return "uffd-selftest run --filter '\(glob)'\(changes)\(loss)"
     }
 }

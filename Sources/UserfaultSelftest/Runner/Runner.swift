@@ -18,6 +18,8 @@ package struct Runner {
         package var seed: Int?
         package var knownFailures = KnownFailures()
         package var systemChanges = true
+        /// Whether cases may break pages of memory that cannot be healed before the next boot.
+        package var losesMemory = false
         /// Makes any skip a failure.
         package var requireNoSkips = false
 
@@ -106,6 +108,7 @@ package struct Runner {
         if means.slowness > 1.5 {
             reporter.note("this host is slow: every limit is \(Int(means.slowness.rounded())) times as long")
         }
-        return Conditions(host: host, means: means, impossible: impossible, changes: changes)
+        return Conditions(
+            host: host, means: means, impossible: impossible, changes: changes, losesMemory: options.losesMemory)
     }
 }

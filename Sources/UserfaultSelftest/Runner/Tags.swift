@@ -37,7 +37,8 @@ extension SelectedResult {
     private var needsRoot: Bool {
         requirements.contains { requirement in
             switch requirement {
-            case .root, .pageFrames, .privateMounts, .privateHugetlbfs, .gupTest, .memoryGroup, .ownSwap: true
+            case .root, .pageFrames, .privateMounts, .privateHugetlbfs, .gupTest, .memoryGroup, .ownSwap, .brokenPages:
+                true
             default: false
             }
         }
