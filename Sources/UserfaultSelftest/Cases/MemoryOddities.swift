@@ -1,4 +1,3 @@
-import CUserfaultFD
 import Glibc
 import SystemPackage
 import UserfaultFD
@@ -183,7 +182,7 @@ enum MemoryOddityCases: CaseTheme {
 
     private static func guestMemory(_ context: CaseContext) throws {
         let count = 4 * PageSize.base.bytes
-        let answer = cuffd_guest_memfd(UInt64(count))
+        let answer = RawMemory.guestFile(count: count)
         guard answer >= 0 else {
             try context.skip("no guest_memfd that can be mapped: \(Errno(rawValue: -answer)) (KVM of Linux 6.18)")
         }

@@ -38,4 +38,7 @@ package enum RawMemory {
     package static func write(_ file: Int32, from address: UnsafeRawPointer?, _ count: Int, at offset: Int) -> Int {
         cuffd_pwrite(file, address, count, Int64(offset))
     }
+
+    /// A file of KVM's own kind that can be mapped, or minus the errno.
+    package static func guestFile(count: Int) -> Int32 { cuffd_guest_memfd(UInt64(count)) }
 }
