@@ -30,10 +30,11 @@ extension UserfaultFD {
     }
 
     /// Asks for a copy that cannot be made.
-    func copyNothing(to range: AddressRange) -> Errno {
+    func copyNothing(to range: AddressRange, options: CopyOptions = []) -> Errno {
         var bytes: Int64 = 0
         let answer = unsafe cuffd_copy(
-            descriptor.rawValue, UInt64(range.start), UInt64(Unreadable.page.start), UInt64(range.count), 0, &bytes)
+            descriptor.rawValue, UInt64(range.start), UInt64(Unreadable.page.start), UInt64(range.count),
+            options.rawValue, &bytes)
         return Errno(rawValue: -answer)
     }
 
