@@ -14,11 +14,19 @@ public protocol AsynchronousPageSource: ~Copyable, Sendable {
     ///
     /// Everything is data unless said.
     borrowing func extent(from offset: Int) -> Range<Int>?
+
+    /// Whether ``load(_:)`` may be called by a thread that completes a request of this source, see
+    /// ``PageSource/isReentrant``.
+    ///
+    /// `false` unless said.
+    var isReentrant: Bool { get }
 }
 
 extension AsynchronousPageSource where Self: ~Copyable {
     /// Everything is data, see ``PageSource/extent(from:)``.
     public func extent(from offset: Int) -> Range<Int>? { offset..<Int.max }
+    /// Whether requests may be handed over while one is completed, see ``PageSource/isReentrant``.
+    public var isReentrant: Bool { false }
 }
 
 /// Pages that an ``AsynchronousPageSource`` is asked for: completed exactly once.
@@ -147,6 +155,9 @@ public struct AsynchronousSource<Base: AsynchronousPageSource & ~Copyable>: ~Cop
 
     /// ``PageHandling/asynchronous``.
     public var handling: PageHandling { .asynchronous }
+
+    /// Asks the base source, see ``PageSource/isReentrant``.
+    public var isReentrant: Bool { base.isReentrant }
 
     /// Never called: requests are handed on.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply { .poison }

@@ -55,6 +55,12 @@ public protocol PageSource: ~Copyable, Sendable {
     /// ``AsynchronousPageSource`` for pages that come later.
     var handling: PageHandling { get }
 
+    /// Whether a thread that completes a request may hand over others meanwhile, for ``PageHandling/asynchronous``.
+    ///
+    /// Pages that are loaded in the background then need no other thread: each that has come is followed by the request for
+    /// the next one. Such a source completes requests while it holds no lock that ``hand(_:)`` takes. `false` unless said.
+    var isReentrant: Bool { get }
+
     /// Takes a request in place of ``load(offset:into:)``, for ``PageHandling/asynchronous``. Fails it unless said.
     borrowing func hand(_ request: consuming PageRequest)
 
@@ -79,6 +85,8 @@ extension PageSource where Self: ~Copyable {
     public var fillsFile: Bool { false }
     /// Pages come when they are asked for, see ``PageSource/handling``.
     public var handling: PageHandling { .immediate }
+    /// Whether requests may be handed over while one is completed, see ``PageSource/isReentrant``.
+    public var isReentrant: Bool { false }
     /// Fails the request, see ``PageSource/hand(_:)``.
     public func hand(_ request: consuming PageRequest) { request.fail() }
     /// Does nothing, see ``PageSource/forget(offset:count:)``.

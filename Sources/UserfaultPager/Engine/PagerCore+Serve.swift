@@ -137,7 +137,8 @@ extension PagerCore where Source: ~Copyable {
                 giveBack(claim, of: memory)
                 return nil
             }
-        } else {
+        } else if claim.pages > 1 || !isAsynchronous {
+            // One page that comes later is only looked at then: filling it asks the same again.
             guard let confined = confine(claim, of: memory) else { return nil }
             claim = confined
         }

@@ -78,10 +78,14 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     private let isOpen = Atomic<Bool>(true)
     /// Whether the source completes requests later.
     let isAsynchronous: Bool
+    /// Whether it takes requests from a thread that is completing one.
+    let isReentrant: Bool
     /// Requests that it has not completed.
-    let requests = Requests<Source>()
+    let requests = Requests()
     /// What threads count with that are not only this pager's.
     let spareRecords = Mutex<[ThreadRecord]>([])
+    /// What such a thread works with while it asks for more.
+    let spareBench = Mutex<Workbench?>(nil)
     /// Whether threads serve their own faults.
     let isInThread: Bool
     /// What they ask, where they do.
@@ -171,6 +175,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         backgroundLimit = configuration.backgroundBytesPerSecond.map { RateLimit(bytesPerSecond: $0) }
         self.children = children
         isAsynchronous = source.handling == .asynchronous
+        isReentrant = isAsynchronous && source.isReentrant
         isInThread = memories[0].sendsSignals
         self.source = source
         registry.withLock { $0.records.append(readerRecord) }

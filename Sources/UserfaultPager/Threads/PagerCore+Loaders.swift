@@ -29,14 +29,37 @@ extension PagerCore where Source: ~Copyable {
             leave(&bench)
             return false
         }
-        let isOpen = queue.window?.enter() ?? true
-        let job = isOpen ? queue.join(priority, at: MonotonicInstant.now.nanoseconds, next: &next) : nil
-        if let job { step(job, with: &bench) }
-        if isOpen, queue.window?.leave() == true { queue.wakeLoaders(1) }
+        let hasServed = takePiece(priority, with: &bench, next: &next)
         runtime.endPiece()
         leave(&bench)
-        if job != nil { queue.wakeLoaders(1) }
+        if hasServed { queue.wakeLoaders(1) }
+        return hasServed
+    }
+
+    private func takePiece(_ priority: Job.Priority, with bench: inout Workbench, next: inout UInt64) -> Bool {
+        guard queue.window?.enter() ?? true else { return false }
+        let job = queue.join(priority, at: MonotonicInstant.now.nanoseconds, next: &next)
+        if let job { step(job, with: &bench) }
+        if queue.window?.leave() == true { queue.wakeLoaders(1) }
         return job != nil
+    }
+
+    /// Does pieces of jobs on a thread that has just completed a request, so that no loader has to be woken for them.
+    ///
+    /// Two at most: a window that has become larger is filled, and the thread is soon back at its source. What it leaves
+    /// is for loaders, which the window wakes when many requests are missing.
+    func askForMore(by record: ThreadRecord) {
+        guard queue.hasJobs, uses.enterThread() else { return }
+        defer { leaveThread() }
+        guard var bench = spareBench.withLock({ $0.take() }) ?? (try? Workbench()) else { return }
+        bench.record = record
+        var next = UInt64.max
+        for _ in 0..<2 where !Job.Priority.allCases.contains(where: { takePiece($0, with: &bench, next: &next) }) {
+            break
+        }
+        bench.record = .nobodys
+        let spare = Handed(bench)
+        spareBench.withLock { $0 = spare.take() }
     }
 
     /// Begins to work for this pager.

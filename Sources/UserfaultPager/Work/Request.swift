@@ -3,9 +3,20 @@ internal import UserfaultFD
 
 // Pages that a source completes later. Runs on whatever thread completes them, and on the watchdog.
 
+/// The pager that has made a request.
+protocol RequestMaker: AnyObject, Sendable {
+    /// Whether the pages are in its hand still.
+    func isWanted(_ request: Request) -> Bool
+
+    /// Fills the pages of a request that the calling thread has taken.
+    func settle(_ request: Request, _ reply: PageReply?)
+}
+
 /// One request, until it is settled: it keeps region and descriptor in use.
-final class Request<Source: PageSource & ~Copyable>: RequestedWork {
-    let core: PagerCore<Source>
+///
+/// Not generic, as the pager is: making one should not cost the look-up of its type.
+final class Request: RequestedWork {
+    private let maker: any RequestMaker
     let claim: Claim
     let memory: ServedMemory
     let pending: PendingFault
@@ -14,10 +25,14 @@ final class Request<Source: PageSource & ~Copyable>: RequestedWork {
     /// A thread waits for it.
     let isDemand: Bool
     private let isOpen = Atomic<Bool>(true)
+    /// The source has returned from being handed it.
+    let isHandedOver = Atomic<Bool>(false)
+    /// Its place among the requests that are outstanding: under their lock.
+    fileprivate let place = Atomic<Int>(0)
 
-    init(_ core: PagerCore<Source>, _ claim: Claim, _ memory: ServedMemory, _ pending: PendingFault, since: UInt64) {
+    init(_ maker: any RequestMaker, _ claim: Claim, _ memory: ServedMemory, _ pending: PendingFault, since: UInt64) {
         isDemand = claim.isAwaited && pending.job == 0
-        self.core = core
+        self.maker = maker
         self.claim = claim
         self.memory = memory
         self.pending = pending
@@ -32,39 +47,51 @@ final class Request<Source: PageSource & ~Copyable>: RequestedWork {
     /// - Returns: Whether the caller is who settles it.
     func take() -> Bool { isOpen.exchange(false, ordering: .acquiringAndReleasing) }
 
-    var isCancelled: Bool {
-        guard isOpen.load(ordering: .acquiring), core.uses.enter() else { return true }
-        defer { if core.uses.leave() { core.close() } }
-        guard memory.beginUse() else { return true }
-        defer { memory.endUse() }
-        return !memory.sharingOrder { _, machine in machine.isCurrent(claim) }
-    }
+    var isCancelled: Bool { !isOpen.load(ordering: .acquiring) || !maker.isWanted(self) }
 
     func settle(_ reply: PageReply?) {
         guard take() else { return }
-        core.settle(self, reply)
+        maker.settle(self, reply)
     }
 }
 
 /// Requests that are outstanding.
-struct Requests<Source: PageSource & ~Copyable>: ~Copyable, Sendable {
-    private let open = Mutex<[ObjectIdentifier: Request<Source>]>([:])
+struct Requests: ~Copyable, Sendable {
+    private let open = Mutex<[Request]>([])
 
-    func insert(_ request: Request<Source>) { open.withLock { $0[ObjectIdentifier(request)] = request } }
-
-    func remove(_ request: Request<Source>) { open.withLock { _ = $0.removeValue(forKey: ObjectIdentifier(request)) } }
-
-    func contains(_ isWanted: (Request<Source>) -> Bool) -> Bool {
-        open.withLock { $0.values.contains(where: isWanted) }
+    func insert(_ request: Request) {
+        open.withLock { open in
+            request.place.store(open.count, ordering: .relaxed)
+            open.append(request)
+        }
     }
+
+    func remove(_ request: Request) {
+        open.withLock { open in
+            // The last one takes its place.
+            let last = open.removeLast()
+            guard last !== request else { return }
+            let place = request.place.load(ordering: .relaxed)
+            last.place.store(place, ordering: .relaxed)
+            open[place] = last
+        }
+    }
+
+    func contains(_ isWanted: (Request) -> Bool) -> Bool { open.withLock { $0.contains(where: isWanted) } }
 
     /// Requests that were made before a moment.
-    func made(before moment: UInt64) -> [Request<Source>] {
-        open.withLock { $0.values.filter { $0.since < moment } }
-    }
+    func made(before moment: UInt64) -> [Request] { open.withLock { $0.filter { $0.since < moment } } }
 }
 
-extension PagerCore where Source: ~Copyable {
+extension PagerCore: RequestMaker where Source: ~Copyable {
+    func isWanted(_ request: Request) -> Bool {
+        guard uses.enter() else { return false }
+        defer { if uses.leave() { close() } }
+        guard request.memory.beginUse() else { return false }
+        defer { request.memory.endUse() }
+        return request.memory.sharingOrder { _, machine in machine.isCurrent(request.claim) }
+    }
+
     /// Asks for pages in hand that come later.
     @inline(never)
     func request(_ claim: Claim, for pending: PendingFault, of memory: ServedMemory) -> Served {
@@ -80,11 +107,11 @@ extension PagerCore where Source: ~Copyable {
             PageRequest(
                 request, offset: claim.offset, byteCount: claim.range.count,
                 priority: request.isDemand ? .demand : .ahead))
+        request.isHandedOver.store(true, ordering: .releasing)
         return .pending
     }
 
-    /// Fills the pages of a request that this thread has taken.
-    func settle(_ request: Request<Source>, _ reply: PageReply?) {
+    func settle(_ request: Request, _ reply: PageReply?) {
         let record = borrowRecord()
         var claim = request.claim
         let now = MonotonicInstant.now.nanoseconds
@@ -108,12 +135,15 @@ extension PagerCore where Source: ~Copyable {
         }
         if trace.isOn { trace(request.pending, claim.region.id, served, by: record) }
         record.end()
-        giveBack(record)
+        // Not within the source's call that hands it over: it would be called from there again and again.
+        let asksForMore = isReentrant && !request.isDemand && request.isHandedOver.load(ordering: .acquiring)
         finish(request, served)
+        if asksForMore { askForMore(by: record) }
+        giveBack(record)
     }
 
     /// Gives back pages that a request was about and did not bring: a job that wants them looks for them again.
-    private func leaveBehind(_ rest: Claim, of request: Request<Source>) {
+    private func leaveBehind(_ rest: Claim, of request: Request) {
         giveBack(rest, of: request.memory)
         queue.job(request.pending.job)?.state.withLock { $0.isDirty = true }
     }
@@ -127,7 +157,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Fails a request that has taken too long.
-    func expire(_ request: Request<Source>, by record: ThreadRecord) {
+    func expire(_ request: Request, by record: ThreadRecord) {
         guard request.take() else { return }
         let claim = request.claim
         let first = claim.prefix(pages: 1)
@@ -143,7 +173,7 @@ extension PagerCore where Source: ~Copyable {
         finish(request, served)
     }
 
-    private func finish(_ request: Request<Source>, _ served: Served) {
+    private func finish(_ request: Request, _ served: Served) {
         let job = request.pending.job
         switch served {
         case .later(let again):

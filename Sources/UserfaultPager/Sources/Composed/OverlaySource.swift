@@ -48,6 +48,11 @@ public struct OverlaySource<Upper: PageSource & ~Copyable, Base: PageSource & ~C
         upper.handling == .asynchronous || base.handling == .asynchronous ? .asynchronous : .immediate
     }
 
+    /// Whether requests may be handed over while one is completed, see ``PageSource/isReentrant``.
+    public var isReentrant: Bool {
+        (upper.handling == .immediate || upper.isReentrant) && (base.handling == .immediate || base.isReentrant)
+    }
+
     /// Where the upper source replaces something, or the base has data, see ``PageSource/extent(from:)``.
     public func extent(from offset: Int) -> Range<Int>? {
         guard let covered = extents.first(from: offset) else { return base.extent(from: offset) }

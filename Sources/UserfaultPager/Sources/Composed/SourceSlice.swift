@@ -29,6 +29,8 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
     public var isSlow: Bool { base.isSlow }
     /// As the source's.
     public var handling: PageHandling { base.handling }
+    /// Whether requests may be handed over while one is completed, see ``PageSource/isReentrant``.
+    public var isReentrant: Bool { base.isReentrant }
     /// As the source's.
     public var isSignalSafe: Bool { base.isSignalSafe }
 

@@ -33,6 +33,8 @@ public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSourc
     public var isSlow: Bool { base.isSlow }
     /// As the source's.
     public var handling: PageHandling { base.handling }
+    /// Whether requests may be handed over while one is completed, see ``PageSource/isReentrant``.
+    public var isReentrant: Bool { base.isReentrant }
 
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply {
