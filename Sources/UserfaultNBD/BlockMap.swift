@@ -62,6 +62,17 @@ struct BlockMap {
     /// The runs of a range, whose windows are known; neighbours of one kind are one run.
     func runs(in range: Range<Int>) -> [BlockRun] {
         var found: [BlockRun] = []
+        _ = allSatisfy(in: range) { run in
+            Self.append(run, to: &found)
+            return true
+        }
+        return found
+    }
+
+    /// Whether all of a range, whose windows are known, is zeros, or data.
+    func isAll(zeros: Bool, in range: Range<Int>) -> Bool { allSatisfy(in: range) { $0.isZero == zeros } }
+
+    private func allSatisfy(in range: Range<Int>, _ condition: (BlockRun) -> Bool) -> Bool {
         var at = range.lowerBound
         while at < range.upperBound {
             let number = at / Self.windowBytes
@@ -73,12 +84,12 @@ struct BlockMap {
                 // What the server said nothing of is data.
                 let word = index < ends.count ? ends[index] : UInt32(Self.windowBytes)
                 let end = min(last, start + Int(word & ~Self.zeroBit))
-                Self.append(BlockRun(range: at..<end, isZero: word & Self.zeroBit != 0), to: &found)
+                guard condition(BlockRun(range: at..<end, isZero: word & Self.zeroBit != 0)) else { return false }
                 at = end
                 index += 1
             }
         }
-        return found
+        return true
     }
 
     static func append(_ run: BlockRun, to runs: inout [BlockRun]) {

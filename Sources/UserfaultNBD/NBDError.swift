@@ -88,5 +88,11 @@ public struct NBDExport: Hashable, Sendable {
     public let allowsManyConnections: Bool
     /// Whether the server tells where its holes are.
     public let hasExtents: Bool
+
+    /// Whether a range can be read as it is, by one command.
+    func takes(_ range: Range<Int>) -> Bool {
+        range.upperBound <= byteCount && range.count <= maximumBlock && range.lowerBound % minimumBlock == 0
+            && range.upperBound % minimumBlock == 0
+    }
 }
 #endif

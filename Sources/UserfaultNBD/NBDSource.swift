@@ -50,6 +50,9 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
     /// Takes a request, see `AsynchronousPageSource`.
     public func load(_ request: consuming PageRequest) { loop.put(request) }
 
+    /// Requests are completed without a lock: see `PageSource.isReentrant`.
+    public var isReentrant: Bool { true }
+
     /// Where a part of the export has data, in bytes from its start: everything else reads as zeros.
     ///
     /// Waits for the server.

@@ -46,6 +46,8 @@ final class Connection {
         guard let handle = unsafe nbd_create() else { throw Self.lastError(.prepare) }
         unsafe self.handle = handle
         var answers: [CInt] = []
+        // Nothing is taken for content that has not come, so that it need not be zeros.
+        unsafe answers.append(nbd_set_pread_initialize(handle, false))
         unsafe answers.append(nbd_set_uri_allow_local_file(handle, configuration.allowsLocalFiles))
         let tls = configuration.tls
         unsafe answers.append(nbd_set_tls_verify_peer(handle, tls.verifiesServer))
@@ -106,22 +108,28 @@ final class Connection {
         return descriptor >= 0 ? descriptor : nil
     }
 
-    var wantsToRead: Bool { direction & UInt32(LIBNBD_AIO_DIRECTION_READ) != 0 }
-    var wantsToWrite: Bool { direction & UInt32(LIBNBD_AIO_DIRECTION_WRITE) != 0 }
+    /// What libnbd waits for.
+    struct Direction {
+        fileprivate let bits: UInt32
 
-    private var direction: UInt32 { unsafe nbd_aio_get_direction(handle) }
+        var wantsToRead: Bool { bits & UInt32(LIBNBD_AIO_DIRECTION_READ) != 0 }
+        var wantsToWrite: Bool { bits & UInt32(LIBNBD_AIO_DIRECTION_WRITE) != 0 }
+    }
+
+    var direction: Direction { Direction(bits: unsafe nbd_aio_get_direction(handle)) }
 
     /// Reads or writes what can be.
     ///
     /// - Throws: ``NBDError`` if the connection is gone.
     func advance(_ ready: Int16) throws(NBDError) {
         let operation: NBDError.Operation = isReady ? .connection : .connect
-        if wantsToRead, !ready.isOnlyWritable {
+        let direction = direction
+        if direction.wantsToRead, !ready.isOnlyWritable {
             // One call takes one reply. Another that finds none would leave libnbd in the middle of one, where it sends
             // nothing.
             guard unsafe nbd_aio_notify_read(handle) != -1 else { throw Self.lastError(operation) }
             lastProgress = .now
-        } else if wantsToWrite {
+        } else if direction.wantsToWrite {
             guard unsafe nbd_aio_notify_write(handle) != -1 else { throw Self.lastError(operation) }
         }
         if isGone { throw NBDError(operation, message: "the server closed the connection") }
@@ -170,11 +178,8 @@ final class Connection {
 
     var hasFinished: Bool { !finished.isEmpty }
 
-    /// What has finished since this was last asked.
-    func takeFinished() -> [Flight] {
-        defer { finished.removeAll(keepingCapacity: true) }
-        return finished
-    }
+    /// What has finished first.
+    func takeFinished() -> Flight? { finished.isEmpty ? nil : finished.removeFirst() }
 
     /// What libnbd says of the call that this thread made last.
     private static func lastError(_ operation: NBDError.Operation) -> NBDError {

@@ -9,6 +9,8 @@ struct Coverage {
     let range: Range<Int>
     /// In order, with gaps between them.
     private var pieces: [Range<Int>] = []
+    /// All of it has come as one piece, as nearly always: then there is no list.
+    private var isWhole = false
     /// Whether something came that could not be.
     private var isBroken = false
 
@@ -16,15 +18,20 @@ struct Coverage {
         self.range = range
     }
 
-    var byteCount: Int { pieces.reduce(0) { $0 + $1.count } }
+    var byteCount: Int { isWhole ? range.count : pieces.reduce(0) { $0 + $1.count } }
 
-    var isComplete: Bool { !isBroken && (range.isEmpty || pieces == [range]) }
+    var isComplete: Bool { !isBroken && (isWhole || range.isEmpty || pieces.count == 1 && pieces[0] == range) }
 
     /// Notes bytes that have come.
     ///
     /// If some have come before, or were not asked for, it never becomes complete.
     mutating func add(_ piece: Range<Int>) {
         guard !isBroken, !piece.isEmpty else { return }
+        guard !isWhole, piece != range || !pieces.isEmpty else {
+            isBroken = isWhole
+            isWhole = true
+            return
+        }
         // Pieces come in order from most servers: the place is looked for from the end.
         var place = pieces.count
         while place > 0, pieces[place - 1].lowerBound >= piece.upperBound { place -= 1 }

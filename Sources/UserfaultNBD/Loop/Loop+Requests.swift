@@ -26,7 +26,7 @@ extension Loop {
             switch look(letter, export) {
             case .zeros: complete(letter)
             case .unknown(let window): park(letter, window, on: connection)
-            case .data(let runs): read(letter, runs, export, on: connection)
+            case .content: read(letter, export, on: connection)
             }
         }
     }
@@ -34,16 +34,15 @@ extension Loop {
     private enum Look {
         case zeros
         case unknown(window: Int)
-        case data([BlockRun])
+        case content
     }
 
     private func look(_ letter: Letter, _ export: NBDExport) -> Look {
         let range = letter.range.clamped(to: 0..<export.byteCount)
         guard !range.isEmpty else { return .zeros }
-        guard export.hasExtents else { return .data([BlockRun(range: range, isZero: false)]) }
+        guard export.hasExtents else { return .content }
         if let window = map.unknownWindow(in: range) { return .unknown(window: window) }
-        let runs = map.runs(in: range)
-        return runs.allSatisfy(\.isZero) ? .zeros : .data(runs)
+        return map.isAll(zeros: true, in: range) ? .zeros : .content
     }
 
     private func complete(_ letter: Letter) {
@@ -51,36 +50,50 @@ extension Loop {
         letter.take()?.complete(.zero)
     }
 
-    private func read(_ letter: Letter, _ runs: [BlockRun], _ export: NBDExport, on connection: Connection) {
-        var letters = [letter]
-        var runs = runs
-        let most = min(max(configuration.coalescedBytes, export.preferredBlock), export.maximumBlock)
-        var count = letter.range.count
-        while count < most, memory + count < configuration.memoryLimit,
-            let neighbour = queue.takeNeighbour(of: letters[letters.count - 1], atMost: most - count)
-        {
-            guard case .data(let more) = look(neighbour, export) else {
-                queue.put(neighbour)
-                break
-            }
-            for run in more { BlockMap.append(run, to: &runs) }
-            letters.append(neighbour)
-            count += neighbour.range.count
+    private func read(_ letter: Letter, _ export: NBDExport, on connection: Connection) {
+        let neighbours = takeNeighbours(of: letter, export)
+        let wanted = letter.range.lowerBound..<(neighbours.last ?? letter).range.upperBound
+        if export.takes(wanted), !export.hasExtents || map.isAll(zeros: false, in: wanted) {
+            let read = Read(letter, neighbours, wanted, zeros: [], in: readMemory)
+            return send(CollectionOfOne(wanted), of: read, on: connection)
         }
-        let wanted = letter.range.lowerBound..<letter.range.lowerBound + count
+        let known = wanted.clamped(to: 0..<export.byteCount)
+        let runs = export.hasExtents ? map.runs(in: known) : [BlockRun(range: known, isZero: false)]
         let parts = runs.parts(minimum: export.minimumBlock, maximum: export.maximumBlock, end: export.byteCount)
         let lower = min(wanted.lowerBound, parts.first?.lowerBound ?? .max)
         let upper = max(wanted.upperBound, parts.last?.upperBound ?? 0)
         var zeros = runs.filter(\.isZero).map(\.range)
+        counters.bytesInHoles.add(zeros.reduce(0) { $0 + $1.count }, ordering: .relaxed)
         // Behind the end there are zeros.
         if upper > export.byteCount { zeros.append(max(lower, export.byteCount)..<upper) }
-        let read = Read(letters, lower..<upper, zeros: zeros)
-        reads[ObjectIdentifier(read)] = read
+        send(parts, of: Read(letter, neighbours, lower..<upper, zeros: zeros, in: readMemory), on: connection)
+    }
+
+    /// Takes the requests that continue where one ends, as far as one read is to bring them.
+    private func takeNeighbours(of letter: Letter, _ export: NBDExport) -> [Letter] {
+        var neighbours: [Letter] = []
+        let most = min(max(configuration.coalescedBytes, export.preferredBlock), export.maximumBlock)
+        var count = letter.range.count
+        while count < most, memory + count < configuration.memoryLimit,
+            let neighbour = queue.takeNeighbour(of: neighbours.last ?? letter, atMost: most - count)
+        {
+            guard case .content = look(neighbour, export) else {
+                queue.put(neighbour)
+                break
+            }
+            neighbours.append(neighbour)
+            count += neighbour.range.count
+        }
+        return neighbours
+    }
+
+    private func send(_ parts: some Collection<Range<Int>>, of read: Read, on connection: Connection) {
+        read.place = reads.count
+        reads.append(read)
         memory += read.range.count
         if memory > counters.peakMemory.load(ordering: .relaxed) {
             counters.peakMemory.store(memory, ordering: .relaxed)
         }
-        counters.bytesInHoles.add(runs.reduce(0) { $0 + ($1.isZero ? $1.range.count : 0) }, ordering: .relaxed)
         read.partsLeft = parts.count
         for part in parts { send(part, of: read, on: connection) }
         settle()
@@ -98,7 +111,7 @@ extension Loop {
     func settle() {
         // What follows from one may be refused at once, and has finished then too.
         while let connection = connections.first(where: \.hasFinished) {
-            for flight in connection.takeFinished() {
+            while let flight = connection.takeFinished() {
                 // Whatever failed with the connection says nothing about the bytes.
                 let isLost =
                     flight.failure != nil && (flight.breaksProtocol || !connection.isReady || connection.isGone)
@@ -122,19 +135,28 @@ extension Loop {
         } else {
             counters.bytesRead.add(part.count, ordering: .relaxed)
         }
-        guard read.partsLeft == 0, let read = reads.removeValue(forKey: ObjectIdentifier(read)) else { return }
+        guard read.partsLeft == 0 else { return }
+        forget(read)
         memory -= read.range.count
         if read.failure == nil {
             read.complete()
-        } else if read.letters.count == 1 || read.lostConnection {
-            for letter in read.letters { fail(letter) }
+        } else if read.neighbours.isEmpty || read.lostConnection {
+            read.forEachLetter(fail)
         } else {
             // One of them is at fault, and the others are not to suffer for it.
-            for letter in read.letters {
+            read.forEachLetter { letter in
                 letter.isAlone = true
                 queue.put(letter)
             }
         }
+    }
+
+    private func forget(_ read: Read) {
+        // The last one takes its place.
+        let last = reads.removeLast()
+        guard last !== read else { return }
+        last.place = read.place
+        reads[read.place] = last
     }
 }
 #endif

@@ -11,6 +11,12 @@ final class Loop: @unchecked Sendable {
         var letters: [Letter] = []
         var questions: [Question] = []
         var isClosing = false
+        /// The thread waits, or is about to: it has to be woken for what comes.
+        var isAsleep = false
+        /// A thread waits for something in it.
+        var isUrgent = false
+
+        var isEmpty: Bool { letters.isEmpty && questions.isEmpty && !isClosing }
     }
 
     let uri: String
@@ -18,16 +24,24 @@ final class Loop: @unchecked Sendable {
     let counters = Counters()
     /// What the first connection found.
     let opening = Answer<NBDExport>()
+    /// The most replies that are read before requests that have come meanwhile are sent.
+    private static var repliesAtOnce: Int { 16 }
+
     private let inbox = Mutex(Inbox())
     private let wake: EventFD
 
     // The thread's own.
     var connections: [Connection] = []
     var export: NBDExport?
+    /// Requests that were in the inbox; its memory is used again.
+    private var arrived: [Letter] = []
     var queue = RequestQueue()
     var map = BlockMap(byteCount: 0)
+    /// Those that the last wait was for.
+    private var awaited: [Connection] = []
     /// Reads that are outstanding.
-    var reads: [ObjectIdentifier: Read] = [:]
+    var reads: [Read] = []
+    let readMemory = ReadMemory()
     /// Memory for what is outstanding, in bytes.
     var memory = 0
     /// Requests that wait until a window is known, and windows that were asked for.
@@ -61,11 +75,19 @@ final class Loop: @unchecked Sendable {
     func put(_ request: consuming PageRequest) {
         counters.requests.add(1, ordering: .relaxed)
         let letter = Letter(request)
-        putIn { $0.letters.append(letter) }
+        putIn { inbox in
+            inbox.letters.append(letter)
+            if letter.isDemand { inbox.isUrgent = true }
+        }
     }
 
     /// Leaves a question to the thread.
-    func put(_ question: Question) { putIn { $0.questions.append(question) } }
+    func put(_ question: Question) {
+        putIn { inbox in
+            inbox.questions.append(question)
+            inbox.isUrgent = true
+        }
+    }
 
     /// Ends the thread, and fails what is outstanding.
     ///
@@ -73,12 +95,13 @@ final class Loop: @unchecked Sendable {
     func close() { putIn { $0.isClosing = true } }
 
     private func putIn(_ change: (inout Inbox) -> Void) {
-        let wasEmpty = inbox.withLock { inbox in
-            defer { change(&inbox) }
-            return inbox.letters.isEmpty && inbox.questions.isEmpty
+        let isAsleep = inbox.withLock { inbox in
+            defer { inbox.isAsleep = false }
+            change(&inbox)
+            return inbox.isAsleep
         }
-        // Whoever put the first one in has woken the thread, or is about to.
-        if wasEmpty { wake.signal() }
+        // Awake it looks into the inbox before it sleeps: also if it is the one that has just put something in.
+        if isAsleep { wake.signal() }
     }
 
     // MARK: The thread
@@ -96,45 +119,76 @@ final class Loop: @unchecked Sendable {
             }
             answer()
             send()
-            guard wait(&list) else { break }
+            guard receive(&list) else { break }
         }
         shutDown(NBDError(.connection, message: "the source was closed"))
     }
 
     /// - Returns: `false` once the source is closed.
     private func takeInbox() -> Bool {
-        let taken = inbox.withLock { inbox in
-            defer {
-                inbox.letters = []
-                inbox.questions = []
-            }
-            return inbox
+        let isClosing = inbox.withLock { inbox in
+            swap(&arrived, &inbox.letters)
+            questions += inbox.questions
+            inbox.questions.removeAll()
+            inbox.isUrgent = false
+            return inbox.isClosing
         }
-        for letter in taken.letters { queue.put(letter) }
-        questions += taken.questions
-        return !taken.isClosing
+        for letter in arrived { queue.put(letter) }
+        arrived.removeAll(keepingCapacity: true)
+        return !isClosing
+    }
+
+    /// - Returns: Whether there is nothing in the inbox, so that the thread may wait.
+    private func fallAsleep() -> Bool {
+        inbox.withLock { inbox in
+            inbox.isAsleep = inbox.isEmpty
+            return inbox.isAsleep
+        }
     }
 
     /// Nothing is asked for.
     private var isIdle: Bool { queue.isEmpty && reads.isEmpty && parked.isEmpty }
 
-    private func wait(_ list: inout PollList) -> Bool {
+    /// Waits until there is something to do, and reads what has come.
+    ///
+    /// As long as there are more replies and no thread waits for what is to be sent, they are read one after the other. The
+    /// requests that follow are then sent together, and wake the server once.
+    private func receive(_ list: inout PollList) -> Bool {
+        var limit = fallAsleep() ? nextMoment : .now
+        for _ in 0..<Self.repliesAtOnce {
+            guard let isReady = advance(&list, until: limit) else { return false }
+            guard isReady, !inbox.withLock(\.isUrgent) else { break }
+            limit = .now
+        }
+        return true
+    }
+
+    /// Waits, and reads or writes what each connection can.
+    ///
+    /// - Returns: Whether there was anything; `nil` if waiting is not possible.
+    private func advance(_ list: inout PollList, until limit: MonotonicInstant) -> Bool? {
         list.removeAll()
         list.append(wake)
-        var open: [Connection] = []
+        awaited.removeAll(keepingCapacity: true)
         for connection in connections {
             guard let descriptor = connection.descriptor else { continue }
-            list.append(descriptor, forReading: connection.wantsToRead, forWriting: connection.wantsToWrite)
-            open.append(connection)
+            let direction = connection.direction
+            list.append(descriptor, forReading: direction.wantsToRead, forWriting: direction.wantsToWrite)
+            awaited.append(connection)
         }
         do throws(UserfaultError) {
-            try list.wait(until: Deadline(at: nextMoment))
+            try list.wait(until: Deadline(at: limit))
         } catch {
-            return false
+            return nil
         }
+        inbox.withLock { $0.isAsleep = false }
         if list[0] != 0 { wake.clear() }
-        for (index, connection) in open.enumerated() where list[index + 1] != 0 { advance(connection, list[index + 1]) }
-        return true
+        var isReady = false
+        for index in awaited.indices where list[index + 1] != 0 {
+            advance(awaited[index], list[index + 1])
+            isReady = true
+        }
+        return isReady
     }
 
     /// When there is something to do without a sign from outside.
@@ -183,7 +237,7 @@ final class Loop: @unchecked Sendable {
 
     private func letGoOfTheCancelled() {
         _ = queue.removeAll { $0.dropIfCancelled() }
-        for letter in reads.values.lazy.flatMap(\.letters) { _ = letter.dropIfCancelled() }
+        for read in reads { read.forEachLetter { _ = $0.dropIfCancelled() } }
     }
 
     func report(_ report: NBDReport) { configuration.report?(report) }

@@ -1,10 +1,13 @@
 #if NBD
+internal import UserfaultFD
 internal import UserfaultPager
 
 /// One read for neighbouring requests, which may take several commands.
 @safe
 final class Read {
-    let letters: [Letter]
+    let letter: Letter
+    /// Requests for what follows.
+    let neighbours: [Letter]
     /// What is read: the requests' bytes, and what the server's blocks have besides.
     let range: Range<Int>
     /// Commands that have not finished.
@@ -13,13 +16,22 @@ final class Read {
     var failure: NBDError?
     /// A connection was lost, which says nothing about the bytes.
     var lostConnection = false
+    /// Its place among the reads that are outstanding.
+    var place = 0
+    private let memory: ReadMemory
     private let buffer: UnsafeMutableRawBufferPointer
 
-    /// - Parameter runs: What the bytes are: those that are zeros are not read.
-    init(_ letters: [Letter], _ range: Range<Int>, zeros: [Range<Int>]) {
-        self.letters = letters
+    /// - Parameters:
+    ///   - zeros: What is zeros, and is not read.
+    ///   - memory: Where the buffer comes from.
+    init(
+        _ letter: Letter, _ neighbours: [Letter], _ range: Range<Int>, zeros: [Range<Int>], in memory: ReadMemory
+    ) {
+        self.letter = letter
+        self.neighbours = neighbours
         self.range = range
-        unsafe buffer = .allocate(byteCount: range.count, alignment: 64)
+        self.memory = memory
+        unsafe buffer = memory.take(range.count)
         for zero in zeros {
             let part = zero.clamped(to: range)
             let place = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[offsets(of: part)])
@@ -27,7 +39,7 @@ final class Read {
         }
     }
 
-    deinit { unsafe buffer.deallocate() }
+    deinit { unsafe memory.giveBack(buffer) }
 
     /// Where a part of the export goes.
     @unsafe func place(of part: Range<Int>) -> UnsafeMutableRawPointer? {
@@ -38,13 +50,47 @@ final class Read {
         part.lowerBound - range.lowerBound..<part.upperBound - range.lowerBound
     }
 
+    func forEachLetter(_ body: (Letter) -> Void) {
+        body(letter)
+        for letter in neighbours { body(letter) }
+    }
+
     /// Completes the requests: all of it has come.
     func complete() {
-        for letter in letters {
-            guard let request = letter.take() else { continue }
+        forEachLetter { letter in
+            guard let request = letter.take() else { return }
             let content = unsafe UnsafeRawBufferPointer(rebasing: buffer[offsets(of: letter.range)])
             unsafe request.complete(content.bytes)
         }
+    }
+}
+
+/// Buffers for reads.
+///
+/// Those of one page are used again, the last one first: it is in the processor's cache.
+@safe
+final class ReadMemory {
+    private static var mostKept: Int { 64 }
+
+    private var kept: [UnsafeMutableRawBufferPointer]
+    private let pageBytes = PageSize.base.bytes
+
+    init() {
+        unsafe kept = []
+    }
+
+    deinit {
+        for unsafebuffer in unsafe kept { unsafe buffer.deallocate() }
+    }
+
+    @unsafe func take(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
+        if byteCount == pageBytes, let buffer = unsafe kept.popLast() { return unsafe buffer }
+        return .allocate(byteCount: byteCount, alignment: 64)
+    }
+
+    @unsafe func giveBack(_ buffer: UnsafeMutableRawBufferPointer) {
+        guard buffer.count == pageBytes, unsafe kept.count < Self.mostKept else { return unsafe buffer.deallocate() }
+        unsafe kept.append(buffer)
     }
 }
 #endif

@@ -57,8 +57,10 @@ struct Bench: ~Copyable {
     }
 
     /// Waits until a number of pages was filled.
+    ///
+    /// Seldom enough to take no time from those who fill them.
     func waitForPages(_ count: Int) {
-        while pager.statistics.pagesCopied < UInt64(count) { usleep(200) }
+        while pager.statistics.pagesCopied < UInt64(count) { usleep(1000) }
     }
 }
 
