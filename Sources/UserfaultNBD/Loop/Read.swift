@@ -80,7 +80,7 @@ final class ReadMemory {
     }
 
     deinit {
-        for unsafebuffer in unsafe kept { unsafe buffer.deallocate() }
+        while let buffer = unsafe kept.popLast() { unsafe buffer.deallocate() }
     }
 
     @unsafe func take(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
