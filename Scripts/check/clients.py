@@ -36,6 +36,7 @@ import survive  # noqa: E402, F401
 import successor  # noqa: E402, F401
 import keeping  # noqa: E402, F401
 import arrival  # noqa: E402, F401
+import store  # noqa: E402, F401
 import stop  # noqa: E402, F401
 
 

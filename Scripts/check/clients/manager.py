@@ -17,9 +17,15 @@ def descendants(process):
 
 class Manager(Logged):
     """Does what sd_notify(3), sd_listen_fds(3) and systemd.service(5) say of Type=notify, FileDescriptorStoreMax=, and
-    Restart=on-failure. A check says when the service must have ended."""
+    Restart=on-failure. A check says when the service must have ended.
 
-    def __init__(self, directory, *arguments):
+    The store has room for so many descriptors, and drops what is too much. Before version 254, it does not say how many."""
+
+    def __init__(self, directory, *arguments, room=4096, tells_room=True):
+        self.room, self.tells_room, self.dropped = room, tells_room, 0
+        # Whether messages are taken, and how many removals are lost.
+        self.is_taking, self.lost_removals = threading.Event(), 0
+        self.is_taking.set()
         self.path = str(directory / "notify")
         self.log = open(directory / "log", "w+", encoding="utf-8")
         self.arguments = [program(), *map(str, arguments)]
@@ -39,6 +45,7 @@ class Manager(Logged):
             for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     numbers.frombytes(data[:len(data) - len(data) % 4])
+            self.is_taking.wait(LIMIT)
             words = dict(line.split("=", 1) for line in text.decode().splitlines())
             if "QUIT" in words:
                 return
@@ -46,13 +53,24 @@ class Manager(Logged):
                 if words.get("FDSTORE") == "1" and not flags & socket.MSG_CTRUNC:
                     # What is polled is dropped as soon as its process has ended.
                     require(words.get("FDPOLL") == "0", f"{words} is polled")
-                    self.store.setdefault(words["FDNAME"], []).extend(numbers)
+                    self.keep(words["FDNAME"], numbers)
                 elif words.get("FDSTOREREMOVE") == "1":
+                    if words["FDNAME"] in self.store and self.lost_removals > 0:
+                        self.lost_removals -= 1
+                        continue
                     for number in self.store.pop(words["FDNAME"], []):
                         os.close(number)
                 else:
                     for number in numbers:
                         os.close(number)
+
+    def keep(self, name, numbers):
+        for number in numbers:
+            if sum(map(len, self.store.values())) < self.room:
+                self.store.setdefault(name, []).append(number)
+            else:
+                self.dropped += 1
+                os.close(number)
 
     def quit(self):
         """Waits until all that was sent is taken: messages are taken one after the other."""
@@ -83,7 +101,9 @@ class Manager(Logged):
             for index, number in enumerate(sources):
                 os.dup2(number, index)
                 os.close(number)
-            environment = os.environ | {"NOTIFY_SOCKET": self.path, "FDSTORE": "4096"}
+            environment = os.environ | {"NOTIFY_SOCKET": self.path}
+            if self.tells_room:
+                environment["FDSTORE"] = str(self.room)
             if passed:
                 environment |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(passed)),
                                 "LISTEN_FDNAMES": ":".join(name for name, _ in passed)}

@@ -30,6 +30,11 @@ enum PassedDescriptors {
 
     static var names: [String] { taken.withLock { Array($0.kept.keys) } }
 
+    /// How many descriptors there are under each name that this program gives.
+    static var storedCounts: [String: Int] {
+        taken.withLock { $0.kept.filter { KeptName.isOwn($0.key) }.mapValues(\.count) }
+    }
+
     /// Whether another server was there before, which has died.
     static var isSuccessor: Bool { taken.withLock { $0.isForSuccessor } }
 

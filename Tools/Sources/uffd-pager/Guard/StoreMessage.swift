@@ -88,6 +88,11 @@ enum KeptName {
     static func machine(in name: String) -> String? { rest(of: name, after: "machine.") }
     static func paused(in name: String) -> String? { rest(of: name, after: "paused.") }
 
+    /// Whether it is one of those that a server keeps descriptors under.
+    static func isOwn(_ name: String) -> Bool {
+        isClient(name) || isArrival(name) || machine(in: name) != nil || paused(in: name) != nil
+    }
+
     private static func rest(of name: String, after prefix: String) -> String? {
         name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : nil
     }

@@ -85,6 +85,7 @@ struct ServeCommand: GuardedCommand {
         let ending = EndingTime(loading: .seconds(drain))
         await sessions.close(within: .seconds(drain))
         front.forgetAll()
+        keepers?.flush()
         cache?.flush(within: ending.left)
         // Nothing keeps requests waiting any more but their clients.
         await server.end(within: EndingTime.rest)

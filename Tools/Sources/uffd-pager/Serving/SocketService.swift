@@ -42,6 +42,7 @@ struct SocketService {
         let ending = EndingTime(loading: .seconds(options.drain))
         await sessions.close(within: .seconds(options.drain))
         front.forgetAll()
+        keepers?.flush()
         settings.memory.flush(within: ending.left)
         if sessions.failures > 0 { throw ExitCode.failure }
     }

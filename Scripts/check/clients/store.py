@@ -1,0 +1,116 @@
+"""A store of systemd's manager that has little room, loses what it is told, or is late; and descriptors on their way."""
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+
+from firecracker import SIZE
+from harness import Machine, check, children, content, expect_end, folder, memory_file, require
+from keeping import supervised_firecracker
+from manager import Manager
+from successor import half_read, machine_in_two_steps, reads_the_rest
+from survive import keeper_of, kill, next_server
+
+
+@contextlib.contextmanager
+def stored(*options, **store):
+    with folder() as directory:
+        arguments = ("firecracker", "--socket", directory / "m", "--memory", memory_file(directory, SIZE), "--fd-store", *options)
+        with Manager(directory, *arguments, **store) as service:
+            service.says("listening")
+            yield service, directory / "m"
+
+
+def all_die(service):
+    processes = [service.process]
+    while found := children(processes[-1]):
+        processes += found
+    service.drain()
+    for process in processes:
+        kill(process)
+    service.starts_again(-signal.SIGKILL)
+
+
+def says_nothing(machine):
+    """Looks for a moment: one that is served at once, or killed, is found out."""
+    ready, _, _ = select.select([machine.socket], [], [], 0.5)
+    require(not ready, f"the machine says {ready and machine.word()}")
+
+
+@check
+def survive_a_store_with_little_room():
+    """What an earlier server has left takes room too: who cannot be kept is refused."""
+    # The restarts, the socket, and two machines of four.
+    with stored(room=11) as (service, path), half_read(path) as one:
+        all_die(service)
+        service.says("listening", 2)
+        with half_read(path) as other:
+            expect_end(Machine(machine_in_two_steps, path, content(SIZE)), -signal.SIGKILL)
+            require(service.dropped == 0, f"the store has dropped {service.dropped}")
+            reads_the_rest(other)
+        reads_the_rest(one)
+
+
+@check
+def survive_a_store_that_keeps_half_of_a_machine():
+    """It is killed, rather than left waiting for ever: its process is what is kept first."""
+    # The restarts, the socket, two while the machine arrives, and one more.
+    with stored(room=5, tells_room=False) as (service, path), half_read(path) as machine:
+        all_die(service)
+        require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
+        require(service.dropped > 0, "the store had room")
+        service.says("listening", 2)
+
+
+@check
+def survive_a_store_that_forgets_nothing():
+    """What is left under a name of an earlier machine does not come between a later one and its successor."""
+    with stored("--supervise") as (service, path):
+        service.lost_removals = 2
+        with half_read(path) as machine:
+            reads_the_rest(machine)
+        service.says(": ended ")
+        server = next_server(next_server(service.process))
+        kill(server)
+        service.says("listening", 2)
+        with half_read(path) as machine:
+            service.drain()
+            kept = {name: len(numbers) for name, numbers in service.store.items() if name.startswith("client.")}
+            require(list(kept.values()) == [4], f"the store has {kept}")
+            all_die(service)
+            reads_the_rest(machine)
+
+
+@check
+def survive_a_store_that_is_late():
+    """No page is filled before the manager has the machine: it takes nothing from a process that is dead."""
+    with stored() as (service, path):
+        service.is_taking.clear()
+        with Machine(machine_in_two_steps, path, content(SIZE)) as machine:
+            says_nothing(machine)
+            service.is_taking.set()
+            require(machine.word() == b"h", "the machine could not read")
+            all_die(service)
+            reads_the_rest(machine)
+
+
+@check
+def survive_too_many_descriptors_on_their_way():
+    """A machine waits until there is room, and is not killed."""
+    with supervised_firecracker() as (pager, path), contextlib.closing(os.fdopen(os.open(os.devnull, os.O_RDONLY))) as file:
+        server = next_server(keeper_of(pager))
+        before = resource.prlimit(server, resource.RLIMIT_NOFILE)
+        one, other = socket.socketpair()
+        with one, other:
+            for _ in range(2):
+                socket.send_fds(one, [b"."], [file.fileno()] * 200)
+            resource.prlimit(server, resource.RLIMIT_NOFILE, (256, before[1]))
+            with Machine(machine_in_two_steps, path, content(SIZE)) as machine:
+                says_nothing(machine)
+                for _ in range(2):
+                    for number in socket.recv_fds(other, 1, 200)[1]:
+                        os.close(number)
+                require(machine.word() == b"h", "the machine could not read")
+                reads_the_rest(machine)
