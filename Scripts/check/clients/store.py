@@ -3,11 +3,12 @@ import contextlib
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 
 from firecracker import SIZE
-from harness import Machine, check, children, content, expect_end, folder, memory_file, require
+from harness import Machine, check, children, content, expect_end, folder, memory_file, program, require
 from keeping import supervised_firecracker
 from manager import Manager
 from successor import half_read, machine_in_two_steps, reads_the_rest
@@ -94,6 +95,48 @@ def survive_a_store_that_is_late():
             require(machine.word() == b"h", "the machine could not read")
             all_die(service)
             reads_the_rest(machine)
+
+
+@check
+def survive_wrong_arguments():
+    """Machines wait until somebody has corrected them, and are killed if the service is stopped."""
+    with stored() as (service, path), half_read(path) as machine:
+        right = service.arguments
+        service.arguments = [*right, "--nonsense"]
+        all_die(service)
+        service.says("clients wait")
+        service.arguments = right
+        os.kill(service.process, signal.SIGHUP)
+        service.starts_again(64)
+        service.says("listening", 2)
+        with half_read(path) as other:
+            service.arguments = [*right, "--nonsense"]
+            all_die(service)
+            service.says("clients wait", 2)
+            os.kill(service.process, signal.SIGTERM)
+            for ended in (machine, other):
+                require(ended.end() == -signal.SIGKILL, f"a machine ended with {ended.status}")
+            service.ends(70)
+
+
+@check
+def survive_a_program_that_is_of_no_use():
+    """An upgrade that does not run: the version that was there before serves."""
+    with folder() as where:
+        copy = where / "uffd-pager"
+        shutil.copy(program(), copy)
+        before = os.environ["UFFD_PAGER"]
+        os.environ["UFFD_PAGER"] = str(copy)
+        try:
+            with supervised_firecracker() as (pager, path), half_read(path) as machine:
+                (where / "new").write_text("#!/bin/sh\nexit 64\n")
+                (where / "new").chmod(0o755)
+                os.rename(where / "new", copy)
+                pager.process.send_signal(signal.SIGHUP)
+                pager.says("listening", 2)
+                reads_the_rest(machine)
+        finally:
+            os.environ["UFFD_PAGER"] = before
 
 
 @check

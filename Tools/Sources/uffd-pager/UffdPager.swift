@@ -20,8 +20,10 @@ struct UffdPager: AsyncParsableCommand {
 
     static func main() async {
         Standard.prepare()
+        var isParsed = false
         do {
             var command = try parseAsRoot()
+            isParsed = true
             if let guarded = command as? any GuardedCommand {
                 if !Keepers.hasGuard {
                     var guardian = try Guard(guarded.survival, passingOn: guarded.passedOn)
@@ -42,6 +44,10 @@ struct UffdPager: AsyncParsableCommand {
             Standard.complain(failure.description)
             exit(withError: failure.code)
         } catch {
+            if !isParsed, !Keepers.hasGuard, exitCode(for: error) != .success {
+                Standard.complain(message(for: error))
+                if let code = HeldClients.hold() { exit(withError: code) }
+            }
             exit(withError: error)
         }
     }

@@ -38,7 +38,7 @@ struct Guard: ~Copyable {
             if !starts.note(in: restarts.file), !shelf.clients.isEmpty {
                 Standard.complain(
                     "error: the service has died too often, and its clients are killed clients=\(shelf.clients.count)")
-                Self.killClients(of: shelf)
+                shelf.endClients()
             }
         }
         // A server whose keeper has died is this process' child then, so that its exit code is known.
@@ -135,16 +135,12 @@ struct Guard: ~Copyable {
         let isLeft = survival?.fdStore == true && !isStopping && !(end.signal == 0 && end.code == Self.serverDied)
         var count = shelf.clients.count
         // Whoever takes a message that was not read takes it from a successor too.
-        if !isLeft { count += shelf.takeArrivals().count(where: LostProcesses.end(arrival:)) }
+        if !isLeft { count += shelf.endArrivals() }
         guard count > 0 else { return end.ownCode }
         let what = isLeft ? "are left to a successor" : "are killed"
         Standard.complain("error: the server has died, and its clients \(what) signal=\(end.signal) clients=\(count)")
         if isLeft { return Self.successorIsDue }
-        Self.killClients(of: shelf)
+        shelf.endClients()
         return Self.serverDied
-    }
-
-    private static func killClients(of shelf: Shelf) {
-        LostProcesses.end(shelf.clients.flatMap { shelf.kept[$0]! }.filter { DescriptorKind(of: $0) == .process })
     }
 }

@@ -16,6 +16,8 @@ struct Keeper: ~Copyable {
     /// The starts since this process was told to end: it does end, however many there may be otherwise.
     private var lastRestarts = Restarts(limit: 10)
     private var isStopping = false
+    /// Whether the program's file was of no use: this process' own program serves then.
+    private var isProgramUseless = false
 
     init(_ survival: SurvivalOptions) throws {
         PassedDescriptors.prepare(for: getppid())
@@ -59,6 +61,8 @@ struct Keeper: ~Copyable {
             if isStopping, end?.signal == 0 || !shelf.isForSuccessor {
                 return isLeft ? Guard.serverDied : end?.ownCode ?? Guard.serverDied
             }
+            // One that was killed by a signal has begun. Arguments are the same, but not what they mean to another version.
+            isProgramUseless = isProgramUseless || end?.signal ?? 0 == 0
             Standard.complain(
                 "error: the server has died, and a successor is started signal=\(end?.signal ?? 0) "
                     + "clients=\(shelf.clients.count)")
@@ -75,7 +79,7 @@ struct Keeper: ~Copyable {
     /// Serves by a child, until it has ended.
     private mutating func serve() throws -> ProcessEnd {
         let child = try Child(
-            access(program, X_OK) == 0 ? program : "/proc/self/exe", link: Keepers.keeperVariable,
+            !isProgramUseless && access(program, X_OK) == 0 ? program : "/proc/self/exe", link: Keepers.keeperVariable,
             inherited: [(Keepers.guardVariable, guardLink.number)], passing: shelf,
             mask: watch.mask(forChildWith: shelf))
         try watch.watch(child)
@@ -86,6 +90,7 @@ struct Keeper: ~Copyable {
             case .signal(let number, let isFromTerminal):
                 if number == SIGHUP && !isFromTerminal {
                     restarts.forgetLast()
+                    isProgramUseless = false
                     try? child.process.kill()
                     continue
                 }

@@ -51,6 +51,22 @@ extension LostProcesses {
     }
 }
 
+extension Shelf {
+    /// Kills all clients, and peers that were handing their memory over.
+    mutating func endClients() {
+        endArrivals()
+        LostProcesses.end(clients.flatMap { kept[$0]! }.filter { DescriptorKind(of: $0) == .process })
+    }
+
+    /// Kills peers that were handing their memory over, and forgets them.
+    ///
+    /// - Returns: How many were killed.
+    @discardableResult
+    mutating func endArrivals() -> Int {
+        kept.keys.filter(KeptName.isArrival).count { LostProcesses.end(arrival: take($0)) }
+    }
+}
+
 enum OwnedDescriptorNumber {
     /// A duplicate, close-on-exec.
     static func duplicate(_ number: Int32) throws(Errno) -> Int32 {

@@ -129,8 +129,8 @@ struct Shelf {
     /// The names of clients.
     var clients: [String] { kept.keys.filter(KeptName.isClient) }
 
-    /// The descriptors of each peer that was handing its memory over.
-    mutating func takeArrivals() -> [[Int32]] { kept.keys.filter(KeptName.isArrival).map { take($0) } }
+    /// Whether there are peers that were handing their memory over.
+    var hasArrivals: Bool { kept.keys.contains(where: KeptName.isArrival) }
 
     /// Takes one message, and says that it was taken.
     ///

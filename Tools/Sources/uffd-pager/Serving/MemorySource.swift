@@ -32,7 +32,7 @@ enum MemorySource: Sendable {
     init(_ name: String, tls: TLSOptions, cache: MemoryCache? = nil) throws {
         try tls.check(for: name)
         guard Self.isAddress(name) else {
-            guard cache == nil else { throw ValidationError("--cache is for memory from NBD servers") }
+            if cache != nil { try Self.checkCache(for: name) }
             self = .file(try MemoryFile(name))
             return
         }
@@ -53,6 +53,11 @@ enum MemorySource: Sendable {
         #else
         throw Failure(.unavailable, "\(name): this program was built without NBD (swift build --traits NBD)")
         #endif
+    }
+
+    /// - Throws: `ValidationError` unless this is memory that a cache is for.
+    static func checkCache(for name: String) throws {
+        guard isAddress(name) else { throw ValidationError("--cache is for memory from NBD servers") }
     }
 
     /// Waits until what was loaded is kept.

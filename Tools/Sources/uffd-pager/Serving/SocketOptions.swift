@@ -18,6 +18,11 @@ struct SocketOptions: ParsableArguments {
     @Flag(help: "End with the first client.")
     var once = false
 
+    func validate() throws {
+        try machine.tls.check(for: memory)
+        if machine.keeping.isWanted { try MemorySource.checkCache(for: memory) }
+    }
+
     /// Serves until a signal comes.
     ///
     /// - Throws: As ``SocketService/run()``.
