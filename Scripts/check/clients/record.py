@@ -1,7 +1,13 @@
 """Working sets that uffd-pager firecracker records, and loads first."""
+import contextlib
+import os
+import subprocess
+
 from firecracker import SIZE, compare_one, hand_over, serve_one, serving
-from harness import Machine, Pager, check, expect_end, firecracker_json, folder, registered, require
+from harness import Machine, Pager, Skip, check, expect_end, firecracker_json, folder, registered, require
 from memory import PAGE
+from serve import ctl
+from serve import serving as serving_many
 
 
 @check
@@ -50,3 +56,63 @@ def firecracker_record_of_several_machines():
         with Pager("firecracker", "--socket", directory / "s", "--memory", record, "--record",
                    directory / "nothing/set") as pager:
             pager.ends(73)
+
+
+@contextlib.contextmanager
+def small_disk(directory):
+    """A file system of its own, below a folder."""
+    image, place = directory / "image", directory / "disk"
+    image.write_bytes(b"")
+    os.truncate(image, 16 << 20)
+    place.mkdir()
+    for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, place]):
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise Skip(f"needs {command[0]}") from None
+        if run.returncode != 0:
+            raise Skip(f"{command[0]}: {run.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@contextlib.contextmanager
+def that_hangs(place):
+    subprocess.run(["fsfreeze", "-f", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "-u", place], check=True)
+
+
+@check
+def firecracker_record_on_a_disk_that_hangs():
+    """Machines end, and others are served in their places, while nothing can be written."""
+    with folder() as directory, small_disk(directory) as place:
+        with serving("--record", place / "set", "--max-machines", "1") as (pager, path, expected):
+            with that_hangs(place):
+                for number in range(1, 4):
+                    serve_one(path, expected)
+                    pager.says(": ended ", number)
+            pager.process.terminate()
+            pager.ends(0)
+        require((place / "set").read_bytes().startswith(b"UFFDWSET"), "no working set was recorded")
+
+
+@check
+def serve_refuses_a_record_of_another_machine():
+    with serving_many() as (_, directory, control):
+        (directory / "link").symlink_to(directory)
+
+        def add(name, record, code=0):
+            return ctl(control, "add", name, "--socket", directory / name, "--memory", directory / "memory", "--record", record,
+                       code=code)
+
+        add("a", directory / "set")
+        for record in (directory / "set", directory / "link/set", f"{directory}/./set"):
+            require("machine 'a'" in add("b", record, code=1), "two machines write one record")
+        add("b", directory / "other")
+        ctl(control, "remove", "a")
+        add("c", directory / "set")

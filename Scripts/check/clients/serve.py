@@ -87,6 +87,7 @@ def serve_many_machines():
         ctl(control, "remove", "m3")
         require("no machine" in ctl(control, "show", "m3", code=1), "a machine that was removed is there")
         require(not (directory / "m3").exists(), "the socket is left")
+        becomes((directory / "set4").exists, True, "whether there is a record")
         status, _ = ask(control, "POST", "/v1/machines/m4/prefetch", {"workingSet": str(directory / "set4")})
         require(status == 200, f"prefetch answered {status}")
 

@@ -38,6 +38,7 @@ final class MachineRegistry: Sendable {
 
     private let entries = Mutex<[String: Entry?]>([:])
     private let isClosed = Mutex(false)
+    private let records = RecordPlaces()
     private let front: FrontDoor
     /// Keeps the memory of machines that say which version of it they have.
     private let cache: ChunkCache?
@@ -74,7 +75,9 @@ final class MachineRegistry: Sendable {
             let settings = MachineSettings(
                 name: name, memory: try memory(of: specification, extras),
                 prefetch: try extras.open("prefetching") { try specification.prefetch.map(WorkingSetFile.read) },
-                record: try extras.open("a record") { try specification.record.map(WorkingSetRecord.init) },
+                record: try extras.open("a record") {
+                    try specification.record.map { try records.open($0, for: name) }
+                },
                 onFailure: specification.onFailure, populates: specification.populate)
             let peers = PeerPolicy(allowingUsers: specification.allowUsers, groups: specification.allowGroups)
             let listening = try front.open(
@@ -87,6 +90,7 @@ final class MachineRegistry: Sendable {
             logger.info("listening", metadata: ["socket": "\(specification.socket)"])
         } catch {
             front.forget(name)
+            records.leave(name)
             _ = entries.withLock { $0.removeValue(forKey: name) }
             if let failure = error as? Failure { throw .failed(failure) }
             throw .refused("\(error)")
@@ -138,10 +142,19 @@ final class MachineRegistry: Sendable {
         // Until clients that have just come are in the table.
         await onOwnThread { [front] in front.shut(entry.listening) }
         await sessions.end(ofMachine: name, ending, within: limit)
+        // Who removes a machine may want to read its record; the disk may hang.
+        _ = await entry.settings.record?.flush(within: EndingTime.rest)
         sessions.forget(machine: name)
         front.forget(name)
+        records.leave(name)
         _ = entries.withLock { $0.removeValue(forKey: name) }
         logger.info("removed", metadata: ["machine": "\(name)"])
+    }
+
+    /// Waits until records are written, but no longer than that.
+    func flushRecords(within limit: Duration) async {
+        let records = entries.withLock { $0.values.compactMap { $0?.settings.record } }
+        await sessions.flush(records, within: limit)
     }
 
     /// Loads what is left of a machine's sessions, and lets go of them; new ones may come.

@@ -86,6 +86,7 @@ struct ServeCommand: GuardedCommand {
         await sessions.close(within: .seconds(drain))
         front.forgetAll()
         keepers?.flush()
+        await registry.flushRecords(within: ending.left)
         cache?.flush(within: ending.left)
         // Nothing keeps requests waiting any more but their clients.
         await server.end(within: EndingTime.rest)

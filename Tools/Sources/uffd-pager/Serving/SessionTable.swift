@@ -301,6 +301,19 @@ final class SessionTable: Sendable {
         stop.cancel()
     }
 
+    /// Waits until records are written, but no longer than that.
+    func flush(_ records: [WorkingSetRecord], within limit: Duration) async {
+        await withTaskGroup(of: Void.self) { group in
+            for record in records {
+                group.addTask { [self] in
+                    if await record.flush(within: limit) { return }
+                    state.withLock { $0.failures += 1 }
+                    logger.error("the record is not written in time", metadata: ["file": "\(record.path)"])
+                }
+            }
+        }
+    }
+
     private func finish(_ session: Session, _ ending: SessionEnding, within limit: Duration?) async {
         let logger = logger.of(session.settings.name, session.id, session.process)
         var failed = false
@@ -315,11 +328,12 @@ final class SessionTable: Sendable {
         }
         await session.awaitStops()
         if let record = session.settings.record {
-            do {
-                try await onOwnThread { try record.add(session.pager.recordedWorkingSet) }
-            } catch {
-                logger.error("the record cannot be written", metadata: ["file": "\(record.path)", "error": "\(error)"])
-                failed = true
+            await onOwnThread {
+                record.add(session.pager.recordedWorkingSet) { [self] error in
+                    state.withLock { $0.failures += 1 }
+                    logger.error(
+                        "the record cannot be written", metadata: ["file": "\(record.path)", "error": "\(error)"])
+                }
             }
         }
         let statistics = session.pager.statistics

@@ -43,6 +43,7 @@ struct SocketService {
         await sessions.close(within: .seconds(options.drain))
         front.forgetAll()
         keepers?.flush()
+        await sessions.flush([settings.record].compactMap(\.self), within: ending.left)
         settings.memory.flush(within: ending.left)
         if sessions.failures > 0 { throw ExitCode.failure }
     }
