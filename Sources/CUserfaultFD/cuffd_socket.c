@@ -59,14 +59,13 @@ static int fill_address(struct sockaddr_un *address, const char *path) {
     return 0;
 }
 
-static int unix_socket(const char *path, int (*attach)(int, const struct sockaddr *, socklen_t), int backlog) {
+static int unix_socket(const char *path, int (*attach)(int, const struct sockaddr *, socklen_t)) {
     struct sockaddr_un address;
     int error = fill_address(&address, path);
     if (error < 0) return error;
     int fd = CUFFD_ANSWER(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (fd < 0) return fd;
     error = CUFFD_ANSWER(attach(fd, (struct sockaddr *)&address, sizeof address));
-    if (error == 0 && backlog > 0) error = CUFFD_ANSWER(listen(fd, backlog));
     if (error == 0) return fd;
     close(fd);
     return error;
@@ -88,9 +87,11 @@ int cuffd_unix_set_mode(const char *path, uint32_t mode) {
 
 /// A listening socket at `path`, with these permissions if they are not negative.
 static int listen_at(const char *path, int backlog, int64_t mode) {
-    int fd = unix_socket(path, bind, backlog);
-    if (fd < 0 || mode < 0) return fd;
-    int error = cuffd_unix_set_mode(path, (uint32_t)mode);
+    // Nobody connects before it listens.
+    int fd = unix_socket(path, bind);
+    if (fd < 0) return fd;
+    int error = mode < 0 ? 0 : cuffd_unix_set_mode(path, (uint32_t)mode);
+    if (error == 0) error = CUFFD_ANSWER(listen(fd, backlog));
     if (error == 0) return fd;
     unlink(path);
     close(fd);
@@ -127,7 +128,7 @@ int cuffd_unix_listen(const char *path, int backlog, int64_t mode) {
     return error == -EINVAL || error == -ENOSYS || error == -EPERM ? listen_at(path, backlog, mode) : error;
 }
 
-int cuffd_unix_connect(const char *path) { return unix_socket(path, connect, 0); }
+int cuffd_unix_connect(const char *path) { return unix_socket(path, connect); }
 
 int cuffd_unix_probe(const char *path) {
     struct sockaddr_un address;

@@ -1,10 +1,12 @@
 """Who may connect to uffd-pager, and how many connections to its control socket there may be."""
 import contextlib
 import os
+import struct
 import subprocess
 
 from firecracker import serving as serving_firecracker
-from harness import LIMIT, Skip, check, connect, require, server_of
+from harness import LIMIT, Pager, Skip, check, connect, folder, require, server_of
+from memory import LIBC, answer
 from serve import ask, ctl, serving
 
 # A user and a group that are not the server's.
@@ -79,3 +81,24 @@ def access_connections_to_the_control_socket():
         require(after - before <= 256, f"{after} descriptors after {before}")
         silent[0].settimeout(LIMIT)
         require(silent[0].recv(1) == b"", "a silent connection stays open")
+
+
+@check
+def access_no_moment_with_other_permissions():
+    """The control socket has its permissions when it comes to its path."""
+    create, changed = 0x100 | 0x80, 0x4
+    with folder() as directory, contextlib.closing(os.fdopen(answer(LIBC.inotify_init1(os.O_NONBLOCK)), "rb", 0)) as events:
+        answer(LIBC.inotify_add_watch(events.fileno(), os.fsencode(directory), create | changed))
+        control = directory / "control"
+        with Pager("serve", "--control", control, "--socket-mode", "0600") as pager:
+            pager.says("ready")
+            found, at = events.read(1 << 16), 0
+            seen = []
+            while at < len(found):
+                _, mask, _, count = struct.unpack_from("iIII", found, at)
+                seen.append((mask, found[at + 16:at + 16 + count].rstrip(b"\0")))
+                at += 16 + count
+            require(any(mask & create and name == b"control" for mask, name in seen), f"no event: {seen}")
+            require(all(name != b"control" for mask, name in seen if mask & changed), f"its permissions change: {seen}")
+            require(control.stat().st_mode & 0o777 == 0o600, "it has others")
+        require(list(directory.iterdir()) == [], f"{list(directory.iterdir())} are left")

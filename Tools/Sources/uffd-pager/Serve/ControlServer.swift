@@ -10,6 +10,7 @@ import UserfaultHandoff
 /// Nobody waits for it without a limit: a request may take as long as its client or its machine likes.
 struct ControlServer {
     private let group: ServiceGroup
+    private let socket: ControlSocket
     private let work: Task<Void, Never>
     /// Why it has ended by itself.
     private let failures: AsyncStream<any Error>
@@ -22,13 +23,13 @@ struct ControlServer {
     /// How long a connection may be without a request that is being answered.
     private static let idleTime = TimeAmount.seconds(10)
 
-    /// Begins to answer at a path.
+    /// Begins to answer at a socket.
     ///
     /// - Parameters:
     ///   - mode: The permissions of the socket; `nil` for what the umask leaves.
     ///   - onStart: Is called when requests are answered.
     init(
-        _ registry: MachineRegistry, at path: String, mode: UInt32?, from peers: PeerPolicy, logger: Logger,
+        _ registry: MachineRegistry, at socket: ControlSocket, mode: UInt32?, from peers: PeerPolicy, logger: Logger,
         onStart: @escaping @Sendable () -> Void
     ) {
         var quiet = logger
@@ -39,11 +40,11 @@ struct ControlServer {
             server: .http1(
                 configuration: .init(additionalChannelHandlers: [PeerHandler(peers)], idleTimeout: Self.idleTime)),
             configuration: ApplicationConfiguration(
-                address: .unixDomainSocket(path: path), serverName: nil,
+                address: .unixDomainSocket(path: socket.place), serverName: nil,
                 availableConnectionsDelegate: MaximumAvailableConnections(Self.connections, logger: quiet)),
             onServerRunning: { _ in
                 do {
-                    if let mode { try HandoffListener.setMode(mode, ofSocketAt: path) }
+                    try socket.publish(mode: mode)
                     onStart()
                 } catch {
                     failure.yield(error)
@@ -51,6 +52,7 @@ struct ControlServer {
             }, logger: quiet)
         let group = ServiceGroup(configuration: .init(services: [application], logger: quiet))
         let (ended, end) = AsyncStream.makeStream(of: Never.self)
+        self.socket = socket
         self.group = group
         self.failures = failures
         self.ended = ended
@@ -81,7 +83,10 @@ struct ControlServer {
     }
 
     /// Takes no more requests; those that have come are answered.
-    func stop() async { await group.triggerGracefulShutdown() }
+    func stop() async {
+        socket.remove()
+        await group.triggerGracefulShutdown()
+    }
 
     /// Waits until requests that have come are answered, and closes the connections of those that are not.
     func end(within limit: Duration) async {

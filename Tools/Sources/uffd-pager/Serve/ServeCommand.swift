@@ -66,13 +66,12 @@ struct ServeCommand: GuardedCommand {
                 throw Failure(code, "machine '\(machine.name)': \(error.text)")
             }
         }
-        // Whether somebody listens there, or it is not a socket, is found out as for every other socket.
-        do { try HandoffListener(path: control).removePath() } catch {
-            throw Failure(.uncreatable, "\(control): \(error)")
-        }
+        let socket = try ControlSocket(control)
+        // Also if the server ends by itself.
+        defer { socket.remove() }
         try front.start()
         let mode = access.socketMode?.value
-        let server = ControlServer(registry, at: control, mode: mode, from: try access.peers, logger: logger) {
+        let server = ControlServer(registry, at: socket, mode: mode, from: try access.peers, logger: logger) {
             logger.info("ready", metadata: ["control": "\(control)"])
             Systemd.notify("READY=1", logger: logger)
         }
