@@ -6,11 +6,13 @@ import select
 import shutil
 import signal
 import socket
+import time
 
 from firecracker import SIZE
-from harness import Machine, check, children, content, expect_end, folder, memory_file, program, require
+from harness import LIMIT, Machine, check, children, content, expect_end, folder, memory_file, program, require
 from keeping import supervised_firecracker
 from manager import Manager
+from nbd import exporting, skip_without_nbd
 from successor import half_read, machine_in_two_steps, reads_the_rest
 from survive import keeper_of, kill, next_server
 
@@ -157,3 +159,26 @@ def survive_too_many_descriptors_on_their_way():
                         os.close(number)
                 require(machine.word() == b"h", "the machine could not read")
                 reads_the_rest(machine)
+
+
+@check
+def survive_only_with_the_same_export():
+    """Machines go on if the export has its name, wherever its server is, and are killed if it is another one."""
+    with folder() as directory, exporting(directory) as (uri, _):
+        at = {name: uri.replace("///", f"///{name}", 1) for name in ("one", "other")}
+        (directory / "moved").symlink_to(directory / "export")
+        moved = at["one"].replace("/export", "/moved")
+        with Manager(directory, "firecracker", "--socket", directory / "m", "--memory", at["one"], "--fd-store") as service:
+            end = time.monotonic() + LIMIT
+            while "listening" not in service.output():
+                skip_without_nbd(service.output())
+                require(time.monotonic() < end, f"it does not listen: {service.output()}")
+                time.sleep(0.01)
+            with half_read(directory / "m") as machine, half_read(directory / "m") as stays:
+                service.arguments[service.arguments.index(at["one"])] = moved
+                all_die(service)
+                reads_the_rest(stays)
+                service.arguments[service.arguments.index(moved)] = at["other"]
+                all_die(service)
+                require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
+            service.says("another one now")

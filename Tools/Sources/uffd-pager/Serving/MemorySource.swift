@@ -13,9 +13,9 @@ enum MemorySource: Sendable {
     case file(MemoryFile)
     #if NBD
     /// One connection for all machines.
-    case nbd(NBDSource)
+    case nbd(NBDSource, export: String)
     /// The same, with a cache in front of it.
-    case cached(CachedSource<AsynchronousSource<NBDSource>>, ChunkCache, byteCount: Int)
+    case cached(CachedSource<AsynchronousSource<NBDSource>>, ChunkCache, byteCount: Int, export: String)
     #endif
 
     /// Whether this is the URI of an NBD server, and not a path.
@@ -40,13 +40,13 @@ enum MemorySource: Sendable {
         do {
             let source = try NBDSource(name, configuration: NBDConfiguration(tls: tls.configuration))
             guard let cache else {
-                self = .nbd(source)
+                self = .nbd(source, export: String(Self.export(in: name)))
                 return
             }
             let image = try ImageIdentity(name: name, byteCount: source.export.byteCount, revision: cache.revision)
             self = .cached(
                 try CachedSource(AsynchronousSource(source), of: image, in: cache.chunks), cache.chunks,
-                byteCount: image.byteCount)
+                byteCount: image.byteCount, export: "\(Self.export(in: name)), revision \(cache.revision)")
         } catch {
             throw Failure(.unreadable, "\(name): \(error)")
         }
@@ -63,7 +63,7 @@ enum MemorySource: Sendable {
     /// Waits until what was loaded is kept.
     func flush(within limit: Duration) {
         #if NBD
-        if case .cached(_, let cache, _) = self { cache.flush(within: limit) }
+        if case .cached(_, let cache, _, _) = self { cache.flush(within: limit) }
         #endif
     }
 
@@ -72,15 +72,15 @@ enum MemorySource: Sendable {
         switch self {
         case .file(let file): file.identity
         #if NBD
-        case .nbd(let source): "\(source.export.byteCount) bytes"
-        case .cached(_, _, let count): "\(count) bytes"
+        case .nbd(let source, let export): "\(source.export.byteCount) bytes of \(export)"
+        case .cached(_, _, let count, let export): "\(count) bytes of \(export)"
         #endif
         }
     }
 
     /// Goes on serving memory from here, in place of a server that has died.
     func resume(_ memory: consuming KeptMemory, _ terms: ServiceTerms) throws -> any SessionPager {
-        guard memory.record.source == identity else { throw HandoffError.notServed("its memory is another file now") }
+        guard memory.record.source == identity else { throw HandoffError.notServed("its memory is another one now") }
         let end = memory.record.content.regions.reduce(0) { max($0, $1.end) }
         func check(_ byteCount: Int) throws {
             guard end <= byteCount else {
@@ -93,10 +93,10 @@ enum MemorySource: Sendable {
             try check(source.byteCount)
             return try memory.resume(from: source, terms)
         #if NBD
-        case .nbd(let source):
+        case .nbd(let source, _):
             try check(Int(clamping: source.export.byteCount))
             return try memory.resume(from: AsynchronousSource(source), terms)
-        case .cached(let source, _, let count):
+        case .cached(let source, _, let count, _):
             try check(count)
             return try memory.resume(from: source, terms)
         #endif
@@ -113,10 +113,10 @@ enum MemorySource: Sendable {
             let pages = try SharedPages(memory.file!, from: source)
             return try memory.serve(from: pages.source, terms)
         #if NBD
-        case .nbd(let source):
+        case .nbd(let source, _):
             memory = try Self.check(memory, Int(clamping: source.export.byteCount))
             return try Self.serve(memory, from: AsynchronousSource(source), terms)
-        case .cached(let source, _, let count):
+        case .cached(let source, _, let count, _):
             memory = try Self.check(memory, count)
             return try Self.serve(memory, from: source, terms)
         #endif
@@ -139,6 +139,12 @@ enum MemorySource: Sendable {
     }
 
     #if NBD
+    /// The name of the export in an `nbd` URI: the server's address may be another one tomorrow.
+    private static func export(in uri: String) -> Substring {
+        guard let scheme = uri.firstRange(of: "://") else { return "" }
+        return uri[scheme.upperBound...].prefix { $0 != "?" && $0 != "#" }.drop { $0 != "/" }.dropFirst()
+    }
+
     private static func serve<Source: PageSource & ~Copyable>(
         _ memory: consuming HandedMemory, from source: consuming Source, _ terms: ServiceTerms
     ) throws -> any SessionPager {
