@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 const int CUFFD_O_CLOEXEC = O_CLOEXEC;
@@ -62,6 +63,12 @@ _Static_assert(offsetof(struct cuffd_poll_entry, ready) == offsetof(struct pollf
 
 int cuffd_poll_entries(struct cuffd_poll_entry *entries, int count, int milliseconds) {
     return CUFFD_ANSWER(poll((struct pollfd *)(void *)entries, (nfds_t)count, milliseconds));
+}
+
+int cuffd_bytes_readable(int fd) {
+    int count = 0;
+    int answer = CUFFD_ANSWER(ioctl(fd, FIONREAD, &count));
+    return answer < 0 ? answer : count;
 }
 
 int cuffd_eventfd(void) { return CUFFD_ANSWER(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }

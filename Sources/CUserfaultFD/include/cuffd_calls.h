@@ -83,6 +83,8 @@ struct cuffd_poll_entry {
 };
 /// poll(2): how many entries are ready, 0 on time-out. Negative time: no limit.
 int cuffd_poll_entries(struct cuffd_poll_entry *entries, int count, int milliseconds);
+/// ioctl(2) FIONREAD: how many bytes can be read of a socket without waiting.
+int cuffd_bytes_readable(int fd);
 /// eventfd(2), close-on-exec and non-blocking.
 int cuffd_eventfd(void);
 /// Adds 1 to an eventfd.

@@ -81,6 +81,9 @@ private func poll(
     }
 }
 
+/// How many bytes can be read of a socket without waiting; 0 if the kernel does not say.
+package func bytesReadable(_ rawDescriptor: Int32) -> Int { max(0, Int(cuffd_bytes_readable(rawDescriptor))) }
+
 extension Int16 {
     /// Whether `poll(2)` says that there is something to read.
     package var isReadable: Bool { self & CUFFD_POLLIN != 0 }

@@ -27,6 +27,8 @@ final class Connection {
     private(set) var inFlight = 0
     /// When the server was last heard of, or had nothing to do.
     private(set) var lastProgress = MonotonicInstant(nanoseconds: 0)
+    /// What the reply that was read last took of the socket, at most; `nil` if that is not known.
+    private(set) var lastReplyBytes: Int?
     private var handle: OpaquePointer?
     private var finished: [Flight] = []
 
@@ -118,11 +120,18 @@ final class Connection {
 
     var direction: Direction { Direction(bits: unsafe nbd_aio_get_direction(handle)) }
 
+    /// How many bytes have come and were not read; 0 if that cannot be known, because they are encrypted.
+    var bytesWaiting: Int {
+        guard isReady, unsafe nbd_get_tls_negotiated(handle) == 0, let descriptor else { return 0 }
+        return bytesReadable(descriptor)
+    }
+
     /// Reads or writes what can be.
     ///
     /// - Throws: ``NBDError`` if the connection is gone.
     func advance(_ ready: Int16) throws(NBDError) {
         let operation: NBDError.Operation = isReady ? .connection : .connect
+        lastReplyBytes = nil
         let direction = direction
         if direction.wantsToRead, !ready.isOnlyWritable {
             // One call takes one reply. Another that finds none would leave libnbd in the middle of one, where it sends
@@ -173,6 +182,8 @@ final class Connection {
 
     func finish(_ flight: Flight) {
         inFlight -= 1
+        // A whole page has at most so much in front of it and behind it.
+        lastReplyBytes = flight.cameWhole ? flight.range.count + 64 : nil
         finished.append(flight)
     }
 

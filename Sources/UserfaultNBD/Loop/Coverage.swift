@@ -10,7 +10,7 @@ struct Coverage {
     /// In order, with gaps between them.
     private var pieces: [Range<Int>] = []
     /// All of it has come as one piece, as nearly always: then there is no list.
-    private var isWhole = false
+    private(set) var isWhole = false
     /// Whether something came that could not be.
     private var isBroken = false
 

@@ -33,6 +33,9 @@ final class Flight {
         received = Coverage(of: range)
     }
 
+    /// All bytes have come, in one piece.
+    var cameWhole: Bool { failure == nil && received.isWhole }
+
     /// libnbd did not send it, and has let go of it already, which says less than why.
     func refuse(_ error: NBDError) { failure = error }
 

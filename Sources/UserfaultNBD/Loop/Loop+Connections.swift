@@ -24,16 +24,30 @@ extension Loop {
         }
     }
 
-    /// Reads or writes what a connection can.
-    func advance(_ connection: Connection, _ ready: Int16) {
-        do throws(NBDError) {
-            try connection.advance(ready)
-            if connection.isConnecting, connection.isNegotiated { try welcome(connection) }
-        } catch {
-            lose(connection, error)
-            return
+    /// Reads or writes what a connection can: one reply, and those that have come already.
+    ///
+    /// libnbd must not be told to read where nothing is: it would then send nothing before the next reply. So the kernel is
+    /// asked how much there is, and not for each reply whether there is one.
+    ///
+    /// - Parameter most: Not more replies.
+    /// - Returns: How many were read.
+    func advance(_ connection: Connection, _ ready: Int16, most: Int) -> Int {
+        var waiting = most > 1 && ready.isReadable ? connection.bytesWaiting : 0
+        var count = 0
+        while true {
+            do throws(NBDError) {
+                try connection.advance(ready)
+                if connection.isConnecting, connection.isNegotiated { try welcome(connection) }
+            } catch {
+                lose(connection, error)
+                return count + 1
+            }
+            let bytes = connection.lastReplyBytes
+            settle()
+            count += 1
+            waiting -= bytes ?? waiting
+            guard waiting > 0, count < most, connection.isReady, !isUrgent else { return count }
         }
-        settle()
     }
 
     private func welcome(_ connection: Connection) throws(NBDError) {

@@ -25,7 +25,7 @@ final class Loop: @unchecked Sendable {
     /// What the first connection found.
     let opening = Answer<NBDExport>()
     /// The most replies that are read before requests that have come meanwhile are sent.
-    private static var repliesAtOnce: Int { 16 }
+    private static var repliesAtOnce: Int { 32 }
 
     private let inbox = Mutex(Inbox())
     private let wake: EventFD
@@ -155,18 +155,23 @@ final class Loop: @unchecked Sendable {
     /// requests that follow are then sent together, and wake the server once.
     private func receive(_ list: inout PollList) -> Bool {
         var limit = fallAsleep() ? nextMoment : .now
-        for _ in 0..<Self.repliesAtOnce {
-            guard let isReady = advance(&list, until: limit) else { return false }
-            guard isReady, !inbox.withLock(\.isUrgent) else { break }
+        var count = 0
+        while count < Self.repliesAtOnce {
+            guard let read = advance(&list, until: limit, most: Self.repliesAtOnce - count) else { return false }
+            count += read
+            guard read > 0, !isUrgent else { break }
             limit = .now
         }
         return true
     }
 
+    /// Whether a thread waits for something in the inbox.
+    var isUrgent: Bool { inbox.withLock(\.isUrgent) }
+
     /// Waits, and reads or writes what each connection can.
     ///
-    /// - Returns: Whether there was anything; `nil` if waiting is not possible.
-    private func advance(_ list: inout PollList, until limit: MonotonicInstant) -> Bool? {
+    /// - Returns: How many replies were read, or other steps made; `nil` if waiting is not possible.
+    private func advance(_ list: inout PollList, until limit: MonotonicInstant, most: Int) -> Int? {
         list.removeAll()
         list.append(wake)
         awaited.removeAll(keepingCapacity: true)
@@ -183,12 +188,11 @@ final class Loop: @unchecked Sendable {
         }
         inbox.withLock { $0.isAsleep = false }
         if list[0] != 0 { wake.clear() }
-        var isReady = false
+        var count = 0
         for index in awaited.indices where list[index + 1] != 0 {
-            advance(awaited[index], list[index + 1])
-            isReady = true
+            count += advance(awaited[index], list[index + 1], most: most - count)
         }
-        return isReady
+        return count
     }
 
     /// When there is something to do without a sign from outside.
