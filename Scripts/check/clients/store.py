@@ -121,24 +121,30 @@ def survive_wrong_arguments():
             service.ends(70)
 
 
-@check
-def survive_a_program_that_is_of_no_use():
-    """An upgrade that does not run: the version that was there before serves."""
+def upgrades_to_nothing(is_there):
     with folder() as where:
         copy = where / "uffd-pager"
         shutil.copy(program(), copy)
         before = os.environ["UFFD_PAGER"]
         os.environ["UFFD_PAGER"] = str(copy)
         try:
-            with supervised_firecracker() as (pager, path), half_read(path) as machine:
+            with supervised_firecracker() as (pager, path), contextlib.ExitStack() as stack:
+                machine = stack.enter_context(half_read(path)) if is_there else None
                 (where / "new").write_text("#!/bin/sh\nexit 64\n")
                 (where / "new").chmod(0o755)
                 os.rename(where / "new", copy)
                 pager.process.send_signal(signal.SIGHUP)
                 pager.says("listening", 2)
-                reads_the_rest(machine)
+                reads_the_rest(machine or stack.enter_context(half_read(path)))
         finally:
             os.environ["UFFD_PAGER"] = before
+
+
+@check
+def survive_a_program_that_is_of_no_use():
+    """An upgrade that does not run: the version that was there before serves."""
+    for is_there in (True, False):
+        upgrades_to_nothing(is_there)
 
 
 @check

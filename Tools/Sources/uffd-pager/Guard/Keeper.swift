@@ -16,7 +16,7 @@ struct Keeper: ~Copyable {
     /// The starts since this process was told to end: it does end, however many there may be otherwise.
     private var lastRestarts = Restarts(limit: 10)
     private var isStopping = false
-    /// Whether the program's file was of no use: this process' own program serves then.
+    /// Whether the last server ended by itself, or could not be started: this process' own program serves next.
     private var isProgramUseless = false
 
     init(_ survival: SurvivalOptions) throws {
@@ -50,6 +50,7 @@ struct Keeper: ~Copyable {
         while true {
             guard restarts.note(), !isStopping || lastRestarts.note() else { return giveUp() }
             var end: ProcessEnd?
+            let isSuccessor = shelf.isForSuccessor
             do {
                 end = try serve()
             } catch let failure as Failure {
@@ -57,12 +58,14 @@ struct Keeper: ~Copyable {
                 Standard.complain("error: \(failure.description)")
             }
             let isLeft = !shelf.clients.isEmpty
-            if let end, end.signal == 0, !isLeft { return end.code }
+            // An orderly end leaves no machines; a successor that has left them was not the one that was needed.
+            let isRefused = isSuccessor && shelf.isForSuccessor && !isProgramUseless
+            if let end, end.signal == 0, !isLeft, !isRefused { return end.code }
             if isStopping, end?.signal == 0 || !shelf.isForSuccessor {
                 return isLeft ? Guard.serverDied : end?.ownCode ?? Guard.serverDied
             }
-            // One that was killed by a signal has begun. Arguments are the same, but not what they mean to another version.
-            isProgramUseless = isProgramUseless || end?.signal ?? 0 == 0
+            // Arguments are the same, but not what they mean to another version. One that was killed has begun.
+            isProgramUseless = (end?.signal ?? 0) == 0
             Standard.complain(
                 "error: the server has died, and a successor is started signal=\(end?.signal ?? 0) "
                     + "clients=\(shelf.clients.count)")
@@ -90,7 +93,6 @@ struct Keeper: ~Copyable {
             case .signal(let number, let isFromTerminal):
                 if number == SIGHUP && !isFromTerminal {
                     restarts.forgetLast()
-                    isProgramUseless = false
                     try? child.process.kill()
                     continue
                 }
