@@ -29,7 +29,7 @@ public final class ChunkCache: Sendable {
         var parked = Line<ChunkRequest>()
         /// Chunks of which pages went past the cache, and which are parked.
         var keeping: Set<ChunkKey> = []
-        var images: [ImageIdentity: Int] = [:]
+        var images = ImageTable(limit: 1024)
         /// Threads that wait until it is at rest.
         var flushing = 0
 
@@ -108,11 +108,7 @@ public final class ChunkCache: Sendable {
 
     /// An image as this cache knows it.
     func image(_ identity: ImageIdentity) -> CachedImage {
-        let number = state.withLock { state in
-            if let known = state.images[identity] { return known }
-            state.images[identity] = state.images.count
-            return state.images.count - 1
-        }
+        let number = state.withLock { $0.images.number(of: identity) }
         return CachedImage(number, identity, chunkBytes: configuration.chunkBytes)
     }
 

@@ -77,3 +77,41 @@ struct ChunkTable {
         if places[number].pins == 0 { unpinned += 1 }
     }
 }
+
+/// The numbers of images, by which their chunks are found: of those that were asked for last.
+///
+/// A number is never given twice. The chunks of an image that is forgotten are found by nobody any more, unless it is in use,
+/// and make room for others.
+struct ImageTable {
+    private struct Entry {
+        let number: Int
+        var lastUse: Int
+    }
+
+    private var entries: [ImageIdentity: Entry] = [:]
+    private var next = 0
+    private var uses = 0
+    private let limit: Int
+
+    /// - Parameter limit: The most images that are known.
+    init(limit: Int) {
+        self.limit = limit
+    }
+
+    var count: Int { entries.count }
+
+    /// The number of an image, a new one if it is not known.
+    mutating func number(of identity: ImageIdentity) -> Int {
+        uses += 1
+        if let known = entries[identity] {
+            entries[identity] = Entry(number: known.number, lastUse: uses)
+            return known.number
+        }
+        if entries.count == limit, let oldest = entries.min(by: { $0.value.lastUse < $1.value.lastUse }) {
+            entries[oldest.key] = nil
+        }
+        next += 1
+        entries[identity] = Entry(number: next, lastUse: uses)
+        return next
+    }
+}
