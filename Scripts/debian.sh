@@ -14,6 +14,28 @@ apt_world() {
     )
 }
 
+# empty_world FOLDER [ARCHITECTURE...]: the same for a machine on which nothing is installed, so that apt brings every
+# library. Its own architecture is the first; without any, that of the host.
+empty_world() {
+    apt_world "$1"
+    mkdir -p "$APT"
+    : >"$APT/status"
+    APT_OPTIONS+=(-o "Dir::State::status=$APT/status")
+    shift
+    [[ $# == 0 ]] || APT_OPTIONS+=(-o "APT::Architecture=$1" "${@/#/-oAPT::Architectures::=}")
+}
+
+# download FOLDER PACKAGE...: puts the files of these packages into the folder, without those that they depend on.
+download() { (cd "$1" && run_apt download "${@:2}"); }
+
+# download_all FOLDER PACKAGE...: the same with all packages that they depend on and that are not installed.
+download_all() { run_apt -o "Dir::Cache::archives=$1" install -y -d --no-install-recommends "${@:2}"; }
+
+run_apt() { LC_ALL=C timeout 1800 apt-get "${APT_OPTIONS[@]}" "$@" >"$APT/download.log" 2>&1; }
+
+# download_problem: prints why the last download failed.
+download_problem() { grep -m1 '^E:' "$APT/download.log" || tail -n1 "$APT/download.log"; }
+
 # mirror LABEL: prints the address that the host's apt uses for the archive with this label.
 mirror() {
     # shellcheck disable=SC2016 # apt expands it

@@ -66,7 +66,22 @@ module_maps() {
 ALL_SERIES=(5.10 6.1 6.12 6.16 6.17 6.18 6.19 7.0 7.1 7.2 7.3)
 MATRIX=$REPO/Scripts/matrix
 ARCH=$(dpkg --print-architecture 2>/dev/null || uname -m)
-CACHE=${UFFD_KERNEL_CACHE:-$USER_CACHE/kernels}/$ARCH
+
+# choose_machine NAME: what the guests are: "$ARCH", as this host, or arm64-4k or arm64-16k, with pages of that size. Each
+# has its own kernels.
+choose_machine() {
+    case $1 in
+        "$ARCH") FLAVOUR=cloud-$ARCH ;;
+        arm64-4k) FLAVOUR=cloud-arm64 ;;
+        arm64-16k) FLAVOUR=arm64-16k ;;
+        *) die "no machine: '$1' (expected $ARCH, arm64-4k or arm64-16k)" ;;
+    esac
+    MACHINE=$1
+    CACHE=${UFFD_KERNEL_CACHE:-$USER_CACHE/kernels}/$MACHINE
+}
+choose_machine "$ARCH"
+
+is_foreign() { [[ $MACHINE != "$ARCH" ]]; }
 
 is_series() { [[ $1 =~ ^[0-9]+\.[0-9]+$ ]]; }
 
@@ -89,6 +104,6 @@ kernel_cached() {
 kernel_dir() {
     check_kernel "$1"
     kernel_cached "$1" && return
-    "$MATRIX/fetch.sh" "$1" >&2 || exit 1
+    "$MATRIX/fetch.sh" --machine "$MACHINE" "$1" >&2 || exit 1
     kernel_cached "$1"
 }

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# fetch.sh [SERIES|VERSION...]: finds the newest Debian cloud kernel of each series (6.12), or the one of exactly this
-# version (6.12.96, 7.3~rc7), and unpacks it into the cache folder:
+# fetch.sh [--machine NAME] [SERIES|VERSION...]: finds the newest Debian cloud kernel of each series (6.12), or the one of
+# exactly this version (6.12.96, 7.3~rc7), and unpacks it into the cache folder:
 #   CACHE/SERIES/VERSION/{vmlinuz,release}, and CACHE/SERIES/current -> the newest
+# --machine arm64-4k or arm64-16k: kernels for arm64 with pages of 4 or 16 KiB, and a busybox for it; Debian has no cloud
+# kernel with 16 KiB, so that one comes with the modules of its disk, in VERSION/modules.
 # It uses the mirror of the host's apt, and does not change the host's sources and lists.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
@@ -11,25 +13,66 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/../debian.sh"
 
 SUITES=(bullseye bookworm trixie forky sid experimental)
-apt_world "$CACHE/apt"
+# In the order in which they can be loaded.
+MODULES=(nvme-auth nvme-core nvme)
 
-# available: "VERSION PACKAGE" of every cloud kernel package in the lists, newest version last.
+if [[ ${1:-} == --machine ]]; then
+    choose_machine "${2:?}"
+    shift 2
+fi
+if is_foreign; then empty_world "$CACHE/apt" "${MACHINE%-*}"; else apt_world "$CACHE/apt"; fi
+
+# available: "VERSION PACKAGE" of every kernel package of this flavour in the lists, newest version last.
 available() {
     apt-cache "${APT_OPTIONS[@]}" dumpavail |
-        awk -v "arch=$ARCH" '
+        awk -v "flavour=$FLAVOUR" '
             /^Package: /  { package = $2 }
             /^Version: /  { version = $2 }
-            /^$/          { if (package ~ "^linux-(image|binary)-[0-9].*-cloud-" arch "$") print version, package }' |
+            /^$/          {
+                if (package ~ "^linux-(image|binary|modules)-[0-9].*-" flavour "$" && package !~ "-rt-") print version, package
+            }' |
         sort -V -u
 }
 
 # pick NAME LIST-FILE: prints "VERSION PACKAGE" of the newest kernel of a series, or of the kernel of a version.
 pick() {
     if is_series "$1"; then
-        grep -E " linux-image-${1//./\\.}[.+-][^ ]*-cloud-" "$2" | tail -n1
+        grep -E " linux-image-${1//./\\.}[.+-]" "$2" | tail -n1
     else
         grep -E "^${1//./\\.}-[^ ]* linux-image-" "$2" | tail -n1
     fi
+}
+
+# unpack PACKAGE=VERSION: unpacks it into $work/root.
+unpack() {
+    local package=${1%%=*}
+    download "$work" "$1" || { note "$package: $(download_problem)"; return 1; }
+    dpkg-deb -x "$work/$package"_*.deb "$work/root" || { note "$package is broken"; return 1; }
+}
+
+# fetch_busybox: for guests that cannot use the host's.
+fetch_busybox() {
+    [[ ! -x $CACHE/busybox ]] || return 0
+    work=$(mktemp -d "$CACHE/.unpack.XXXXXX")
+    unpack busybox-static || return 1
+    install -m 755 "$work/root/usr/bin/busybox" "$CACHE/busybox"
+    rm -rf "$work"
+}
+
+# put_modules FOLDER: the modules of $work/root, uncompressed, and numbered in their order.
+put_modules() {
+    local name number=0 file
+    mkdir "$1"
+    for name in "${MODULES[@]}"; do
+        file=$(find "$work/root" -name "$name.ko*" -type f | sed -n 1p)
+        [[ $file ]] || continue
+        number=$((number + 1))
+        case $file in
+            *.xz) xz -dc "$file" ;;
+            *.zst) zstd -dc "$file" ;;
+            *) cat "$file" ;;
+        esac >"$1/$number-$name.ko"
+    done
 }
 
 # fetch_kernel NAME LIST-FILE
@@ -37,7 +80,7 @@ fetch_kernel() {
     local name=$1 version package release image series
     series=$CACHE/$(series_of "$name")
     read -r version package < <(pick "$name" "$2") ||
-        { note "$name: no suite of the mirror has such a cloud kernel"; return 1; }
+        { note "$name: no suite of the mirror has such a kernel"; return 1; }
     release=${package#linux-image-}
     # Since 6.19, the image package only depends on the one that contains the kernel.
     if grep -qFx "$version linux-binary-$release" "$2"; then package=linux-binary-$release; fi
@@ -45,13 +88,15 @@ fetch_kernel() {
         echo "$name: $release ($version), cached"
     else
         work=$(mktemp -d "$CACHE/.unpack.XXXXXX")
-        (cd "$work" && LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" download "$package=$version") \
-            >"$work/log" 2>&1 ||
-            { note "$name: $package: $(grep -m1 '^E:' "$work/log" || tail -n1 "$work/log")"; return 1; }
-        dpkg-deb -x "$work/$package"_*.deb "$work/root" || { note "$name: $package is broken"; return 1; }
+        unpack "$package=$version" || return 1
         image=$(find "$work/root" -name 'vmlinuz*' -type f | sed -n 1p)
         [[ $image ]] || { note "$name: no kernel file in $package"; return 1; }
         mkdir -p "$work/kernel" "$series"
+        if [[ $FLAVOUR != cloud-* ]]; then
+            package=linux-modules-$release
+            if grep -qFx "$version $package" "$2"; then unpack "$package=$version" || return 1; fi
+            put_modules "$work/kernel/modules" || return 1
+        fi
         mv "$image" "$work/kernel/vmlinuz"
         echo "$release" >"$work/kernel/release"
         mv -T "$work/kernel" "$series/$version" || return 1
@@ -66,12 +111,13 @@ fetch_kernel() {
 work=
 trap 'rm -rf "$work"' EXIT
 (($#)) || set -- "${ALL_SERIES[@]}"
-for name; do check_kernel "$name"; done
+for name; do [[ $name == busybox ]] || check_kernel "$name"; done
 mkdir -p "$CACHE"
 exec {lock}>"$CACHE/.lock"
 flock "$lock"
 update_lists "${SUITES[@]}"
 available >"$APT/kernels"
 failed=0
-for name; do fetch_kernel "$name" "$APT/kernels" || failed=1; done
+if is_foreign; then fetch_busybox || exit; fi
+for name; do [[ $name == busybox ]] || fetch_kernel "$name" "$APT/kernels" || failed=1; done
 exit $failed

@@ -3,15 +3,26 @@
 
 GUESTS=()
 
+# guest_busybox: prints the path of a busybox that the guest can use.
+guest_busybox() {
+    if is_foreign; then
+        [[ -x $CACHE/busybox ]] || "$MATRIX/fetch.sh" --machine "$MACHINE" busybox >&2 || exit
+        echo "$CACHE/busybox"
+    else
+        command -v busybox
+    fi
+}
+
 # guest_tree DIR: makes the folder that becomes the guest's root, without /job.
 guest_tree() {
     need busybox busybox-static
     need cpio cpio
-    local root=$1
+    local root=$1 busybox
+    busybox=$(guest_busybox) || exit
     mkdir -p "$root"/{bin,dev,etc,home/user,proc,root,run,sys,tmp}
     ln -s bin "$root/sbin"
-    cp "$(command -v busybox)" "$root/bin/busybox"
-    "$root/bin/busybox" --list | while read -r applet; do
+    cp "$busybox" "$root/bin/busybox"
+    busybox --list | while read -r applet; do
         [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"
     done
     install -m 755 "$MATRIX/init" "$root/init"
@@ -31,6 +42,12 @@ guest_program() {
     done
 }
 
+# guest_modules ROOT KERNEL: puts the modules that this kernel needs into the guest.
+guest_modules() {
+    rm -rf "$1/modules"
+    [[ ! -d $2/modules ]] || cp -r "$2/modules" "$1/modules"
+}
+
 guest_pack() { # ROOT INITRAMFS
     (cd "$1" && find . -print0 | sort -z | cpio --null -o -H newc --owner=0:0 --quiet) >"$2"
 }
@@ -38,9 +55,13 @@ guest_pack() { # ROOT INITRAMFS
 # guest_start KERNEL INITRAMFS CONSOLE-LOG SECONDS: boots in the background; what the job prints is our output.
 # With GUEST_ONE_THREAD set, one thread of the host runs all processors of the guest in turn, each for up to 100 ms.
 guest_start() {
-    need qemu-system-x86_64 qemu-system-x86
+    guest_machine
     if [[ ${GUEST_ONE_THREAD:-} ]]; then
         guest_qemu tcg,thread=single "$@"
+        return
+    fi
+    if is_foreign; then
+        guest_qemu tcg,thread=multi "$@"
         return
     fi
     guest_choose_accelerator "$1"
@@ -61,6 +82,27 @@ guest_wait() {
 # emulated machine may panic before that, because of its own timers.
 guest_came_up() { grep -q '^guest: up' "$1"; }
 
+# guest_machine: sets how qemu makes the machine, with the job's output on $port, and what its kernel is told.
+# shellcheck disable=SC2054 # the commas are qemu's
+guest_machine() {
+    case $MACHINE in
+        arm64-*)
+            need qemu-system-aarch64 qemu-system-arm
+            # "max" is slower; transparent huge pages of 16 KiB pages have 32 MiB.
+            qemu=(qemu-system-aarch64 -M virt -cpu neoverse-n1)
+            port=(-device virtio-serial-pci -device virtserialport,chardev=job)
+            options="console=ttyAMA0 default_hugepagesz=2M"
+            [[ $MACHINE != arm64-16k ]] || GUEST_MEMORY=${GUEST_MEMORY:-4G}
+            ;;
+        *)
+            need qemu-system-x86_64 qemu-system-x86
+            qemu=(qemu-system-x86_64 -M q35 -cpu max)
+            port=(-serial chardev:job)
+            options="console=ttyS0 earlyprintk=serial,ttyS0 reboot=t no_timer_check"
+            ;;
+    esac
+}
+
 # guest_qemu ACCELERATOR KERNEL INITRAMFS CONSOLE-LOG SECONDS
 # The root is a ramfs: a program on a tmpfs would itself be memory of a tested type. The machine ends with this shell,
 # however the shell ends. On a busy host an emulated machine is slow; the options keep the kernel from mistaking that
@@ -73,13 +115,14 @@ guest_qemu() {
         -m 2G -smp 2 -object memory-backend-ram,id=m0,size=1G -object memory-backend-ram,id=m1,size=1G
         -numa node,nodeid=0,cpus=0,memdev=m0 -numa node,nodeid=1,cpus=1,memdev=m1)
     truncate -s 256M "$3.swap"
+    # Standard input never ends: to the guest, a port of virtio whose other side has ended is one that nobody reads.
     setpriv --pdeathsig TERM timeout --foreground --kill-after=5 "$5" \
-        qemu-system-x86_64 -M q35 -accel "$1" -cpu max "${memory[@]}" \
+        "${qemu[@]}" -accel "$1" "${memory[@]}" \
         -nodefaults -display none -no-reboot -kernel "$2/vmlinuz" -initrd "$3" \
-        -append "console=ttyS0 panic=-1 earlyprintk=serial,ttyS0 quiet reboot=t rootfstype=ramfs hugepages=${GUEST_HUGEPAGES:-64} \
-            no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1" \
+        -append "$options panic=-1 quiet rootfstype=ramfs hugepages=${GUEST_HUGEPAGES:-64} \
+            nowatchdog rcupdate.rcu_cpu_stall_suppress=1" \
         -drive "file=$3.swap,format=raw,if=none,id=swap,cache=unsafe" -device nvme,drive=swap,serial=swap \
-        -serial "file:$4" -chardev stdio,id=job,signal=off -serial chardev:job </dev/null &
+        -serial "file:$4" -chardev stdio,id=job,signal=off "${port[@]}" <> <(:) &
     GUESTS+=($!)
 }
 

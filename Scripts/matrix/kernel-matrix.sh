@@ -1,25 +1,30 @@
 #!/usr/bin/env bash
 # Runs the selftest on the kernels that the library promises to work on. In Scripts/matrix:
-#   kernel-matrix.sh fetch [SERIES...]           downloads the newest Debian cloud kernel of each series
+#   kernel-matrix.sh fetch [--machine NAME] [SERIES...]
+#                                                downloads the newest Debian cloud kernel of each series
 #   kernel-matrix.sh run [OPTIONS] [SERIES...]   boots each; runs the whole selftest, as root and as a user, and the
 #                                                library's unit tests; compares with the expected outcomes
 #       --accept            records the outcomes as the expected ones (review the difference in git)
 #       --selftest FILE     uses this static executable instead of building one
 #       --unit-tests FILE   uses this test bundle instead of building one
 #       --output DIR        where JSON, JUnit and logs go (default: .build-matrix)
-#       --limit SECONDS     time limit of one kernel (default: 900)
+#       --limit SECONDS     time limit of one guest (default: 900; 1800 on arm64)
 #       --only GLOB         runs only these results of the selftest, and no unit tests; what is expected of all others
 #                           stays as it is; can be repeated
 #       --part NAME         runs only this part: root, user or unit; the others keep what is expected of them; can be
 #                           repeated. A busy host runs one guest better than three at once.
 #       --one-thread        the processors of each guest take turns on one thread of the host
+#       --machine NAME      arm64-4k or arm64-16k: guests for arm64 with pages of 4 or 16 KiB, which qemu emulates. There
+#                           are no unit tests.
 #   kernel-matrix.sh before-after [--accept] [--selftest FILE] [WORD...]
 #                                                for each bug that kernels had: boots a kernel before its fix, where
 #                                                results must fail, and one after it, where they must pass; with words,
 #                                                only for the fixes whose entry in Tests/KernelMatrix/regressions.json has
 #                                                them all; --accept records what was seen
-#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md and docs/kernel-regressions.md
-# Without SERIES: all eleven series from 5.10 to 7.3. One kernel takes a minute or two in software emulation.
+#   kernel-matrix.sh table [--check]             writes docs/kernel-matrix.md, docs/kernel-matrix-arm64.md and
+#                                                docs/kernel-regressions.md
+# Without SERIES: all eleven series from 5.10 to 7.3. One kernel takes a minute or two in software emulation, and about
+# seven minutes for each part on arm64.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -35,6 +40,7 @@ before_after() { python3 -B "$MATRIX/before_after.py" "$@"; }
 
 # selftest.sh builds it. If the selftest lists its cases, it runs.
 build_selftest() {
+    if is_foreign; then die "--selftest names a static executable for $MACHINE"; fi
     "$REPO/Scripts/selftest.sh" list >/dev/null || die "the selftest does not build"
     SELFTEST=$REPO/.build-static/release/uffd-selftest
 }
@@ -52,6 +58,7 @@ start_part() {
     local part=$1 work=$3 job=selftest
     [[ $part != unit ]] || job=unit
     cp -al "$2" "$work/tree"
+    guest_modules "$work/tree" "$4"
     if [[ $part == unit ]]; then
         rm "$work/tree/bin/uffd-selftest"
         guest_program "$work/tree" "$UNIT_TESTS" unit-tests
@@ -65,9 +72,9 @@ start_part() {
 
 # boot_part PART WORK KERNEL
 boot_part() {
-    # Only one of the three guests has two processors: more would be too slow on a host with two cores.
+    # Of three guests at once, only one has two processors: more would be too slow on a host with two cores.
     GUEST_CPUS=1
-    [[ $1 != root ]] || GUEST_CPUS=2
+    if [[ $1 == root ]] || is_foreign; then GUEST_CPUS=2; fi
     guest_start "$3" "$2/initramfs.$1" "$2/$1.console" "$limit" >"$2/$1.tar"
 }
 
@@ -89,7 +96,7 @@ finish_part() {
     esac >"$work/$part.death"
 }
 
-# again PART SERIES TREE WORK KERNEL: runs what has failed once more, alone. A host that is too slow for three guests at once
+# again PART NAME TREE WORK KERNEL: runs what has failed once more, alone. A host that is too slow for three guests at once
 # fails a result once, a kernel fails it every time.
 again() {
     local part=$1 filters
@@ -102,16 +109,24 @@ again() {
     rm -f "$4"/again/initramfs* "$4"/again/*.tar
 }
 
-# run_series SERIES TREE WORK KERNEL: all parts at once, each in a guest of its own.
+# run_series NAME TREE WORK KERNEL: all parts, each in a guest of its own; at once, if the host is of the same architecture.
+# The name is that of the results: the series, after the machine if it is another one than the host.
 run_series() {
     local work=$3 part
     mkdir -p "$work"
     cp "$4/release" "$work/release"
     SECONDS=0
     GUESTS=()
-    for part in "${PARTS[@]}"; do start_part "$part" "$2" "$work" "$4"; done
-    local pids=("${GUESTS[@]: -${#PARTS[@]}}")
-    for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "$4" "${pids[part]}"; done
+    if is_foreign; then
+        for part in "${PARTS[@]}"; do
+            start_part "$part" "$2" "$work" "$4"
+            finish_part "$part" "$work" "$4" "${GUESTS[-1]}"
+        done
+    else
+        for part in "${PARTS[@]}"; do start_part "$part" "$2" "$work" "$4"; done
+        local pids=("${GUESTS[@]: -${#PARTS[@]}}")
+        for part in "${!PARTS[@]}"; do finish_part "${PARTS[part]}" "$work" "$4" "${pids[part]}"; done
+    fi
     for part in "${PARTS[@]}"; do again "$part" "$1" "$2" "$work" "$4"; done
     echo "$SECONDS" >"$work/seconds"
     echo "${PARTS[@]}" >"$work/parts"
@@ -120,7 +135,7 @@ run_series() {
 }
 
 run() {
-    local accept='' output=$REPO/.build-matrix limit=900 failed=0 filters='' series kernel parts=()
+    local accept='' output=$REPO/.build-matrix limit='' failed=0 filters='' series name kernel parts=()
     SELFTEST='' UNIT_TESTS=''
     while (($#)); do
         case $1 in
@@ -130,6 +145,7 @@ run() {
             --output) output=${2:?} && shift ;;
             --limit) limit=${2:?} && shift ;;
             --one-thread) GUEST_ONE_THREAD=1 ;;
+            --machine) choose_machine "${2:?}" && shift ;;
             --part)
                 [[ " ${PARTS[*]} " == *" ${2:?} "* ]] || usage 64
                 parts+=("$2") && shift
@@ -140,9 +156,14 @@ run() {
         esac
         shift
     done
-    [[ -z $filters ]] || PARTS=(root user)
+    if [[ $filters ]] || is_foreign; then PARTS=(root user); fi
     [[ ! ${parts[*]} ]] || PARTS=("${parts[@]}")
     [[ -z $filters || " ${PARTS[*]} " != *" unit "* ]] || die "--only filters the selftest, not the unit tests"
+    if is_foreign; then
+        [[ " ${PARTS[*]} " != *" unit "* ]] || die "the unit tests run on $ARCH only"
+        limit=${limit:-1800}
+    fi
+    limit=${limit:-900}
     (($#)) || set -- "${ALL_SERIES[@]}"
     for series; do is_series "$series" || die "not a series: $series"; done
 
@@ -161,11 +182,14 @@ run() {
     mkdir -p "$output"
     for series; do
         kernel=$(kernel_dir "$series") || { failed=1 && continue; }
-        run_series "$series" "$scratch/tree" "$scratch/$series" "$kernel"
+        name=$series
+        if is_foreign; then name=$MACHINE/$series; fi
+        run_series "$name" "$scratch/tree" "$scratch/$name" "$kernel"
         # shellcheck disable=SC2086 # empty or one word
-        report check $accept "$scratch/$series" "$series" "$EXPECTED/$series.json" || failed=1
-        rm -rf "${output:?}/$series"
-        mv -T "$scratch/$series" "$output/$series"
+        report check $accept "$scratch/$name" "$name" "$EXPECTED/$name.json" || failed=1
+        rm -rf "${output:?}/$name"
+        mkdir -p "$(dirname "$output/$name")"
+        mv -T "$scratch/$name" "$output/$name"
     done
     exit $failed
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs one program in a virtual machine with the newest kernel of a series, as root or as an ordinary user:
-#   Scripts/matrix/kernel-run.sh [--user] [--one-thread] [--timeout SECONDS] [--console FILE] SERIES PROGRAM [ARGUMENT...]
+#   Scripts/matrix/kernel-run.sh [--user] [--machine NAME] [--one-thread] [--timeout SECONDS] [--console FILE]
+#       SERIES PROGRAM [ARGUMENT...]
+# --machine arm64-4k or arm64-16k: a guest of that architecture with pages of that size, for a static program.
 # --one-thread: the guest's two processors share one thread of this host, as on a host that has no second one to give.
 # Prints what the program prints and exits as it does; 124: out of time; 125: the kernel died.
 set -euo pipefail
@@ -13,6 +15,7 @@ limit=120 console='' user=root
 while (($#)); do
     case $1 in
         --user) user=user ;;
+        --machine) choose_machine "${2:?}" && shift ;;
         --one-thread) GUEST_ONE_THREAD=1 ;;
         --timeout) limit=${2:?} && shift ;;
         --console) console=${2:?} && shift ;;
@@ -32,6 +35,7 @@ work=$(mktemp -d)
 trap 'guest_stop; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 guest_tree "$work/root"
+guest_modules "$work/root" "$kernel"
 guest_program "$work/root" "$program" program
 {
     echo '#!/bin/sh'

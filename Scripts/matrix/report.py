@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Compares what the guests reported with what is expected, and writes JUnit and the tables.
 
-report.py check [--accept] RESULTS-DIR SERIES EXPECTED-FILE
-report.py failures RESULTS-DIR SERIES PART EXPECTED-FILE   (options of uffd-selftest that run them once more)
+report.py check [--accept] RESULTS-DIR NAME EXPECTED-FILE
+report.py failures RESULTS-DIR NAME PART EXPECTED-FILE   (options of uffd-selftest that run them once more)
 report.py table [--check] EXPECTED-DIR DOCS-DIR
+
+A name is that of a series (6.12), after a machine if it is another one than the host (arm64-16k/6.12).
 """
 
 import argparse
@@ -95,13 +97,16 @@ def load_results(directory, who):
             death or (f"exit {code.read_text().strip()}" if code.exists() else "not reached"))
 
 
-def known_bugs(path, series):
-    """{case: its bug} for the known bugs of the newest kernel of a series. A bug that shows "sometimes", as a race does, is
-    expected in every run: whether it shows says nothing."""
-    if not path.exists():
-        return {}
-    bugs = json.loads(path.read_text())
-    return {case: bug for bug in bugs if series in bug.get("series", [series]) for case in bug["cases"]}
+def known_bugs(expected_path, name):
+    """{case: its bug} for the known bugs of the newest kernel of a series; the file is above all expected outcomes. A bug
+    that shows "sometimes", as a race does, is expected in every run: whether it shows says nothing."""
+    series = name.rpartition("/")[2]
+    for folder in expected_path.parents:
+        path = folder / "known-bugs.json"
+        if path.exists():
+            bugs = json.loads(path.read_text())
+            return {case: bug for bug in bugs if series in bug.get("series", [series]) for case in bug["cases"]}
+    return {}
 
 
 def shows(bug, outcome):
@@ -109,9 +114,9 @@ def shows(bug, outcome):
     return outcome == "fail" or (outcome == "pass" and bug.get("sometimes", False))
 
 
-def failures(directory, series, who, expected_path):
+def failures(directory, name, who, expected_path):
     """What fails in one part of a run without being a known bug."""
-    bugs = known_bugs(expected_path.parent.parent / "known-bugs.json", series)
+    bugs = known_bugs(expected_path, name)
     results, _ = load_results(directory, who) if who != "unit" else ([], "")
     return [identity(result) for result in results or [] if result["outcome"] == "fail" and result["case"] not in bugs]
 
@@ -124,10 +129,10 @@ def passed_again(directory, who):
     return {identity(result) for result in results or [] if result["outcome"] == "pass"}
 
 
-def write_junit(path, series, parts):
-    suites = xml.Element("testsuites", name=f"Linux {series}")
+def write_junit(path, name, parts):
+    suites = xml.Element("testsuites", name=f"Linux {name}")
     for who, (results, missing) in parts.items():
-        suite = xml.SubElement(suites, "testsuite", name=f"{series}.{who}")
+        suite = xml.SubElement(suites, "testsuite", name=f"{name}.{who}")
         for result in results or []:
             case = xml.SubElement(suite, "testcase", classname=suite.get("name"), name=printed(*identity(result)),
                                   time=str(result["seconds"]))
@@ -145,16 +150,16 @@ def write_junit(path, series, parts):
     xml.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
 
 
-def check(directory, series, expected_path, accept):
+def check(directory, name, expected_path, accept):
     release = (directory / "release").read_text().strip()
     filtered = (directory / "filtered").exists()
     ran = (directory / "parts").read_text().split() if (directory / "parts").exists() else WHO
     parts = {who: load_results(directory, who) for who in ran}
-    write_junit(directory / "junit.xml", series, parts)
+    write_junit(directory / "junit.xml", name, parts)
 
     seen = {who: {} for who in WHO}
     problems, summary = [], []
-    bugs = known_bugs(expected_path.parent.parent / "known-bugs.json", series)
+    bugs = known_bugs(expected_path, name)
     expected, document = load_expected(expected_path)
     if not document and not accept:
         problems.append("no outcomes are recorded yet: review them, then use --accept")
@@ -172,7 +177,7 @@ def check(directory, series, expected_path, accept):
                 seen[who][identity(result)] = Outcome("bug", bug["what"])
                 continue
             if result["outcome"] == "fail" and identity(result) in again:
-                print(f"{series}: {who}: {printed(*identity(result))} failed and then passed alone: {reason}", flush=True)
+                print(f"{name}: {who}: {printed(*identity(result))} failed and then passed alone: {reason}", flush=True)
                 seen[who][identity(result)] = Outcome("pass")
                 continue
             by_chance = result["outcome"] == "skip" and reason.startswith(CHANCE)
@@ -191,7 +196,7 @@ def check(directory, series, expected_path, accept):
 
     seconds = (directory / "seconds").read_text().strip()
     verdict = "as expected" if not problems else f"{len(problems)} not as expected"
-    print(f"{series} ({release}), {seconds} s: {'; '.join(summary) or 'no results'}: {verdict}", flush=True)
+    print(f"{name} ({release}), {seconds} s: {'; '.join(summary) or 'no results'}: {verdict}", flush=True)
     for problem in problems:
         print(f"    {problem}", flush=True)
     if accept and not problems:
@@ -207,11 +212,11 @@ def main():
     command = commands.add_parser("check")
     command.add_argument("--accept", action="store_true")
     command.add_argument("results", type=Path)
-    command.add_argument("series")
+    command.add_argument("name")
     command.add_argument("expected", type=Path)
     command = commands.add_parser("failures")
     command.add_argument("results", type=Path)
-    command.add_argument("series")
+    command.add_argument("name")
     command.add_argument("part", choices=WHO)
     command.add_argument("expected", type=Path)
     command = commands.add_parser("table")
@@ -220,9 +225,9 @@ def main():
     command.add_argument("docs", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "check":
-        return check(arguments.results, arguments.series, arguments.expected, arguments.accept)
+        return check(arguments.results, arguments.name, arguments.expected, arguments.accept)
     if arguments.command == "failures":
-        found = failures(arguments.results, arguments.series, arguments.part, arguments.expected)
+        found = failures(arguments.results, arguments.name, arguments.part, arguments.expected)
         names = [case if memory == "-" else f"{case}/{memory}" for case, memory in found]
         print("".join(f" --filter {name}" for name in names if len(names) <= MOST_RERUNS))
         return 0

@@ -1,5 +1,6 @@
-"""The matrix for people: a Markdown page made from the expected outcomes."""
+"""The matrix for people: Markdown pages made from the expected outcomes."""
 
+import re
 from pathlib import Path
 
 from report import WHO, load_expected
@@ -26,13 +27,20 @@ GROUP_OF = {word: group for group, words in GROUPS.items() for word in words}
 
 
 def series_key(name):
-    return tuple(int(part) for part in name.split("."))
+    return tuple(int(number) for number in re.findall(r"\d+", name))
 
 
 def load_all(directory):
     """{series: ({who: {(case, memory): Outcome}}, document)}, oldest series first."""
     paths = sorted(directory.glob("*.json"), key=lambda path: series_key(path.stem))
     return {path.stem: load_expected(path) for path in paths}
+
+
+def load_arm64(directory):
+    """The same of the guests for arm64; the size of their pages is a part of the name."""
+    found = {f"{series}, {machine.name.removeprefix('arm64-')}": outcomes
+             for machine in directory.glob("arm64-*") for series, outcomes in load_all(machine).items()}
+    return dict(sorted(found.items(), key=lambda item: series_key(item[0])))
 
 
 def cases_of(matrix, who):
@@ -112,6 +120,11 @@ def reason_rows(matrix, who):
         yield f"| {reason.partition(': ')[2]} | {', '.join(f'`{case}`' for case in cases)} | {every} |"
 
 
+CELLS = """Each cell sums up the results of a group: ✓: all passed; n/m: n of m passed, the others were not run; –: none was run;
+✗ n/m: n of m fail because of a known bug of this kernel, a race perhaps not in every run
+(`Tests/KernelMatrix/known-bugs.json`). The details say why.
+"""
+
 HEAD = """# The kernel matrix
 
 <!-- Written by `Scripts/matrix/kernel-matrix.sh table` from Tests/KernelMatrix/expected; do not edit. -->
@@ -120,10 +133,7 @@ The whole selftest on eleven kernel series, in virtual machines with Debian's cl
 ordinary user; and the library's unit tests. `Scripts/matrix/kernel-matrix.sh run` repeats it, and fails on any outcome that
 is not on this page. [Kernel behaviour by version](kernel-behaviour.md) says in which answers the kernels differ.
 
-Each cell sums up the results of a group: ✓: all passed; n/m: n of m passed, the others were not run; –: none was run;
-✗ n/m: n of m fail because of a known bug of this kernel, a race perhaps not in every run
-(`Tests/KernelMatrix/known-bugs.json`). The details say why.
-"""
+""" + CELLS
 
 FOOT = """## Using it
 
@@ -132,19 +142,36 @@ FOOT = """## Using it
   git, then `Scripts/matrix/kernel-matrix.sh table`. Failures are accepted only if a known bug explains them.
 - With guests whose processors take turns on one thread of the host: `Scripts/matrix/kernel-matrix.sh run --one-thread
   6.12`. It must make no difference.
+- On arm64, with pages of 4 or 16 KiB, in machines that qemu emulates: `Scripts/matrix/kernel-matrix.sh run --machine
+  arm64-16k --selftest FILE 6.12`, with a static selftest for arm64. JSON, JUnit and logs are in `.build-matrix/arm64-16k/6.12`.
 - One program on one kernel: `Scripts/matrix/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`.
 - The kernels come from the Debian mirror of the host's apt, into `~/.cache/swift-userfaultfd/kernels` (or
   `UFFD_KERNEL_CACHE`). `Scripts/matrix/kernel-matrix.sh fetch` looks for newer ones.
 """
 
 
-def markdown(matrix):
-    yield HEAD
+HEAD_ARM64 = """# The kernel matrix on arm64
+
+<!-- Written by `Scripts/matrix/kernel-matrix.sh table` from Tests/KernelMatrix/expected; do not edit. -->
+
+The whole selftest on Debian's kernels for arm64 with pages of 4 KiB and of 16 KiB, in virtual machines that qemu emulates.
+No arm64 hardware is needed, and none was used. [The matrix](kernel-matrix.md) has more kernels, on x86_64.
+
+""" + CELLS
+
+FOOT_ARM64 = """[How to run it](kernel-matrix.md#using-it). The unit tests of the library do not run on arm64.
+"""
+
+
+def markdown(matrix, head=HEAD, foot=FOOT):
+    yield head
     yield "| series | kernel |"
     yield "|---|---|"
     for series, (_, document) in matrix.items():
         yield f"| {series} | `{document['kernel']}` |"
     for who in WHO:
+        if not cases_of(matrix, who):
+            continue
         yield ""
         yield f"## {TITLES[who]}"
         yield ""
@@ -163,17 +190,22 @@ def markdown(matrix):
         yield ""
         yield "</details>"
     yield ""
-    yield FOOT.rstrip("\n")
+    yield foot.rstrip("\n")
 
 
 def write(expected: Path, docs: Path, check: bool):
-    page = docs / "kernel-matrix.md"
-    text = "\n".join(markdown(load_all(expected))) + "\n"
-    if check:
-        if not page.exists() or page.read_text() != text:
-            print(f"{page} differs from the expected outcomes: run Scripts/matrix/kernel-matrix.sh table")
-            return 1
-        return 0
+    pages = {
+        docs / "kernel-matrix.md": markdown(load_all(expected)),
+    }
+    if arm64 := load_arm64(expected):
+        pages[docs / "kernel-matrix-arm64.md"] = markdown(arm64, HEAD_ARM64, FOOT_ARM64)
     docs.mkdir(exist_ok=True)
-    page.write_text(text)
-    return 0
+    status = 0
+    for page, lines in pages.items():
+        text = "\n".join(lines) + "\n"
+        if not check:
+            page.write_text(text)
+        elif not page.exists() or page.read_text() != text:
+            print(f"{page} differs from the expected outcomes: run Scripts/matrix/kernel-matrix.sh table")
+            status = 1
+    return status

@@ -173,6 +173,21 @@ class Report(unittest.TestCase):
         self.guest("root", ("copy", "anon", "fail", "wrong byte"), ("api", None, "pass", None))
         self.assertEqual(self.check(accept=True)[0], 1)
 
+    def test_another_machine_has_outcomes_of_its_own(self):
+        bugs = self.expected.parent.parent / "known-bugs.json"
+        bugs.write_text(json.dumps([{"what": "a lost byte", "cases": ["copy"], "series": ["6.1"]}]))
+        self.guest("root", ("copy", "anon", "fail", "wrong byte"), ("api", None, "pass", None))
+        for size in ("16k", "4k"):
+            path = self.expected.parent / f"arm64-{size}/6.1.json"
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                self.assertEqual(report.check(self.results, f"arm64-{size}/6.1", path, True), 0)
+            self.assertIn(f"arm64-{size}/6.1 (6.1.0-56)", output.getvalue())
+        self.assertEqual(table.load_all(self.expected.parent), {})
+        matrix = table.load_arm64(self.expected.parent)
+        self.assertEqual(list(matrix), ["6.1, 4k", "6.1, 16k"])
+        page = "\n".join(table.markdown(matrix, table.HEAD_ARM64, table.FOOT_ARM64))
+        self.assertIn("| `copy` | ✗ 1/1 | ✗ 1/1 |", page)
+
     def test_a_dead_guest_is_a_result(self):
         self.check(accept=True)
         (self.results / "user.json").unlink()

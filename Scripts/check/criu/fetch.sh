@@ -17,14 +17,9 @@ command -v apt-get >/dev/null || die "CRIU is fetched with apt-get, which is mis
 mkdir -p "$FOLDER"
 exec {lock}>"$FOLDER/.lock"
 flock "$lock"
-apt_world "$FOLDER/apt"
-# Nothing is installed as far as this apt knows, so that it brings every library.
-mkdir -p "$APT"
-: >"$APT/status"
-APT_OPTIONS+=(-o "Dir::State::status=$APT/status")
+empty_world "$FOLDER/apt"
 update_lists trixie
-LC_ALL=C timeout 600 apt-get "${APT_OPTIONS[@]}" install -y -d --no-install-recommends criu >"$APT/download.log" 2>&1 ||
-    die "criu cannot be fetched: $(grep -m1 '^E:' "$APT/download.log" || tail -n1 "$APT/download.log")"
+download_all "$APT/cache/archives" criu || die "criu cannot be fetched: $(download_problem)"
 rm -rf "$FOLDER/root" "$program"
 mkdir "$FOLDER/root"
 for package in "$APT"/cache/archives/*.deb; do dpkg-deb -x "$package" "$FOLDER/root"; done
