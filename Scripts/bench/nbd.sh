@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Measures pages over NBD from nbdkit on this machine, as ratios: Scripts/bench/nbd.sh [PAGES]
+# Measures pages over NBD from nbdkit on this machine, as ratios: Scripts/bench/nbd.sh [--real-time] [PAGES [MEASUREMENT...]]
+# With --real-time, server and measuring program go before everything else on the machine; needs root.
+# MEASUREMENT is one of prefetch, demand, connections, overhead; all of them unless given. They print
 #   prefetch-time             time to the last of PAGES recorded pages without prefetch / with it; the server waits 1 ms a read
 #   prefetch-time-sequential  the same with all memory, four times as much, loaded in order
 #   demand-median, -p99       median and 99th percentile of the waits for other pages while recorded ones are loaded / without
@@ -10,7 +12,15 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
+priority=()
+if [[ ${1:-} == --real-time ]]; then
+    priority=(chrt -f 50)
+    shift
+fi
 pages=${1:-56300}
+shift $(($# > 0 ? 1 : 0))
+measurements=("$@")
+[[ $# -gt 0 ]] || measurements=(prefetch demand connections overhead)
 Scripts/check/nbd.sh --prepare
 package=(--package-path Tests/NBDTests --scratch-path .build-nbd-bench -c release)
 swift build "${package[@]}" --product nbd-bench --quiet
@@ -24,18 +34,25 @@ trap 'kill "$server" 2>/dev/null || true; rm -rf "$folder"' EXIT
 measure() {
     local socket=$folder/$1.socket options=()
     [[ -z ${3:-} ]] || options=(--filter=delay)
-    nbdkit -f -U "$socket" -P "$folder/$1.pid" "${options[@]}" pattern $((4 * $2 * 4096)) ${3:+"rdelay=$3"} &
+    "${priority[@]}" nbdkit -f -U "$socket" -P "$folder/$1.pid" "${options[@]}" pattern $((4 * $2 * 4096)) ${3:+"rdelay=$3"} &
     server=$!
     for _ in $(seq 100); do
         [[ ! -s $folder/$1.pid ]] || break
         sleep 0.1
     done
-    timeout 600 "$program" "$1" "nbd+unix:///?socket=$socket" "$2"
+    "${priority[@]}" timeout 600 "$program" "$1" "nbd+unix:///?socket=$socket" "$2"
     kill "$server"
     wait "$server" || true
 }
 
-measure prefetch "$pages" 1ms
-measure demand "$pages" 1ms
-measure connections $((pages / 4)) 10ms
-measure overhead "$pages"
+for measurement in "${measurements[@]}"; do
+    case $measurement in
+        prefetch | demand) measure "$measurement" "$pages" 1ms ;;
+        connections) measure connections $((pages / 4)) 10ms ;;
+        overhead) measure overhead "$pages" ;;
+        *)
+            echo "no such measurement: $measurement" >&2
+            exit 64
+            ;;
+    esac
+done
