@@ -87,7 +87,7 @@ extension UserfaultFD {
     }
 
     private func poll(_ stop: CInt, until deadline: Deadline) throws(UserfaultError) -> PollResult {
-        let ready = try UserfaultFD::poll(descriptor.rawValue, stop, until: deadline)
+        let ready = try PairReadiness(of: descriptor.rawValue, stop, until: deadline)
         if ready.second != 0 { return .stopped }
         guard !ready.first.hasError else {
             let isNegotiated = isNegotiated || Self.isNegotiated(descriptor.rawValue)

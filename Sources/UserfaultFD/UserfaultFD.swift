@@ -98,7 +98,7 @@ public struct UserfaultFD: ~Copyable, Sendable {
         let condition = Self.wakeNobody(rawDescriptor)
         if let condition, condition != .invalidArgument { throw UserfaultError(.adopt, errno: condition) }
         // Other devices answer EINVAL to requests that they do not know. One that is not negotiated always has an error.
-        if condition != nil, try !UserfaultFD::poll(rawDescriptor, until: Deadline(after: .zero)).hasError {
+        if condition != nil, try !PairReadiness(of: rawDescriptor, -1, until: Deadline(after: .zero)).first.hasError {
             throw UserfaultError(.adopt, errno: .inappropriateIOCTLForDevice)
         }
         var enabled = features ?? []

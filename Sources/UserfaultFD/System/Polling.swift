@@ -13,6 +13,17 @@ package func poll(_ rawDescriptor: Int32, until deadline: Deadline) throws(Userf
 package struct PairReadiness: Sendable {
     package let first: Int16
     package let second: Int16
+
+    /// Does what `poll(_:_:until:)` does, for a type whose own method `poll` hides that one.
+    init(of first: Int32, _ second: Int32, until deadline: Deadline) throws(UserfaultError) {
+        let entry = { (fd: Int32) in cuffd_poll_entry(fd: fd, events: CUFFD_POLLIN, ready: 0) }
+        var entries: InlineArray<2, cuffd_poll_entry> = [entry(first), entry(second)]
+        var span = entries.mutableSpan
+        try unsafe span.withUnsafeMutableBufferPointer { (entries) throws(UserfaultError) in
+            unsafe try poll(entries, until: deadline)
+        }
+        (self.first, self.second) = (entries[0].ready, entries[1].ready)
+    }
 }
 
 /// Waits until one of two descriptors is readable or has an error.
@@ -23,13 +34,7 @@ package struct PairReadiness: Sendable {
 package func poll(
     _ first: Int32, _ second: Int32, until deadline: Deadline
 ) throws(UserfaultError) -> PairReadiness {
-    let entry = { (fd: Int32) in cuffd_poll_entry(fd: fd, events: CUFFD_POLLIN, ready: 0) }
-    var entries: InlineArray<2, cuffd_poll_entry> = [entry(first), entry(second)]
-    var span = entries.mutableSpan
-    try unsafe span.withUnsafeMutableBufferPointer { (entries) throws(UserfaultError) in
-        unsafe try poll(entries, until: deadline)
-    }
-    return PairReadiness(first: entries[0].ready, second: entries[1].ready)
+    try PairReadiness(of: first, second, until: deadline)
 }
 
 /// Any number of descriptors that one thread waits for, to read or to write.
