@@ -11,13 +11,14 @@ extension Pager where Source: ~Copyable {
 
     /// Loads the pages of a recorded run, in its order, in the background: faults go first.
     ///
-    /// Pages that are there already, or in no region, are passed over. Ends by itself, or with the pager.
+    /// Pages that are there already, or in no region, are passed over. If several regions have the same pages of the source,
+    /// each gets them. Ends by itself, or with the pager.
     ///
     /// - Throws: ``PagerError/badPageSize(_:)`` and ``PagerError/badOffset(_:)`` for what is no list of whole pages;
     ///   ``PagerError/noThread(_:)``, ``PagerError/notRunning``.
     public func replay(_ workingSet: WorkingSet) throws(PagerError) {
         try workingSet.check()
-        try prefetch(workingSet.runs)
+        try prefetch(workingSet.runs, of: nil)
     }
 
     /// Loads pages of a region in the background: faults go first.
@@ -34,13 +35,17 @@ extension Pager where Source: ~Copyable {
         guard core.isOurs else { throw .otherProcess }
         guard let entry = core.registry.withLock({ $0.regions[region.id] }) else { throw .noSuchRegion }
         let from = max(0, min(offset, region.range.count))
-        try prefetch([Job.Run(offset: entry.offset + from, count: max(0, min(count, region.range.count - from)))])
+        let run = Job.Run(offset: entry.offset + from, count: max(0, min(count, region.range.count - from)))
+        let isThere: Void? = try core.withRegion(region.id) { (reference) throws(PagerError) in
+            try prefetch([run], of: reference)
+        }
+        guard isThere != nil else { throw .noSuchRegion }
     }
 
-    private func prefetch(_ runs: [Job.Run]) throws(PagerError) {
+    private func prefetch(_ runs: [Job.Run], of region: RegionReference?) throws(PagerError) {
         try core.whileOpen { () throws(PagerError) in
             guard isRunning else { throw .notRunning }
-            let job = core.queue.submit(.prefetch(runs), limit: core.backgroundLimit)
+            let job = core.queue.submit(.prefetch(runs, of: region), limit: core.backgroundLimit)
             do throws(PagerError) {
                 try core.runtime.needLoaders()
             } catch {

@@ -138,10 +138,10 @@ extension PagerCore where Source: ~Copyable {
         while left > 0, queue.count == 0, !isStopping.load(ordering: .relaxed) {
             let count = min(left, 16)
             guard
-                let claim = fillUnasked(of: memory, with: &bench, { machine in machine.claim(at: next, count: count) })
+                let filled = fillUnasked(of: memory, with: &bench, { machine in machine.claim(at: next, count: count) })
             else { return }
-            left -= claim.pages
-            next = claim.range.end
+            left -= filled.pages
+            next = filled.range.end
         }
     }
 }

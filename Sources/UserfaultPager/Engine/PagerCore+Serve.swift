@@ -111,6 +111,23 @@ extension PagerCore where Source: ~Copyable {
             since: start ?? MonotonicInstant.now.nanoseconds)
     }
 
+    /// Pages that were filled, or asked for, and for which nobody waits: in numbers alone, which outlive their region.
+    struct FilledAhead {
+        let range: AddressRange
+        let pages: Int
+        /// Where the next ones begin.
+        ///
+        /// A source may answer for fewer pages than it was asked for; those that are asked for are all on their way.
+        let next: UInt
+
+        init(_ claim: Claim, isRequested: Bool) {
+            range = claim.range
+            pages = claim.pages
+            let decided = max(claim.region.pageSize.bytes, claim.decidedBytes)
+            next = isRequested ? claim.range.end : claim.range.start &+ UInt(decided)
+        }
+    }
+
     /// Fills pages for which nobody waits.
     ///
     /// - Parameters:
@@ -120,7 +137,7 @@ extension PagerCore where Source: ~Copyable {
     func fillUnasked(
         of memory: ServedMemory, with bench: inout Workbench, after page: AddressRange? = nil,
         _ claiming: (borrowing PagerStateMachine) -> Claim?
-    ) -> Claim? {
+    ) -> FilledAhead? {
         let claim = memory.sharingOrder { _, machine -> Claim? in
             let claim = claiming(machine)
             if let claim {
@@ -130,6 +147,7 @@ extension PagerCore where Source: ~Copyable {
             return claim
         }
         guard var claim else { return nil }
+        // After that the region may be freed: nothing that refers to it is returned.
         defer { bench.record.end() }
         if let page {
             let both = AddressRange(start: page.start, end: claim.range.end)
@@ -145,7 +163,7 @@ extension PagerCore where Source: ~Copyable {
         var nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
         nobody.isInFaultedMapping = page != nil
         switch fill(claim, for: nobody, of: memory, with: &bench) {
-        case .done, .pending: return claim
+        case .done, .pending: return FilledAhead(claim, isRequested: isAsynchronous)
         case .left, .failed, .gone, .later, .ended: return nil
         }
     }

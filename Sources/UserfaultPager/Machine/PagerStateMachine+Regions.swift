@@ -121,11 +121,26 @@ extension PagerStateMachine {
         return nil
     }
 
-    /// The pages among which the one is that begins at an offset of the source.
-    func span(ofOffset offset: Int) -> Span? {
-        for index in 0..<spans.count {
+    /// The first pages that are a part of the source, whole.
+    ///
+    /// - Parameters:
+    ///   - offsets: The part, in bytes.
+    ///   - region: The pages' region, or `nil` for any.
+    ///   - address: Where to begin.
+    func pages(
+        at offsets: Range<Int>, of region: RegionReference?, from address: UInt
+    ) -> (span: Span, pages: AddressRange)? {
+        for index in 0..<spans.count where spans[index].range.end > address {
             let span = spans[index]
-            if span.states != nil, offset >= span.offset, offset - span.offset < span.range.count { return span }
+            guard span.states != nil, region == nil || span.region == region else { continue }
+            let part = offsets.clamped(to: span.offset..<span.offset + span.range.count)
+            guard !part.isEmpty else { continue }
+            let size = UInt(span.region.pageSize.bytes)
+            let first = span.range.start &+ UInt(part.lowerBound - span.offset)
+            let last = span.range.start &+ UInt(part.upperBound - 1 - span.offset)
+            let start = max(first & ~(size - 1), address)
+            let end = (last & ~(size - 1)) &+ size
+            if start < end { return (span, AddressRange(start: start, end: end)) }
         }
         return nil
     }

@@ -20,8 +20,16 @@ final class Job: Sendable {
     enum Kind {
         /// Every page of these regions that was neither filled nor poisoned nor removed.
         case populate([RegionReference])
-        /// These pages, as far as nobody has touched them.
-        case prefetch([Run])
+        /// These pages, as far as nobody has touched them: of one region, or of every one that has them.
+        case prefetch([Run], of: RegionReference?)
+
+        /// Those that it names, whose records stay as long as it does.
+        var regions: [RegionReference] {
+            switch self {
+            case .populate(let regions): regions
+            case .prefetch(_, let region): region.map { [$0] } ?? []
+            }
+        }
     }
 
     /// Where the next piece is looked for.
@@ -68,17 +76,14 @@ final class Job: Sendable {
         self.kind = kind
         self.limit = limit
         switch kind {
-        case .populate(let regions):
-            priority = .populate
-            for region in regions { region.countReferences(1) }
-        case .prefetch:
-            priority = .prefetch
+        case .populate: priority = .populate
+        case .prefetch: priority = .prefetch
         }
+        for region in kind.regions { region.countReferences(1) }
     }
 
     deinit {
-        guard case .populate(let regions) = kind else { return }
-        for region in regions { region.countReferences(-1) }
+        for region in kind.regions { region.countReferences(-1) }
     }
 
     var isOver: Bool { state.withLock { $0.isOver } }

@@ -74,7 +74,7 @@ extension PagerCore where Source: ~Copyable {
     func step(_ job: Job, with bench: inout Workbench) {
         switch job.kind {
         case .populate(let regions): populateStep(job, regions, with: &bench)
-        case .prefetch(let runs): prefetchStep(job, runs, with: &bench)
+        case .prefetch(let runs, let region): prefetchStep(job, runs, of: region, with: &bench)
         }
         if job.state.withLock({ state in
             state.running -= 1
@@ -271,7 +271,9 @@ extension PagerCore where Source: ~Copyable {
 
     // MARK: Prefetch
 
-    private func prefetchStep(_ job: Job, _ runs: [Job.Run], with bench: inout Workbench) {
+    private func prefetchStep(
+        _ job: Job, _ runs: [Job.Run], of region: RegionReference?, with bench: inout Workbench
+    ) {
         let next = job.state.withLock { state -> (run: Job.Run, isLast: Bool)? in
             guard state.cursor.item < runs.count else {
                 state.isAtEnd = true
@@ -292,35 +294,33 @@ extension PagerCore where Source: ~Copyable {
         for number in 0..<memoryCount {
             let memory = memory(number)
             guard memory.beginUse() else { continue }
-            prefetch(run, of: memory, with: &bench, limit: job.limit)
+            prefetch(run, of: region, in: memory, with: &bench, limit: job.limit)
             memory.endUse()
         }
     }
 
     private func prefetch(
-        _ run: Job.Run, of memory: ServedMemory, with bench: inout Workbench, limit: RateLimit?
+        _ run: Job.Run, of region: RegionReference?, in memory: ServedMemory, with bench: inout Workbench,
+        limit: RateLimit?
     ) {
-        var offset = run.offset
-        while offset < run.offset + run.count {
-            var step = PageSize.base.bytes
+        let offsets = run.offset..<run.offset + run.count
+        var address: UInt? = 0
+        while let from = address {
             let filled = fillUnasked(of: memory, with: &bench) { machine in
-                guard let span = machine.span(ofOffset: offset) else { return nil }
-                let size = span.region.pageSize
-                let address = size.roundDown(span.range.start &+ UInt(offset - span.offset))
-                let pages = max(1, (run.offset + run.count - offset) >> size.log2)
-                guard let claim = machine.claim(at: address, count: pages) else {
-                    step = span.bytesToData(from: address)
+                guard let (span, pages) = machine.pages(at: offsets, of: region, from: from) else {
+                    address = nil
                     return nil
                 }
-                step = claim.range.count
+                guard let claim = machine.claim(at: pages.start, count: pages.count >> span.region.pageShift) else {
+                    address = pages.start &+ UInt(span.bytesToData(from: pages.start))
+                    return nil
+                }
+                address = claim.range.end
                 return claim
             }
-            if let filled {
-                limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds)
-                // A source may answer for fewer pages than it was asked for, and one mapping have fewer.
-                step = isAsynchronous ? filled.range.count : max(filled.region.pageSize.bytes, filled.decidedBytes)
-            }
-            offset += step
+            guard let filled else { continue }
+            limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds)
+            address = filled.next
         }
     }
 }

@@ -40,7 +40,7 @@ struct LeftBehindTests {
     func aJobThatComesTooLateIsNotKept() throws {
         let queue = try WorkQueue(capacity: 16, loaderLimit: 1, signals: SharedFutex())
         queue.close()
-        let job = queue.submit(.prefetch([]))
+        let job = queue.submit(.prefetch([], of: nil))
         #expect(job.isOver && job.isCancelled)
         #expect(!queue.hasJobs)
     }
