@@ -71,7 +71,7 @@ extension PagerCore where Source: ~Copyable {
             })
             return machine.settle(lost, outcome, at: MonotonicInstant.now.nanoseconds)
         }
-        record.count(outcome, of: .poison, lost)
+        record.count(outcome, of: .poison, lost, isDemand: true)
         if outcome == .done {
             record.count(.failures, in: lost.region)
             note(.failed(address: lost.range.start))
@@ -161,8 +161,10 @@ extension PagerCore where Source: ~Copyable {
 
 extension ThreadRecord {
     /// Counts an answer of the kernel.
+    ///
+    /// - Parameter isDemand: Whether a thread waits for the first page.
     @inline(__always)
-    func count(_ outcome: FillOutcome, of filling: Filling, _ claim: Claim) {
+    func count(_ outcome: FillOutcome, of filling: Filling, _ claim: Claim, isDemand: Bool) {
         let bytes: Int
         switch outcome {
         case .done: bytes = claim.range.count
@@ -180,7 +182,7 @@ extension ThreadRecord {
         case .poison: return count(.poisoned, pages, in: claim.region)
         }
         count(.bytes, bytes, in: claim.region)
-        let ahead = pages - (claim.isAwaited ? 1 : 0)
+        let ahead = pages - (isDemand ? 1 : 0)
         if ahead > 0 { count(.readAhead, ahead, in: claim.region) }
     }
 }

@@ -276,7 +276,7 @@ extension PagerCore where Source: ~Copyable {
                 end = MonotonicInstant.now.nanoseconds
                 return machine.settle(claim, outcome, at: end)
             }
-            record.count(outcome, of: filling, claim)
+            record.count(outcome, of: filling, claim, isDemand: claim.isAwaited && pending.job == 0)
             if let range = settlement.wake { memory.wake(range) }
             switch settlement.next {
             case .finished:

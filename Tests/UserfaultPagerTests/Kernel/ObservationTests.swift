@@ -61,6 +61,23 @@ struct ObservationTests {
         try pager.stop(.poison)
     }
 
+    /// Nobody waits for the first page of a piece either.
+    @Test(arguments: services)
+    func whatIsPopulatedIsReadAhead(service: PagerConfiguration.Service) throws {
+        let pages = 200
+        let mapping = try Mapping(anonymous: pages * pageBytes)
+        let pager = try Pager(
+            UserfaultFD(), source: NumberedSource(), configuration: PagerConfiguration(service: service))
+        let region = try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let range = mapping.range
+        #expect(Toucher.value { range.loadWord(pageBytes) } == NumberedSource.word(pageBytes))
+        try pager.populate(region)
+        #expect(pager.settledStatistics.pagesCopied == UInt64(pages))
+        #expect(try pager.statistics(of: region).pagesReadAhead == UInt64(pages - 1))
+        try pager.stop(.poison)
+    }
+
     /// A rate that lets no second piece begin while the test runs.
     @Test(arguments: services)
     func aRateLimitsPopulateAndNoFault(service: PagerConfiguration.Service) throws {
