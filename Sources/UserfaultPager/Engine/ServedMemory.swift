@@ -57,6 +57,10 @@ final class ServedMemory: @unchecked Sendable {
     private(set) var sendsSignals = false
     /// Counts services that have ended for which other threads wait.
     private let settled = FutexWord()
+    /// How often what is served here has changed, from the first opening on.
+    ///
+    /// It never falls: what comes in the place of what has ended is a change.
+    private let changes = Atomic<UInt64>(0)
 
     init() throws(PagerError) {
         order = try asPagerError { () throws(UserfaultError) in try ReadWriteLock() }
@@ -90,7 +94,12 @@ final class ServedMemory: @unchecked Sendable {
         unsafe self.machine.initialize(to: machine)
         ended.store(false, ordering: .relaxed)
         state.store(State.open.rawValue, ordering: .sequentiallyConsistent)
+        // Afterwards: who has seen it finds what has come.
+        changes.add(1, ordering: .sequentiallyConsistent)
     }
+
+    /// How often what is served here has changed.
+    var changeCount: UInt64 { changes.load(ordering: .sequentiallyConsistent) }
 
     var isVacant: Bool { state.load(ordering: .acquiring) == State.vacant.rawValue }
 
@@ -159,7 +168,11 @@ final class ServedMemory: @unchecked Sendable {
             order.lockForWriting()
             defer { order.unlock() }
             let before = unsafe machine.pointee.changes
-            defer { unsafe journal?.note(machine.pointee, changed: machine.pointee.changes != before) }
+            defer {
+                let now = unsafe machine.pointee.changes
+                if now != before { changes.add(now &- before, ordering: .sequentiallyConsistent) }
+                unsafe journal?.note(machine.pointee, changed: now != before)
+            }
             return try unsafe body(uffd.pointee, &machine.pointee)
         }
     }

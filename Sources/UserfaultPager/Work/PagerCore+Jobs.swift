@@ -121,9 +121,13 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// How often the address spaces have changed: what moved may have gone where a pass has been already.
+    ///
+    /// Those of children that have ended count as well: a sum that falls may be the same again.
     private var changeCount: UInt64 {
+        // What was read before is taken in before, children of forks included.
+        forEachMemory { memory in memory.sharingOrder { _, _ in } }
         var sum: UInt64 = 0
-        forEachMemory { memory in sum &+= memory.sharingOrder { _, machine in machine.changes &+ 1 } }
+        for number in 0..<memoryCount { sum &+= memory(number).changeCount }
         return sum
     }
 

@@ -213,4 +213,46 @@ struct EventTests {
             try pager.stop(.poison)
         }
     }
+
+    /// A child that comes during a populate, in the place of one that has ended, has all its pages at its end.
+    @Test(.followsForks)
+    func aChildInTheSamePlaceIsPopulated() throws {
+        // Kept: the child would unmap it on its way to its end.
+        let range = try Mapping(anonymous: 4 * pageBytes).release()
+        let source = NumberedLaterSource(isHeld: true)
+        let pager = try Pager(
+            UserfaultFD(features: .eventFork), source: AsynchronousSource(source),
+            configuration: PagerConfiguration(maximumChildren: 1, watchdogInterval: .milliseconds(20)))
+        let region = try pager.add(range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        #expect(inFork { 0 } == 0)
+        #expect(wait { pager.core.children[0].hasEnded })
+        let populating = Toucher { error { () throws(PagerError) in try pager.populate(region) } }
+        #expect(wait { source.count > 0 })
+        var ends: [CInt] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        let child = fork()
+        if child == 0 {
+            close(ends[1])
+            var byte: UInt8 = 0
+            guard read(ends[0], &byte, 1) == 0 else { _exit(2) }
+            for page in 0..<4 where range.loadWord(page * pageBytes) != NumberedSource.word(page * pageBytes) {
+                _exit(1)
+            }
+            _exit(0)
+        }
+        source.release()
+        #expect(populating.value() == .some(nil))
+        let left = try pager.countUnfilledBytes()
+        print(
+            "DBG left", left, pager.core.children[0].hasEnded, pager.core.children[0].isVacant, pager.statistics,
+            source.count, pager.core.children[0].changeCount, pager.core.memories[0].changeCount)
+        usleep(300000)
+        print("DBG later", try pager.countUnfilledBytes(), source.count)
+        #expect(left == 0)
+        // What was not populated is poisoned before the child looks.
+        try pager.stop(.poison)
+        for descriptor in ends { close(descriptor) }
+        #expect(end(of: child) == 0)
+    }
 }
