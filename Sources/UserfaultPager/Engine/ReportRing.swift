@@ -8,12 +8,10 @@ internal import UserfaultFD
 /// What does not fit is dropped: the first ones say what went wrong.
 @safe
 final class ReportRing: @unchecked Sendable {
-    @safe private struct State: ~Copyable {
-        var reports: UnsafeMutableBufferPointer<PagerReport>
-        var count = 0
-    }
-
-    private let state: Mutex<State>
+    /// How many there are.
+    private let count = Mutex(0)
+    /// Read and written with the lock of the count.
+    private let reports: UnsafeMutableBufferPointer<PagerReport>
     private let capacity: Int
     /// What the reporter waits for.
     private let signals: SharedFutex
@@ -23,20 +21,20 @@ final class ReportRing: @unchecked Sendable {
     init(capacity: Int = 256, signals: SharedFutex) {
         self.capacity = capacity
         self.signals = signals
-        let reports = UnsafeMutableBufferPointer<PagerReport>.allocate(capacity: capacity)
-        state = unsafe Mutex(State(reports: reports))
+        unsafe reports = .allocate(capacity: capacity)
     }
 
     deinit {
-        state.withLock { unsafe $0.reports.deallocate() }
+        // Without the lock: in a child of a fork, a thread of the parent's may have it for ever.
+        unsafe reports.deallocate()
     }
 
     /// Leaves a report, without waiting for anybody and without memory.
     func put(_ report: PagerReport) {
-        state.withLock { state in
-            guard unsafe state.count < state.reports.count else { return }
-            unsafe state.reports.initializeElement(at: state.count, to: report)
-            state.count += 1
+        self.count.withLock { count in
+            guard count < capacity else { return }
+            unsafe reports.initializeElement(at: count, to: report)
+            count += 1
             outstanding.add(1, ordering: .relaxed)
         }
         signals.signal()
@@ -53,13 +51,13 @@ final class ReportRing: @unchecked Sendable {
 
     /// Takes all reports.
     func takeAll() -> [PagerReport] {
-        guard state.withLock({ $0.count }) > 0 else { return [] }
+        guard count.withLock(\.self) > 0 else { return [] }
         // The memory is taken before the lock: who leaves a report may have to go on for a fork that holds the heap.
-        return unsafe [PagerReport](unsafeUninitializedCapacity: capacity) { taken, count in
-            count = state.withLock { state in
-                defer { state.count = 0 }
-                for index in 0..<state.count { unsafe taken.initializeElement(at: index, to: state.reports[index]) }
-                return state.count
+        return unsafe [PagerReport](unsafeUninitializedCapacity: capacity) { taken, takenCount in
+            takenCount = count.withLock { count in
+                defer { count = 0 }
+                for index in 0..<count { unsafe taken.initializeElement(at: index, to: reports[index]) }
+                return count
             }
         }
     }

@@ -57,6 +57,7 @@ final class ServedMemory: @unchecked Sendable {
     private(set) var sendsSignals = false
     /// Counts services that have ended for which other threads wait.
     private let settled = FutexWord()
+    private let creator = currentProcessID
     /// How often what is served here has changed, from the first opening on.
     ///
     /// It never falls: what comes in the place of what has ended is a change.
@@ -75,7 +76,13 @@ final class ServedMemory: @unchecked Sendable {
     }
 
     deinit {
-        close()
+        if currentProcessID == creator {
+            close()
+        } else if state.load(ordering: .sequentiallyConsistent) == State.open.rawValue {
+            // A copy in a child of a fork: threads of the parent's have no more part in it, and what they had begun
+            // stays as it is, their locks held. Only the descriptor is whole for sure.
+            unsafe uffd.deinitialize(count: 1)
+        }
         unsafe machine.deallocate()
         unsafe uffd.deallocate()
     }

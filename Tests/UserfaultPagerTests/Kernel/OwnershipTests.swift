@@ -178,4 +178,27 @@ struct OwnershipTests {
             #expect(started)
         }
     }
+
+    /// A thread of the parent's may have held a lock at the fork: it is not in the child, and lets go of nothing.
+    @Test
+    func aChildThatDropsACopyWaitsForNoLock() async {
+        await #expect(processExitsWith: .success) {
+            var memory: ServedMemory? = try ServedMemory(UserfaultFD())
+            let gate = Gate()
+            let unowned = Unmanaged.passUnretained(memory!)
+            let holder = Toucher { unowned._withUnsafeGuaranteedRef { $0.kept.withLock { _ in gate.pass() } } }
+            guard gate.waitUntilReached() else { exit(2) }
+            let descriptor = memory!.rawDescriptor
+            let status = inFork(seconds: 10) {
+                // What a thread refers to that is not in the child.
+                while !isKnownUniquelyReferenced(&memory) { unowned.release() }
+                memory = nil
+                // Its own descriptor is closed all the same.
+                return fcntl(descriptor, F_GETFD) < 0 ? 0 : 1
+            }
+            gate.open()
+            guard holder.join(), fcntl(descriptor, F_GETFD) >= 0 else { exit(3) }
+            if status != 0 { exit(4) }
+        }
+    }
 }
