@@ -19,6 +19,10 @@ public struct RegionOptions: Hashable, Sendable {
     ///
     /// The first write to each is then a fault of its own, which the engine resolves and remembers:
     /// ``Pager/takeWritten(of:)``.
+    ///
+    /// Pages that are there before the region is added are protected too. With `Features.writeProtectUnpopulated` or
+    /// `Features.writeProtectAsync`, the page map of the process has to tell which those are (Linux 6.7, a process that
+    /// may be traced, and a free descriptor): ``Pager/add(_:offset:options:)`` throws if it cannot.
     public var writeProtected: Bool
 
     /// What a child of `fork` finds where the pager does not follow forks.

@@ -33,13 +33,15 @@ extension PagerCore where Source: ~Copyable {
     /// Protects pages that were there before their memory was served: their writes count as well.
     ///
     /// Empty pages are left alone: a mark there would keep poison out.
+    ///
+    /// - Throws: Why nobody can say which pages those are, if the kernel protects empty ones too.
     func protectPresent(_ range: AddressRange, in memory: ServedMemory) throws(PagerError) {
         let scan: PagemapScan
         do throws(PagerError) {
             scan = try openPageMap()
         } catch {
-            // Another process that may not be looked into.
-            return try protectAll(range, in: memory)
+            // Another process that may not be looked into, or no descriptor is free.
+            return try protectAll(range, in: memory, insteadOf: error)
         }
         var start = range.start
         while start < range.end {
@@ -49,7 +51,8 @@ extension PagerCore where Source: ~Copyable {
                     AddressRange(start: start, end: range.end),
                     for: PagemapScan.Query(any: [.present, .swapped], reported: [.present]))
             } catch {
-                return try protectAll(AddressRange(start: start, end: range.end), in: memory)
+                return try protectAll(
+                    AddressRange(start: start, end: range.end), in: memory, insteadOf: .kernel(error.error))
             }
             for found in result.regions { try protect(found.range, in: memory) }
             guard result.end > start else { return }
@@ -58,11 +61,14 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Without a look at the pages: only where the kernel protects none that are empty.
-    private func protectAll(_ range: AddressRange, in memory: ServedMemory) throws(PagerError) {
+    private func protectAll(
+        _ range: AddressRange, in memory: ServedMemory, insteadOf failure: PagerError
+    ) throws(PagerError) {
         let marksEmptyPages = memory.withDescriptor { uffd in
-            uffd.enabledFeatures.contains(.writeProtectUnpopulated)
+            !uffd.enabledFeatures.isDisjoint(with: [.writeProtectUnpopulated, .writeProtectAsync])
         }
-        if !marksEmptyPages { try protect(range, in: memory) }
+        guard !marksEmptyPages else { throw failure }
+        try protect(range, in: memory)
     }
 
     private func protect(_ range: AddressRange, in memory: ServedMemory) throws(PagerError) {

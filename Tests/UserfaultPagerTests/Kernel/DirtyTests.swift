@@ -1,4 +1,6 @@
+import Glibc
 import Synchronization
+import SystemPackage
 import Testing
 import UserfaultFD
 
@@ -67,5 +69,31 @@ struct DirtyTests {
         #expect(try pager.takeWritten(of: region) == [3 * pageBytes])
         try pager.stop(.poison)
         #expect(pager.settledStatistics.pagesPoisoned == UInt64(pages - 1))
+    }
+
+    /// Pages that were there before would never be reported: whoever wants to know of writes is told.
+    @Test(.requiresPagemapScan, arguments: modes)
+    func withoutAPageMapNothingIsPromised(mode: UserfaultFD.Features) async {
+        let isAsynchronous = mode == .writeProtectAsync
+        await #expect(processExitsWith: .success) { [isAsynchronous = isAsynchronous as Bool] in
+            let mapping = try Mapping(anonymous: 4 * pageBytes, options: .populate)
+            let features: UserfaultFD.Features = [.writeProtect, .writeProtectUnpopulated]
+            let pager = try Pager(
+                UserfaultFD(features: isAsynchronous ? features.union(.writeProtectAsync) : features),
+                source: ZeroSource())
+            let range = mapping.range
+            let options = RegionOptions(readAhead: .none, writeProtected: true)
+            var limit = rlimit()
+            getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+            leaveDescriptors(0)
+            let refusal = error { () throws(PagerError) in _ = try pager.add(range, options: options) }
+            setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+            guard case .kernel(let error) = refusal, error.errno == .tooManyOpenFiles else { exit(2) }
+            let region = try pager.add(range, options: options)
+            try pager.start()
+            guard Toucher({ range.store(1, at: 5) }).join() else { exit(3) }
+            guard try pager.takeWritten(of: region) == [0] else { exit(4) }
+            try pager.stop(.poison)
+        }
     }
 }
