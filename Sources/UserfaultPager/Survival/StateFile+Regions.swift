@@ -36,6 +36,7 @@ extension StateFile {
         let states: Int
 
         var pages: Int { options.pageSize.pages(in: range.count) }
+        var endOfStates: Int { states + StateFile.bytesOfStates(pages: pages) }
     }
 
     /// Writes down a region that is being added, by any thread.
@@ -79,25 +80,35 @@ extension StateFile {
     func commit(_ slot: Int) { set(slot, .state, SlotState.served) }
 
     /// Forgets a region, to which no span refers.
+    ///
+    /// Of one that was damaged meanwhile, nobody knows where its states were.
     func free(_ slot: Int) {
-        let pages = Int(get(slot, .count)) / max(1, Int(get(slot, .pageSize)))
-        let states = Int(get(slot, .states))
+        let entry = try? entry(slot)
         set(slot, .state, SlotState.free)
-        freeStates(at: states, pages: pages)
+        if let entry { freeStates(at: entry.states, pages: entry.pages) }
     }
 
     /// The regions that are served; others are forgotten.
+    ///
+    /// - Throws: ``PagerError/state(_:)`` if one of them, or one that is to be forgotten, cannot be.
     func entries() throws(PagerError) -> [Entry] {
-        var entries: [Entry] = []
-        for slot in 0..<Self.slotCount {
+        var served: [Entry] = []
+        var all: [Entry] = []
+        for slot in 0..<Self.slotCount where get(slot, .state) != SlotState.free {
+            let entry = try entry(slot)
+            all.append(entry)
             switch get(slot, .state) {
-            case SlotState.free: continue
-            case SlotState.served: entries.append(try entry(slot))
-            default: continue
+            case SlotState.served: served.append(entry)
+            case SlotState.adding: continue
+            default: throw Self.damaged
             }
         }
-        guard Set(entries.map(\.id)).count == entries.count else { throw Self.damaged }
-        return entries
+        all.sort { $0.states < $1.states }
+        // What one of them forgets is not another's.
+        guard Set(served.map(\.id)).count == served.count,
+            zip(all, all.dropFirst()).allSatisfy({ $0.endOfStates <= $1.states })
+        else { throw Self.damaged }
+        return served
     }
 
     /// Forgets regions that were being added, or that no span refers to any more.
@@ -106,6 +117,9 @@ extension StateFile {
     }
 
     static var damaged: PagerError { .state("the state is damaged") }
+
+    /// Further than any pager counts, and far from where counting on would end.
+    private static var lastID: Int { 1 << 62 }
 
     private func entry(_ slot: Int) throws(PagerError) -> Entry {
         func number(_ field: Field) throws(PagerError) -> Int {
@@ -116,15 +130,17 @@ extension StateFile {
         let count = try number(.count)
         let states = try number(.states)
         let offset = try number(.offset)
+        let id = try number(.id)
+        let end = Int(clamping: self[.end])
         guard let pageSize = PageSize(bytes: try number(.pageSize)), pageSize >= .base, count > 0, start > 0,
             !start.addingReportingOverflow(count).overflow, !offset.addingReportingOverflow(count).overflow,
             offset & (pageSize.bytes - 1) == 0, states >= Place.states, states & (PageSize.base.bytes - 1) == 0
         else { throw Self.damaged }
         let range = AddressRange(start: UInt(start), count: count)
-        let bytes = pageSize.pages(in: count) * PageStates.bytesPerPage + CounterRows.bytes
-        guard range.isAligned(to: pageSize), bytes <= Int(self[.end]) - states, try number(.id) > 0 else {
-            throw Self.damaged
-        }
+        // Only whole pages can be counted without going beyond all numbers.
+        guard range.isAligned(to: pageSize), states <= end,
+            Self.bytesOfStates(pages: pageSize.pages(in: count)) <= end - states, id > 0, id <= Self.lastID
+        else { throw Self.damaged }
         let flags = get(slot, .flags)
         let failure = FailurePolicy(
             retries: try number(.retries), backOff: .nanoseconds(try number(.backOff)),
@@ -134,8 +150,7 @@ extension StateFile {
             writeProtected: flags & Flag.writeProtected != 0,
             inFork: flags & Flag.unservedInFork != 0 ? .unserved : .absent,
             registration: flags & Flag.registeredByOwner != 0 ? .byOwner : .byPager)
-        return Entry(
-            slot: slot, id: try number(.id), range: range, offset: offset, options: options, states: states)
+        return Entry(slot: slot, id: id, range: range, offset: offset, options: options, states: states)
     }
 
     /// Where the regions are now.
@@ -154,7 +169,7 @@ extension StateFile {
             guard let region = regions[Int(words[2])] else { continue }
             let range = AddressRange(start: UInt(words[0]), count: Int(words[1]))
             let page = Int(words[3]) - 1
-            guard !range.isEmpty, range.isAligned(to: region.pageSize),
+            guard !range.isEmpty, range.isAligned(to: region.pageSize), region.pageSize.holds(Int(words[4])),
                 page < 0 || page <= region.pageCount - range.count >> region.pageShift
             else { throw Self.damaged }
             let states = page < 0 ? nil : region.states.advanced(by: page)

@@ -175,22 +175,24 @@ final class StateFile: @unchecked Sendable {
 
     // MARK: Memory of pages' states
 
+    static func bytesOfStates(pages: Int) -> Int { pages * PageStates.bytesPerPage + CounterRows.bytes }
+
     /// Maps the states of a region's pages.
     func mapStates(at offset: Int, pages: Int) throws(UserfaultError) -> Mapping {
-        try Mapping(memfd, offset: offset, count: pages * PageStates.bytesPerPage + CounterRows.bytes)
+        try Mapping(memfd, offset: offset, count: Self.bytesOfStates(pages: pages))
     }
 
     /// Makes room for the states of a region's pages, zeroed.
     func allocateStates(pages: Int) throws(UserfaultError) -> Int {
         let place = Int(self[.end])
-        let end = place + (pages * PageStates.bytesPerPage + CounterRows.bytes + (64 << 10) - 1) & ~((64 << 10) - 1)
+        let end = place + (Self.bytesOfStates(pages: pages) + (64 << 10) - 1) & ~((64 << 10) - 1)
         try memfd.resize(to: end)
         self[.end] = Word(end)
         return place
     }
 
     func freeStates(at offset: Int, pages: Int) {
-        try? memfd.punchHole(at: offset, count: pages * PageStates.bytesPerPage + CounterRows.bytes)
+        try? memfd.punchHole(at: offset, count: Self.bytesOfStates(pages: pages))
     }
 
     /// The part of the file that has memory, from an offset on.

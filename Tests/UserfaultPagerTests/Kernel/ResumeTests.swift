@@ -243,6 +243,58 @@ struct ResumeTests {
         #expect(try state.entries().count == 1)
     }
 
+    /// Numbers that no pager writes trap nowhere, neither here nor when the next region is added.
+    @Test
+    func numbersThatNoPagerWritesAreRefused() throws {
+        let state = try StateFile()
+        let ranges = (0..<2).map { AddressRange(start: UInt(1 + $0) << 35, count: 16 * pageBytes) }
+        let entries = try ranges.enumerated().map {
+            try state.makeEntry(id: $0.offset + 1, $0.element, offset: 0, RegionOptions())
+        }
+        // Only the first one is served: the other one is to be forgotten.
+        state.commit(entries[0].slot)
+        #expect(try state.entries().map(\.range) == [ranges[0]])
+        for slot in entries.map(\.slot) {
+            // Id, start, length, offset, page size, retries, back-off, and where the states are.
+            for field in [1, 2, 3, 4, 5, 8, 10] {
+                let before = state.slotWord(slot, field)
+                for value in [UInt64.max, UInt64(Int.max), UInt64(Int.max - 1), UInt64(Int.max - pageBytes + 1)] {
+                    if field == 8, value != .max { continue }
+                    state.setSlotWord(slot, field, value)
+                    #expect(throws: StateFile.damaged, "field \(field) of \(slot): \(value)") {
+                        _ = try state.entries()
+                    }
+                }
+                state.setSlotWord(slot, field, before)
+            }
+            let before = state.slotWord(slot, 0)
+            state.setSlotWord(slot, 0, 3)
+            #expect(throws: StateFile.damaged) { _ = try state.entries() }
+            state.setSlotWord(slot, 0, before)
+        }
+        // One's states are not the other's.
+        let before = state.slotWord(entries[1].slot, 10)
+        state.setSlotWord(entries[1].slot, 10, UInt64(entries[0].states))
+        #expect(throws: StateFile.damaged) { _ = try state.entries() }
+        state.setSlotWord(entries[1].slot, 10, before)
+        #expect(try state.entries().map(\.range) == [ranges[0]])
+    }
+
+    /// What is damaged only after it was looked at is forgotten, and no hole made where it says.
+    @Test
+    func aDamagedPlaceIsFreed() throws {
+        let state = try StateFile()
+        let range = AddressRange(start: 1 << 35, count: 16 * pageBytes)
+        let slots = try (1...2).map { try state.makeEntry(id: $0, range, offset: 0, RegionOptions()).slot }
+        state.setSlotWord(slots[0], 3, .max)
+        state.setSlotWord(slots[1], 10, UInt64(StateFile.Place.messages))
+        state[.features] = 7
+        state.freeAll(but: [])
+        #expect(try state.entries().isEmpty)
+        #expect(state[.features] == 7)
+        #expect(try (1...2).map { try state.makeEntry(id: $0, range, offset: 0, RegionOptions()).slot } == slots)
+    }
+
     /// Regions that are added at the same time have places of their own.
     @Test
     func entriesThatAreMadeAtOnceAreDifferent() throws {
