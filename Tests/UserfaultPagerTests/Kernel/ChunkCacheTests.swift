@@ -1,3 +1,4 @@
+import Glibc
 import Synchronization
 import SystemPackage
 import Testing
@@ -248,5 +249,28 @@ struct ChunkCacheTests {
         let name = String(repeating: "x", count: 901)
         #expect(
             error { () throws(PagerError) in _ = try ImageIdentity(name: name, byteCount: 1, revision: "") } != nil)
+    }
+
+    /// A page at a time, at once: a chunk of many takes no more stack than one of few.
+    @Test
+    func shortAnswersTakeNoStack() async {
+        await #expect(processExitsWith: .success) {
+            let count = 16 << 20
+            let cache = try ChunkCache(.init(chunkBytes: count, memoryBytes: 4 * count))
+            let image = try ImageIdentity(name: "image", byteCount: count, revision: "1")
+            let source = NumberedLaterSource(most: pageBytes)
+            _ = try serveEveryPage(
+                of: CachedSource(AsynchronousSource(source), of: image, in: cache), pages: 1, populates: false,
+                ChunkCacheTests.word)
+            guard source.count == count / pageBytes else { exit(2) }
+        }
+    }
+
+    /// The last offsets that there are end in no whole chunk.
+    @Test(arguments: [1, 2, 3])
+    func theLastOffsetsAreZeros(pages: Int) throws {
+        let cached = try CachedSource(NumberedSource(), of: Self.image(), in: Self.cache())
+        let offset = Int.max - (pages + 1) * pageBytes + 1
+        #expect(try ask(cached, at: offset, count: pages * pageBytes).reply == .zeros(count: pages * pageBytes))
     }
 }

@@ -118,22 +118,60 @@ extension ChunkCache {
         return unsafe UnsafeMutableRawBufferPointer(rebasing: whole[..<load.range.count])
     }
 
-    private func fetch(_ load: ChunkLoad, from done: Int, _ request: ChunkRequest) {
-        if done == 0 { _ = unsafe sourceRoom(load) }
-        let rest = load.range.lowerBound + done..<load.range.upperBound
-        request.hand(rest, isCancelled: { self.giveUp(load) }) { reply in
-            let outcome: LoadOutcome
-            if done == 0, case .zeros(let count)? = reply, count >= rest.count {
-                outcome = .zeros
-            } else {
-                let (isContent, count) = self.store(reply, at: done, load)
-                guard !isContent || count == 0 || count >= rest.count else {
-                    return self.fetch(load, from: done + count, request)
-                }
-                outcome = isContent && count > 0 ? self.outcome(of: load) : .failed
-            }
-            self.end(load, outcome)
+    private func fetch(_ load: ChunkLoad, from start: Int, _ request: ChunkRequest) {
+        if start == 0 { _ = unsafe sourceRoom(load) }
+        // Not one call in the other: a source may answer at once, for a page at a time.
+        var next: Int? = start
+        while let done = next { next = ask(for: load, from: done, request) }
+    }
+
+    /// Asks the source for the rest of a chunk.
+    ///
+    /// - Returns: Where to go on, if it has answered at once for a part; otherwise its answer goes on, or has ended the load.
+    private func ask(for load: ChunkLoad, from done: Int, _ request: ChunkRequest) -> Int? {
+        let turn = Turn()
+        request.hand(load.range.dropFirst(done), isCancelled: { self.giveUp(load) }) { reply in
+            guard let next = self.take(reply, at: done, load) else { return }
+            if turn.isLeft(next) { self.fetch(load, from: next, request) }
         }
+        return turn.leave()
+    }
+
+    /// Who goes on with a load: the thread that asks, if the source has answered before that leaves, or the one that
+    /// answers.
+    private final class Turn: Sendable {
+        private let state = Atomic<Int>(asking)
+
+        private static var asking: Int { -1 }
+        private static var left: Int { -2 }
+
+        /// Of the thread that answers: where to go on.
+        ///
+        /// - Returns: Whether that is its own to do.
+        func isLeft(_ next: Int) -> Bool { state.exchange(next, ordering: .acquiringAndReleasing) == Self.left }
+
+        /// Of the thread that asks.
+        ///
+        /// - Returns: Where it is to go on.
+        func leave() -> Int? {
+            let next = state.exchange(Self.left, ordering: .acquiringAndReleasing)
+            return next == Self.asking ? nil : next
+        }
+    }
+
+    /// Takes what a source has answered, and ends the load unless a part is still to come.
+    ///
+    /// - Returns: Where to go on.
+    private func take(_ reply: PageReply?, at done: Int, _ load: ChunkLoad) -> Int? {
+        let rest = load.range.count - done
+        if done == 0, case .zeros(let count)? = reply, count >= rest {
+            end(load, .zeros)
+            return nil
+        }
+        let (isContent, count) = store(reply, at: done, load)
+        if isContent, count > 0, count < rest { return done + count }
+        end(load, isContent && count > 0 ? outcome(of: load) : .failed)
+        return nil
     }
 
     /// Copies what a source has answered.

@@ -28,7 +28,9 @@ struct CachedImage: Sendable {
     /// The parts of a range, chunk by chunk.
     func parts(of range: Range<Int>) -> [Range<Int>] {
         (range.lowerBound / chunkBytes...(range.upperBound - 1) / chunkBytes).map {
-            range.clamped(to: $0 * chunkBytes..<($0 + 1) * chunkBytes)
+            // The last chunk may end after all offsets that there are.
+            let (end, isBeyond) = ($0 * chunkBytes).addingReportingOverflow(chunkBytes)
+            return range.clamped(to: $0 * chunkBytes..<(isBeyond ? .max : end))
         }
     }
 }
