@@ -17,7 +17,7 @@ extension PagerCore where Source: ~Copyable {
         if reports != nil { try runtime.needReporter() }
         if let reader { try beginReading(by: reader) } else { try startHandlers() }
         try asPagerError { () throws(UserfaultError) in try runtime.clock.watch(owner.watched) }
-        watchdog.withLock { $0.due = MonotonicInstant.now.nanoseconds &+ $0.interval }
+        watchdog.withLock { $0.setDue() }
         isWatched.store(true, ordering: .releasing)
         runtime.clock.wake()
     }

@@ -21,6 +21,12 @@ struct Watchdog {
         let limit = configuration.sourceTimeout.map { $0.wholeNanoseconds / 2 } ?? .max
         interval = max(1_000_000, min(configuration.watchdogInterval.wholeNanoseconds, limit))
     }
+
+    /// Has it look again after its interval; never if that ends after the clock does.
+    mutating func setDue() {
+        let (moment, isBeyond) = MonotonicInstant.now.nanoseconds.addingReportingOverflow(interval)
+        due = isBeyond ? .max : moment
+    }
 }
 
 extension PagerCore where Source: ~Copyable {
@@ -39,7 +45,7 @@ extension PagerCore where Source: ~Copyable {
         lookForSelfDeadlocks()
         retireRegions()
         endOldDeadlock()
-        watchdog.due = MonotonicInstant.now.nanoseconds &+ watchdog.interval
+        watchdog.setDue()
         self.watchdog.withLock { [watchdog] in $0 = watchdog }
         return watchdog.due
     }

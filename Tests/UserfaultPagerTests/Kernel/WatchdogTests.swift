@@ -233,6 +233,18 @@ struct WatchdogTests {
         try pager.stop(.poison)
     }
 
+    /// An interval that ends after the clock does is none: nobody looks, and nobody's processor is kept busy.
+    @Test
+    func anEndlessIntervalNeverEnds() throws {
+        let pager = try Pager(
+            UserfaultFD(), source: ZeroSource(),
+            configuration: PagerConfiguration(waiting: .poll, watchdogInterval: .seconds(Int64.max)))
+        try pager.start()
+        var tools = ClockTools()
+        for _ in 0..<2 { #expect(pager.core.look(with: &tools) == .max) }
+        try pager.stop(.poison)
+    }
+
     /// However many threads have come and gone.
     @Test
     func threadsAreKnownUntilTheyGo() {
