@@ -67,7 +67,9 @@ package enum AllCases {
         ProtectPinnedCases.self,
         SealedCases.self,
         MemoryOddityCases.self,
+        ForkMigratingCases.self,
         KernelBugCases.self,
+        RemapFailureCases.self,
         BrokenPageCases.self,
         LastCases.self,
     ]

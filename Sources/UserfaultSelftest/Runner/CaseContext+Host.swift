@@ -24,6 +24,28 @@ extension CaseContext {
         _ = ProcFile.write("\(bytes)", to: "\(group)/memory.reclaim")
     }
 
+    /// Lets the group that this process has joined have so many bytes more and nothing beyond, while a call runs.
+    ///
+    /// A call of the kernel that needs more then fails with ENOMEM: nobody in the group may be killed for it.
+    package func withShortMemory<Answer>(bytes: Int, _ call: () throws -> Answer) throws -> Answer {
+        guard let group = getenv(MemoryGroups.variable).map({ String(cString: $0) }),
+            let current = ProcFile.line("\(group)/memory.current").flatMap({ Int($0) }),
+            let limit = try? FileDescriptor.open(FilePath("\(group)/memory.max"), .writeOnly, options: .closeOnExec)
+        else { throw CaseSkip("no control groups of version 2 limit memory here") }
+        if let error = ProcFile.write("-1000", to: "/proc/self/oom_score_adj") {
+            throw CaseSkip("this process may not be kept from being killed for want of memory: \(error)")
+        }
+        _ = ProcFile.write("0", to: "\(group)/memory.swap.max")
+        // What is written is made before, because making it takes memory.
+        let (tight, loose) = (Array("\(current + bytes)".utf8), Array("max".utf8))
+        return try limit.closeAfter {
+            _ = try limit.writeAll(tight)
+            let answer = Result { try call() }
+            _ = try limit.writeAll(toAbsoluteOffset: 0, loose)
+            return try answer.get()
+        }
+    }
+
     /// Turns off the swap space that `.ownSwap` provides: the kernel brings back every page that is there.
     package func turnSwapOff() throws {
         guard let path = getenv(SwapSpace.variable).map({ String(cString: $0) }) else {
