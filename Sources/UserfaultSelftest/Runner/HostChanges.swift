@@ -88,12 +88,15 @@ struct HostChanges {
 
     private mutating func set(_ path: String, to value: String) -> GuardianReply {
         guard let before = SystemSetting(path: path).current else { return .refused("\(path) cannot be read") }
-        let isChanged = undoings.contains { if case .write(_, path) = $0 { true } else { false } }
-        if !isChanged { undoings.append(.write(before, to: path)) }
+        if !isChanged(path) { undoings.append(.write(before, to: path)) }
         if let error = ProcFile.write(value, to: path) {
             return .refused("\(path) cannot be set to \(value): \(error)")
         }
         return .done(before)
+    }
+
+    private func isChanged(_ path: String) -> Bool {
+        undoings.contains { if case .write(_, path) = $0 { true } else { false } }
     }
 
     private mutating func restore(_ path: String) -> GuardianReply {
@@ -107,7 +110,7 @@ struct HostChanges {
     }
 
     private mutating func growPool(free: Int) -> GuardianReply {
-        let pool = "/proc/sys/vm/nr_hugepages"
+        let pool = HugePagePool.path
         guard let total = ProcFile.line(pool).flatMap({ Int($0) }) else {
             return .refused("this kernel has no huge pages")
         }
@@ -233,6 +236,10 @@ struct HostChanges {
     // MARK: Broken pages
 
     private mutating func keepBrokenPages() -> GuardianReply {
+        // A huge page that breaks leaves the pool, even if it is healed.
+        if let total = ProcFile.line(HugePagePool.path), !isChanged(HugePagePool.path) {
+            undoings.append(.write(total, to: HugePagePool.path))
+        }
         guard access(BrokenPages.healer, W_OK) == 0 else {
             return .refused("no \(BrokenPages.healer): load the module hwpoison-inject, and mount debugfs")
         }

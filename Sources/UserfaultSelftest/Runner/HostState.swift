@@ -12,6 +12,9 @@ extension SystemSetting {
 
 /// The pool of huge pages of the default size.
 enum HugePagePool {
+    /// The setting: how many pages there are.
+    static let path = "/proc/sys/vm/nr_hugepages"
+
     static var total: Int { ProcFile.number("HugePages_Total", in: "/proc/meminfo") ?? 0 }
 
     /// Pages that nobody uses and nobody has reserved.
