@@ -8,6 +8,7 @@ before_after.py table [--check] REGRESSIONS SEEN DOCS-DIR            writes DOCS
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,9 @@ def boot(selftest, kernel, regression):
     environment = dict(os.environ, **({"GUEST_NODES": "1"} if regression.get("nodes") == 2 else {}))
     guest = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     try:
-        # Standard error, where notes go, comes through the same line of the guest.
-        results = json.loads(guest.stdout[guest.stdout.index("{"):guest.stdout.rindex("}") + 1])["results"]
+        # Standard error, where notes go, comes through the same line of the guest, into the middle of the report.
+        report = re.sub(r"uffd-selftest: [^\n]*\n", "", guest.stdout)
+        results = json.loads(report[report.index("{"):report.rindex("}") + 1])["results"]
     except (ValueError, KeyError):
         if guest.returncode not in (OUT_OF_TIME, DIED):
             sys.exit(f"{kernel}: no report, exit code {guest.returncode}:\n{guest.stderr}")
