@@ -7,7 +7,7 @@ enum RemapFailureCases: CaseTheme {
     /// More page tables than fit into what is left, whatever the kernel has charged in advance.
     private static let tables = 256
     private static let reach = PageSize.transparentHuge.bytes
-    private static let addressSpace = min(4096, (2 * tables + 4) * reach >> 20 + 256)
+    private static let addressSpace = min(Means.muchAddressSpace, (2 * tables + 4) * reach >> 20 + 256)
 
     static let cases = [
         SelftestCase(

@@ -54,7 +54,7 @@ package struct Means: Codable, Sendable {
     /// More than any case needs.
     private static let manyDescriptors = 256
     private static let manyThreads = 64
-    private static let muchAddressSpace = 4096
+    static let muchAddressSpace = 4096
     private static let muchLockedMemory = 64 << 10
 
     private static func openable() -> Int {
