@@ -14,8 +14,8 @@
 #       --part NAME         runs only this part: root, user or unit; the others keep what is expected of them; can be
 #                           repeated. A busy host runs one guest better than three at once.
 #       --one-thread        the processors of each guest take turns on one thread of the host
-#       --machine NAME      arm64-4k or arm64-16k: guests for arm64 with pages of 4 or 16 KiB, which qemu emulates. There
-#                           are no unit tests.
+#       --machine NAME      arm64-4k or arm64-16k: guests for arm64 with pages of 4 or 16 KiB, which qemu emulates. The
+#                           static selftest is cross-compiled; there are no unit tests.
 #   kernel-matrix.sh before-after [--accept] [--selftest FILE] [WORD...]
 #                                                for each bug that kernels had: boots a kernel before its fix, where
 #                                                results must fail, and one after it, where they must pass; with words,
@@ -40,7 +40,11 @@ before_after() { python3 -B "$MATRIX/before_after.py" "$@"; }
 
 # selftest.sh builds it. If the selftest lists its cases, it runs.
 build_selftest() {
-    if is_foreign; then die "--selftest names a static executable for $MACHINE"; fi
+    if is_foreign; then
+        SELFTEST=$REPO/.build-arm64/uffd-selftest
+        "$REPO/Scripts/package/cross-arm64.sh" "$SELFTEST"
+        return
+    fi
     "$REPO/Scripts/selftest.sh" list >/dev/null || die "the selftest does not build"
     SELFTEST=$REPO/.build-static/release/uffd-selftest
 }

@@ -143,7 +143,8 @@ FOOT = """## Using it
 - With guests whose processors take turns on one thread of the host: `Scripts/matrix/kernel-matrix.sh run --one-thread
   6.12`. It must make no difference.
 - On arm64, with pages of 4 or 16 KiB, in machines that qemu emulates: `Scripts/matrix/kernel-matrix.sh run --machine
-  arm64-16k --selftest FILE 6.12`, with a static selftest for arm64. JSON, JUnit and logs are in `.build-matrix/arm64-16k/6.12`.
+  arm64-16k 6.12`. `Scripts/package/cross-arm64.sh` compiles the selftest for it, with Debian sid's Swift compiler; the first
+  time it downloads 1.3 GB, and keeps 2.7 GB. JSON, JUnit and logs are in `.build-matrix/arm64-16k/6.12`.
 - One program on one kernel: `Scripts/matrix/kernel-run.sh 6.12 .build/debug/uffd-selftest run --filter 'minor*'`.
 - The kernels come from the Debian mirror of the host's apt, into `~/.cache/swift-userfaultfd/kernels` (or
   `UFFD_KERNEL_CACHE`). `Scripts/matrix/kernel-matrix.sh fetch` looks for newer ones.
