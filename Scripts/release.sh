@@ -3,7 +3,8 @@
 #   Scripts/release.sh VERSION     checks everything first; the working tree is clean, and VERSION is that of the file VERSION
 #   Scripts/release.sh --trial     the same files without the checks, of the last commit and for the version of the file VERSION
 # The files: the source, uffd-selftest as one static file and as an installed kselftest, the Debian packages, an SBOM in
-# CycloneDX, SHA256SUMS of these, and the section of CHANGELOG.md as release-notes.md. It publishes nothing.
+# CycloneDX, SHA256SUMS of these, and the section of CHANGELOG.md as release-notes.md. On x86_64 also the static file for
+# arm64, which Scripts/package/cross-arm64.sh compiles. It publishes nothing.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -69,6 +70,7 @@ selftest=$release/uffd-selftest-$version-$machine
 install -m 755 .build-static/release/uffd-selftest "$selftest"
 if readelf -l "$selftest" | grep -q INTERP; then die "uffd-selftest is not static"; fi
 UFFD_SELFTEST=$selftest Scripts/package/package-kselftest.sh "$release/kselftest-userfaultfd-$version-$machine.tar.gz"
+[[ $machine != x86_64 ]] || Scripts/package/cross-arm64.sh "$release/uffd-selftest-$version-aarch64"
 "$python" -B Scripts/package/sbom.py "$version" "$SOURCE_DATE_EPOCH" >"$release/swift-userfaultfd-$version.cdx.json"
 (cd "$release" && sha256sum -- * >SHA256SUMS)
 printf '%s\n' "$notes" >"$release/release-notes.md"
