@@ -134,6 +134,7 @@ public struct HandedMemory: ~Copyable, Sendable {
         willStart: () throws(HandoffError) -> Void = {}
     ) throws(HandoffError) -> (pager: Pager<Source>, regions: [Region]) {
         let (places, owner, format, client) = (regions, owner, format, client)
+        do throws(HandoffError) { try check() } catch { throw Self.refuse(error, client) }
         let pager: Pager<Source>
         var added: [Region] = []
         do throws(PagerError) {
@@ -156,6 +157,31 @@ public struct HandedMemory: ~Copyable, Sendable {
         }
         try client.accept()
         return (pager, added)
+    }
+
+    /// Refuses memory whose faults would never come: the client would read zeros.
+    private func check() throws(HandoffError) {
+        guard uffd.isNegotiated else { throw .malformed("the userfaultfd was not negotiated with UFFDIO_API") }
+        // What the kernel adds by itself is no lie of the client's.
+        if format == .handoff, let actual = try? uffd.status().features,
+            !actual.symmetricDifference(uffd.enabledFeatures).isSubset(of: .writeProtectUnpopulated)
+        {
+            let (named, real) = (uffd.enabledFeatures.rawValue, actual.rawValue)
+            throw .malformed("the userfaultfd has the features \(real), and not \(named) as the message says")
+        }
+        if let size = try? file?.status().count, size < sourceEnd {
+            throw .malformed("the regions end at byte \(sourceEnd) of a memory file of \(size)")
+        }
+        guard format == .firecracker else { return }
+        for region in regions {
+            // Its ends, since it may have several mappings.
+            for page in [region.range.part(at: 0, count: region.pageSize.bytes), region.lastPage] {
+                guard uffd.probe(page) == .nobody else { continue }
+                throw .malformed(
+                    "\(region.range) is not registered with the userfaultfd, or has no pages of \(region.pageSize.bytes) bytes"
+                )
+            }
+        }
     }
 
     private static func refuse(_ error: HandoffError, _ client: ClientReply) -> HandoffError {

@@ -43,6 +43,9 @@ public struct HandedRegion: Hashable, Sendable {
     /// Where the content ends in the source, in bytes.
     public var end: Int { offset + range.count }
 
+    /// The last page of the region.
+    var lastPage: AddressRange { range.part(at: range.count - pageSize.bytes, count: pageSize.bytes) }
+
     /// Refuses regions that overlap in the client's memory, and a list without any.
     static func check(_ regions: [HandedRegion], limits: HandoffLimits) throws(HandoffError) {
         guard !regions.isEmpty else { throw .malformed("there is no region") }

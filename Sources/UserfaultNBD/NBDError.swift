@@ -38,7 +38,9 @@ public struct NBDError: Error, Hashable, Sendable {
 extension NBDError: CustomStringConvertible {
     /// One line that says what went wrong.
     public var description: String {
-        errno.map { "\(message) (\($0))" } ?? message
+        // libnbd mostly says it already.
+        guard let errno, !message.contains("\(errno)") else { return message }
+        return "\(message) (\(errno))"
     }
 }
 

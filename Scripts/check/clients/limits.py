@@ -75,7 +75,7 @@ def limits_waits_for_descriptors():
         most = next(number for number in range(1000) if number not in taken) + 3
         subprocess.run(["prlimit", f"--pid={server}", f"--nofile={most}:{before[1]}"], check=True)
         with Machine(machine_that_reads, path, expected) as machine:
-            pager.says("a connection ended before")
+            pager.says("no client can be accepted")
             subprocess.run(["prlimit", f"--pid={server}", f"--nofile={before[0]}:{before[1]}"], check=True)
             require(machine.word() == b"r", "the machine could not read")
             machine.tell()

@@ -60,9 +60,10 @@ class Memory:
 class Userfaultfd:
     """Opened as Firecracker does: kernel-mode faults too, non-blocking."""
 
-    def __init__(self, features=FEATURE_EVENT_REMOVE):
+    def __init__(self, features=FEATURE_EVENT_REMOVE, negotiates=True):
         self.number = answer(LIBC.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK))
-        ioctl(self.number, API, 0xAA, features, 0)
+        if negotiates:
+            ioctl(self.number, API, 0xAA, features, 0)
 
     def register(self, memory, mode=MODE_MISSING):
         ioctl(self.number, REGISTER, memory.start, memory.count, mode, 0)

@@ -125,14 +125,19 @@ def serve_tells_what_a_drain_has_left():
 @check
 def serve_ends_a_drain_that_hangs():
     # What a drain waits for is killed or poisoned when that is said, or when its time is over.
-    for options, status in ((["--ending", "kill"], -9), (["--ending", "poison"], -7), (["--seconds", "0"], -7)):
+    for options, status, code in ((["--ending", "kill"], -9, 0), (["--ending", "poison"], -7, 0), (["--seconds", "0"], -7, 1)):
         with folder() as where, exporting(where) as (uri, server), serving() as (pager, directory, control):
             add(control, directory, uri)
             with stopped(server), Machine(machine_that_reads, directory / "m", content(SIZE)) as machine:
                 waits(machine)
                 drain = started(control, "drain", "m")
                 session_of(control, "m", lambda session: "loading" in session)
-                ctl(control, "remove", "m", *options)
+                ctl(control, "remove", "m", *options, code=code)
                 require(machine.end() == status, f"{options}: the machine ended with {machine.status}")
-                finished(drain)
+                if status == -9:
+                    finished(drain)
+                else:
+                    # It was to load what is lost.
+                    drain.communicate(timeout=LIMIT)
+                    require(drain.returncode == 1, f"the drain ended with {drain.returncode}")
             pager.says(": ended ")

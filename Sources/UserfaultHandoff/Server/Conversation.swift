@@ -24,6 +24,11 @@ final class Conversation {
     private var hasBegun = false
     private var descriptors = ReceivedDescriptors.none
     private var isMissingDescriptors = false
+    /// Whether descriptors have come, or were lost because this process may not open more files.
+    private var hasReceivedDescriptors = false
+    private var isComplete = false
+    /// Whether the peer has handed something over, once the conversation has ended: it believes that it is served.
+    private(set) var wasClient = false
 
     init(
         _ connection: consuming HandoffConnection, _ format: HandoffFormat, of listener: UInt64,
@@ -53,6 +58,7 @@ final class Conversation {
         guard connection != nil, let payload = try receive() else { return nil }
         guard !payload.isEmpty else { throw .closedEarly }
         guard let content = try parser.consume(payload) else { return nil }
+        isComplete = true
         let parts = try HandedMemory.Parts(content, &descriptors, isMissingDescriptors: isMissingDescriptors)
         descriptors = .none
         return HandedMemory(content, format, parts, of: owner, connection.take()!, arrival)
@@ -66,6 +72,7 @@ final class Conversation {
         }
         guard var part = try connection!.receive(upTo: 64 << 10, until: Deadline(after: .zero)) else { return nil }
         isMissingDescriptors = isMissingDescriptors || part.isMissingDescriptors
+        hasReceivedDescriptors = hasReceivedDescriptors || part.isMissingDescriptors || part.descriptors.count > 0
         var received = ReceivedDescriptors.none
         swap(&received, &part.descriptors)
         descriptors.append(received, limit: format.descriptorLimit)
@@ -79,26 +86,26 @@ final class Conversation {
     func end(_ error: HandoffError) -> Bool {
         guard connection != nil else { return false }
         if format == .handoff {
+            wasClient = hasReceivedDescriptors
             try? connection!.send(HandoffReply.refused(error.description).bytes)
             return false
         }
         return stranded == .killed && killIfStranded()
     }
 
-    /// Kills a peer that has sent its userfaultfd.
+    /// Kills a peer that has sent its userfaultfd, or whatever it takes for that with a message that is complete.
     ///
     /// What it sends from now on does not arrive, so that it finds out itself.
     private func killIfStranded() -> Bool {
         try? UnixSocket.refuseMore(at: number)
         while let payload = try? receive(), !payload.isEmpty {}
-        if !isMissingDescriptors {
-            guard let uffd = try? descriptors.takeUserfaultFD(features: []) else { return false }
-            owner.kill()
-            // Only now: nobody is to read zeros.
-            try? uffd.close()
-        } else {
-            owner.kill()
-        }
+        guard hasReceivedDescriptors else { return false }
+        let uffd = try? descriptors.takeUserfaultFD(features: [])
+        wasClient = isComplete || isMissingDescriptors || uffd != nil
+        guard wasClient else { return false }
+        owner.kill()
+        // Only now: nobody is to read zeros.
+        _ = consume uffd
         return true
     }
 

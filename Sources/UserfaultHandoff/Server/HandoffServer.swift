@@ -6,8 +6,8 @@ internal import UserfaultPager
 /// Accepts clients at any number of sockets, and takes in what they hand over: one thread for all.
 ///
 /// A peer that is not allowed, sends anything but its protocol's message, or does not finish it in time, is reported and
-/// loses its connection, or its life if it would wait for ever (``Stranded``); nobody else notices. What a client hands over is given to its listener's handler, each on a
-/// thread of its own that ends with the handler.
+/// loses its connection, or its life if it would wait for ever (``Stranded``); nobody else notices. What a client hands over is
+/// given to its listener's handler, each on a thread of its own that ends with the handler.
 public final class HandoffServer: Sendable {
     /// Takes memory that a client handed over, for example by
     /// ``HandedMemory/serve(from:runtime:configuration:options:isPaused:willStart:)``.
@@ -36,6 +36,17 @@ public final class HandoffServer: Sendable {
         public let peer: PeerCredentials?
         /// Why.
         public let error: HandoffError
+        /// Whether it had sent its userfaultfd: it was a client, which nobody serves.
+        public let wasClient: Bool
+        /// Whether it was killed, see ``Stranded``.
+        public let wasKilled: Bool
+
+        init(peer: PeerCredentials?, error: HandoffError, wasClient: Bool = false, wasKilled: Bool = false) {
+            self.peer = peer
+            self.error = error
+            self.wasClient = wasClient
+            self.wasKilled = wasKilled
+        }
     }
 
     private struct Table {
@@ -50,6 +61,8 @@ public final class HandoffServer: Sendable {
     private let stopped: EventFD
     private let table = Mutex(Table())
     private let thread = Mutex<NativeThread?>(nil)
+    /// Whether the last client could not be accepted for want of descriptors or memory, which is reported once.
+    private let isShort = Mutex(false)
 
     private static var stopToken: UInt64 { 0 }
 
@@ -123,8 +136,7 @@ public final class HandoffServer: Sendable {
             guard listener.peers.allows(peer),
                 let waiting = try? Conversation(connection, listener.format, of: 0, limits, listener.stranded)
             else { continue }
-            waiting.end(.closed)
-            report(Report(peer: peer, error: .closed))
+            end(waiting, .closed)
         }
     }
 
@@ -133,6 +145,15 @@ public final class HandoffServer: Sendable {
     /// - Returns: Whether the peer was killed: it had sent its userfaultfd.
     public static func sendAway(_ connection: consuming HandoffConnection) throws(HandoffError) -> Bool {
         try Conversation(connection, .firecracker, of: 0, HandoffLimits(), .killed).end(.closed)
+    }
+
+    /// Ends a conversation, and reports what became of its peer.
+    private func end(_ conversation: Conversation, _ error: HandoffError) {
+        let wasKilled = conversation.end(error)
+        report(
+            Report(
+                peer: conversation.peer, error: error, wasClient: conversation.wasClient,
+                wasKilled: wasKilled))
     }
 
     /// Serves the sockets on a thread of its own, until ``close()``.
@@ -219,14 +240,18 @@ public final class HandoffServer: Sendable {
             do throws(UserfaultError) {
                 try set.add(conversation.socket!, token: own)
             } catch {
-                conversation.end(.kernel(error))
-                throw .kernel(error)
+                return end(conversation, .kernel(error))
             }
             conversations.insert(conversation, as: own)
+            isShort.withLock { $0 = false }
             // Further clients wait until there is room.
             if conversations.count(ofListener: token) == limits.connections { try? set.remove(listener.number) }
         } catch {
-            report(Report(peer: nil, error: error))
+            let wasShort = isShort.withLock { isShort in
+                defer { isShort = error.isShortage }
+                return isShort
+            }
+            if !wasShort || !error.isShortage { report(Report(peer: nil, error: error)) }
             // Without a free descriptor the client stays in the queue, and the socket ready: look again a little later.
             if error.isShortage {
                 _ = try? poll(stopped.descriptor.rawValue, until: Deadline(after: .milliseconds(50)))
@@ -259,8 +284,7 @@ public final class HandoffServer: Sendable {
                 return
             }
         } catch {
-            conversation.end(error)
-            report(Report(peer: conversation.peer, error: error))
+            end(conversation, error)
         }
         if let socket { try? set.remove(socket) }
         conversations.remove(token)
@@ -299,8 +323,9 @@ public final class HandoffServer: Sendable {
 
     /// Tells a client whose memory has come that nobody serves it, or kills it.
     private func giveUp(_ memory: consuming HandedMemory, _ stranded: Stranded, _ error: HandoffError) {
-        report(Report(peer: memory.peer, error: error))
-        if !memory.isToldWhenRefused, stranded == .killed { memory.owner.kill() }
+        let isKilled = !memory.isToldWhenRefused && stranded == .killed
+        if isKilled { memory.owner.kill() }
+        report(Report(peer: memory.peer, error: error, wasClient: true, wasKilled: isKilled))
         memory.refuse(error.description)
     }
 }

@@ -64,3 +64,13 @@ public struct FileSource: ~Copyable, PageSource {
         return .data
     }
 }
+
+extension FileSource.Failure: CustomStringConvertible {
+    /// One line that says what went wrong.
+    public var description: String {
+        switch self {
+        case .read(let errno): "\(errno) (error \(errno.rawValue))"
+        case .truncated(let end): "the file is shorter than it was: it ends at byte \(end)"
+        }
+    }
+}

@@ -20,10 +20,13 @@ struct UffdPager: AsyncParsableCommand {
 
     static func main() async {
         Standard.prepare()
+        // Its own usage is told, once it is known.
+        var type: any ParsableCommand.Type = Self.self
         var isParsed = false
         do {
             var command = try parseAsRoot()
             isParsed = true
+            type = Swift.type(of: command)
             if let guarded = command as? any GuardedCommand {
                 if !Keepers.hasGuard {
                     var guardian = try Guard(guarded.survival, passingOn: guarded.passedOn)
@@ -43,12 +46,19 @@ struct UffdPager: AsyncParsableCommand {
         } catch let failure as Failure {
             Standard.complain(failure.description)
             exit(withError: failure.code)
+        } catch let error as ValidationError {
+            // Of what was found out only when it ran.
+            Standard.complain("\(error.message)\nSee 'uffd-pager \(type._commandName) --help' for more information.")
+            exit(withError: ExitCode.validationFailure)
         } catch {
             if !isParsed, !Keepers.hasGuard, exitCode(for: error) != .success {
-                Standard.complain(message(for: error))
-                if let code = HeldClients.hold() { exit(withError: code) }
+                if let code = HeldClients.hold(because: message(for: error)) { exit(withError: code) }
             }
-            exit(withError: error)
+            guard type.exitCode(for: error) == .success else { type.exit(withError: error) }
+            // Help or the version: whether it could be written is to be told.
+            let text = type.fullMessage(for: error)
+            do { if !text.isEmpty { try Standard.write(text + "\n") } } catch { exit(withError: error) }
+            exit(withError: ExitCode.success)
         }
     }
 }

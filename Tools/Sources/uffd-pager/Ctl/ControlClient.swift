@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -6,6 +7,8 @@ import NIOPosix
 /// Asks the control socket of uffd-pager serve.
 struct ControlClient {
     let path: String
+    /// How long to wait for the answer; `nil` waits without a limit.
+    let limit: Duration?
 
     struct Answer {
         let status: HTTPResponseStatus
@@ -13,12 +16,32 @@ struct ControlClient {
     }
 
     /// The longest answer: the metrics of all machines that there may be.
-    private static let limit = 256 << 20
+    private static let byteLimit = 256 << 20
+
+    /// The longest path of a Unix socket, in bytes.
+    private static let pathLimit = 107
 
     /// Sends one request over a connection of its own.
     ///
     /// - Throws: ``Failure`` with ``ExitCode/unavailable``.
     func ask(_ method: HTTPMethod, _ target: String, body: String? = nil) async throws -> Answer {
+        guard path.utf8.count <= Self.pathLimit else {
+            throw Failure(
+                .unavailable, "\(path) is longer than the \(Self.pathLimit) bytes that the path of a socket may have")
+        }
+        guard let limit else { return try await send(method, target, body) }
+        return try await withThrowingTaskGroup(of: Answer.self) { group in
+            defer { group.cancelAll() }
+            group.addTask { try await send(method, target, body) }
+            group.addTask {
+                try await Task.sleep(for: limit)
+                throw Failure(.unavailable, "\(path) does not answer within \(limit.components.seconds) seconds")
+            }
+            return try await group.next()!
+        }
+    }
+
+    private func send(_ method: HTTPMethod, _ target: String, _ body: String?) async throws -> Answer {
         do {
             let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
                 .connect(unixDomainSocketPath: path) { channel in
@@ -44,6 +67,8 @@ struct ControlClient {
             }
         } catch let failure as Failure {
             throw failure
+        } catch let error as IOError {
+            throw Failure(.unavailable, "\(path) does not answer: \(String(cString: strerror(error.errnoCode)))")
         } catch {
             throw Failure(.unavailable, "\(path) does not answer: \(error)")
         }
@@ -56,8 +81,8 @@ struct ControlClient {
             switch part {
             case .head(let head): status = head.status
             case .body(var part):
-                guard bytes.readableBytes + part.readableBytes <= limit else {
-                    throw Failure(.unavailable, "the answer is longer than \(limit) bytes")
+                guard bytes.readableBytes + part.readableBytes <= byteLimit else {
+                    throw Failure(.unavailable, "the answer is longer than \(byteLimit) bytes")
                 }
                 bytes.writeBuffer(&part)
             case .end: break

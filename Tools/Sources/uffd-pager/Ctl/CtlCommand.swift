@@ -17,7 +17,10 @@ struct CtlCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ctl",
         abstract: "Ask a running uffd-pager serve.",
-        discussion: "Exit codes: 0 done, 1 refused, 69 nobody answers at the control socket.",
+        discussion: """
+            Exit codes: 0 done, 1 refused, or memory was lost that was to be loaded, 64 wrong usage, 69 nobody answers at the \
+            control socket, or not in time.
+            """,
         subcommands: [
             List.self, Show.self, Add.self, Remove.self, Prefetch.self, Populate.self, Pause.self,
             Resume.self, Drain.self, Metrics.self,
@@ -28,11 +31,32 @@ struct CtlCommand: AsyncParsableCommand {
         @Option(help: ArgumentHelp("The control socket.", valueName: "path"), completion: .file())
         var control: String
 
+        @Option(
+            help: ArgumentHelp(
+                """
+                Give up after so many seconds without an answer: 30 unless said; add, populate, drain and remove wait without a \
+                limit. What was asked for may happen all the same.
+                """, valueName: "n"))
+        var timeout: Int?
+
+        func validate() throws {
+            guard timeout.map({ (1...86_400).contains($0) }) ?? true else {
+                throw ValidationError("--timeout needs a number from 1 to 86400")
+            }
+        }
+
         /// Asks, and prints what is answered.
-        func ask(_ method: HTTPMethod, _ target: String, body: (some Encodable)? = String?.none) async throws {
+        ///
+        /// - Parameter isLong: Whether the answer may take as long as the machine likes.
+        func ask(
+            _ method: HTTPMethod, _ target: String, body: (some Encodable)? = String?.none, isLong: Bool = false
+        ) async throws {
+            let limit = timeout ?? (isLong ? nil : 30)
             let encoder = JSONEncoder()
+            encoder.outputFormatting = .withoutEscapingSlashes
             let text = try body.map { String(decoding: try encoder.encode($0), as: UTF8.self) }
-            let answer = try await ControlClient(path: control).ask(method, target, body: text)
+            let answer = try await ControlClient(path: control, limit: limit.map { .seconds($0) })
+                .ask(method, target, body: text)
             guard (200..<300).contains(answer.status.code) else {
                 let document = try? JSONDecoder().decode(ErrorDocument.self, from: Data(answer.body.utf8))
                 throw Failure(.failure, document?.error ?? "the answer is \(answer.status): \(answer.body)")
@@ -47,19 +71,22 @@ struct CtlCommand: AsyncParsableCommand {
         @Argument(help: "The machine's name.")
         var name: String
 
+        /// - Throws: ``Failure`` for a name that no machine can have, which would make another path.
         var path: String {
-            let isPlain = name.utf8.allSatisfy { byte in
-                Character(Unicode.Scalar(byte)).isASCII
-                    && (Character(Unicode.Scalar(byte)).isLetter
-                        || Character(Unicode.Scalar(byte)).isNumber || "-_.".utf8.contains(byte))
+            get throws {
+                guard MachineSpecification.isName(name) else {
+                    throw Failure(.failure, "there is no machine '\(name)'")
+                }
+                return "/v1/machines/\(name)"
             }
-            // A name that no machine has is answered as one.
-            return "/v1/machines/" + (isPlain ? name : "-")
         }
     }
 
     struct Limit: ParsableArguments {
-        @Option(help: ArgumentHelp("How long to load; without a limit by default.", valueName: "n"))
+        @Option(
+            help: ArgumentHelp(
+                "How long to load; without a limit by default. What is not loaded by then is told, with the exit code 1.",
+                valueName: "n"))
         var seconds: Int?
 
         var query: String { seconds.map { "seconds=\($0)" } ?? "" }
@@ -76,7 +103,7 @@ struct CtlCommand: AsyncParsableCommand {
             abstract: "Show one machine, its sessions and statistics, as JSON.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() async throws { try await control.ask(.GET, machine.path) }
+        func run() async throws { try await control.ask(.GET, try machine.path) }
     }
 
     struct Add: AsyncParsableCommand {
@@ -92,9 +119,7 @@ struct CtlCommand: AsyncParsableCommand {
         @Option(help: "Write the pages that were touched.", completion: .file()) var record: String?
         @Option(help: "What happens to a page that cannot be loaded.") var onFailure: OnFailure = .poison
         @Flag(help: "Load all memory in the background.") var populate = false
-        @Option(help: "Accept processes of this user, by number. Can be repeated.") var allowUser: [UInt32] = []
-        @Option(help: "Accept processes of this group, by number. Can be repeated.") var allowGroup: [UInt32] = []
-        @Option(help: "The permissions of the socket, in octal.") var socketMode: String?
+        @OptionGroup var access: AccessOptions
 
         func run() async throws {
             var machine = MachineSpecification(
@@ -109,22 +134,27 @@ struct CtlCommand: AsyncParsableCommand {
             machine.record = record.map(LocalPath.absolute)
             machine.onFailure = onFailure
             machine.populate = populate
-            machine.allowUsers = allowUser.isEmpty ? nil : allowUser
-            machine.allowGroups = allowGroup.isEmpty ? nil : allowGroup
-            machine.socketMode = socketMode
-            try await control.ask(.POST, "/v1/machines", body: machine)
+            machine.allowUsers = try access.users
+            machine.allowGroups = try access.groups
+            machine.socketMode = access.socketMode.map { String($0.value, radix: 8) }
+            try await control.ask(.POST, "/v1/machines", body: machine, isLong: true)
         }
     }
 
     struct Remove: AsyncParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Stop listening for a machine, and end its sessions.")
+        static let configuration = CommandConfiguration(
+            abstract: "Stop listening for a machine, and end its sessions.",
+            discussion: """
+                If memory is to be loaded and is not, as with --seconds, it is lost as with drain: the machine is removed, and the \
+                exit code is 1.
+                """)
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
         @Option(help: "What happens to memory that was not loaded.") var ending: SessionEnding = .load
 
         func run() async throws {
-            try await control.ask(.DELETE, "\(machine.path)?ending=\(ending.rawValue)&\(limit.query)")
+            try await control.ask(.DELETE, "\(try machine.path)?ending=\(ending.rawValue)&\(limit.query)", isLong: true)
         }
     }
 
@@ -136,7 +166,8 @@ struct CtlCommand: AsyncParsableCommand {
 
         func run() async throws {
             try await control.ask(
-                .POST, machine.path + "/prefetch", body: PrefetchRequest(workingSet: LocalPath.absolute(workingSet)))
+                .POST, try machine.path + "/prefetch", body: PrefetchRequest(workingSet: LocalPath.absolute(workingSet))
+            )
         }
     }
 
@@ -145,7 +176,9 @@ struct CtlCommand: AsyncParsableCommand {
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
-        func run() async throws { try await control.ask(.POST, "\(machine.path)/populate?\(limit.query)") }
+        func run() async throws {
+            try await control.ask(.POST, "\(try machine.path)/populate?\(limit.query)", isLong: true)
+        }
     }
 
     struct Pause: AsyncParsableCommand {
@@ -153,23 +186,29 @@ struct CtlCommand: AsyncParsableCommand {
             abstract: "Change no page of a machine: threads that touch one that is not there wait until it is resumed.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() async throws { try await control.ask(.POST, "\(machine.path)/pause") }
+        func run() async throws { try await control.ask(.POST, "\(try machine.path)/pause") }
     }
 
     struct Resume: AsyncParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Go on with a machine that was paused.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() async throws { try await control.ask(.POST, "\(machine.path)/resume") }
+        func run() async throws { try await control.ask(.POST, "\(try machine.path)/resume") }
     }
 
     struct Drain: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Load all memory of a machine's sessions, and let go of them.")
+            abstract: "Load all memory of a machine's sessions, and let go of them.",
+            discussion: """
+                With --seconds, memory that is not loaded in time is poisoned: who touches it gets SIGBUS. A machine with \
+                --on-failure kill is killed. Either is told, with the exit code 1.
+                """)
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
-        func run() async throws { try await control.ask(.POST, "\(machine.path)/drain?\(limit.query)") }
+        func run() async throws {
+            try await control.ask(.POST, "\(try machine.path)/drain?\(limit.query)", isLong: true)
+        }
     }
 
     struct Metrics: AsyncParsableCommand {

@@ -10,14 +10,16 @@ enum HeldClients {
     /// Waits for a while, so that systemd starts the service again, perhaps with other arguments; kills the clients if the
     /// service is stopped: systemd lets go of their descriptors then.
     ///
+    /// - Parameter text: What is wrong, which is told if there are clients.
     /// - Returns: The exit code if they were killed.
-    static func hold() -> ExitCode? {
+    static func hold(because text: String) -> ExitCode? {
         PassedDescriptors.prepare(for: getpid())
         var shelf = PassedDescriptors.takeAll()
         guard !shelf.clients.isEmpty || shelf.hasArrivals else { return nil }
         var before = sigset_t()
         let signals = cps_signals(&before)
         guard signals >= 0 else { return nil }
+        Standard.complain(text)
         Standard.complain(
             "error: clients wait until the service starts with other arguments clients=\(shelf.clients.count)")
         var state = pollfd(fd: signals, events: Int16(POLLIN), revents: 0)

@@ -65,7 +65,7 @@ enum PassedDescriptors {
     }
 
     /// The path that a listening socket was bound to.
-    private static func pathOfSocket(_ number: Int32) -> String? {
+    static func pathOfSocket(_ number: Int32) -> String? {
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { room in
             cps_socket_path(number, room.baseAddress, room.count) < 0 ? nil : String(cString: room.baseAddress!)
         }

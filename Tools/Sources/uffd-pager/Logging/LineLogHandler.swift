@@ -44,7 +44,10 @@ struct LineLogHandler: LogHandler {
     /// A value that a reader can tell from its neighbours.
     private static func quoted(_ value: String) -> String {
         let isPlain = !value.isEmpty && value.unicodeScalars.allSatisfy { $0 > " " && $0 != "\"" && $0.isASCII }
-        return isPlain ? value : value.debugDescription
+        guard !isPlain else { return value }
+        // An apostrophe needs no escape between these quotes.
+        let escaped = value.unicodeScalars.map { $0 == "'" ? "'" : $0.escaped(asASCII: false) }
+        return "\"\(escaped.joined())\""
     }
 
     static func json(

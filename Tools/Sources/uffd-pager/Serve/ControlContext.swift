@@ -11,6 +11,13 @@ struct ControlContext: RequestContext {
         coreContext = CoreRequestContextStorage(source: source)
     }
 
+    /// The members of a document are always in the same order.
+    var responseEncoder: JSONEncoder {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return encoder
+    }
+
     /// No request needs more.
     var maxUploadSize: Int { 64 << 10 }
 }
@@ -29,7 +36,7 @@ struct ErrorMiddleware: RouterMiddleware {
                 switch error {
                 case .exists: .conflict
                 case .unknown: .notFound
-                case .tooMany: .tooManyRequests
+                case .tooMany, .tooManyRequests: .tooManyRequests
                 case .tooLong: .contentTooLarge
                 case .ending: .serviceUnavailable
                 case .refused, .failed: .unprocessableContent
@@ -43,7 +50,9 @@ struct ErrorMiddleware: RouterMiddleware {
     }
 
     private static func error(_ status: HTTPResponse.Status, _ text: String) throws -> Response {
-        let body = try JSONEncoder().encode(ErrorDocument(error: text))
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .withoutEscapingSlashes
+        let body = try encoder.encode(ErrorDocument(error: text))
         return Response(
             status: status, headers: [.contentType: "application/json; charset=utf-8"],
             body: ResponseBody(byteBuffer: ByteBuffer(bytes: body)))

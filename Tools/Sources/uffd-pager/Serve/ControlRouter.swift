@@ -4,7 +4,9 @@ import NIOCore
 
 /// The paths of the control socket; openapi.json describes them.
 enum ControlRouter {
-    static func make(_ registry: MachineRegistry) -> Router<ControlContext> {
+    ///
+    /// - Parameter waiting: The requests that may wait for long.
+    static func make(_ registry: MachineRegistry, _ waiting: LongRequests) -> Router<ControlContext> {
         let router = Router(context: ControlContext.self)
         router.add(middleware: ErrorMiddleware())
         router.get("healthz") { _, _ in "ok\n" }
@@ -22,7 +24,9 @@ enum ControlRouter {
         machines.get { _, _ in MachineList(machines: registry.documents) }
         machines.post { request, context in
             let specification = try await request.document(MachineSpecification.self, context)
-            try await onOwnThread { () throws(ControlError) in try registry.add(specification) }
+            try await waiting.run {
+                try await onOwnThread { () throws(ControlError) in try registry.add(specification) }
+            }
             return EditedResponse(status: .created, response: try registry.document(of: specification.name))
         }
         machines.get(":name") { _, context in try registry.document(of: try context.name) }
@@ -45,10 +49,14 @@ enum ControlRouter {
             }
         }
         machines.post(":name/populate") { request, context in
-            SessionCount(sessions: try await registry.populate(try context.name, within: try request.limit))
+            try await waiting.run {
+                SessionCount(sessions: try await registry.populate(try context.name, within: try request.limit))
+            }
         }
         machines.post(":name/drain") { request, context in
-            SessionCount(sessions: try await registry.drain(try context.name, within: try request.limit))
+            try await waiting.run {
+                SessionCount(sessions: try await registry.drain(try context.name, within: try request.limit))
+            }
         }
         return router
     }

@@ -20,6 +20,8 @@ struct ControlServer {
 
     /// More than a person and a program need, and few enough to leave descriptors for machines.
     private static let connections = 256
+    /// How many of them may wait until memory is loaded.
+    private static let longRequests = 128
     /// How long a connection may be without a request that is being answered.
     private static let idleTime = TimeAmount.seconds(10)
 
@@ -36,7 +38,7 @@ struct ControlServer {
         quiet.logLevel = max(logger.logLevel, .warning)
         let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
         let application = Application(
-            router: ControlRouter.make(registry),
+            router: ControlRouter.make(registry, LongRequests(limit: Self.longRequests)),
             server: .http1(
                 configuration: .init(additionalChannelHandlers: [PeerHandler(peers)], idleTimeout: Self.idleTime)),
             configuration: ApplicationConfiguration(

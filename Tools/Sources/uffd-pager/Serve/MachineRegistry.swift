@@ -9,7 +9,8 @@ import UserfaultPager
 enum ControlError: Error {
     case exists(String)
     case unknown(String)
-    case tooMany(Int)
+    case tooMany(Int, limit: Int)
+    case tooManyRequests(Int)
     case tooLong(Int)
     case ending
     case refused(String)
@@ -19,7 +20,8 @@ enum ControlError: Error {
         switch self {
         case .exists(let name): "there is a machine '\(name)' already"
         case .unknown(let name): "there is no machine '\(name)'"
-        case .tooMany(let limit): "there are \(limit) machines already"
+        case .tooMany(let count, let limit): "there are \(count) machines already, of at most \(limit)"
+        case .tooManyRequests(let limit): "\(limit) requests are loading memory already"
         case .tooLong(let limit): "the request is longer than \(limit) bytes"
         case .ending: "the server is ending"
         case .refused(let text): text
@@ -63,7 +65,7 @@ final class MachineRegistry: Sendable {
         // The name is taken before the socket is made, so that two that add the same do not both make one.
         let error: ControlError? = entries.withLock { entries in
             if entries[name] != nil { return .exists(name) }
-            if entries.count >= limit, !isKept { return .tooMany(limit) }
+            if entries.count >= limit, !isKept { return .tooMany(entries.count, limit: limit) }
             entries[name] = .some(nil)
             return nil
         }
@@ -73,7 +75,7 @@ final class MachineRegistry: Sendable {
             logger[metadataKey: "machine"] = "\(name)"
             let extras = Extras(isSuccessor: isKept, logger: logger)
             let settings = MachineSettings(
-                name: name, memory: try memory(of: specification, extras),
+                name: name, memory: try memory(of: specification, extras, logger),
                 prefetch: try extras.open("prefetching") { try specification.prefetch.map(WorkingSetFile.read) },
                 record: try extras.open("a record") {
                     try specification.record.map { try records.open($0, for: name) }
@@ -123,7 +125,9 @@ final class MachineRegistry: Sendable {
         return entry.settings
     }
 
-    private func memory(of specification: MachineSpecification, _ extras: Extras) throws -> MemorySource {
+    private func memory(
+        of specification: MachineSpecification, _ extras: Extras, _ logger: Logger
+    ) throws -> MemorySource {
         let kept = try specification.cacheRevision.flatMap { revision in
             try extras.open("the cache") {
                 guard let cache else {
@@ -133,15 +137,17 @@ final class MachineRegistry: Sendable {
                 return MemoryCache(chunks: cache, revision: revision)
             }
         }
-        return try MemorySource(specification.memory, tls: specification.tls, cache: kept)
+        return try MemorySource(specification.memory, tls: specification.tls, cache: kept, logger: logger)
     }
 
     /// Stops listening for a machine, and ends its sessions.
+    ///
+    /// - Throws: ``ControlError/refused(_:)`` if memory was lost that was to be loaded; the machine is removed all the same.
     func remove(_ name: String, ending: SessionEnding, within limit: Duration?) async throws(ControlError) {
         guard let entry = entries.withLock({ $0[name] ?? nil }) else { throw .unknown(name) }
         // Until clients that have just come are in the table.
         await onOwnThread { [front] in front.shut(entry.listening) }
-        await sessions.end(ofMachine: name, ending, within: limit)
+        let ended = await sessions.end(ofMachine: name, ending, within: limit)
         // Who removes a machine may want to read its record; the disk may hang.
         _ = await entry.settings.record?.flush(within: EndingTime.rest)
         sessions.forget(machine: name)
@@ -149,6 +155,7 @@ final class MachineRegistry: Sendable {
         records.leave(name)
         _ = entries.withLock { $0.removeValue(forKey: name) }
         logger.info("removed", metadata: ["machine": "\(name)"])
+        if let loss = ended.loss { throw .refused("the machine is removed, but \(loss)") }
     }
 
     /// Waits until records are written, but no longer than that.
@@ -158,9 +165,13 @@ final class MachineRegistry: Sendable {
     }
 
     /// Loads what is left of a machine's sessions, and lets go of them; new ones may come.
+    ///
+    /// - Throws: ``ControlError/refused(_:)`` if memory was lost; the sessions have ended all the same.
     func drain(_ name: String, within limit: Duration?) async throws(ControlError) -> Int {
         _ = try specification(of: name)
-        return await sessions.end(ofMachine: name, .load, within: limit)
+        let ended = await sessions.end(ofMachine: name, .load, within: limit)
+        if let loss = ended.loss { throw .refused(loss) }
+        return ended.count
     }
 
     func specification(of name: String) throws(ControlError) -> MachineSpecification {

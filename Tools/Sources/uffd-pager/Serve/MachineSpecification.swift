@@ -60,8 +60,7 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         allowUsers = try values.decodeIfPresent([UInt32].self, forKey: .allowUsers)
         allowGroups = try values.decodeIfPresent([UInt32].self, forKey: .allowGroups)
         socketMode = try values.decodeIfPresent(String.self, forKey: .socketMode)
-        guard !name.isEmpty, name.utf8.count <= 128, name.utf8.allSatisfy(Self.isPlain), name != ".", name != ".."
-        else {
+        guard Self.isName(name) else {
             throw DecodingError.dataCorruptedError(
                 forKey: .name, in: values,
                 debugDescription: "a name has 1 to 128 letters, digits, '-', '_' and '.', and is not '.' or '..'")
@@ -92,6 +91,11 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         tls.tlsPskFile = tlsPskFile
         tls.tlsUsername = tlsUsername
         return tls
+    }
+
+    /// Whether a machine may be called so.
+    static func isName(_ name: String) -> Bool {
+        !name.isEmpty && name.utf8.count <= 128 && name.utf8.allSatisfy(isPlain) && name != "." && name != ".."
     }
 
     private static func isPlain(_ byte: UInt8) -> Bool {
@@ -128,9 +132,10 @@ struct ConfigurationFile: Codable, Equatable, Sendable {
         machines = try values.decodeIfPresent([MachineSpecification].self, forKey: .machines) ?? []
         maxSessions = try values.decodeIfPresent(Int.self, forKey: .maxSessions) ?? 1024
         maxMachines = try values.decodeIfPresent(Int.self, forKey: .maxMachines) ?? 1024
-        guard (1...100_000).contains(maxSessions), (1...100_000).contains(maxMachines) else {
+        for (key, limit) in [(CodingKeys.maxSessions, maxSessions), (.maxMachines, maxMachines)]
+        where !(1...100_000).contains(limit) {
             throw DecodingError.dataCorruptedError(
-                forKey: .maxMachines, in: values, debugDescription: "a limit is a number from 1 to 100000")
+                forKey: key, in: values, debugDescription: "a limit is a number from 1 to 100000, and not \(limit)")
         }
     }
 

@@ -42,7 +42,9 @@ enum OpenAPI {
                   {"$ref": "#/components/parameters/Seconds"}
                 ],
                 "responses": {"204": {"description": "It is removed."}, "400": {"$ref": "#/components/responses/Error"},
-                  "404": {"$ref": "#/components/responses/Error"}}
+                  "404": {"$ref": "#/components/responses/Error"},
+                  "422": {"description": "It is removed, but memory that was to be loaded is lost.", "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}}
               }
             },
             "/v1/machines/{name}/prefetch": {
@@ -64,7 +66,7 @@ enum OpenAPI {
                 "parameters": [{"$ref": "#/components/parameters/Seconds"}],
                 "responses": {"200": {"$ref": "#/components/responses/Sessions"},
                   "400": {"$ref": "#/components/responses/Error"}, "404": {"$ref": "#/components/responses/Error"},
-                  "422": {"$ref": "#/components/responses/Error"}}
+                  "422": {"$ref": "#/components/responses/Error"}, "429": {"$ref": "#/components/responses/Error"}}
               }
             },
             "/v1/machines/{name}/pause": {
@@ -89,7 +91,10 @@ enum OpenAPI {
                 "summary": "Loads all memory of the machine's sessions, and lets go of them.",
                 "parameters": [{"$ref": "#/components/parameters/Seconds"}],
                 "responses": {"200": {"$ref": "#/components/responses/Sessions"},
-                  "400": {"$ref": "#/components/responses/Error"}, "404": {"$ref": "#/components/responses/Error"}}
+                  "400": {"$ref": "#/components/responses/Error"}, "404": {"$ref": "#/components/responses/Error"},
+                  "422": {"description": "Memory is lost that could not be loaded, or not in time; the sessions have ended.",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}},
+                  "429": {"$ref": "#/components/responses/Error"}}
               }
             }
           },
@@ -104,10 +109,11 @@ enum OpenAPI {
                 "application/json": {"schema": {"$ref": "#/components/schemas/Machine"}}}},
               "Sessions": {"description": "How many sessions it was done to.", "content": {"application/json": {"schema": {
                 "type": "object", "required": ["sessions"], "properties": {"sessions": {"type": "integer"}}}}}},
-              "Error": {"description": "Why not.", "content": {"application/json": {"schema": {
-                "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}}}
+              "Error": {"description": "Why not.", "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
             },
             "schemas": {
+              "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
               "Name": {"type": "string", "pattern": "^(?!\\.\\.?$)[A-Za-z0-9._-]{1,128}$"},
               "Specification": {
                 "type": "object", "required": ["name", "socket", "memory"], "additionalProperties": false,

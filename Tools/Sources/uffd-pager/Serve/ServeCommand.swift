@@ -66,6 +66,11 @@ struct ServeCommand: GuardedCommand {
                 throw Failure(code, "machine '\(machine.name)': \(error.text)")
             }
         }
+        for path in PassedDescriptors.unusedSockets {
+            logger.error(
+                "systemd has passed a socket at which no machine listens: who connects there waits until one is added",
+                metadata: ["socket": "\(path)"])
+        }
         let socket = try ControlSocket(control)
         // Also if the server ends by itself.
         defer { socket.remove() }
@@ -90,6 +95,6 @@ struct ServeCommand: GuardedCommand {
         // Nothing keeps requests waiting any more but their clients.
         await server.end(within: EndingTime.rest)
         if let failure { throw Failure(.system, "the control socket cannot be served: \(failure)") }
-        if sessions.failures > 0 { throw ExitCode.failure }
+        if sessions.failures + front.failures > 0 { throw ExitCode.failure }
     }
 }

@@ -25,7 +25,10 @@ struct AccessOptions: ParsableArguments {
     func validate() throws { _ = try peers }
 
     /// Who may connect.
-    var peers: PeerPolicy {
+    var peers: PeerPolicy { get throws { PeerPolicy(allowingUsers: try users, groups: try groups) } }
+
+    /// The users, by number; `nil` if none is named.
+    var users: [UInt32]? {
         get throws {
             let users = try allowUser.map { name in
                 guard let id = UInt32(name) ?? getpwnam(name)?.pointee.pw_uid else {
@@ -33,14 +36,20 @@ struct AccessOptions: ParsableArguments {
                 }
                 return id
             }
+            return users.isEmpty ? nil : users
+        }
+    }
+
+    /// The groups, by number; `nil` if none is named.
+    var groups: [UInt32]? {
+        get throws {
             let groups = try allowGroup.map { name in
                 guard let id = UInt32(name) ?? getgrnam(name)?.pointee.gr_gid else {
                     throw ValidationError("there is no group '\(name)'")
                 }
                 return id
             }
-            return PeerPolicy(
-                allowingUsers: users.isEmpty ? nil : users, groups: groups.isEmpty ? nil : groups)
+            return groups.isEmpty ? nil : groups
         }
     }
 }

@@ -25,8 +25,14 @@ struct CacheOptions: ParsableArguments {
     /// - Throws: ``Failure`` with ``ExitCode/uncreatable``.
     func open(logger: Logger) throws -> ChunkCache? {
         guard isWanted else { return nil }
-        var configuration = ChunkCache.Configuration { report in
-            logger.warning("the cache's folder", metadata: ["problem": "\(report)"])
+        var configuration = ChunkCache.Configuration { [cache] report in
+            let (what, errno) =
+                switch report {
+                case .notWritable(let errno):
+                    ("nothing more is kept in the cache's folder, which cannot be written", errno)
+                case .notReadable(let errno): ("a part of the cache cannot be read, and is loaded again", errno)
+                }
+            logger.warning("\(what)", metadata: ["folder": "\(cache?.path ?? "")", "error": "\(errno)"])
         }
         if let cacheMemory { configuration.memoryBytes = cacheMemory.value }
         if let cache {
@@ -53,11 +59,17 @@ struct CacheFolder: ExpressibleByArgument {
     let byteCount: ByteCount
 
     init?(argument: String) {
-        // What is no number after a colon belongs to the path.
-        let colon = argument.lastIndex(of: ":")
-        let count = colon.flatMap { ByteCount(argument: String(argument[argument.index(after: $0)...])) }
-        path = if let colon, count != nil { String(argument[..<colon]) } else { argument }
-        byteCount = count ?? ByteCount(value: 1 << 30)
+        // What does not begin as a number after a colon belongs to the path.
+        if let colon = argument.lastIndex(of: ":"),
+            let text = Optional(argument[argument.index(after: colon)...]), text.first?.isNumber == true
+        {
+            guard let count = ByteCount(argument: String(text)) else { return nil }
+            path = String(argument[..<colon])
+            byteCount = count
+        } else {
+            path = argument
+            byteCount = ByteCount(value: 1 << 30)
+        }
         guard !path.isEmpty else { return nil }
     }
 }

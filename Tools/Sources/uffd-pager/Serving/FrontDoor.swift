@@ -9,21 +9,46 @@ import UserfaultHandoff
 final class FrontDoor: Sendable {
     private let server: HandoffServer
     private let keepers: Keepers?
+    /// What a client takes while it is taken over, and requests beside it.
+    private static let descriptorsOfOneClient = 24
+    /// With fewer, the guard and the keeper cannot keep those of a client.
+    private static let leastDescriptors: UInt = 40
     /// Names under which sockets are kept.
     private let kept = Mutex<Set<String>>([])
 
+    /// Clients that were told or killed before their memory could be taken over.
+    private let lost: Counter
+
     init(keptBy keepers: Keepers?, logger: Logger, limits: HandoffLimits = HandoffLimits()) throws {
+        let lost = Counter()
         self.keepers = keepers
+        self.lost = lost
         do {
             server = try HandoffServer(limits: limits, arrivals: keepers) { report in
-                var metadata: Logger.Metadata = ["error": "\(report.error)"]
-                if let peer = report.peer { metadata["process"] = "\(peer.process)" }
-                logger.warning("a connection ended before memory was handed over", metadata: metadata)
+                if report.wasClient { lost.increment() }
+                Self.log(report, logger)
             }
         } catch {
             throw Failure(.system, "no server: \(error)")
         }
     }
+
+    private static func log(_ report: HandoffServer.Report, _ logger: Logger) {
+        var metadata: Logger.Metadata = ["error": "\(report.error)"]
+        if let peer = report.peer { metadata["process"] = "\(peer.process)" }
+        if report.wasKilled {
+            logger.error("a client cannot be served, and is killed", metadata: metadata)
+        } else if report.wasClient {
+            logger.error("a client cannot be served", metadata: metadata)
+        } else if report.peer == nil {
+            logger.error("no client can be accepted; this is logged once", metadata: metadata)
+        } else {
+            logger.warning("a connection ended before memory was handed over", metadata: metadata)
+        }
+    }
+
+    /// Clients that were not served, because of what they sent or what this process could not have.
+    var failures: Int { lost.value }
 
     /// Accepts clients of a machine at a path.
     ///
@@ -78,7 +103,17 @@ final class FrontDoor: Sendable {
         if kept.withLock({ $0.remove(name) }) != nil { keepers?.forget(name) }
     }
 
+    /// Begins to accept clients.
+    ///
+    /// - Throws: ``Failure`` with ``ExitCode/system``, also if there are too few descriptors to serve anybody.
     func start() throws {
+        let hasRoom = OpenFiles.limit >= Self.leastDescriptors && OpenFiles.hasRoom(for: Self.descriptorsOfOneClient)
+        guard hasRoom || PassedDescriptors.isSuccessor else {
+            throw Failure(
+                .system,
+                "the limit of \(OpenFiles.limit) open files leaves no room for a client: raise it (ulimit -n, LimitNOFILE=)"
+            )
+        }
         do { try server.start() } catch { throw Failure(.system, "no thread: \(error)") }
     }
 
@@ -97,4 +132,13 @@ final class FrontDoor: Sendable {
         }
         for name in names { keepers?.forget(name) }
     }
+}
+
+/// Counts what several threads see.
+private final class Counter: Sendable {
+    private let count = Atomic(0)
+
+    var value: Int { count.load(ordering: .relaxed) }
+
+    func increment() { count.add(1, ordering: .relaxed) }
 }

@@ -58,7 +58,7 @@ struct MachineOptions: ParsableArguments {
                 .map { MemoryCache(chunks: $0, revision: revision) }
         }
         return MachineSettings(
-            name: name, memory: try MemorySource(memory, tls: tls, cache: kept),
+            name: name, memory: try MemorySource(memory, tls: tls, cache: kept, logger: logger),
             prefetch: try extras.open("prefetching") { try prefetch.map(WorkingSetFile.read) },
             record: try extras.open("a record") { try record.map(WorkingSetRecord.init) }, onFailure: onFailure,
             populates: populate)

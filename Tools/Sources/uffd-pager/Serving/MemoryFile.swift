@@ -18,7 +18,7 @@ struct MemoryFile: Sendable {
         do {
             file = OpenDescriptor(try FileDescriptor.open(path, .readOnly, options: .closeOnExec))
             identity = try file.identity()
-            _ = try source()
+            guard try source().byteCount > 0 else { throw Failure(.unreadable, "\(path) is empty") }
         } catch let error as Errno {
             throw Failure(.unreadable, "\(path) cannot be read: \(error)")
         } catch let error as PagerError {

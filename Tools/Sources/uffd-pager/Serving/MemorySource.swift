@@ -1,4 +1,5 @@
 import ArgumentParser
+import Logging
 import SystemPackage
 import UserfaultFD
 import UserfaultHandoff
@@ -27,9 +28,10 @@ enum MemorySource: Sendable {
     ///   - name: A path, or an `nbd` URI.
     ///   - tls: How to identify the server of an `nbds` URI.
     ///   - cache: Keeps what a server has sent.
+    ///   - logger: Is told what happens to the server.
     /// - Throws: ``Failure`` with ``ExitCode/unreadable``; `ValidationError` for a file with a cache, and for certificates
     ///   that are not used.
-    init(_ name: String, tls: TLSOptions, cache: MemoryCache? = nil) throws {
+    init(_ name: String, tls: TLSOptions, cache: MemoryCache? = nil, logger: Logger) throws {
         try tls.check(for: name)
         guard Self.isAddress(name) else {
             if cache != nil { try Self.checkCache(for: name) }
@@ -38,7 +40,7 @@ enum MemorySource: Sendable {
         }
         #if NBD
         do {
-            let source = try NBDSource(name, configuration: NBDConfiguration(tls: tls.configuration))
+            let source = try NBDSource(name, configuration: NBDLog(logger).configuration(tls.configuration))
             guard let cache else {
                 self = .nbd(source, export: String(Self.export(in: name)))
                 return
@@ -48,7 +50,7 @@ enum MemorySource: Sendable {
                 try CachedSource(AsynchronousSource(source), of: image, in: cache.chunks), cache.chunks,
                 byteCount: image.byteCount, export: "\(Self.export(in: name)), revision \(cache.revision)")
         } catch {
-            throw Failure(.unreadable, "\(name): \(error)")
+            throw Failure(.unreadable, "\(name) cannot be read: \(error)")
         }
         #else
         throw Failure(.unavailable, "\(name): this program was built without NBD (swift build --traits NBD)")
@@ -91,7 +93,7 @@ enum MemorySource: Sendable {
         case .file(let file):
             let source = try file.source()
             try check(source.byteCount)
-            return try memory.resume(from: source, terms)
+            return try memory.resume(from: ReportingSource(source, terms.log), terms)
         #if NBD
         case .nbd(let source, _):
             try check(Int(clamping: source.export.byteCount))
@@ -109,8 +111,9 @@ enum MemorySource: Sendable {
         case .file(let file):
             let source = try file.source()
             memory = try Self.check(memory, source.byteCount)
-            guard memory.file != nil else { return try memory.serve(from: source, terms) }
-            let pages = try SharedPages(memory.file!, from: source)
+            let reporting = ReportingSource(source, terms.log)
+            guard memory.file != nil else { return try memory.serve(from: reporting, terms) }
+            let pages = try SharedPages(memory.file!, from: reporting)
             return try memory.serve(from: pages.source, terms)
         #if NBD
         case .nbd(let source, _):
@@ -166,6 +169,8 @@ struct ServiceTerms {
     let isPaused: Bool
     /// What a successor needs.
     let files: SurvivalFiles?
+    /// Is told why pages cannot be loaded.
+    let log: ReportLog
 }
 
 extension KeptMemory {

@@ -41,6 +41,8 @@ final class Session: Sendable {
         /// Calls that poison what an end by loading has not loaded yet.
         var stops: [Task<Void, Never>] = []
         var hasEnded = false
+        /// What was not loaded at the end although it was to be.
+        var loss: String?
         var waiters: [CheckedContinuation<Void, Never>] = []
     }
 
@@ -67,7 +69,8 @@ final class Session: Sendable {
             memory,
             ServiceTerms(
                 runtime: runtime, configuration: configuration,
-                options: RegionOptions(failure: settings.onFailure.policy), isPaused: isPaused, files: files))
+                options: RegionOptions(failure: settings.onFailure.policy), isPaused: isPaused, files: files,
+                log: reports))
     }
 
     /// Goes on in place of a server that has died.
@@ -87,13 +90,16 @@ final class Session: Sendable {
             memory,
             ServiceTerms(
                 runtime: runtime, configuration: Self.configuration(settings, reports, ended), options: RegionOptions(),
-                isPaused: isPaused, files: nil))
+                isPaused: isPaused, files: nil, log: reports))
     }
 
     private static func configuration(
         _ settings: MachineSettings, _ reports: ReportLog, _ ended: @escaping @Sendable () -> Void
     ) -> PagerConfiguration {
-        PagerConfiguration(workingSetCapacity: settings.record == nil ? 0 : WorkingSetRecord.capacity) { report in
+        PagerConfiguration(
+            workingSetCapacity: settings.record == nil ? 0 : WorkingSetRecord.capacity,
+            strays: settings.onFailure == .kill ? .killOwner : .poison
+        ) { report in
             reports.log(report)
             if case .ownerGone = report { ended() }
         }
@@ -139,6 +145,16 @@ final class Session: Sendable {
     func awaitStops() async {
         for stop in activity.withLock({ $0.stops }) { await stop.value }
     }
+
+    /// Takes note of what an end by loading could not load.
+    func noteLoss(pages: UInt64, isKilled: Bool) {
+        guard pages > 0 || isKilled else { return }
+        let fate = isKilled ? "it is killed" : "touching one is SIGBUS"
+        activity.withLock { $0.loss = "\(pages) pages of process \(process) were not loaded: \(fate)" }
+    }
+
+    /// What was not loaded at the end although it was to be, or `nil` if all was.
+    var loss: String? { activity.withLock { $0.loss } }
 
     /// Says that the end is over.
     func noteEnd() {

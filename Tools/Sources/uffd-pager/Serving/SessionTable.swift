@@ -120,7 +120,11 @@ final class SessionTable: Sendable {
         guard let id else {
             let text =
                 state.withLock({ $0.closing != nil }) ? "the server is ending" : "\(limit) clients are served already"
-            logger.error("a client is refused", metadata: ["process": "\(process)", "reason": "\(text)"])
+            state.withLock { $0.failures += 1 }
+            let fate = client.isHeard ? "refused" : "killed"
+            logger.error(
+                "a client is \(fate)",
+                metadata: ["machine": "\(settings.name)", "process": "\(process)", "reason": "\(text)"])
             memory.refuse(text)
             // One that cannot be told that nobody serves it would wait for ever.
             return withExtendedLifetime(client) { client.isHeard ? () : owner.kill() }
@@ -133,7 +137,9 @@ final class SessionTable: Sendable {
             ) { [weak self] in self?.end(id) }
             enter(session, wasPaused: wasPaused, logger)
         } catch {
-            logger.error("a client cannot be served", metadata: ["error": "\(error)"])
+            logger.error(
+                client.isHeard ? "a client cannot be served" : "a client cannot be served, and is killed",
+                metadata: ["error": "\(error)"])
             // One that was told the reason already hears no other.
             client.refuse("\(error)")
             // Its arrival is over when it is killed.
@@ -247,9 +253,8 @@ final class SessionTable: Sendable {
 
     /// Ends the sessions of a machine, all at the same time.
     ///
-    /// - Returns: How many there were.
-    @discardableResult
-    func end(ofMachine name: String, _ ending: SessionEnding, within limit: Duration?) async -> Int {
+    /// - Returns: How many there were, and what those that were to be loaded have lost.
+    func end(ofMachine name: String, _ ending: SessionEnding, within limit: Duration?) async -> EndedSessions {
         await end(ending, within: limit) { $0.settings.name == name }
     }
 
@@ -273,9 +278,9 @@ final class SessionTable: Sendable {
 
     private func end(
         _ ending: SessionEnding, within limit: Duration?, where isMeant: (Session) -> Bool
-    ) async -> Int {
+    ) async -> EndedSessions {
         let sessions = state.withLock { $0.sessions.values.filter(isMeant) }
-        await withTaskGroup(of: Void.self) { group in
+        return await withTaskGroup(of: String?.self) { group in
             for session in sessions {
                 group.addTask {
                     if session.beginEnding(ending) {
@@ -283,10 +288,14 @@ final class SessionTable: Sendable {
                     } else {
                         await self.hasten(session, ending, within: limit)
                     }
+                    // Who asked for something else than loading has got it.
+                    return ending == .load ? session.loss : nil
                 }
             }
+            return await group.reduce(into: EndedSessions(count: sessions.count)) { ended, loss in
+                if let loss { ended.losses.append(loss) }
+            }
         }
-        return sessions.count
     }
 
     /// Waits for the end of a session that another has begun, but no longer for its loading than is said now.
@@ -318,15 +327,24 @@ final class SessionTable: Sendable {
         let logger = logger.of(session.settings.name, session.id, session.process)
         var failed = false
         if ending == .kill { session.owner.kill() }
+        let isKilled = session.settings.onFailure == .kill
+        let poisoned = session.pager.statistics.pagesPoisoned
         do throws(PagerError) {
             try await session.pager.stop(ending == .load ? .populate : .poison, within: limit)
         } catch .ownerGone {
         } catch {
-            logger.error("not all memory could be loaded at the end", metadata: ["error": "\(error)"])
-            if session.settings.onFailure == .kill { session.owner.kill() }
+            logger.error(
+                isKilled
+                    ? "not all memory could be loaded at the end, and the client is killed"
+                    : "not all memory could be loaded at the end", metadata: ["error": "\(error)"])
+            if isKilled { session.owner.kill() }
             failed = true
         }
         await session.awaitStops()
+        if ending == .load {
+            let lost = session.pager.statistics.pagesPoisoned - poisoned
+            session.noteLoss(pages: lost, isKilled: failed && isKilled)
+        }
         if let record = session.settings.record {
             await onOwnThread {
                 record.add(session.pager.recordedWorkingSet) { [self] error in
@@ -337,10 +355,17 @@ final class SessionTable: Sendable {
             }
         }
         let statistics = session.pager.statistics
+        if statistics.strayFaults > 0 {
+            logger.error(
+                isKilled
+                    ? "the client is killed: it touched memory outside its regions"
+                    : "the client touched memory outside its regions, which is lost to it",
+                metadata: ["faults": "\(statistics.strayFaults)"])
+        }
         state.withLock { state in
             state.sessions.removeValue(forKey: session.id)
             state.past[session.settings.name, default: Totals()].add(statistics)
-            if failed || statistics.failures > 0 { state.failures += 1 }
+            if failed || statistics.failures > 0 || statistics.strayFaults > 0 { state.failures += 1 }
         }
         session.noteEnd()
         logger.info(
@@ -348,7 +373,8 @@ final class SessionTable: Sendable {
             metadata: [
                 "faults": "\(statistics.faults)", "bytes": "\(statistics.bytesFilled)",
                 "failures": "\(statistics.failures)", "median_ns": "\(statistics.service.percentile(50))",
-                "p99_ns": "\(statistics.service.percentile(99))", "unlogged": "\(session.reports.unlogged)",
+                "p99_ns": "\(statistics.service.percentile(99))", "retries": "\(statistics.retries)",
+                "unlogged": "\(session.reports.unlogged)",
             ])
         settle(session.id)
     }

@@ -28,6 +28,7 @@ struct SocketService {
         let signals = StopSignals.shared.stream
         KeptClient.endArrivals(keepers, logger)
         for client in KeptClient.takeAll() { sessions.resume(client) { _ in settings } }
+        try PassedDescriptors.checkSockets(listeningAt: socket, logger)
         try front.start()
         logger.info("listening", metadata: ["socket": "\(socket)"])
         Systemd.notify("READY=1", logger: logger)
@@ -45,6 +46,6 @@ struct SocketService {
         keepers?.flush()
         await sessions.flush([settings.record].compactMap(\.self), within: ending.left)
         settings.memory.flush(within: ending.left)
-        if sessions.failures > 0 { throw ExitCode.failure }
+        if sessions.failures + front.failures > 0 { throw ExitCode.failure }
     }
 }

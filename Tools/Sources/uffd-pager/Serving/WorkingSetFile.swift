@@ -50,6 +50,8 @@ enum WorkingSetFile {
     /// - Throws: ``Failure`` with ``ExitCode/uncreatable``.
     static func checkPlace(_ path: String) throws {
         do {
+            var status = stat()
+            if stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { throw Errno.isDirectory }
             try withFile(beside: path) { _, temporary in
                 guard unlink(temporary) == 0 else { throw Errno(rawValue: errno) }
             }
