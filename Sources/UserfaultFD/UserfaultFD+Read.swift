@@ -108,4 +108,10 @@ extension UserfaultFD {
         let wanted = nonBlocking ? flags | CUFFD_O_NONBLOCK : flags & ~CUFFD_O_NONBLOCK
         _ = try answer(to: .configure) { cuffd_set_status_flags(descriptor.rawValue, wanted) }
     }
+
+    /// Whether reading returns at once.
+    package var isNonBlocking: Bool {
+        let flags = cuffd_status_flags(descriptor.rawValue)
+        return flags >= 0 && flags & CUFFD_O_NONBLOCK != 0
+    }
 }

@@ -17,7 +17,8 @@ extension UserfaultFD {
             _ = try? poll(timeout: timeout, stop: stop)
         }
         _ = ready.next()
-        _ = try? read(into: &batch)
+        // Of a descriptor in blocking mode it would wait for a message.
+        if isNonBlocking { _ = try? read(into: &batch) }
         _ = batch.next()
         _ = batch.nextPageFault()
         _ = isProcessGone

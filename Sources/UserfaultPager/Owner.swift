@@ -106,6 +106,8 @@ public struct Owner: Sendable {
     ///
     /// Does nothing if the process has ended.
     public func kill() {
+        // Needs no descriptor, of which none may have been free.
+        if isCurrent { killThisProcess() }
         guard handle.process != nil else { return }
         try? handle.process!.kill()
     }

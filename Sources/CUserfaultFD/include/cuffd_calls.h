@@ -184,6 +184,7 @@ extern const int CUFFD_CAP_SYS_PTRACE;
 extern const int CUFFD_CAP_SYS_ADMIN;
 
 pid_t cuffd_getpid(void);
+void cuffd_kill_self(void);
 pid_t cuffd_gettid(void);
 /// pidfd_open(2): readable when the process exits.
 int cuffd_pidfd_open(pid_t pid);

@@ -55,20 +55,34 @@ extension UserfaultFD {
         }
     }
 
-    /// Whether the memory behind this descriptor is the calling process' own.
+    /// Whether the memory behind this descriptor is the calling process' own, without changing anything.
     ///
-    /// Maps a page at a random address, which no other process has at the same place, and asks the descriptor to forget
-    /// it: the kernel knows the address only in this process.
-    package func isOfThisProcess() throws(UserfaultError) -> Bool {
+    /// A page at a random address is there for the descriptor as long as it is mapped here, and not afterwards, only if
+    /// it is this process' memory that the descriptor knows.
+    ///
+    /// - Returns: `nil` if it cannot be told, because an event of the descriptor waits to be read.
+    package func isOfThisProcess() throws(UserfaultError) -> Bool? {
+        let mapping = try Self.mapAnywhere()
+        let range = mapping.range
+        // What is registered at this address is another process' memory, and is to be left alone.
+        switch probe(range) {
+        case .nobody: break
+        case .changing: return nil
+        case .thisDescriptor, .another, .processGone: return false
+        }
+        guard (try? unregister(range)) != nil else { return false }
+        try mapping.unmap()
+        return (try? unregister(range)) == nil
+    }
+
+    /// A page at a random address: above what programs are linked to, below where the kernel places what is not asked for.
+    private static func mapAnywhere() throws(UserfaultError) -> Mapping {
         var attempts = 0
         while true {
-            // Above what programs are linked to, below where the kernel places what is not asked for.
             let page = UInt(PageSize.base.bytes)
             let address = UInt.random(in: (1 << 34)..<(1 << 37)) / page * page
             do throws(UserfaultError) {
-                let mapping = try Mapping(
-                    anonymous: PageSize.base.bytes, protection: .none, placement: .at(address))
-                return (try? unregister(mapping.range)) != nil
+                return try Mapping(anonymous: PageSize.base.bytes, protection: .none, placement: .at(address))
             } catch {
                 attempts += 1
                 guard error.errno == .fileExists, attempts < 64 else { throw error }
@@ -88,3 +102,6 @@ private enum Unreadable {
 
 /// The id of the calling process: another one in a child of `fork`.
 package var currentProcessID: Int32 { cuffd_getpid() }
+
+/// Ends the calling process with `SIGKILL`.
+package func killThisProcess() { cuffd_kill_self() }
