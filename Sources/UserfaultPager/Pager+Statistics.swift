@@ -10,7 +10,7 @@ extension Pager where Source: ~Copyable {
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/otherProcess``.
     public func statistics(of region: Region) throws(PagerError) -> PagerStatistics {
         guard core.isOurs else { throw .otherProcess }
-        let found = try core.withRegion(region.id) { (reference) throws(PagerError) -> PagerStatistics in
+        let found = try core.withRegion(region) { (reference) throws(PagerError) -> PagerStatistics in
             var statistics = PagerStatistics()
             statistics.add(reference.counters.sum)
             return statistics

@@ -33,10 +33,10 @@ extension Pager where Source: ~Copyable {
     ///   ``PagerError/otherProcess``.
     public func prefetch(_ region: Region, offset: Int = 0, count: Int) throws(PagerError) {
         guard core.isOurs else { throw .otherProcess }
-        guard let entry = core.registry.withLock({ $0.regions[region.id] }) else { throw .noSuchRegion }
+        guard let entry = core.entry(of: region) else { throw .noSuchRegion }
         let from = max(0, min(offset, region.range.count))
         let run = Job.Run(offset: entry.offset + from, count: max(0, min(count, region.range.count - from)))
-        let isThere: Void? = try core.withRegion(region.id) { (reference) throws(PagerError) in
+        let isThere: Void? = try core.withRegion(region) { (reference) throws(PagerError) in
             try prefetch([run], of: reference)
         }
         guard isThere != nil else { throw .noSuchRegion }

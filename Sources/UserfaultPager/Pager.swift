@@ -22,7 +22,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   - runtime: Threads that it shares with other pagers; `nil` for threads of its own.
     ///   - configuration: How to work.
     /// - Throws: ``PagerError/configuration(_:)`` if the configuration or the owner does not suit the descriptor, and
-    ///   ``PagerError/kernel(_:)``.
+    ///   ``PagerError/kernel(_:)``. The descriptor is closed then: if nobody else has it open, memory that is registered
+    ///   with it reads as zeros. Keep a duplicate, or end the owner first, if that would be believed.
     public convenience init(
         _ uffd: consuming UserfaultFD,
         source: consuming Source,
@@ -43,8 +44,11 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         let handlesKernelFaults = uffd.handlesKernelFaults
         try configuration.check(features, owner)
         let isOwn = try asPagerError { () throws(UserfaultError) in try uffd.isOfThisProcess() }
-        guard isOwn || !owner.isCurrent else {
+        guard isOwn != false || !owner.isCurrent else {
             throw .configuration("the descriptor is of another process' memory: say of which one, owner")
+        }
+        guard isOwn != true || owner.isCurrent || owner.processID == currentProcessID else {
+            throw .configuration("the descriptor is of this process' memory, whose owner is no other process")
         }
         let followsForks = features.contains(.eventFork)
         let plan: ServicePlan
@@ -112,7 +116,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         _ range: AddressRange, offset: Int = 0, options: RegionOptions = RegionOptions()
     ) throws(PagerError) -> Region {
         try core.whileOpen { () throws(PagerError) in
-            Region(id: try core.add(range, offset: offset, options: options).id, range: range)
+            Region(id: try core.add(range, offset: offset, options: options).id, range: range, pager: core.number)
         }
     }
 
@@ -129,7 +133,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     public func populate(_ region: Region, within limit: Duration? = nil) throws(PagerError) {
         let deadline = Deadline(after: limit)
         try core.whileOpen { () throws(PagerError) in
-            let failed = try core.withRegion(region.id) { (reference) throws(PagerError) -> Int in
+            let failed = try core.withRegion(region) { (reference) throws(PagerError) -> Int in
                 try core.populate([reference], until: deadline)
             }
             guard let failed else { throw .noSuchRegion }
@@ -159,11 +163,12 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///   - limit: How long to load; `nil` loads without a limit. What was not loaded by then is poisoned, which takes its
     ///     own time, see ``Ending/poison``.
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/configuration(_:)`` where the kernel cannot poison; as
-    ///   ``populate(_:within:)``, and then the service has ended all the same, unless the kernel cannot poison.
+    ///   ``populate(_:within:)``, and then the service has ended all the same, unless the kernel cannot poison, or the
+    ///   program changes its memory without end: ``PagerError/timedOut(pagesLeft:)``, and the region is served still.
     public func remove(_ region: Region, _ ending: Ending, within limit: Duration? = nil) throws(PagerError) {
         let deadline = Deadline(after: limit)
         try core.whileOpen { () throws(PagerError) in
-            let error = try core.withRegion(region.id) { (reference) throws(PagerError) -> PagerError? in
+            let error = try core.withRegion(region) { (reference) throws(PagerError) -> PagerError? in
                 try core.check(ending)
                 var result: PagerError?
                 if ending == .populate {
@@ -207,7 +212,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///
     /// Faults, forks and changes of the memory are served until all is loaded. Threads that wait for pages go on first.
     /// Afterwards the memory is ordinary memory; pages that were poisoned stay so. A pager that was stopped already stays
-    /// as it is, but one that is still loading ends at once if it is told to poison.
+    /// as it is, but one that is still loading ends at once if it is told to poison. A second call returns when the first
+    /// has ended, unless it comes from a source or a report of this pager.
     ///
     /// A source that hangs is not waited for: at the limit its call is left to itself, and its answer changes nothing, but
     /// not before a second has passed since loading ended. Its thread, and the descriptors, go when it returns.
@@ -256,7 +262,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/kernel(_:)``.
     public func takeWritten(of region: Region) throws(PagerError) -> [Int] {
         try core.whileOpen { () throws(PagerError) in
-            let written = try core.withRegion(region.id) { (reference) throws(PagerError) -> [Int] in
+            let written = try core.withRegion(region) { (reference) throws(PagerError) -> [Int] in
                 try core.takeWritten(of: reference)
             }
             guard let written else { throw .noSuchRegion }
@@ -269,7 +275,7 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Throws: As ``takeWritten(of:)``.
     public func takeWrittenRanges(of region: Region) throws(PagerError) -> [Range<Int>] {
         guard core.isOurs else { throw .otherProcess }
-        guard let size = core.registry.withLock({ $0.regions[region.id]?.options.pageSize.bytes }) else {
+        guard let size = core.entry(of: region)?.options.pageSize.bytes else {
             throw .noSuchRegion
         }
         var ranges: [Range<Int>] = []
@@ -293,4 +299,7 @@ public struct Region: Hashable, Sendable {
 
     /// Where it was added.
     public let range: AddressRange
+
+    /// Whose it is.
+    let pager: UInt64
 }

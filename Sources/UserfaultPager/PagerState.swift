@@ -74,7 +74,7 @@ extension Pager where Source: ~Copyable {
             registry.regions.values.map { entry in
                 let parts = entry.parts.map(\.range)
                 let range = AddressRange(start: parts[0].start, end: parts[parts.count - 1].end)
-                return Region(id: entry.reference.id, range: range)
+                return Region(id: entry.reference.id, range: range, pager: core.number)
             }
         }.sorted { $0.id < $1.id }
     }

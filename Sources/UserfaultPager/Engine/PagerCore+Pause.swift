@@ -5,11 +5,22 @@ internal import UserfaultFD
 
 extension PagerCore where Source: ~Copyable {
     /// Lets nothing change any page.
-    func pause() { setPaused(true) }
+    ///
+    /// - Throws: ``PagerError/notRunning`` for a pager that stops: it would wait for the end of the pause.
+    func pause() throws(PagerError) {
+        try phase.withLock { (phase) throws(PagerError) in
+            guard phase != .stopped else { throw .notRunning }
+            setPaused(true)
+        }
+    }
 
     /// Goes on: whoever has faulted meanwhile faults again.
     func resume() {
-        setPaused(false)
+        phase.withLock { phase in
+            setPaused(false)
+            // One that stops poisons them, and may not read of them again.
+            if phase != .stopped { forEachMemory { memory in memory.releaseStrays() } }
+        }
         forEachMemory { memory in memory.wakeAll() }
     }
 
@@ -23,10 +34,21 @@ extension PagerCore where Source: ~Copyable {
     /// What becomes of a fault during a pause: its thread waits on, and is woken at the end.
     func hold(_ pending: PendingFault, of memory: ServedMemory) -> Served {
         // Work for which no thread waits would be forgotten, and a thread that serves itself waits nowhere else.
-        guard pending.job != 0 || memory.sendsSignals else { return .done }
+        guard pending.job != 0 || memory.sendsSignals else { return holdStray(pending, of: memory) }
         var later = pending
         later.due = MonotonicInstant.now.nanoseconds &+ 1_000_000
         return again(later)
+    }
+}
+
+extension PagerCore where Source: ~Copyable {
+    /// Keeps a fault of no region, so that it is not forgotten if the pager stops before the pause is over.
+    private func holdStray(_ pending: PendingFault, of memory: ServedMemory) -> Served {
+        if case .always(.zeros) = strays.withLock({ $0.choice }) { return .done }
+        switch memory.keepStray(pending) {
+        case .kept, .known: return .done
+        case .full: return again(pending)
+        }
     }
 }
 

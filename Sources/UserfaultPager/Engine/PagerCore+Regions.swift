@@ -203,14 +203,21 @@ extension PagerCore where Source: ~Copyable {
 }
 
 extension PagerCore where Source: ~Copyable {
+    /// What is known of a region; `nil` for another pager's, and for one that was removed.
+    func entry(of region: Region) -> RegionEntry? {
+        guard region.pager == number else { return nil }
+        return registry.withLock { $0.regions[region.id] }
+    }
+
     /// Calls with a region, whose record stays until the end even where another call removes it.
     ///
     /// - Returns: `nil` where there is no such region.
     func withRegion<Result>(
-        _ id: Int, _ body: (RegionReference) throws(PagerError) -> Result
+        _ region: Region, _ body: (RegionReference) throws(PagerError) -> Result
     ) throws(PagerError) -> Result? {
+        guard region.pager == number else { return nil }
         let reference = registry.withLock { registry -> RegionReference? in
-            let reference = registry.regions[id]?.reference
+            let reference = registry.regions[region.id]?.reference
             reference?.countReferences(1)
             return reference
         }
@@ -281,10 +288,7 @@ extension PagerCore where Source: ~Copyable {
                 if rest == .changing { return false }
                 if rest == .failed { killOwner() }
                 while let span = machine.firstSpan(of: region) {
-                    // The program may have unmapped it meanwhile, which does as well.
-                    try? uffd.unregister(span.range)
-                    try? uffd.wake(span.range)
-                    if hidesFromChildren(region) { showToChildren(span.range) }
+                    guard release(span, of: memory, uffd, machine, map) else { return false }
                     machine.forgetSpan(span)
                 }
                 return true

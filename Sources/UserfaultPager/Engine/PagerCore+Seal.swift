@@ -18,6 +18,24 @@ struct LastReading: ~Copyable {
     }
 }
 
+/// How long a program is waited for that changes its memory while the pager stops.
+private struct Patience {
+    private let deadline: Deadline
+    /// However much it goes on changing.
+    private let end: Deadline
+    /// As long as it does not.
+    private var lull = Deadline(after: .seconds(1))
+
+    init(until deadline: Deadline) {
+        self.deadline = deadline
+        end = Deadline(after: .seconds(30))
+    }
+
+    mutating func noteProgress() { lull = Deadline(after: .seconds(1)) }
+
+    var isOver: Bool { deadline.hasPassed && (lull.hasPassed || end.hasPassed) }
+}
+
 extension PagerCore where Source: ~Copyable {
     /// Leaves all memory behind as nobody's: what is still open is poisoned and not shown as zeros, and nothing is
     /// registered, so that nothing waits, or raises an event, any more.
@@ -44,31 +62,25 @@ extension PagerCore where Source: ~Copyable {
     private func seal(_ memory: ServedMemory, _ map: borrowing PagemapScan?, until deadline: Deadline) -> Int {
         guard !memory.isVacant else { return 0 }
         var poisoned = 0
+        var events = 0
+        var patience = Patience(until: deadline)
         while true {
+            let before = (poisoned, events)
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
-                guard readTheRest(of: memory, &machine, uffd) else { return false }
-                // Where the kernel cannot, all was loaded before.
-                let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, map, count: &poisoned) : .done
-                if rest == .changing { return false }
-                let strays = memory.endStrays(poisoning: !leavesZeros.load(ordering: .relaxed), machine, uffd)
-                if strays == .changing { return false }
-                if rest == .failed || strays == .failed { killOwner() }
-                for index in 0..<machine.spans.count where machine.spans[index].region.id != Sentinel.regionID {
-                    // The program may have unmapped it, which does as well.
-                    let span = machine.spans[index]
-                    try? uffd.unregister(span.range)
-                    try? uffd.wake(span.range)
-                    if hidesFromChildren(span.region) { showToChildren(span.range) }
+                guard poisonTheRest(of: memory, &machine, uffd, map, &poisoned, &events) else { return false }
+                while let span = machine.firstSpan(where: { $0.id != Sentinel.regionID }) {
+                    guard release(span, of: memory, uffd, machine, map) else { return false }
+                    machine.forgetSpan(span)
                 }
                 // A child that was forked meanwhile has its parent's poison.
                 _ = readTheRest(of: memory, &machine, uffd)
                 memory.isSealed = true
-                machine.forgetSpans { $0.region.id != Sentinel.regionID }
                 return true
             }
             if isSealed { return poisoned }
-            // Its program has stopped within a change of its memory, or does not come to its end.
-            if deadline.hasPassed {
+            if (poisoned, events) != before { patience.noteProgress() }
+            // Its program has stopped within a change of its memory, or changes it without end.
+            if patience.isOver {
                 killOwner()
                 return poisoned
             }
@@ -76,22 +88,88 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
+    /// Reads what nobody has read, and poisons what is still open.
+    ///
+    /// - Returns: `false` if the program must first go on.
+    private func poisonTheRest(
+        of memory: ServedMemory, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD,
+        _ map: borrowing PagemapScan?, _ poisoned: inout Int, _ events: inout Int
+    ) -> Bool {
+        // Between two changes of a program that does little else there is not much time, and sleeping misses it.
+        for attempt in 1...512 {
+            guard let read = readTheRest(of: memory, &machine, uffd) else { return false }
+            events += read
+            // Where the kernel cannot, all was loaded before.
+            let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, map, count: &poisoned) : .done
+            if rest == .failed { killOwner() }
+            if rest != .changing {
+                let strays = memory.endStrays(poisoning: !leavesZeros.load(ordering: .relaxed), machine, uffd)
+                if strays == .failed { killOwner() }
+                if strays != .changing { return true }
+            }
+            if attempt % 32 == 0 { NativeThread.yield() }
+        }
+        return false
+    }
+
+    /// Lets go of memory, as far as it is this descriptor's still: who waits for it looks again.
+    ///
+    /// - Returns: `false` if the program must first go on.
+    func release(
+        _ span: Span, of memory: ServedMemory, _ uffd: borrowing UserfaultFD, _ machine: borrowing PagerStateMachine,
+        _ map: borrowing PagemapScan?
+    ) -> Bool {
+        func release(_ range: AddressRange) {
+            try? uffd.unregister(range)
+            try? uffd.wake(range)
+            if hidesFromChildren(span.region) { showToChildren(range) }
+        }
+        // What was unmapped, the events have told.
+        guard !memory.hearsOfUnmapping else {
+            release(span.range)
+            return true
+        }
+        let page = span.region.pageSize.bytes
+        var count = span.range.count
+        var address = span.range.start
+        while address < span.range.end {
+            let part = AddressRange(start: address, count: min(count, Int(span.range.end - address)))
+            switch uffd.holder(of: part, modes: span.region.modes) {
+            case .changing: return false
+            case .processGone: return true
+            case .thisDescriptor:
+                release(part)
+                address = part.end
+                count = min(2 * count, span.range.count)
+            case .another: address = part.end
+            case .nobody where part.count > page: count = max(page, part.count / page / 2 * page)
+            case .nobody:
+                // A thread may have waited for it when it went.
+                try? uffd.wake(part)
+                address = endOfHole(after: part, span.region, in: machine, map)
+            }
+        }
+        return true
+    }
+
     /// Takes in the events that nobody has read; who faults is woken by what follows.
     ///
-    /// - Returns: `false` if the child of a fork waits for a descriptor, and none is free.
+    /// - Returns: How many messages there were; `nil` if the child of a fork waits for a descriptor, and none is free.
     private func readTheRest(
         of memory: ServedMemory, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD
-    ) -> Bool {
-        guard !uffd.enabledFeatures.isDisjoint(with: .events) else { return true }
+    ) -> Int? {
+        var sum = 0
+        guard !uffd.enabledFeatures.isDisjoint(with: .events) else { return sum }
         while true {
             let count: Int?
             // A process that has ended has no events.
-            do { count = unsafe try memory.read(uffd, into: &lastReading.batch) } catch { return true }
+            do { count = unsafe try memory.read(uffd, into: &lastReading.batch) } catch { return sum }
             guard let count else {
-                guard unsafe lastReading.reserve.take() != nil else { return false }
+                guard unsafe lastReading.reserve.take() != nil else { return nil }
                 continue
             }
-            guard count > 0 else { return true }
+            guard count > 0 else { return sum }
+            sum += count
             while let event = unsafe lastReading.batch.next() {
                 unsafe try? take(event, &machine, uffd, &lastReading.spare)
             }

@@ -26,6 +26,7 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
         if let error = failure {
             if !canPoison { _ = try? populateAll(until: .never) }
             shutDown(until: Deadline(after: Self.grace))
+            noteStopped()
             throw error
         }
     }
@@ -39,8 +40,9 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
         }
         guard before != .stopped else {
             if ending == .poison { queue.endJobs() }
-            return
+            return try awaitStopped(until: deadline)
         }
+        defer { noteStopped() }
         guard before != .resuming else { return abandon(until: Deadline(after: Self.grace)) }
         isFinishing.store(true, ordering: .sequentiallyConsistent)
         if ending == .populate { resume() }
@@ -58,5 +60,32 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
         let last = Deadline(after: Self.grace)
         shutDown(until: deadline.isNever || deadline.instant < last.instant ? last : deadline)
         if let result { throw result }
+    }
+
+    private func noteStopped() {
+        hasStopped.store(true, ordering: .releasing)
+        stopped.signal()
+    }
+
+    /// Waits until another thread has stopped the pager.
+    private func awaitStopped(until deadline: Deadline) throws(PagerError) {
+        let thread = NativeThread.currentID
+        // For these the other one waits.
+        guard !isOwnThread(thread), runtime.reporter.load(ordering: .relaxed) != thread else { return }
+        while true {
+            let seen = stopped.changes
+            if hasStopped.load(ordering: .acquiring) { return }
+            guard !deadline.hasPassed else { throw .timedOut(pagesLeft: pagesLeft) }
+            stopped.wait(while: seen, until: deadline)
+        }
+    }
+
+    private var pagesLeft: Int {
+        guard uses.enter() else { return 0 }
+        defer { if uses.leave() { close() } }
+        let left = try? withAllRegions { (regions) throws(PagerError) in
+            regions.reduce(0) { $0 + countUnfilled(of: $1) }
+        }
+        return left ?? 0
     }
 }

@@ -4,6 +4,9 @@ internal import UserfaultFD
 
 // What every thread of a pager may use.
 
+/// How many pagers this process has made.
+private let pagers = Atomic<UInt64>(0)
+
 /// What a pager's threads share.
 ///
 /// They hold it, and not the pager, so that a pager that is dropped can stop them.
@@ -37,6 +40,11 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isWatched = Atomic<Bool>(false)
     /// The pager's part in its life.
     let phase: Mutex<Phase>
+    /// Nothing is left of it: what a second call that stops it waits for.
+    let hasStopped = Atomic<Bool>(false)
+    let stopped = FutexWord()
+    /// Tells it from other pagers of the process.
+    let number = pagers.add(1, ordering: .relaxed).newValue
     /// Only of the thread that stops the pager.
     nonisolated(unsafe) var lastReading: LastReading
     let queue: WorkQueue

@@ -32,7 +32,7 @@ final class ServedMemory: @unchecked Sendable {
     private(set) var hasEvents = false
     private(set) var canPoison = false
     /// Whether the kernel tells when memory is not this descriptor's any more.
-    private var hearsOfUnmapping = false
+    private(set) var hearsOfUnmapping = false
     /// Its place among the pager's descriptors; set before any thread runs.
     var number = 0
     /// Whether the thread that reads sleeps there; set before any thread runs.

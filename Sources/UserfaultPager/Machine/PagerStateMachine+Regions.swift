@@ -3,6 +3,15 @@ internal import UserfaultFD
 // What is asked of a region as a whole: to be finished, looked through, or loaded ahead of its faults.
 
 extension PagerStateMachine {
+    /// A span of a region, or `nil` where there is none left.
+    func firstSpan(of region: RegionReference) -> Span? { firstSpan { $0 == region } }
+
+    /// A span of a region that is meant, or `nil` where there is none left.
+    func firstSpan(where isMeant: (RegionReference) -> Bool) -> Span? {
+        for index in 0..<spans.count where isMeant(spans[index].region) { return spans[index] }
+        return nil
+    }
+
     /// The first pages whose fate is open, from an address on.
     ///
     /// - Parameters:

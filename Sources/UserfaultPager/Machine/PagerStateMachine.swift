@@ -76,12 +76,6 @@ struct PagerStateMachine: ~Copyable {
         changes += 1
     }
 
-    /// A span of a region, or `nil` where there is none left.
-    func firstSpan(of region: RegionReference) -> Span? {
-        for index in 0..<spans.count where spans[index].region == region { return spans[index] }
-        return nil
-    }
-
     /// Forgets one whole span, for which no memory is needed.
     mutating func forgetSpan(_ span: Span) {
         spans.removeSpan(startingAt: span.range.start)

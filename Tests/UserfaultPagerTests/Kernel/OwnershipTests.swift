@@ -32,6 +32,81 @@ struct OwnershipTests {
         }
     }
 
+    /// What the second pager hides from children stays hidden.
+    @Test
+    func anotherPagersMemoryStaysOutOfChildren() throws {
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
+        let range = mapping.range
+        let first = try Pager(UserfaultFD(), source: NumberedSource())
+        try first.add(range)
+        try first.start()
+        try mapping.unmap()
+        let again = try Mapping(anonymous: range.count, placement: .at(range.start))
+        let second = try Pager(UserfaultFD(), source: NumberedSource())
+        try second.add(again.range)
+        try second.start()
+        try first.stop(.poison)
+        #expect(inFork { range.loadWord(0) == 0 ? 0 : 1 } == -Int(SIGSEGV))
+        try second.stop(.poison)
+        withExtendedLifetime(again) {}
+    }
+
+    /// Whose memory a descriptor knows is found out without a change.
+    @Test
+    func aClientsMemoryStaysRegistered() throws {
+        // All of where the question is asked.
+        let start: UInt = 1 << 34
+        let count = (1 << 37) - Int(start)
+        let mapping = try Mapping(anonymous: count, placement: .at(start), options: .noReserve)
+        let range = mapping.range
+        let client = try Client.fork(serving: range) { socket, _ in
+            var byte: UInt8 = 0
+            guard Glibc.read(socket, &byte, 1) == 1 else { _exit(100) }
+            _exit(0)
+        }
+        try mapping.unmap()
+        let uffd = try client.receive()
+        try uffd.register(range, modes: .missing)
+        for _ in 0..<20 { #expect(try uffd.isOfThisProcess() == false) }
+        // One mapping of the client's is registered: a page without would divide it.
+        #expect(uffd.probe(range.part(at: 0, count: pageBytes)) == .thisDescriptor)
+        #expect(uffd.probe(range) == .thisDescriptor)
+        #expect(try UserfaultFD().isOfThisProcess() == true)
+        client.go()
+        #expect(client.wait() == 0)
+    }
+
+    @Test
+    func regionsAndOwnersOfOthersAreRefused() throws {
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
+        let range = mapping.range
+        let first = try Pager(UserfaultFD(), source: NumberedSource())
+        let second = try Pager(UserfaultFD(), source: NumberedSource())
+        let region = try first.add(range.part(at: 0, count: 2 * pageBytes))
+        try second.add(range.part(at: 2 * pageBytes, count: 2 * pageBytes))
+        #expect(throws: PagerError.noSuchRegion) { try second.remove(region, .poison) }
+        #expect(throws: PagerError.noSuchRegion) { try second.populate(region) }
+        #expect(throws: PagerError.noSuchRegion) { try second.prefetch(region, count: pageBytes) }
+        #expect(throws: PagerError.noSuchRegion) { try second.statistics(of: region) }
+        let other = try #require(Owner.process(id: getppid()))
+        let error = #expect(throws: PagerError.self) {
+            _ = try Pager(UserfaultFD(), source: NumberedSource(), owner: other)
+        }
+        guard case .configuration = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+    }
+
+    /// A failure that is not to be survived needs no descriptor.
+    @Test
+    func thisProcessIsKilledWithoutAFreeDescriptor() async {
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            leaveDescriptors(0)
+            Owner.currentProcess.kill()
+        }
+    }
+
     /// The same without a second pager: plain memory of the program's.
     @Test(arguments: [Ending.populate, .poison])
     func plainMemoryIsLeftAlone(ending: Ending) async {

@@ -16,6 +16,29 @@ struct PauseTests {
         return (status.total, status.pending)
     }
 
+    /// A fault of no region is not forgotten.
+    @Test(arguments: services)
+    func aStrayInAPauseIsPoisonedAtTheEnd(service: PagerConfiguration.Service) async {
+        let isInline = service == .inline
+        await #expect(processExitsWith: .signal(SIGBUS)) { [isInline = isInline as Bool] in
+            let mapping = try Mapping(anonymous: pageBytes)
+            // It stays, whatever becomes of the process.
+            let range = mapping.release()
+            let uffd = try UserfaultFD()
+            try uffd.register(range, modes: .missing)
+            let pager = try Pager(
+                uffd, source: NumberedSource(),
+                configuration: PagerConfiguration(service: isInline ? .inline : .workers(1), strays: .wait))
+            try pager.start()
+            try pager.pause()
+            let toucher = Toucher { range.loadWord(0) }
+            let memory = pager.core.memories[0]
+            guard wait(until: { memory.kept.withLock { $0.count } == 1 }) else { exit(2) }
+            try pager.stop(.poison)
+            exit(toucher.value() == 0 ? 3 : 4)
+        }
+    }
+
     @Test(arguments: services)
     func faultsWaitForTheEndOfAPause(service: PagerConfiguration.Service) throws {
         let mapping = try Mapping(anonymous: 8 * pageBytes)

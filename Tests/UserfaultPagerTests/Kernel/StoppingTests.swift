@@ -51,6 +51,59 @@ struct StoppingTests {
         }
     }
 
+    /// Who is told that all is stopped may end the process, or dismiss a guardian.
+    @Test
+    func aSecondStopWaitsForTheFirst() throws {
+        let mapping = try Mapping(anonymous: 8 * pageBytes)
+        let gate = Gate()
+        let pager = try Pager(UserfaultFD(), source: GatedSource(gate: gate))
+        try pager.add(mapping.range)
+        try pager.start()
+        let first = Toucher { error { () throws(PagerError) in try pager.stop(.populate) } }
+        #expect(gate.waitUntilReached())
+        #expect(throws: PagerError.timedOut(pagesLeft: 8)) { try pager.stop(.populate, within: .milliseconds(20)) }
+        gate.open()
+        try pager.stop(.populate)
+        #expect(pager.statistics.pagesCopied == 8)
+        #expect(first.value() == .some(nil))
+        #expect(throws: PagerError.notRunning) { try pager.populateAll() }
+    }
+
+    /// A pause would never end, and neither would the stop.
+    @Test
+    func aPagerThatStopsIsNotPaused() throws {
+        let mapping = try Mapping(anonymous: 8 * pageBytes)
+        let gate = Gate()
+        let pager = try Pager(UserfaultFD(), source: GatedSource(gate: gate))
+        try pager.add(mapping.range)
+        try pager.start()
+        let stopping = Toucher { error { () throws(PagerError) in try pager.stop(.populate) } }
+        #expect(gate.waitUntilReached())
+        #expect(throws: PagerError.notRunning) { try pager.pause() }
+        gate.open()
+        #expect(stopping.value() == .some(nil))
+    }
+
+    /// It is between two changes seldom, and healthy.
+    @Test
+    func aProgramThatChangesItsMemoryAllTheTimeIsNotKilled() async {
+        await #expect(processExitsWith: .success) {
+            let mapping = try Mapping(anonymous: 512 * pageBytes)
+            let range = mapping.range
+            let pager = try Pager(UserfaultFD(features: .eventRemove), source: NumberedSource())
+            try pager.add(range)
+            try pager.start()
+            let isOver = Shared(Atomic<Bool>(false))
+            let changing = Toucher {
+                let page = range.part(at: 0, count: pageBytes)
+                while !isOver.value.load(ordering: .relaxed) { try? AddressSpace.advise(.dontNeed, page) }
+            }
+            try pager.stop(.poison)
+            isOver.value.store(true, ordering: .relaxed)
+            guard changing.join() else { exit(2) }
+        }
+    }
+
     /// Forks, removals and faults are served until all is loaded.
     @Test(.followsForks, arguments: [1, 64])
     func aStopThatLoadsServesOn(pages: Int) throws {
