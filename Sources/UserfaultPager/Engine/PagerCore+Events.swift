@@ -16,7 +16,9 @@ extension PagerCore where Source: ~Copyable {
         case .remove(let range): wake = try machine.apply(.remove(range))
         case .unmap(let range): wake = try machine.apply(.unmap(range))
         case .remap(let from, let to, let count): wake = try machine.apply(.remap(from: from, to: to, count: count))
-        case .fork(let child): return adopt(child, of: machine, &spare)
+        case .fork(let child):
+            _ = adopt(child, of: machine, &spare)
+            return
         case .pagefault: return
         case .unknown: return
         }
@@ -24,19 +26,26 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Begins to serve a child, as its parent was served when it forked.
+    ///
+    /// - Returns: Its place, or `nil` if it was let go.
     func adopt(
         _ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine, _ spare: inout EventBatch
-    ) {
+    ) -> Int? {
+        // It has the flags with which its parent's was opened, and not those that were set since.
+        try? child.setNonBlocking(true)
         guard !isSealing.load(ordering: .sequentiallyConsistent), let slot = awaitSlot() else {
-            return abandon(child, of: machine, &spare)
+            abandon(child, of: machine, &spare)
+            return nil
         }
         do throws(UserfaultError) {
             let copy = try machine.copyForChild()
             // Before it is open: a child that cannot be read from must not count as served.
             if isRead.load(ordering: .relaxed) { try reader?.add(child, for: children[slot]) }
             children[slot].open(child, copy)
+            return slot
         } catch {
             abandon(child, of: machine, &spare)
+            return nil
         }
     }
 
@@ -51,7 +60,8 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    private func vacantSlot() -> Int? {
+    /// A place for a child, as far as one is free now.
+    func vacantSlot() -> Int? {
         var living = 0
         for slot in children.indices where !children[slot].isVacant && !children[slot].hasEnded { living += 1 }
         if living < configuration.maximumChildren, let slot = firstVacant { return slot }

@@ -28,6 +28,8 @@ extension PagerCore where Source: ~Copyable {
         isRead.store(true, ordering: .sequentiallyConsistent)
         try asPagerError { () throws(UserfaultError) in
             for memory in memories { try reader.add(memory) }
+            // Those of forks whose events came before.
+            for child in children where !child.isVacant { try reader.add(child) }
         }
     }
 

@@ -64,7 +64,6 @@ extension PagerCore where Source: ~Copyable {
     func rehearse(with handler: inout Handler) { try? rehearseAll(with: &handler) }
 
     private func rehearseAll(with handler: inout Handler) throws(UserfaultError) {
-        reader?.rehearse(memories[0], with: &handler)
         Waiter.rehearse()
         pauseThread(for: .microseconds(1))
         let queue = try WorkQueue(capacity: 256, loaderLimit: 1, signals: SharedFutex())
@@ -85,16 +84,17 @@ extension PagerCore where Source: ~Copyable {
         _ = memories[0].withDescriptor { uffd in
             FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(range) })
         }
-        if !children.isEmpty {
-            adopt(try memories[0].duplicate(), of: machine, &handler.spare)
-            for child in children where !child.isVacant { child.noteEnd() }
+        if vacantSlot() != nil, let slot = adopt(try memories[0].duplicate(), of: machine, &handler.spare) {
+            children[slot].noteEnd()
             // Another thread may be looking at it, and it refers to the region here.
-            while children.contains(where: { !$0.isVacant }) {
+            while !children[slot].isVacant {
                 closeEndedChildren()
                 NativeThread.yield()
             }
         }
         _ = try machine.apply(.unmap(AddressRange(start: range.start, count: 2 * page)))
+        // At the end: there may be messages already, and a child among them is served from then on.
+        reader?.rehearse(memories[0], with: &handler)
     }
 
     /// Gives the loaders the faults that were read.

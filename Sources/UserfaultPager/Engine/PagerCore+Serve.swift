@@ -38,7 +38,7 @@ extension PagerCore where Source: ~Copyable {
     func serveUntraced(
         _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
     ) -> Served {
-        if pending.fault.threadID != 0, isSelfDeadlock(pending.fault) { return .done }
+        if pending.fault.threadID != 0, isSelfDeadlock(pending.fault, of: memory) { return .done }
         var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
             var fault = pending.fault

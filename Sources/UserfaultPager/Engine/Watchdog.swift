@@ -145,15 +145,20 @@ extension PagerCore where Source: ~Copyable {
 
     /// Whether a thread of the pager waits for the pager: reported, and left for the watchdog to end.
     @inline(never)
-    func isSelfDeadlock(_ fault: PageFault) -> Bool {
-        guard owner.isCurrent, isOwnThread(Int32(bitPattern: fault.threadID)) else { return false }
+    func isSelfDeadlock(_ fault: PageFault, of memory: ServedMemory) -> Bool {
+        guard isOfOwnThread(fault, memory.number) else { return false }
         deadlock.withLock { $0 = $0 ?? (fault.address, MonotonicInstant.now.nanoseconds) }
         note(.selfDeadlock(thread: Int32(bitPattern: fault.threadID), address: fault.address))
         return true
     }
 
+    private func isOfOwnThread(_ fault: PageFault, _ number: Int) -> Bool {
+        // A thread of a child may have any number: it may be in a namespace of its own.
+        owner.isCurrent && number < memories.count && isOwnThread(Int32(bitPattern: fault.threadID))
+    }
+
     /// Whether a thread serves this pager: one that works for others meanwhile is waited for by nobody.
-    private func isOwnThread(_ thread: Int32) -> Bool {
+    func isOwnThread(_ thread: Int32) -> Bool {
         // Without the feature every fault has the thread 0.
         guard thread != 0 else { return false }
         return ownThreads.contains(thread) || reader?.isThread(thread) ?? false
@@ -169,10 +174,10 @@ extension PagerCore where Source: ~Copyable {
 
     /// Looks for workers that wait for what is behind them in the queue.
     private func lookForSelfDeadlocks() {
-        guard owner.isCurrent else { return }
-        while let item = queue.take(ofThread: isOwnThread) {
-            _ = isSelfDeadlock(item.pending.fault)
-            memory(item.memory).endUse()
+        while let item = queue.take(where: { isOfOwnThread($0.pending.fault, $0.memory) }) {
+            let memory = memory(item.memory)
+            _ = isSelfDeadlock(item.pending.fault, of: memory)
+            memory.endUse()
         }
     }
 
@@ -245,7 +250,7 @@ extension PagerCore where Source: ~Copyable {
         guard let read, read > 0 else { return }
         while let fault = tools.batch.nextPageFault() {
             // The others' faults go back: their threads look again.
-            if !isSelfDeadlock(fault) { memory.wake(fault.page(size: .base)) }
+            if !isSelfDeadlock(fault, of: memory) { memory.wake(fault.page(size: .base)) }
         }
     }
 }

@@ -125,11 +125,11 @@ final class WorkQueue: @unchecked Sendable {
         return take(where: { $0.pending.due <= now }, elseDue: &next)
     }
 
-    /// Takes the first fault of a thread that is asked for.
-    func take(ofThread isWanted: (Int32) -> Bool) -> Item? {
+    /// Takes the first fault that is asked for.
+    func take(where isWanted: (Item) -> Bool) -> Item? {
         guard count > 0 else { return nil }
         var next: UInt64 = 0
-        return take(where: { isWanted(Int32(bitPattern: $0.pending.fault.threadID)) }, elseDue: &next)
+        return take(where: isWanted, elseDue: &next)
     }
 
     /// Takes any fault.

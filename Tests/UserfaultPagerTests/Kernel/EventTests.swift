@@ -177,15 +177,7 @@ struct EventTests {
         await #expect(processExitsWith: .success) {
             let mapping = try Mapping(anonymous: 2 * pageBytes)
             let range = mapping.range
-            let client = try Client.fork(serving: range, features: .eventFork) { socket, _ in
-                var byte: UInt8 = 0
-                guard read(socket, &byte, 1) == 1 else { _exit(100) }
-                let pid = fork()
-                if pid == 0 { _exit(range.loadWord(pageBytes) == 0 ? 3 : 4) }
-                var status: CInt = 0
-                waitpid(pid, &status, 0)
-                _exit(status & 0x7f == SIGBUS ? 7 : status >> 8)
-            }
+            let client = try Client.startForking(range)
             let reports = Reports()
             let pager = try Pager(
                 try client.receive(), source: NumberedSource(), owner: Owner.process(id: client.pid)!,
@@ -196,8 +188,68 @@ struct EventTests {
             client.go()
             guard reports.waitFor(.forkWaits) else { exit(2) }
             try pager.stop(.poison)
-            guard client.wait() == 7 else { exit(3) }
+            guard client.wait() == Client.busError else { exit(3) }
         }
+    }
+
+    /// Its event is there when the reading thread gets ready.
+    @Test(.startsThreadsAfterFork)
+    func aForkBeforeTheStartIsFollowed() async {
+        await #expect(processExitsWith: .success) {
+            let mapping = try Mapping(anonymous: 2 * pageBytes)
+            let client = try Client.startForking(mapping.range)
+            let pager = try Pager(
+                try client.receive(), source: NumberedSource(), owner: Owner.process(id: client.pid)!,
+                configuration: PagerConfiguration(service: .workers(1)))
+            try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+            client.go()
+            let isForking = try pager.core.memories[0].withDescriptor { (uffd) throws(UserfaultError) in
+                try uffd.poll(timeout: .seconds(20))
+            }
+            guard isForking else { exit(2) }
+            try pager.start()
+            guard client.wait() == Client.contentWord else { exit(3) }
+            try pager.stop(.poison)
+        }
+    }
+
+    /// A child's descriptor has the flags with which its parent's was opened.
+    @Test(.followsForks)
+    func childrenOfADescriptorThatWasOpenedBlockingAreServed() throws {
+        let options = UserfaultFD.OpenOptions(nonBlocking: false)
+        let isMade = Toucher.value { (try? UserfaultFD(features: .eventFork, options: options).status()) != nil }
+        try #require(isMade == true, "opening waits for a message")
+        let uffd = try UserfaultFD(features: .eventFork, options: options)
+        let mapping = try Mapping(anonymous: pageBytes)
+        let range = mapping.range
+        let pager = try Pager(
+            uffd, source: NumberedSource(), configuration: PagerConfiguration(service: .workers(1)))
+        try pager.add(range)
+        try pager.start()
+        let gate = Gate()
+        let forking = Toucher {
+            inFork {
+                gate.pass()
+                return range.loadWord(0) == NumberedSource.word(0) ? 0 : 1
+            }
+        }
+        #expect(wait { pager.core.children.contains { !$0.isVacant } })
+        let children = pager.core.children.filter { !$0.isVacant }
+        #expect(children.allSatisfy { $0.withDescriptor { $0.isNonBlocking } })
+        gate.open()
+        #expect(forking.value() == .some(0))
+        try pager.stop(.poison)
+    }
+
+    /// The thread of a child may have the number of one of the pager's, in a namespace of its own.
+    @Test(.followsForks)
+    func threadsOfChildrenAreNotThePagers() throws {
+        let mapping = try Mapping(anonymous: pageBytes)
+        let pager = try Pager(UserfaultFD(features: [.eventFork, .threadID]), source: NumberedSource())
+        pager.core.ownThreads.insert(17)
+        let fault = PageFault(address: mapping.range.start, flags: [], threadID: 17)
+        #expect(!pager.core.isSelfDeadlock(fault, of: pager.core.children[0]))
+        #expect(pager.core.isSelfDeadlock(fault, of: pager.core.memories[0]))
     }
 
     /// A fork holds the heap's locks while it waits for the reader, which must have allocated all that it needs.

@@ -51,6 +51,25 @@ struct Client: ~Copyable {
         }
     }
 
+    /// A child that forks when it is told to; what the child of the child finds in the second page is its exit status.
+    static func startForking(_ range: AddressRange) throws -> Client {
+        try fork(serving: range, features: .eventFork) { socket, _ in
+            var byte: UInt8 = 0
+            guard Glibc.read(socket, &byte, 1) == 1 else { _exit(100) }
+            let pid = Glibc.fork()
+            if pid == 0 {
+                let word = range.loadWord(pageBytes)
+                _exit(word == NumberedSource.word(pageBytes) ? CInt(contentWord) : word == 0 ? 11 : 12)
+            }
+            var status: CInt = 0
+            waitpid(pid, &status, 0)
+            _exit(status & 0x7f == SIGBUS ? CInt(busError) : status >> 8)
+        }
+    }
+
+    static var contentWord: Int { 9 }
+    static var busError: Int { 7 }
+
     /// Makes the child, which sends its userfaultfd.
     ///
     /// - Parameters:
