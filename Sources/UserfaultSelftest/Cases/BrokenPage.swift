@@ -67,6 +67,7 @@ enum BrokenPageCases: CaseTheme {
         let uffd = try UserfaultFD()
         try area.registerFilled(uffd)
         try area.breakPage(1, context)
+        try area.expectBroken(1, uffd, "before it is healed")
         do {
             try area.zapView(area.page(1))
         } catch {
