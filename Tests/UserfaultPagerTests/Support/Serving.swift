@@ -36,6 +36,9 @@ func words<Source: PageSource & ~Copyable>(
 }
 
 /// Serves memory from a source, and compares the first word of every page.
+///
+/// Not inlined, because the optimizer of Swift 6.3 crashes where it is.
+@inline(never)
 func serveEveryPage<Source: PageSource & ~Copyable>(
     of source: consuming Source, pages: Int, populates: Bool, _ expected: @escaping @Sendable (Int) -> UInt64
 ) throws -> PagerStatistics {
