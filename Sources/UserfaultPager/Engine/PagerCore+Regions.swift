@@ -288,7 +288,7 @@ extension PagerCore where Source: ~Copyable {
                 if rest == .changing { return false }
                 if rest == .failed { killOwner() }
                 while let span = machine.firstSpan(of: region) {
-                    guard release(span, of: memory, uffd, machine, map) else { return false }
+                    release(span, of: memory, uffd, machine, map)
                     machine.forgetSpan(span)
                 }
                 return true

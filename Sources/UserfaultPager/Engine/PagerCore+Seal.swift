@@ -69,7 +69,7 @@ extension PagerCore where Source: ~Copyable {
             let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
                 guard poisonTheRest(of: memory, &machine, uffd, map, &poisoned, &events) else { return false }
                 while let span = machine.firstSpan(where: { $0.id != Sentinel.regionID }) {
-                    guard release(span, of: memory, uffd, machine, map) else { return false }
+                    release(span, of: memory, uffd, machine, map)
                     machine.forgetSpan(span)
                 }
                 // A child that was forked meanwhile has its parent's poison.
@@ -113,31 +113,26 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Lets go of memory, as far as it is this descriptor's still: who waits for it looks again.
-    ///
-    /// - Returns: `false` if the program must first go on.
     func release(
         _ span: Span, of memory: ServedMemory, _ uffd: borrowing UserfaultFD, _ machine: borrowing PagerStateMachine,
         _ map: borrowing PagemapScan?
-    ) -> Bool {
+    ) {
         func release(_ range: AddressRange) {
             try? uffd.unregister(range)
             try? uffd.wake(range)
             if hidesFromChildren(span.region) { showToChildren(range) }
         }
         // What was unmapped, the events have told.
-        guard !memory.hearsOfUnmapping else {
-            release(span.range)
-            return true
-        }
+        guard !memory.hearsOfUnmapping else { return release(span.range) }
         let page = span.region.pageSize.bytes
         var count = span.range.count
         var address = span.range.start
         while address < span.range.end {
             let part = AddressRange(start: address, count: min(count, Int(span.range.end - address)))
             switch uffd.holder(of: part, modes: span.region.modes) {
-            case .changing: return false
-            case .processGone: return true
-            case .thisDescriptor:
+            case .processGone: return
+            // In a change nobody can tell: most likely it is the program's, whose memory it was.
+            case .thisDescriptor, .changing:
                 release(part)
                 address = part.end
                 count = min(2 * count, span.range.count)
@@ -149,7 +144,6 @@ extension PagerCore where Source: ~Copyable {
                 address = endOfHole(after: part, span.region, in: machine, map)
             }
         }
-        return true
     }
 
     /// Takes in the events that nobody has read; who faults is woken by what follows.
