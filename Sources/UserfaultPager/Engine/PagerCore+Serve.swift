@@ -269,7 +269,10 @@ extension PagerCore where Source: ~Copyable {
                 }
                 // No thread has faulted there just now, and what was loaded takes its time.
                 if pending.mayBeForeign(at: start), !memory.isHolder(of: claim) {
-                    guard claim.pages == 1 else { return Settlement(wake: machine.giveBack(claim), next: .again) }
+                    // Of pages for which a thread waits, the first is looked at by itself.
+                    guard claim.pages == 1 || claim.isAwaited else {
+                        return Settlement(wake: machine.giveBack(claim), next: .again)
+                    }
                     return machine.settle(claim, .noRange, at: 0)
                 }
                 outcome = filling.fill(claim, of: uffd, zeros: zeros)

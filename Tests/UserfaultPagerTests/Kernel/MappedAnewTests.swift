@@ -74,6 +74,29 @@ struct MappedAnewTests {
         withExtendedLifetime(mapping) {}
     }
 
+    /// Pages that come along from a slow source, and lie in another mapping, do not hold up the one that is waited for.
+    @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
+    func aSlowSourceServesTwoMappings(service: PagerConfiguration.Service) throws {
+        let mapping = try Mapping(anonymous: pages * pageBytes)
+        let range = mapping.range
+        let loads = Shared(Atomic<Int>(0))
+        let source = ClosureSource<Never> { offset, pages in
+            loads.value.add(1, ordering: .relaxed)
+            pauseThread(for: .milliseconds(15))
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(
+            UserfaultFD(), source: source, configuration: PagerConfiguration(service: service))
+        try pager.add(range, options: RegionOptions(readAhead: .adaptive(maximumPages: 8)))
+        try mapping.protect(.read, range.part(at: 9 * pageBytes, count: 7 * pageBytes))
+        try pager.start()
+        let found = Toucher.value { (0..<16).map { range.loadWord($0 * pageBytes) } }
+        #expect(found == (0..<16).map { NumberedSource.word($0 * pageBytes) })
+        #expect(loads.value.load(ordering: .relaxed) == Int(pager.settledStatistics.missingFaults))
+        try pager.stop(.poison)
+        withExtendedLifetime(mapping) {}
+    }
+
     @Test
     func pagesThatAreTriedAgainAreAskedForAgain() throws {
         let mapping = try Mapping(anonymous: pages * pageBytes)
