@@ -11,6 +11,6 @@ enum QuickSet {
     ]
 
     static func contains(_ result: SelectedResult) -> Bool {
-        globs.contains { fnmatch($0, result.identity, 0) == 0 }
+        !result.tags.contains("slow") && globs.contains { fnmatch($0, result.identity, 0) == 0 }
     }
 }
