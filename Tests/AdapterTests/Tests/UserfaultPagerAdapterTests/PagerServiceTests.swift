@@ -3,6 +3,7 @@ import InMemoryLogging
 import Logging
 import ServiceLifecycle
 import ServiceLifecycleTestKit
+import SystemPackage
 import Testing
 import UserfaultFD
 import UserfaultPager
@@ -40,10 +41,23 @@ struct PagerServiceTests {
 
     @Test
     func theEndOfTheOwnerEndsTheService() async throws {
-        var child: pid_t = 0
-        try #require(posix_spawn(&child, "/bin/true", nil, nil, [nil], nil) == 0)
+        var sockets: [CInt] = [-1, -1]
+        try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue), 0, &sockets) == 0)
+        let child = fork()
+        if child == 0 {
+            close(sockets[0])
+            try? UserfaultFD().send(over: FileDescriptor(rawValue: sockets[1]), payload: [UInt8(1)].span.bytes)
+            // Until the other end is closed.
+            var byte: UInt8 = 0
+            _ = read(sockets[1], &byte, 1)
+            _exit(0)
+        }
+        close(sockets[1])
+        var message = try DescriptorPassing.receive(from: FileDescriptor(rawValue: sockets[0]))
         let service = try PagerService(
-            UserfaultFD(), source: loadedZeros, owner: #require(Owner.process(id: child)), logger: logger)
+            message.descriptors.takeUserfaultFD(), source: loadedZeros, owner: #require(Owner.process(id: child)),
+            logger: logger)
+        close(sockets[0])
         try await service.run()
         #expect(entries.entries.map(\.level) == [.notice, .info])
         waitpid(child, nil, 0)
