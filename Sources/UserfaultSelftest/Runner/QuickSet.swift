@@ -11,6 +11,6 @@ enum QuickSet {
     ]
 
     static func contains(_ result: SelectedResult) -> Bool {
-        !result.tags.contains("slow") && globs.contains { fnmatch($0, result.identity, 0) == 0 }
+        !result.isSlow && globs.contains { fnmatch($0, result.identity, 0) == 0 }
     }
 }

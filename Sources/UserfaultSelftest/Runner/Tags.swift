@@ -10,11 +10,14 @@ extension SelectedResult {
         tags.append("since-\(firstKernel)")
         if needsRoot { tags.append("root") }
         if changesHost { tags.append("changes-host") }
-        if selftestCase.limit > SelftestCase.usualLimit { tags.append("slow") }
+        if isSlow { tags.append("slow") }
         if covers.contains(.upstream) { tags.append("upstream") }
         if QuickSet.contains(self) { tags.append("quick") }
         return tags
     }
+
+    /// Whether its case is given more time than others.
+    var isSlow: Bool { selftestCase.limit > SelftestCase.usualLimit }
 
     /// The first kernel series with every feature that the result needs.
     private var firstKernel: String {
