@@ -2,7 +2,7 @@
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
 #   format sources build unit nbd consumer canary linkage allocations snippets examples docs site fuzz clients selftest
 #   reports hosts matrix bench commands
-# One more step runs only if it is named: packages.
+# More steps run only if they are named: packages arm64.
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
 set -uo pipefail
@@ -196,6 +196,15 @@ step_bench() { one bench timeout -k 10 600 Scripts/bench/run.sh --smoke; }
 
 # Only by its name: it makes fresh systems of two Debian releases.
 step_packages() { many packages timeout -k 10 1800 Scripts/check/packages.sh; }
+
+# Only by its name: a cross-compiler of 2.7 GB, and guests that are emulated on any host that is not arm64.
+step_arm64() {
+    local machine
+    for machine in arm64-4k arm64-16k; do
+        one "$machine" timeout -k 10 7200 Scripts/matrix/kernel-matrix.sh run --machine "$machine" \
+            --output "$logs/matrix" 6.12
+    done
+}
 
 step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 
