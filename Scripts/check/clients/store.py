@@ -3,17 +3,16 @@ import contextlib
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import time
 
 from firecracker import SIZE
-from harness import LIMIT, Machine, check, children, content, expect_end, folder, memory_file, program, require
+from harness import LIMIT, Machine, check, children, content, expect_end, folder, memory_file, require
 from keeping import supervised_firecracker
 from manager import Manager
 from nbd import exporting, skip_without_nbd
-from successor import half_read, machine_in_two_steps, reads_the_rest
+from successor import half_read, machine_in_two_steps, reads_the_rest, replaceable_program
 from survive import keeper_of, kill, next_server
 
 
@@ -122,22 +121,16 @@ def survive_wrong_arguments():
 
 
 def upgrades_to_nothing(is_there):
-    with folder() as where:
-        copy = where / "uffd-pager"
-        shutil.copy(program(), copy)
-        before = os.environ["UFFD_PAGER"]
-        os.environ["UFFD_PAGER"] = str(copy)
-        try:
-            with supervised_firecracker() as (pager, path), contextlib.ExitStack() as stack:
-                machine = stack.enter_context(half_read(path)) if is_there else None
-                (where / "new").write_text("#!/bin/sh\nexit 64\n")
-                (where / "new").chmod(0o755)
-                os.rename(where / "new", copy)
-                pager.process.send_signal(signal.SIGHUP)
-                pager.says("listening", 2)
-                reads_the_rest(machine or stack.enter_context(half_read(path)))
-        finally:
-            os.environ["UFFD_PAGER"] = before
+    with (replaceable_program() as (copy, _), supervised_firecracker() as (pager, path),
+          contextlib.ExitStack() as stack):
+        machine = stack.enter_context(half_read(path)) if is_there else None
+        new = copy.with_name("new")
+        new.write_text("#!/bin/sh\nexit 64\n")
+        new.chmod(0o755)
+        os.rename(new, copy)
+        pager.process.send_signal(signal.SIGHUP)
+        pager.says("listening", 2)
+        reads_the_rest(machine or stack.enter_context(half_read(path)))
 
 
 @check

@@ -78,30 +78,37 @@ def survive_ends_in_order_after_a_kill():
         require(not (directory / "m").exists(), "the socket is left")
 
 
-@check
-def survive_replaces_the_program():
-    """SIGHUP takes the program's file as it is then."""
+@contextlib.contextmanager
+def replaceable_program():
+    """Tests a copy of the program, in whose place another may come."""
     with folder() as where:
         copy = where / "uffd-pager"
         shutil.copy(program(), copy)
         before = os.environ["UFFD_PAGER"]
         os.environ["UFFD_PAGER"] = str(copy)
         try:
-            with supervised("--max-restarts", 0) as (pager, directory, _):
-                os.environ["UFFD_PAGER"] = before
-                keeper = keeper_of(pager)
-                server = next_server(keeper)
-                with half_read(directory / "m") as machine:
-                    shutil.copy(before, where / "new")
-                    os.rename(where / "new", copy)
-                    pager.process.send_signal(signal.SIGHUP)
-                    server = next_server(keeper, server)
-                    pager.says("ready", 2)
-                    require(os.path.samefile(f"/proc/{server}/exe", copy), "the old program serves")
-                    require(not os.path.samefile(f"/proc/{keeper}/exe", copy), "the keeper is another")
-                    reads_the_rest(machine)
+            yield copy, before
         finally:
             os.environ["UFFD_PAGER"] = before
+
+
+@check
+def survive_replaces_the_program():
+    """SIGHUP takes the program's file as it is then."""
+    with replaceable_program() as (copy, before), supervised("--max-restarts", 0) as (pager, directory, _):
+        os.environ["UFFD_PAGER"] = before
+        keeper = keeper_of(pager)
+        server = next_server(keeper)
+        with half_read(directory / "m") as machine:
+            new = copy.with_name("new")
+            shutil.copy(before, new)
+            os.rename(new, copy)
+            pager.process.send_signal(signal.SIGHUP)
+            server = next_server(keeper, server)
+            pager.says("ready", 2)
+            require(os.path.samefile(f"/proc/{server}/exe", copy), "the old program serves")
+            require(not os.path.samefile(f"/proc/{keeper}/exe", copy), "the keeper is another")
+            reads_the_rest(machine)
 
 
 @check
