@@ -9,6 +9,19 @@ import UserfaultPager
 
 @Suite("The end of a server of handed memory")
 struct HandoffServerEndTests {
+    /// Hands memory over, and waits for the handler.
+    private func hand(
+        _ memory: borrowing ClientMemory, over connection: borrowing HandoffConnection, until isCalled: () -> Bool
+    ) throws {
+        let text = "[{\"base_host_virt_addr\":\(memory.mapping.range.start),\"size\":4096,\"offset\":0}]"
+        try connection.send(Array(text.utf8), [memory.uffd.withUnsafeDescriptor { $0 }])
+        let deadline = Deadline(after: .seconds(20))
+        while !isCalled() {
+            try #require(!deadline.hasPassed, "the handler is not called")
+            NativeThread.yield()
+        }
+    }
+
     /// A server whose handler is on its way as long as its socket's path is there.
     private func endsAfterItsHandler(_ end: (HandoffServer, HandoffServer.Listening) -> Void) throws {
         let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
@@ -24,13 +37,7 @@ struct HandoffServerEndTests {
         try server.start()
         let memory = try ClientMemory(pages: 1)
         let connection = try HandoffConnection(connectingTo: path)
-        let text = "[{\"base_host_virt_addr\":\(memory.mapping.range.start),\"size\":4096,\"offset\":0}]"
-        try connection.send(Array(text.utf8), [memory.uffd.withUnsafeDescriptor { $0 }])
-        let deadline = Deadline(after: .seconds(20))
-        while !entered.value.withLock({ $0 }) {
-            try #require(!deadline.hasPassed, "the handler is not called")
-            NativeThread.yield()
-        }
+        try hand(memory, over: connection) { entered.value.withLock { $0 } }
         end(server, listening)
         #expect(returns.value.withLock { $0 })
         server.close()
@@ -50,13 +57,7 @@ struct HandoffServerEndTests {
         try server.start()
         let memory = try ClientMemory(pages: 1)
         let connection = try HandoffConnection(connectingTo: path)
-        let text = "[{\"base_host_virt_addr\":\(memory.mapping.range.start),\"size\":4096,\"offset\":0}]"
-        try connection.send(Array(text.utf8), [memory.uffd.withUnsafeDescriptor { $0 }])
-        let deadline = Deadline(after: .seconds(20))
-        while states.value.withLock({ $0.count < 2 }) {
-            try #require(!deadline.hasPassed, "the handler is not called")
-            NativeThread.yield()
-        }
+        try hand(memory, over: connection) { states.value.withLock { $0.count == 2 } }
         server.close()
         #expect(states.value.withLock { $0 } == [.read, .ended])
     }
