@@ -39,9 +39,7 @@ extension PagerCore where Source: ~Copyable {
         later.due = MonotonicInstant.now.nanoseconds &+ 1_000_000
         return again(later)
     }
-}
 
-extension PagerCore where Source: ~Copyable {
     /// Keeps a fault of no region, so that it is not forgotten if the pager stops before the pause is over.
     private func holdStray(_ pending: PendingFault, of memory: ServedMemory) -> Served {
         if case .always(.zeros) = strays.withLock({ $0.choice }) { return .done }

@@ -26,7 +26,7 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
         if let error = failure {
             if !canPoison { _ = try? populateAll(until: .never) }
             shutDown(until: Deadline(after: Self.grace))
-            noteStopped()
+            stopped.signal()
             throw error
         }
     }
@@ -42,7 +42,7 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
             if ending == .poison { queue.endJobs() }
             return try awaitStopped(until: deadline)
         }
-        defer { noteStopped() }
+        defer { stopped.signal() }
         guard before != .resuming else { return abandon(until: Deadline(after: Self.grace)) }
         isFinishing.store(true, ordering: .sequentiallyConsistent)
         if ending == .populate { resume() }
@@ -62,21 +62,14 @@ extension PagerCore: RuntimeMember where Source: ~Copyable {
         if let result { throw result }
     }
 
-    private func noteStopped() {
-        hasStopped.store(true, ordering: .releasing)
-        stopped.signal()
-    }
-
     /// Waits until another thread has stopped the pager.
     private func awaitStopped(until deadline: Deadline) throws(PagerError) {
         let thread = NativeThread.currentID
         // For these the other one waits.
         guard !isOwnThread(thread), runtime.reporter.load(ordering: .relaxed) != thread else { return }
-        while true {
-            let seen = stopped.changes
-            if hasStopped.load(ordering: .acquiring) { return }
+        while stopped.changes == 0 {
             guard !deadline.hasPassed else { throw .timedOut(pagesLeft: pagesLeft) }
-            stopped.wait(while: seen, until: deadline)
+            stopped.wait(while: 0, until: deadline)
         }
     }
 

@@ -40,8 +40,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isWatched = Atomic<Bool>(false)
     /// The pager's part in its life.
     let phase: Mutex<Phase>
-    /// Nothing is left of it: what a second call that stops it waits for.
-    let hasStopped = Atomic<Bool>(false)
+    /// Changes when nothing is left of it: what a second call that stops it waits for.
     let stopped = FutexWord()
     /// Tells it from other pagers of the process.
     let number = pagers.add(1, ordering: .relaxed).newValue
