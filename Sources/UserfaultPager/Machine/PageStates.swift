@@ -33,9 +33,12 @@ struct PageState: OptionSet, Hashable {
     static var protected: PageState { PageState(rawValue: 1 << 10) }
 
     /// What is so for good, as opposed to what is happening to the page.
-    static var lasting: PageState { [.removed, .present, .poisoned, .written, .recorded] }
+    static var lasting: PageState { decided.union(written).union(recorded) }
     /// Nothing is left to be done: closing the descriptor would show nobody zeros that are not the page's.
-    static var decided: PageState { [.removed, .present, .poisoned] }
+    ///
+    /// By unions, here and elsewhere: a literal takes memory in programs that are not optimized, for which a fork may have to
+    /// be waited for that waits for this thread's lock.
+    static var decided: PageState { removed.union(present).union(poisoned) }
 }
 
 /// A page's state and the moment at which it was filled last, in one word.
@@ -54,7 +57,7 @@ struct PageWord: Equatable {
     /// Whether a message that was read at this moment belongs to a thread that the fill has woken.
     @inline(__always)
     func answers(messageReadAt moment: UInt64) -> Bool {
-        !state.isDisjoint(with: [.present, .poisoned]) && moment <= filledAt
+        !state.isDisjoint(with: .present.union(.poisoned)) && moment <= filledAt
     }
 
     fileprivate func with(_ state: PageState) -> UInt64 { bits & ~0xffff | UInt64(state.rawValue) }
@@ -142,14 +145,15 @@ struct PageStates: @unchecked Sendable, Equatable {
     /// - Returns: Whether faults were left to this service that nobody may have woken.
     @inline(__always)
     func release(_ index: Int, setting set: PageState = [], clearing cleared: PageState = []) -> Bool {
-        update(index) { $0.subtracting([.claimed, .awaited]).subtracting(cleared).union(set) }.contains(.awaited)
+        update(index) { $0.subtracting(.claimed).subtracting(.awaited).subtracting(cleared).union(set) }.contains(
+            .awaited)
     }
 
     /// Gives a page back that was filled at a moment.
     @inline(__always)
     func release(_ index: Int, as set: PageState, at moment: UInt64) -> Bool {
         replace(index) { word in
-            let cleared: PageState = [.claimed, .awaited, .doubted, .existedOnce, .existedTwice]
+            let cleared = PageState.claimed.union(.awaited).union(.doubted).union(.existedOnce).union(.existedTwice)
             return PageWord.time(moment) | UInt64(word.state.subtracting(cleared).union(set).rawValue)
         }.state.contains(.awaited)
     }

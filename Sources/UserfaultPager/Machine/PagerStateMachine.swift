@@ -131,8 +131,8 @@ struct PagerStateMachine: ~Copyable {
             guard let states = span.states else { return }
             for page in 0..<(span.range.count >> span.region.pageShift) {
                 states.update(page) { state in
-                    let kept = state.intersection([.claimed, .awaited, .recorded])
-                    return span.region.isOwedAgain ? kept : kept.union([.removed, .written])
+                    let kept = state.intersection(.claimed.union(.awaited).union(.recorded))
+                    return span.region.isOwedAgain ? kept : kept.union(.removed).union(.written)
                 }
             }
         }
@@ -227,7 +227,9 @@ struct PagerStateMachine: ~Copyable {
                 return .wake(range)
             }
             // Filled before it faulted, as far as we know: a thread that comes back knows better.
-            if !state.isDisjoint(with: [.present, .poisoned]), state.isDisjoint(with: [.existedOnce, .doubted]) {
+            if !state.isDisjoint(with: .present.union(.poisoned)),
+                state.isDisjoint(with: .existedOnce.union(.doubted))
+            {
                 _ = states.release(0, setting: .doubted)
                 return .wake(range)
             }
@@ -367,7 +369,7 @@ struct PagerStateMachine: ~Copyable {
         guard let states = claim.states else { return false }
         var owed = false
         for page in 0..<(bytes >> claim.region.pageShift) {
-            if states.release(page, clearing: [.existedOnce, .existedTwice]) { owed = true }
+            if states.release(page, clearing: .existedOnce.union(.existedTwice)) { owed = true }
         }
         return owed
     }
