@@ -2,7 +2,7 @@ internal import Synchronization
 
 // The threads that serve faults all change page states; none of them waits here.
 
-/// What the engine remembers of a page, but for when it was filled.
+/// What the engine remembers of a page; ``FillMoments`` say when it was filled.
 struct PageState: OptionSet, Hashable {
     let rawValue: UInt16
 
@@ -41,44 +41,22 @@ struct PageState: OptionSet, Hashable {
     static var decided: PageState { removed.union(present).union(poisoned) }
 }
 
-/// A page's state and the moment at which it was filled last, in one word.
-struct PageWord: Equatable {
-    fileprivate(set) var bits: UInt64
-
-    fileprivate init(bits: UInt64) {
-        self.bits = bits
-    }
-
-    var state: PageState { PageState(rawValue: UInt16(truncatingIfNeeded: bits)) }
-
-    /// The moment, rounded up.
-    private var filledAt: UInt64 { (bits >> 16) << 10 | 1023 }
-
-    /// Whether a message that was read at this moment belongs to a thread that the fill has woken.
-    @inline(__always)
-    func answers(messageReadAt moment: UInt64) -> Bool {
-        !state.isDisjoint(with: .present.union(.poisoned)) && moment <= filledAt
-    }
-
-    fileprivate func with(_ state: PageState) -> UInt64 { bits & ~0xffff | UInt64(state.rawValue) }
-
-    /// Microseconds in 48 bits last for nine years of uptime.
-    fileprivate static func time(_ nanoseconds: UInt64) -> UInt64 { (nanoseconds >> 10) << 16 }
-}
-
 /// The states of neighbouring pages, in memory that somebody else owns.
 ///
 /// Several threads may change one state; every change is a single atomic step.
 @safe
 struct PageStates: @unchecked Sendable, Equatable {
-    private let first: UnsafeMutablePointer<Atomic<UInt64>>
+    private let first: UnsafeMutablePointer<Atomic<UInt16>>
 
     /// How much memory a page's state takes, in bytes.
-    static var bytesPerPage: Int { 8 }
+    static var bytesPerPage: Int { 2 }
+
+    /// How much memory the states of so many pages take, in bytes: what lies behind them is as aligned as they are.
+    static func bytes(pages: Int) -> Int { (pages * bytesPerPage + 63) & ~63 }
 
     /// - Parameter memory: Zeroed memory, ``bytesPerPage`` for each page.
     @unsafe init(_ memory: UnsafeMutableRawPointer) {
-        unsafe first = memory.assumingMemoryBound(to: Atomic<UInt64>.self)
+        unsafe first = memory.assumingMemoryBound(to: Atomic<UInt16>.self)
     }
 
     /// The states from the page `count` after the first one on.
@@ -91,13 +69,14 @@ struct PageStates: @unchecked Sendable, Equatable {
 
     static func == (lhs: PageStates, rhs: PageStates) -> Bool { unsafe lhs.first == rhs.first }
 
-    subscript(index: Int) -> PageState { word(index).state }
+    /// Which page this is, among all pages with states.
+    func identity(of index: Int) -> UInt { UInt(bitPattern: unsafe first + index) / UInt(Self.bytesPerPage) }
 
-    func word(_ index: Int) -> PageWord { PageWord(bits: unsafe first[index].load(ordering: .acquiring)) }
+    subscript(index: Int) -> PageState { PageState(rawValue: unsafe first[index].load(ordering: .acquiring)) }
 
-    /// Takes over a state of another page.
-    func copy(_ word: PageWord, to index: Int, keeping kept: PageState) {
-        unsafe first[index].store(word.with(word.state.intersection(kept)), ordering: .releasing)
+    /// Takes over the state of another page.
+    func copy(_ state: PageState, to index: Int) {
+        unsafe first[index].store(state.rawValue, ordering: .releasing)
     }
 
     /// Changes a state in one step.
@@ -106,16 +85,12 @@ struct PageStates: @unchecked Sendable, Equatable {
     @inline(__always)
     @discardableResult
     func update(_ index: Int, _ change: (PageState) -> PageState) -> PageState {
-        replace(index) { $0.with(change($0.state)) }.state
-    }
-
-    @inline(__always)
-    private func replace(_ index: Int, _ change: (PageWord) -> UInt64) -> PageWord {
         var before = unsafe first[index].load(ordering: .relaxed)
         while true {
             let result = unsafe first[index].compareExchange(
-                expected: before, desired: change(PageWord(bits: before)), ordering: .acquiringAndReleasing)
-            if result.exchanged { return PageWord(bits: before) }
+                expected: before, desired: change(PageState(rawValue: before)).rawValue,
+                ordering: .acquiringAndReleasing)
+            if result.exchanged { return PageState(rawValue: before) }
             before = result.original
         }
     }
@@ -124,14 +99,14 @@ struct PageStates: @unchecked Sendable, Equatable {
     ///
     /// - Returns: What the state was: ``PageState/claimed`` is in it if the page was not to be had.
     @inline(__always)
-    func claim(_ index: Int) -> PageWord {
-        replace(index) { $0.with($0.state.union($0.state.contains(.claimed) ? .awaited : .claimed)) }
+    func claim(_ index: Int) -> PageState {
+        update(index) { $0.union($0.contains(.claimed) ? .awaited : .claimed) }
     }
 
-    /// Takes a page in hand that nobody has ever touched.
+    /// Takes a page in hand of which nothing is known.
     func claimUntouched(_ index: Int) -> Bool {
         unsafe first[index].compareExchange(
-            expected: 0, desired: UInt64(PageState.claimed.rawValue), ordering: .acquiringAndReleasing
+            expected: 0, desired: PageState.claimed.rawValue, ordering: .acquiringAndReleasing
         ).exchanged
     }
 
@@ -149,12 +124,9 @@ struct PageStates: @unchecked Sendable, Equatable {
             .awaited)
     }
 
-    /// Gives a page back that was filled at a moment.
+    /// Gives a page back whose fate is known.
     @inline(__always)
-    func release(_ index: Int, as set: PageState, at moment: UInt64) -> Bool {
-        replace(index) { word in
-            let cleared = PageState.claimed.union(.awaited).union(.doubted).union(.existedOnce).union(.existedTwice)
-            return PageWord.time(moment) | UInt64(word.state.subtracting(cleared).union(set).rawValue)
-        }.state.contains(.awaited)
+    func release(_ index: Int, as set: PageState) -> Bool {
+        release(index, setting: set, clearing: .doubted.union(.existedOnce).union(.existedTwice))
     }
 }

@@ -22,7 +22,7 @@ final class StateFile: @unchecked Sendable {
     }
 
     static var magic: Word { 0x3154_4750_4446_4655 }
-    static var version: Word { 1 }
+    static var version: Word { 2 }
 
     /// Where things are in the file, in bytes.
     enum Place {
@@ -175,7 +175,7 @@ final class StateFile: @unchecked Sendable {
 
     // MARK: Memory of pages' states
 
-    static func bytesOfStates(pages: Int) -> Int { pages * PageStates.bytesPerPage + CounterRows.bytes }
+    static func bytesOfStates(pages: Int) -> Int { PageStates.bytes(pages: pages) + CounterRows.bytes }
 
     /// Maps the states of a region's pages.
     func mapStates(at offset: Int, pages: Int) throws(UserfaultError) -> Mapping {
