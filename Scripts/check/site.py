@@ -4,7 +4,7 @@
 usage: site.py [--screenshots FOLDER] SITE
 
 SITE is the folder that Scripts/package/docs.sh makes. The data of every page is read: each link leads to a page, to a part of
-one, or to a file. Then a server of this program serves the site, below its base path if it has one, and a browser follows the
+one, or to a file; and each tutorial is linked from an article of a library, and links to one. Then a server of this program serves the site, below its base path if it has one, and a browser follows the
 links from the front page on, to all tutorials, articles, modules and types; members of types are too many. An empty page, an
 error of JavaScript, a request that fails and a picture that does not show are failures.
 """
@@ -94,6 +94,21 @@ def dead_links(site, document):
                 yield target
 
 
+def lonely_tutorials(documents):
+    """What is wrong with tutorials and articles that do not lead to each other; the documents by their places."""
+    articles = {place for place, document in documents.items() if document["metadata"].get("role") == "article"}
+    tutorials = {place for place, document in documents.items() if document["kind"] == "project"}
+    links = {place: {reference.get("url", "").partition("#")[0] for reference in documents[place]["references"].values()}
+             for place in articles | tutorials}
+    if not tutorials:
+        yield "there is no tutorial"
+    for tutorial in sorted(tutorials):
+        if not any(tutorial in links[article] for article in articles):
+            yield f"{tutorial}: no article links to it"
+        if not links[tutorial] & articles:
+            yield f"{tutorial}: it links to no article"
+
+
 # MARK: The browser
 
 
@@ -136,9 +151,10 @@ def main():
     base = re.search(r'var baseUrl = "([^"]*)"', (site / "documentation/index.html").read_text()).group(1)
 
     begin = time.monotonic()
-    documents = sorted((site / "data").rglob("*.json"))
-    wrong = [f"{path.relative_to(site)}: nothing is at {link}"
-             for path in documents for link in dead_links(site, json.loads(path.read_text()))]
+    data = site / "data"
+    documents = {f"/{path.relative_to(data).with_suffix('')}": json.loads(path.read_text()) for path in sorted(data.rglob("*.json"))}
+    wrong = [f"{place}: nothing is at {link}" for place, document in documents.items() for link in dead_links(site, document)]
+    wrong += lonely_tutorials(documents)
     print(f"the data of {len(documents)} pages was read in {time.monotonic() - begin:.0f} s", flush=True)
 
     if arguments.screenshots:

@@ -14,16 +14,14 @@ case ${1:-} in
     *) usage 64 ;;
 esac
 
-# Each after those that its pages link to.
 libraries=(UserfaultFD UserfaultPager UserfaultHandoff UserfaultNBD UserfaultPagerMetrics UserfaultPagerService)
 out=.build-docs
 site=$out/site
 front=$out/swift-userfaultfd.docc
 tools=$(dirname "$(readlink -f "$(command -v swift)")")
 target=$(swift -print-target-info | sed -n 's/.*"unversionedTriple": "\(.*\)".*/\1/p')
-rm -rf "$out/symbols" "$out/archives" "$site" "$front"
-mkdir -p "$out/archives"
-archives=()
+rm -rf "$out/symbols" "$out/links" "$out/archives" "$site" "$front"
+mkdir -p "$out/links" "$out/archives"
 
 # build PACKAGE SCRATCH: builds the tests of a package, which enable every trait that they need; sets `flags` for its modules.
 build() {
@@ -36,12 +34,20 @@ build() {
 
 # convert NAME CATALOGUE [OPTION...]
 convert() {
-    local archive=$out/archives/$1.doccarchive catalogue=$2 links=()
-    shift 2
-    for known in "${archives[@]}"; do links+=(--dependency "$known"); done
-    "$tools/docc" convert "$catalogue" "$@" "${links[@]}" --enable-experimental-external-link-support \
-        --fallback-default-module-kind Library --hosting-base-path "$base" --output-path "$archive" --warnings-as-errors
-    archives+=("$archive")
+    "$tools/docc" convert "$2" "${@:3}" --enable-experimental-external-link-support \
+        --fallback-default-module-kind Library --hosting-base-path "$base" --output-path "$out/$1.doccarchive"
+}
+
+# Pages of all archives link to each other. So the first archive of each only tells which pages there are.
+collect() { convert "links/$1" "$2" "${@:3}" --no-transform-for-static-hosting --diagnostic-level error; }
+
+# finish NAME CATALOGUE [OPTION...]
+finish() {
+    local links=() other
+    for other in "$out"/links/*; do
+        [[ $other == "$out/links/$1.doccarchive" ]] || links+=(--dependency "$other")
+    done
+    convert "archives/$1" "$2" "${@:3}" "${links[@]}" --warnings-as-errors
 }
 
 Scripts/check/nbd.sh --prepare
@@ -54,7 +60,6 @@ for library in "${libraries[@]}"; do
     mkdir -p "$out/symbols/$library"
     "$tools/swift-symbolgraph-extract" -module-name "$library" "${use[@]}" -minimum-access-level public \
         -target "$target" -output-dir "$out/symbols/$library"
-    convert "$library" "Sources/$library/$library.docc" --additional-symbol-graph-dir "$out/symbols/$library"
 done
 cp -r docs/swift-userfaultfd.docc "$front"
 for picture in fault clones; do
@@ -64,9 +69,16 @@ for picture in fault clones; do
     cp "docs/images/$picture-dark.svg" "$front/Resources/$picture~dark.svg"
 done
 python3 -B Scripts/package/steps.py "$front"
-convert swift-userfaultfd "$front"
+
+for step in collect finish; do
+    for library in "${libraries[@]}"; do
+        "$step" "$library" "Sources/$library/$library.docc" --additional-symbol-graph-dir "$out/symbols/$library"
+    done
+    "$step" swift-userfaultfd "$front"
+done
 
 # The front page comes last: the sidebar shows what is below the first entry of a name, and its links have nothing below them.
-"$tools/docc" merge "${archives[@]}" --output-path "$site" --synthesized-landing-page-name swift-userfaultfd
+archives=("${libraries[@]/#/$out/archives/}" "$out/archives/swift-userfaultfd")
+"$tools/docc" merge "${archives[@]/%/.doccarchive}" --output-path "$site" --synthesized-landing-page-name swift-userfaultfd
 cp docs/swift-userfaultfd.docc/{index.html,theme-settings.json} "$site/"
 note "the site is in $site: python3 -m http.server --directory $site"
