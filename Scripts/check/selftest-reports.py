@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Reads the reports of uffd-selftest with parsers of other projects.
+"""Reads the reports of uffd-selftest with parsers of other projects, and compares its cases with the numbers in the documents.
 
 usage: selftest-reports.py PROGRAM
 
 Needs the Python packages kcidb-io, tap.py and jsonschema, and the programs prove and xmllint.
 """
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -97,8 +98,22 @@ def check_junit(text):
     assert 'tests="5"' in text and 'failures="2"' in text, text[:300]
 
 
+def check_numbers(program):
+    """The pages that say how many cases there are are right, down to the last hundred."""
+    cases = json.loads(subprocess.run([program, "list", "--format", "json"], capture_output=True, text=True, check=True).stdout)
+    counts = {"cases": len(cases), "results": sum(max(1, len(case["memory"])) for case in cases)}
+    hundreds = {what: f"{count // 100 * 100:,}" for what, count in counts.items()}
+    for page in ("README.md", "Scripts/package/debian/uffd-selftest.control"):
+        text = " ".join((REPO / page).read_text().split())
+        told = re.findall(r"more than ([\d,]+) (cases)(?:, which make ([\d,]+) (results))?", text)
+        assert told, f"{page} does not say how many cases there are"
+        for number, what in (pair for row in told for pair in (row[:2], row[2:]) if pair[0]):
+            assert number == hundreds[what], f"{page} says {number} {what}: there are {counts[what]}"
+
+
 def main():
     program = sys.argv[1]
+    check_numbers(program)
     for form, check in [("json", check_json), ("kcidb", check_kcidb), ("tap", check_tap), ("ktap", check_ktap),
                         ("junit", check_junit)]:
         for text in report(program, form):
