@@ -98,6 +98,15 @@ manuals() {
     inside man uffd-pager-serve | grep -F -e --control
 }
 
+# The files that the manual pages name are there.
+manual_files() {
+    local page file
+    for page in uffd-selftest uffd-pager; do
+        inside man "$page" | grep -oE '/usr/share/[a-z/.-]+' >"$work/named"
+        while read -r file; do inside test -r "$file" || { echo "$page(1) names $file" && return 1; }; done <"$work/named"
+    done
+}
+
 completions() {
     inside bash -n /usr/share/bash-completion/completions/uffd-selftest
     inside bash -n /usr/share/bash-completion/completions/uffd-pager
@@ -125,6 +134,7 @@ for suite; do
     check "$suite-install" install_packages
     check "$suite-versions" versions
     check "$suite-manuals" manuals
+    check "$suite-manual-files" manual_files
     check "$suite-completions" completions
     check "$suite-selftest-root" selftest
     check "$suite-selftest-user" selftest "${user[@]}"

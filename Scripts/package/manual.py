@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Writes a program's manual pages from what it says of its options: PROGRAM --experimental-dump-help | manual.py FOLDER
+"""Writes a program's manual pages from what it says of its options:
 
-A page for the program and one for each subcommand. swift-argument-parser has a plugin for this,
+    PROGRAM --experimental-dump-help | manual.py FOLDER [FILE...]
+
+A page for the program, which lists these installed files, and one for each subcommand. swift-argument-parser has a plugin for this,
 which compiles the program and all packages that it needs a second time.
 """
 import json
@@ -40,7 +42,7 @@ def synopsis_of(argument):
     return f"[{text}]" if argument["isOptional"] else text
 
 
-def page(command, path, others):
+def page(command, path, others, files):
     shown = [argument for argument in command.get("arguments", []) if argument["shouldDisplay"]]
     title = "-".join(path)
     lines = [f'.TH "{title.upper()}" 1', ".SH NAME", f"{escape(title)} \\- {escape(command['abstract'])}", ".SH SYNOPSIS",
@@ -58,27 +60,31 @@ def page(command, path, others):
         if argument.get("defaultValue") and argument["kind"] != "flag":
             text += f" The default is {argument['defaultValue']}."
         lines += [".TP", head_of(argument), escape(text)]
+    if files:
+        lines.append(".SH FILES")
+        for file in files:
+            lines += [".PP", f"\\fI{escape(file)}\\fR"]
     if others:
         lines += [".SH SEE ALSO", *(f".BR {escape(other)} (1)" for other in others)]
     return "\n".join(lines) + "\n"
 
 
-def write(command, folder, path, parents):
+def write(command, folder, path, parents, files):
     path = [*path, command["commandName"]]
     children = [child for child in command.get("subcommands", []) if child["shouldDisplay"] and child["commandName"] != "help"]
     title = "-".join(path)
     names = [f"{title}-{child['commandName']}" for child in children]
-    (folder / f"{title}.1").write_text(page(command, path, [*parents, *names]))
+    (folder / f"{title}.1").write_text(page(command, path, [*parents, *names], files))
     for child in children:
-        write(child, folder, path, [title])
+        write(child, folder, path, [title], [])
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    write(json.load(sys.stdin)["command"], folder, [], [])
+    write(json.load(sys.stdin)["command"], folder, [], [], sys.argv[2:])
 
 
 if __name__ == "__main__":
