@@ -55,7 +55,7 @@ fresh() {
     [[ $main ]] || die "apt has no Debian mirror (no Debian sources, or 'apt-get update' never ran)"
     note "making a fresh $1"
     rm -rf "$cache/$1.new"
-    timeout 900 debootstrap --variant=minbase --include=man-db --keyring="$KEYRING" "$1" "$cache/$1.new" "$main" \
+    timeout 900 debootstrap --variant=minbase --include=man-db,systemd --keyring="$KEYRING" "$1" "$cache/$1.new" "$main" \
         >"$work/debootstrap.log" 2>&1 || die "debootstrap of $1 failed: $(tail -n 5 "$work/debootstrap.log")"
     mv "$cache/$1.new" "$cache/$1"
 }
@@ -112,6 +112,12 @@ completions() {
     inside bash -n /usr/share/bash-completion/completions/uffd-pager
 }
 
+# The units are good ones for the systemd of this system, which prints what it does not like.
+units() {
+    inside systemd-analyze --man=no verify uffd-pager.service uffd-pager-firecracker@example.socket \
+        uffd-pager-firecracker@example.service >"$work/units" 2>&1 && [[ ! -s $work/units ]] || { cat "$work/units" && return 1; }
+}
+
 nothing_left() {
     # Libraries came with them that packages of the system would merely like to have.
     inside apt-get -o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false \
@@ -136,6 +142,7 @@ for suite; do
     check "$suite-manuals" manuals
     check "$suite-manual-files" manual_files
     check "$suite-completions" completions
+    check "$suite-units" units
     check "$suite-selftest-root" selftest
     check "$suite-selftest-user" selftest "${user[@]}"
     check "$suite-pager" inside uffd-pager probe

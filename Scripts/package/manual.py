@@ -42,11 +42,11 @@ def synopsis_of(argument):
     return f"[{text}]" if argument["isOptional"] else text
 
 
-def page(command, path, others, files):
+def page(command, path, parents, children, files):
     shown = [argument for argument in command.get("arguments", []) if argument["shouldDisplay"]]
     title = "-".join(path)
     lines = [f'.TH "{title.upper()}" 1', ".SH NAME", f"{escape(title)} \\- {escape(command['abstract'])}", ".SH SYNOPSIS",
-             f"\\fB{escape(' '.join(path))}\\fR " + " ".join(map(synopsis_of, shown))]
+             f"\\fB{escape(' '.join(path))}\\fR " + " ".join(["\\fIcommand\\fR"] * bool(children) + [*map(synopsis_of, shown)])]
     if command.get("discussion"):
         lines.append(".SH DESCRIPTION")
         for paragraph in command["discussion"].split("\n\n"):
@@ -60,12 +60,17 @@ def page(command, path, others, files):
         if argument.get("defaultValue") and argument["kind"] != "flag":
             text += f" The default is {argument['defaultValue']}."
         lines += [".TP", head_of(argument), escape(text)]
+    if children:
+        lines.append(".SH COMMANDS")
+    for child in children:
+        lines += [".TP", f"\\fB{escape(child['commandName'])}\\fR", escape(child["abstract"])]
     if files:
         lines.append(".SH FILES")
         for file in files:
             lines += [".PP", f"\\fI{escape(file)}\\fR"]
+    others = parents + [f"{title}-{child['commandName']}" for child in children]
     if others:
-        lines += [".SH SEE ALSO", *(f".BR {escape(other)} (1)" for other in others)]
+        lines += [".SH SEE ALSO", *(f".BR {escape(other)} (1)," for other in others[:-1]), f".BR {escape(others[-1])} (1)"]
     return "\n".join(lines) + "\n"
 
 
@@ -73,8 +78,7 @@ def write(command, folder, path, parents, files):
     path = [*path, command["commandName"]]
     children = [child for child in command.get("subcommands", []) if child["shouldDisplay"] and child["commandName"] != "help"]
     title = "-".join(path)
-    names = [f"{title}-{child['commandName']}" for child in children]
-    (folder / f"{title}.1").write_text(page(command, path, [*parents, *names], files))
+    (folder / f"{title}.1").write_text(page(command, path, parents, children, files))
     for child in children:
         write(child, folder, path, [title], [])
 
