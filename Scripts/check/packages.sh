@@ -115,7 +115,8 @@ completions() {
 # The units are good ones for the systemd of this system, which prints what it does not like.
 units() {
     inside systemd-analyze --man=no verify uffd-pager.service uffd-pager-firecracker@example.socket \
-        uffd-pager-firecracker@example.service >"$work/units" 2>&1 && [[ ! -s $work/units ]] || { cat "$work/units" && return 1; }
+        uffd-pager-firecracker@example.service 2>&1 | tee "$work/units"
+    [[ ${PIPESTATUS[0]} == 0 && ! -s $work/units ]]
 }
 
 nothing_left() {
