@@ -60,10 +60,15 @@ def verdict(before, after):
     return "" if after["passed"] else "nothing passes after the fix"
 
 
+def load(path):
+    """The fixes that results tell apart, and those that none does, with what was tried."""
+    regressions = json.loads(path.read_text())
+    return [r for r in regressions if "results" in r], [r for r in regressions if "results" not in r]
+
+
 def run(arguments):
-    regressions = json.loads(arguments.regressions.read_text())
     status = 0
-    for regression in regressions:
+    for regression in load(arguments.regressions)[0]:
         if not all(word in json.dumps(regression, ensure_ascii=False) for word in arguments.words):
             continue
         before, after = (boot(arguments.selftest, regression[side], regression) for side in ("before", "after"))
@@ -96,10 +101,19 @@ be older than one "before".
 """
 
 
+FOOT = """
+## Fixes that no result tells apart
+
+| fix | what was tried |
+|---|---|
+"""
+
+
 def table(arguments):
     seen = json.loads(arguments.seen.read_text())
     text = HEAD
-    for regression in json.loads(arguments.regressions.read_text()):
+    told_apart, others = load(arguments.regressions)
+    for regression in told_apart:
         shown = seen.get(regression["fix"])
         if not shown or (shown["before"], shown["after"]) != (regression["before"], regression["after"]):
             sys.exit(f"not run yet: {regression['fix']}")
@@ -109,6 +123,7 @@ def table(arguments):
         why = shown["why"].replace("|", "\\|")
         text += (f"| {regression['fix']}{cve} | {results}{nodes} | {shown['before']}: {shown['failed']} | {why} "
                  f"| {shown['after']}: {shown['passed']} |\n")
+    text += FOOT + "".join(f"| {regression['fix']} | {regression['tried']} |\n" for regression in others)
     page = arguments.docs / "kernel-regressions.md"
     if arguments.check:
         if not page.exists() or page.read_text() != text:
