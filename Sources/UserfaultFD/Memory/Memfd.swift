@@ -45,6 +45,17 @@ public struct Memfd: ~Copyable, Sendable {
         self.pageSize = pageSize
     }
 
+    /// A second descriptor of a memory file that somebody else owns.
+    package init(duplicating rawDescriptor: Int32) throws(UserfaultError) {
+        let raw = try OwnedDescriptor(duplicating: rawDescriptor).release()
+        do throws(UserfaultError) {
+            try self.init(adopting: raw)
+        } catch {
+            _ = OwnedDescriptor(adopting: raw)
+            throw error
+        }
+    }
+
     /// How large the file is.
     public struct Status: Hashable, Sendable {
         /// The file's length, in bytes.

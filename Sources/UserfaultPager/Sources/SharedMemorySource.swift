@@ -11,6 +11,8 @@ public import UserfaultFD
 /// A page that a client writes through `MAP_SHARED` is seen by all. A page that a client drops from the file
 /// (`MADV_REMOVE`) is made again for whoever touches it next.
 ///
+/// With a ``SharedPagesState``, they survive the end of their process.
+///
 /// A page for which the file has no room fails: it was cut, its tmpfs is full, or there are no more huge pages. A huge page
 /// is made of as many answers as the base source needs for it.
 public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
@@ -19,16 +21,13 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     let base: Base
     private let file: OwnedFile
     private let alias: Mapping
-    private let states: Mapping
+    private let states: SharedPagesState
     private let pageShift: Int
+    private let pageCount: Int
     /// Counts pages that became ready: what waiters look at.
     private let ready = FutexWord()
 
-    private enum State {
-        static var absent: UInt8 { 0 }
-        static var loading: UInt8 { 1 }
-        static var ready: UInt8 { 2 }
-    }
+    private typealias State = SharedPagesState.Page
 
     /// Prepares a memory file to be filled.
     ///
@@ -39,20 +38,26 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     /// - Parameters:
     ///   - file: The file, which only these pages and their clients may write.
     ///   - base: Where pages come from; offsets count from the file's start.
-    /// - Throws: ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:path:)`` with `EMFILE`.
-    public init(_ file: borrowing Memfd, from base: consuming Base) throws(PagerError) {
+    ///   - state: What a process that has ended has left of the same file, or a new state that is to outlive this process.
+    /// - Throws: ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:path:)`` with `EMFILE`,
+    ///   ``PagerError/state(_:)`` if the state is of a file with other pages.
+    public init(
+        _ file: borrowing Memfd, from base: consuming Base, state: SharedPagesState? = nil
+    ) throws(PagerError) {
         let descriptor = file.withUnsafeDescriptor { $0.rawValue }
         self.file = try OwnedFile(duplicating: descriptor)
         // Where that is refused the load fails that finds the file too short.
         try? file.addSeals(.shrink)
         let alias = try asPagerError { () throws(UserfaultError) in try Mapping(file) }
         pageShift = file.pageSize.log2
-        let pageCount = alias.pageCount
-        states = try asPagerError { () throws(UserfaultError) in
-            try Mapping(anonymous: pageCount, options: .noReserve)
+        states = if let state { state } else { try SharedPagesState(for: file) }
+        guard states.pageSize == file.pageSize else {
+            throw .state("the state is of a file with pages of \(states.pageSize.bytes) bytes")
         }
+        pageCount = min(alias.pageCount, states.pageCount)
         self.alias = alias
         self.base = base
+        try states.heal { isInFile($0) }
     }
 
     /// The source for one pager.
@@ -60,14 +65,12 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
 
     var isSlow: Bool { base.isSlow }
 
-    private func state(_ page: Int) -> UnsafeMutablePointer<Atomic<UInt8>> {
-        unsafe (states.unsafeBaseAddress + page).assumingMemoryBound(to: Atomic<UInt8>.self)
-    }
+    private func state(_ page: Int) -> UnsafeMutablePointer<Atomic<UInt8>> { unsafe states.page(page) }
 
     /// The pages of a part of the file, as far as the file reaches.
     private func numbers(_ offset: Int, _ count: Int) -> Range<Int> {
         let first = offset >> pageShift
-        return first..<max(first, min((offset + count) >> pageShift, alias.pageCount))
+        return first..<max(first, min((offset + count) >> pageShift, pageCount))
     }
 
     // MARK: Loading
@@ -171,7 +174,7 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         for page in numbers(offset, count) {
             // In hand, so that a page that another client has got again is not made twice: it may have been written.
             let (exchanged, _) = unsafe state(page).pointee.compareExchange(
-                expected: State.ready, desired: State.loading, ordering: .acquiringAndReleasing)
+                expected: State.ready, desired: State.doubted, ordering: .acquiringAndReleasing)
             if exchanged { finish(page, isInFile(page) ? State.ready : State.absent) }
         }
     }
@@ -200,7 +203,8 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
 
     private func waitForAnother(_ page: Int) {
         let seen = ready.changes
-        guard unsafe state(page).pointee.load(ordering: .acquiring) == State.loading else { return }
+        let now = unsafe state(page).pointee.load(ordering: .acquiring)
+        guard now == State.loading || now == State.doubted else { return }
         ready.wait(while: seen, until: .never)
     }
 }

@@ -74,15 +74,7 @@ final class StateFile: @unchecked Sendable {
 
     /// Takes a duplicate of a descriptor.
     convenience init(duplicating rawDescriptor: Int32) throws(PagerError) {
-        let memfd = try asPagerError { () throws(UserfaultError) in
-            let raw = try OwnedDescriptor(duplicating: rawDescriptor).release()
-            do throws(UserfaultError) {
-                return try Memfd(adopting: raw)
-            } catch {
-                _ = OwnedDescriptor(adopting: raw)
-                throw error
-            }
-        }
+        let memfd = try asPagerError { () throws(UserfaultError) in try Memfd(duplicating: rawDescriptor) }
         try Self.check(memfd)
         try self.init(memfd, .left)
     }
