@@ -98,9 +98,9 @@ public struct HandedMemory: ~Copyable, Sendable {
         }
     }
 
-    /// Whether a successor can go on if the server dies, with a `PagerState`: not if the memory is filled through a file, or
-    /// follows forks.
-    public var canBeResumed: Bool { file == nil && !uffd.enabledFeatures.contains(.eventFork) }
+    /// Whether a successor can go on if the server dies, with a `PagerState`, and a `SharedPagesState` if the memory is filled
+    /// through a file: not if the memory follows forks.
+    public var canBeResumed: Bool { !uffd.enabledFeatures.contains(.eventFork) }
 
     /// What a successor must know of this client.
     ///
@@ -110,6 +110,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     public func record(machine: String, source: String) -> KeptRecord {
         var content = HandoffMessage.Content(features: uffd.enabledFeatures, regions: regions)
         if uffd.handlesKernelFaults { content.flags.insert(.kernelFaults) }
+        if file != nil { content.flags.insert(.memoryFile) }
         return KeptRecord(machine: machine, source: source, format: format, content: content)
     }
 

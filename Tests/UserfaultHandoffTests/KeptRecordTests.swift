@@ -30,8 +30,19 @@ struct KeptRecordTests {
     @Test("of a later version is refused by its version")
     func version() {
         var bytes = Self.firstVersion
-        bytes[8] = 2
-        #expect(throws: HandoffError.version(2)) { try KeptRecord(bytes: bytes) }
+        bytes[8] = 3
+        #expect(throws: HandoffError.version(3)) { try KeptRecord(bytes: bytes) }
+    }
+
+    @Test("of a client with a memory file is of a version that others do not take over")
+    func memoryFile() throws {
+        var record = try Self.record()
+        record.content.flags.insert(.memoryFile)
+        var bytes = record.bytes
+        #expect(bytes[8] == 2)
+        #expect(try KeptRecord(bytes: bytes) == record)
+        bytes[8] = 1
+        #expect(throws: HandoffError.self) { try KeptRecord(bytes: bytes) }
     }
 
     @Test(

@@ -1,10 +1,17 @@
 """Clients of this project's own protocol: the page of C, and its errors."""
 import contextlib
 import os
+import struct
 import subprocess
 
 from harness import Pager, check, compile_c, content, folder, memory_file, require
 from memory import PAGE
+
+
+def handoff_message(regions, flags=1):
+    """The message of this project's own protocol, for (address, bytes, offset)."""
+    head = struct.pack("<8sIIQII", b"UFFDHAND", 1, flags, 0, len(regions), 0)
+    return head + b"".join(struct.pack("<4Q", *region, PAGE) for region in regions)
 
 
 @contextlib.contextmanager

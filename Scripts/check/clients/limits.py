@@ -10,6 +10,7 @@ import time
 
 from firecracker import SIZE, compare_one, hand_over, machine_that_reads, serve_one
 from firecracker import serving as serving_firecracker
+from handoff import handoff_message
 from harness import (LIMIT, Machine, Pager, becomes, check, connect, content, expect_end, firecracker_json, folder, memory_file,
                      program, registered, require, server_of)
 from memory import PAGE, Memory
@@ -136,12 +137,6 @@ def limits_machines_that_come_at_the_end():
         os.kill(server, signal.SIGCONT)
         for machine in machines:
             require(machine.end() in (0, -signal.SIGKILL), f"a machine ended with {machine.status}")
-
-
-def handoff_message(regions):
-    """The message of this project's own protocol, for (address, bytes, offset)."""
-    head = struct.pack("<8sIIQII", b"UFFDHAND", 1, 1, 0, len(regions), 0)
-    return head + b"".join(struct.pack("<4Q", *region, PAGE) for region in regions)
 
 
 @check

@@ -18,6 +18,9 @@ SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[platform.machine()]
 API, REGISTER, UNREGISTER = 0xC018AA3F, 0xC020AA00, 0x8010AA01
 MODE_MISSING, MODE_MINOR = 1, 4
 FEATURE_EVENT_REMOVE = 1 << 3
+# Missing and minor faults of memory files, and what is dropped.
+FEATURES_SHARED = FEATURE_EVENT_REMOVE | 1 << 5 | 1 << 10
+MADV_REMOVE = 9
 
 
 def answer(value):
@@ -53,8 +56,8 @@ class Memory:
     def write(self, offset, content):
         LIBC.memcpy(self.start + offset, content, len(content))
 
-    def drop(self, offset, count):
-        answer(LIBC.madvise(self.start + offset, count, mmap.MADV_DONTNEED))
+    def drop(self, offset, count, advice=mmap.MADV_DONTNEED):
+        answer(LIBC.madvise(self.start + offset, count, advice))
 
 
 class Userfaultfd:

@@ -8,15 +8,17 @@ import threading
 import time
 
 from firecracker import SIZE, hand_over, machine_that_reads
-from harness import (LIMIT, Machine, Pager, check, children, content, expect_end, firecracker_json, folder, memory_file,
-                     registered, require)
+from handoff import handoff_message
+from harness import (LIMIT, Machine, Pager, becomes, check, children, content, expect_end, firecracker_json, folder,
+                     memory_file, registered, require)
 from manager import Manager
-from memory import PAGE
+from memory import FEATURES_SHARED, MADV_REMOVE, MODE_MINOR, MODE_MISSING, PAGE, Memory, Userfaultfd
 from serve import ctl
 
 ROUNDS = 20
 LARGE = 512 << 20
 THREADS = 4
+WRITTEN = b"written!" * (PAGE // 8)
 
 
 def keeper_of(pager):
@@ -59,29 +61,73 @@ def large_file(directory, size=LARGE):
     return path
 
 
-def machine_that_checks(end, path, rounds, size=LARGE):
-    """Threads read all of a large memory; some pages are written, some are dropped and are zeros then.
+class PrivateMemory:
+    """A Firecracker's: pages that it has dropped are zeros."""
+
+    def __init__(self, path, size):
+        self.memory, self.uffd = registered(size)
+        self.connection = hand_over(path, firecracker_json((self.memory, 0)), [self.uffd.number])
+
+    def change(self, number):
+        """Writes or drops some of the pages that were read."""
+        if number % 64 < THREADS:
+            self.memory.write(number * PAGE, WRITTEN)
+        elif number % 64 < 2 * THREADS:
+            self.memory.drop(number * PAGE, PAGE)
+
+    @staticmethod
+    def changed(number):
+        """What a page is after that."""
+        return WRITTEN if number % 64 < THREADS else bytes(PAGE) if number % 64 < 2 * THREADS else numbered_page(number)
+
+
+class SharedMemory:
+    """A client's with a memory file: what it drops from its map is as it was, what it drops from the file is the source's."""
+
+    def __init__(self, path, size):
+        self.file = os.memfd_create("pager-state")
+        os.truncate(self.file, size)
+        self.memory, self.uffd = Memory(size, file=self.file), Userfaultfd(FEATURES_SHARED)
+        self.uffd.register(self.memory, MODE_MISSING | MODE_MINOR)
+        message = handoff_message([(self.memory.start, size, 0)], flags=3)
+        self.connection = hand_over(path, message, [self.uffd.number, self.file])
+        reply = self.connection.recv(4096)
+        require(reply[8:12] == bytes(4), f"the reply is {reply!r}")
+
+    def change(self, number):
+        kind = number % 64 // THREADS
+        if kind in (0, 1, 2):
+            self.memory.write(number * PAGE, WRITTEN)
+        if kind in (1, 3):
+            self.memory.drop(number * PAGE, PAGE)
+        if kind == 2:
+            self.memory.drop(number * PAGE, PAGE, MADV_REMOVE)
+
+    @staticmethod
+    def changed(number):
+        return WRITTEN if number % 64 < 2 * THREADS else numbered_page(number)
+
+
+def machine_that_checks(end, path, rounds, size=LARGE, kind=PrivateMemory):
+    """Threads read all of a large memory; some pages are written, some are dropped.
 
     It says a word each time that a further part is read, and whether everything was right at the end."""
-    memory, uffd = registered(size)
-    connection = hand_over(path, firecracker_json((memory, 0)), [uffd.number])
+    client = kind(path, size)
     pages = size // PAGE
     done = [0] * THREADS
     wrong = []
 
     def look(number, expected):
-        found = memory.read(number * PAGE, PAGE)
+        found = client.memory.read(number * PAGE, PAGE)
         if found != expected:
             wrong.append(f"page {number} begins with {found[:16]!r}")
 
     def read(part):
         for number in range(part, pages, THREADS):
             look(number, numbered_page(number))
-            if number % 64 < THREADS:
-                memory.write(number * PAGE, b"written!" * (PAGE // 8))
-            elif number % 64 < 2 * THREADS:
-                memory.drop(number * PAGE, PAGE)
-                look(number, bytes(PAGE))
+            client.change(number)
+            if number % 64 < 4 * THREADS:
+                look(number, client.changed(number))
             done[part] += 1
 
     threads = [threading.Thread(target=read, args=[part]) for part in range(THREADS)]
@@ -94,15 +140,10 @@ def machine_that_checks(end, path, rounds, size=LARGE):
     for thread in threads:
         thread.join()
     for number in range(pages):
-        expected = numbered_page(number)
-        if number % 64 < THREADS:
-            expected = b"written!" * (PAGE // 8)
-        elif number % 64 < 2 * THREADS:
-            expected = bytes(PAGE)
-        look(number, expected)
+        look(number, client.changed(number))
     end.sendall(f"{len(wrong)} {wrong[:3]}".encode())
     end.recv(1)
-    connection.close()
+    client.connection.close()
 
 
 def check_large(machine, rounds, strike):
@@ -120,17 +161,16 @@ def check_large(machine, rounds, strike):
     expect_end(machine)
 
 
-@check
-def survive_kills_under_a_keeper():
+def kills_under_a_keeper(kind, size, *options):
     with supervised("--max-restarts", 1000) as (pager, directory, control):
-        ctl(control, "add", "large", "--socket", directory / "l", "--memory", large_file(directory))
+        ctl(control, "add", "large", "--socket", directory / "l", "--memory", large_file(directory, size), *options)
         keeper, servers = keeper_of(pager), []
 
         def strike(_):
             servers.append(next_server(keeper, servers[-1] if servers else None))
             kill(servers[-1])
 
-        with Machine(machine_that_checks, directory / "l", ROUNDS) as machine:
+        with Machine(machine_that_checks, directory / "l", ROUNDS, size, kind) as machine:
             check_large(machine, ROUNDS, strike)
         require(len(set(servers)) == ROUNDS, f"servers: {servers}")
         # The service goes on, with the machines that it had.
@@ -139,9 +179,28 @@ def survive_kills_under_a_keeper():
             require(machine.word() == b"r", "a machine that comes later could not read")
             machine.tell()
             expect_end(machine)
+        pager.says(": ended ", 2)
+        becomes(lambda: kept_files(keeper), 0, "the memory files in the keeper")
 
 
-def kills_under_systemd(rounds, *options):
+def kept_files(process):
+    """How many memory files of clients a process has open."""
+    names = [os.readlink(f"/proc/{process}/fd/{number}") for number in os.listdir(f"/proc/{process}/fd")]
+    return sum(name.startswith("/memfd:pager-state") for name in names)
+
+
+@check
+def survive_kills_under_a_keeper():
+    kills_under_a_keeper(PrivateMemory, LARGE)
+
+
+@check
+def survive_kills_with_a_memory_file():
+    """Its client calls its file as ours are called, and is not served by it."""
+    kills_under_a_keeper(SharedMemory, LARGE // 2, "--format", "handoff")
+
+
+def kills_under_systemd(rounds, *options, kind=PrivateMemory, speaks="firecracker"):
     """Kills the server, or all of the service, as if memory had run out."""
     size = LARGE // 4
     with folder() as directory:
@@ -150,7 +209,7 @@ def kills_under_systemd(rounds, *options):
         with Manager(directory, "serve", "--control", control, "--max-restarts", 1000, *options) as service:
             service.says("ready")
             for name in ("large", "paused"):
-                ctl(control, "add", name, "--socket", directory / name, "--memory", path)
+                ctl(control, "add", name, "--socket", directory / name, "--memory", path, "--format", speaks)
             ctl(control, "pause", "paused")
             last = None
 
@@ -170,10 +229,11 @@ def kills_under_systemd(rounds, *options):
                     if not is_supervised:
                         service.starts_again(75)
 
-            with Machine(machine_that_checks, directory / "large", rounds, size) as machine:
+            with Machine(machine_that_checks, directory / "large", rounds, size, kind) as machine:
                 check_large(machine, rounds, strike)
             service.says("ready", 2)
             service.forgets("client.")
+            service.forgets("file.")
             require(json.loads(ctl(control, "show", "paused"))["state"] == "paused", "a machine is not paused any more")
             # An orderly end leaves nothing in the store but when it was started.
             service.stop()
@@ -189,3 +249,8 @@ def survive_kills_under_systemd():
 @check
 def survive_kills_under_a_keeper_and_systemd():
     kills_under_systemd(4, "--fd-store", "--supervise")
+
+
+@check
+def survive_kills_with_a_memory_file_under_systemd():
+    kills_under_systemd(6, "--fd-store", kind=SharedMemory, speaks="handoff")

@@ -1,5 +1,5 @@
 public import SystemPackage
-internal import UserfaultFD
+public import UserfaultFD
 public import UserfaultPager
 
 /// Memory of a client whose server has died, and whose descriptors somebody has kept.
@@ -9,6 +9,12 @@ public struct KeptMemory: ~Copyable, Sendable {
 
     /// The client's process.
     public let owner: Owner
+
+    /// The memory file that the client's regions map, if it has one: it is filled by `SharedPages`.
+    public let file: Memfd?
+
+    /// Which pages of the memory file are whole.
+    public let pages: SharedPagesState?
 
     private let uffd: UserfaultFD
     private let state: PagerState
@@ -20,11 +26,22 @@ public struct KeptMemory: ~Copyable, Sendable {
     ///   - userfaultfd: A duplicate of the client's userfaultfd.
     ///   - owner: The client's process.
     ///   - state: The memory file with the state of the dead server's pager.
-    /// - Throws: ``HandoffError/pager(_:)`` if the file holds no state; ``HandoffError/kernel(_:)``.
+    ///   - file: The client's memory file, if the record says that it has one.
+    ///   - pages: The memory file with the state of the dead server's `SharedPages`, for a client with a memory file.
+    /// - Throws: ``HandoffError/pager(_:)`` if a file holds no state; ``HandoffError/notServed(_:)`` if one is missing;
+    ///   ``HandoffError/kernel(_:)``.
     public init(
-        _ record: KeptRecord, userfaultfd: FileDescriptor, owner: Owner, state: FileDescriptor
+        _ record: KeptRecord, userfaultfd: FileDescriptor, owner: Owner, state: FileDescriptor,
+        file: FileDescriptor? = nil, pages: FileDescriptor? = nil
     ) throws(HandoffError) {
         let kept: PagerState
+        var keptPages: SharedPagesState?
+        var keptFile: Memfd?
+        if record.content.flags.contains(.memoryFile) {
+            guard let file, let pages else { throw .notServed("its memory file was not kept") }
+            keptFile = try asHandoffError { () throws(UserfaultError) in try Memfd(duplicating: file.rawValue) }
+            do throws(PagerError) { keptPages = try SharedPagesState(duplicating: pages) } catch { throw .pager(error) }
+        }
         do throws(PagerError) { kept = try PagerState(duplicating: state) } catch { throw .pager(error) }
         let descriptor = try asHandoffError { () throws(UserfaultError) in
             let number = try OwnedDescriptor(duplicating: userfaultfd.rawValue).release()
@@ -40,13 +57,15 @@ public struct KeptMemory: ~Copyable, Sendable {
         self.record = record
         self.owner = owner
         self.state = kept
+        self.file = keptFile
+        self.pages = keptPages
         uffd = descriptor
     }
 
     /// Makes a pager that goes on in place of the dead server's, and starts it.
     ///
     /// - Parameters:
-    ///   - source: The same content.
+    ///   - source: The same content; for a client with a memory file, that of `SharedPages` of ``file`` and ``pages``.
     ///   - runtime: Threads that the pager shares with others; `nil` for threads of its own.
     ///   - configuration: How to work; the state is the kept one.
     ///   - isPaused: Whether the pager begins in a pause.

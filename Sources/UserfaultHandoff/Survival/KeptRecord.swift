@@ -9,7 +9,7 @@ internal import UserfaultPager
 /// | at | bytes | |
 /// | --- | --- | --- |
 /// | 0 | 8 | `UFFDKEPT` |
-/// | 8 | 4 | the version: 1 |
+/// | 8 | 4 | the version: 2 if the client has a memory file, which others keep too, else 1 |
 /// | 12 | 4 | 1 as soon as pages may have been filled, else 0 |
 /// | 16 | 4 | what the client speaks: 0 Firecracker's protocol, 1 ``HandoffMessage`` |
 /// | 20 | 4 | the length of the machine's name |
@@ -18,8 +18,8 @@ internal import UserfaultPager
 /// | 32 | | the machine's name and what identifies the source, in UTF-8 |
 /// | | | the flags, features and regions, as a ``HandoffMessage`` has them |
 public struct KeptRecord: Hashable, Sendable {
-    /// The version that this library writes.
-    public static let version = 1
+    /// The latest version that this library writes.
+    public static let version = 2
 
     /// The machine that the client belongs to, as its server names it.
     public var machine: String
@@ -61,7 +61,7 @@ public struct KeptRecord: Hashable, Sendable {
         }
         var reader = WordReader(bytes, from: Self.magic.count)
         let version = Int(reader.next(UInt32.self))
-        guard version == Self.version else { throw .version(version) }
+        guard (1...Self.version).contains(version) else { throw .version(version) }
         let begun = reader.next(UInt32.self)
         let format = Int(reader.next(UInt32.self))
         let lengths = [Int(reader.next(UInt32.self)), Int(reader.next(UInt32.self))]
@@ -76,14 +76,20 @@ public struct KeptRecord: Hashable, Sendable {
         guard let content = try message.consume(texts.dropFirst(lengths[0] + lengths[1])) else {
             throw .malformed("the record of a client is not complete")
         }
+        guard version == Self.version(for: content) else { throw .malformed("the record of a client is damaged") }
         self.init(
             machine: machine, source: source, isBegun: begun == 1, format: Self.formats[format], content: content)
+    }
+
+    /// A program that does not know of memory files must not take such a client over.
+    private static func version(for content: HandoffMessage.Content) -> Int {
+        content.flags.contains(.memoryFile) ? 2 : 1
     }
 
     /// The bytes of the record.
     public var bytes: [UInt8] {
         var writer = WordWriter(Self.magic)
-        writer.append(UInt32(Self.version))
+        writer.append(UInt32(Self.version(for: content)))
         writer.append(UInt32(isBegun ? 1 : 0))
         writer.append(UInt32(Self.formats.firstIndex(of: format)!))
         writer.append(UInt32(machine.utf8.count))

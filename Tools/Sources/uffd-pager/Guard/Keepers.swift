@@ -41,11 +41,15 @@ final class Keepers: Sendable {
     ///
     /// - Parameters:
     ///   - further: What a successor needs besides.
+    ///   - file: The client's memory file: a name of its own tells it from what is ours, whatever its client calls it.
     /// - Throws: ``KeepError``: without a guard, the client must not be served.
-    func keepClient(_ id: Int, uffd: Int32, process: Int32, further: [Int32] = []) throws {
+    func keepClient(_ id: Int, uffd: Int32, process: Int32, further: [Int32] = [], file: Int32? = nil) throws {
         let name = KeptName.client(id)
-        // An earlier server may have died before the manager took its word that nobody needs what is there.
+        // An earlier server may have died before the manager took its word that nobody needs what is there, or before it
+        // had a client kept after its file.
         manager?.remove(name)
+        forgetFile(of: id)
+        if let file { try keep(KeptName.file(id), [file]) }
         // First for the successor: it kills a client whose service had not begun. The guard kills nobody while one may come.
         try keep(name, [uffd, process] + further)
         try guardian.put(name, [uffd, process])
@@ -83,6 +87,12 @@ final class Keepers: Sendable {
         if KeptName.isArrival(name) { guardian.remove(name) }
         keeper?.remove(name)
         manager?.remove(name)
+        if let id = KeptName.client(in: name) { forgetFile(of: id) }
+    }
+
+    private func forgetFile(of id: Int) {
+        keeper?.remove(KeptName.file(id))
+        manager?.remove(KeptName.file(id))
     }
 }
 

@@ -71,6 +71,8 @@ struct StoreAnswer: Equatable {
 enum KeptName {
     /// A client: its userfaultfd, a pidfd, and if a successor can serve it the state of its pager and a ``KeptRecord``.
     static func client(_ id: Int) -> String { "client.\(id)" }
+    /// The memory file of a client.
+    static func file(_ id: Int) -> String { "file.\(id)" }
     /// A peer that hands its memory over: its connection, and a pidfd as soon as something of its message may have been read.
     static func arrival(_ id: Int) -> String { "arrival.\(id)" }
     /// The socket of a machine, and what describes the machine, if a request has added it.
@@ -85,12 +87,14 @@ enum KeptName {
     static func isClient(_ name: String) -> Bool { client(in: name) != nil }
     static func isArrival(_ name: String) -> Bool { rest(of: name, after: "arrival.") != nil }
     static func client(in name: String) -> Int? { rest(of: name, after: "client.").flatMap { Int($0) } }
+    static func file(in name: String) -> Int? { rest(of: name, after: "file.").flatMap { Int($0) } }
     static func machine(in name: String) -> String? { rest(of: name, after: "machine.") }
     static func paused(in name: String) -> String? { rest(of: name, after: "paused.") }
 
     /// Whether it is one of those that a server keeps descriptors under.
     static func isOwn(_ name: String) -> Bool {
-        isClient(name) || isArrival(name) || machine(in: name) != nil || paused(in: name) != nil
+        isClient(name) || isArrival(name) || file(in: name) != nil || machine(in: name) != nil
+            || paused(in: name) != nil
     }
 
     private static func rest(of name: String, after prefix: String) -> String? {
@@ -157,7 +161,7 @@ struct Shelf {
 
 /// What a descriptor is, as `/proc` shows it.
 enum DescriptorKind: Equatable {
-    case userfaultfd, process, state, record, socket, other
+    case userfaultfd, process, state, pages, record, socket, other
 
     init(of number: Int32) {
         let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { room in
@@ -170,6 +174,7 @@ enum DescriptorKind: Equatable {
             case let name where name.contains("pidfd"): .process
             case let name where name.hasPrefix("socket:"): .socket
             case let name where name.hasPrefix("/memfd:pager-state"): .state
+            case let name where name.hasPrefix("/memfd:pager-pages"): .pages
             case let name where name.hasPrefix("/memfd:pager-record"): .record
             default: .other
             }

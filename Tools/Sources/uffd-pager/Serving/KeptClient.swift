@@ -11,16 +11,28 @@ struct KeptClient {
     /// The process that connected; 0 if it has ended.
     let process: Int32
     private let files: Files
+    /// Its memory file, if it has one.
+    private let file: Files
 
     /// All clients that this process was handed, in the order in which they came.
     static func takeAll() -> [KeptClient] {
         let ids = PassedDescriptors.names.compactMap(KeptName.client(in:))
-        return ids.sorted().map { KeptClient(id: $0, numbers: PassedDescriptors.take(KeptName.client($0))) }
+        let clients = ids.sorted().map { id in
+            KeptClient(
+                id: id, numbers: PassedDescriptors.take(KeptName.client(id)),
+                file: PassedDescriptors.take(KeptName.file(id)))
+        }
+        // A server may have died before it had their clients kept.
+        for name in PassedDescriptors.names where KeptName.file(in: name) != nil {
+            for number in PassedDescriptors.take(name) { close(number) }
+        }
+        return clients
     }
 
-    private init(id: Int, numbers: [Int32]) {
+    private init(id: Int, numbers: [Int32], file: [Int32]) {
         self.id = id
         files = Files(numbers)
+        self.file = Files(file)
         process = files[.process].map(Self.id(ofPidfd:)) ?? 0
     }
 
@@ -46,12 +58,12 @@ struct KeptClient {
     /// The client's memory, if a successor can serve it.
     func memory(of owner: Owner) throws -> KeptMemory {
         guard let record = files[.record], let state = files[.state], let uffd = files[.userfaultfd] else {
-            throw HandoffError.notServed("a successor cannot go on with a memory file, or with forks")
+            throw HandoffError.notServed("a successor cannot go on with forks")
         }
         let content = try KeptRecord(file: Memfd(adopting: OwnedDescriptorNumber.duplicate(record)))
         return try KeptMemory(
             content, userfaultfd: FileDescriptor(rawValue: uffd), owner: owner,
-            state: FileDescriptor(rawValue: state))
+            state: FileDescriptor(rawValue: state), file: file.only, pages: files[.pages].map(FileDescriptor.init))
     }
 
     /// Kills peers that were handing their memory over when their server died: they cannot do so again.
@@ -86,5 +98,8 @@ struct KeptClient {
         deinit { for entry in numbers { close(entry.number) } }
 
         subscript(kind: DescriptorKind) -> Int32? { numbers.first { $0.kind == kind }?.number }
+
+        /// `nil` unless there is one, of whatever kind.
+        var only: FileDescriptor? { numbers.count == 1 ? FileDescriptor(rawValue: numbers[0].number) : nil }
     }
 }

@@ -93,7 +93,10 @@ enum MemorySource: Sendable {
         case .file(let file):
             let source = try file.source()
             try check(source.byteCount)
-            return try memory.resume(from: ReportingSource(source, terms.log), terms)
+            let reporting = ReportingSource(source, terms.log)
+            guard memory.file != nil else { return try memory.resume(from: reporting, terms) }
+            let pages = try SharedPages(memory.file!, from: reporting, state: memory.pages)
+            return try memory.resume(from: pages.source, terms)
         #if NBD
         case .nbd(let source, _):
             try check(Int(clamping: source.export.byteCount))
@@ -113,7 +116,7 @@ enum MemorySource: Sendable {
             memory = try Self.check(memory, source.byteCount)
             let reporting = ReportingSource(source, terms.log)
             guard memory.file != nil else { return try memory.serve(from: reporting, terms) }
-            let pages = try SharedPages(memory.file!, from: reporting)
+            let pages = try SharedPages(memory.file!, from: reporting, state: terms.files?.pages)
             return try memory.serve(from: pages.source, terms)
         #if NBD
         case .nbd(let source, _):

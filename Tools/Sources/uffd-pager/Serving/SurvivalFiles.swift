@@ -4,13 +4,16 @@ import UserfaultFD
 import UserfaultHandoff
 import UserfaultPager
 
-/// What a successor needs of a session: the state of its pager, and what was agreed with the client.
+/// What a successor needs of a session: the state of its pager, which pages of the client's memory file are whole, and what
+/// was agreed with the client.
 final class SurvivalFiles: Sendable {
     let state: PagerState
+    let pages: SharedPagesState?
     private let record: Memfd
 
-    init(_ record: KeptRecord) throws {
+    init(_ record: KeptRecord, _ memory: borrowing HandedMemory) throws {
         state = try PagerState()
+        pages = if memory.file != nil { try SharedPagesState(for: memory.file!) } else { nil }
         self.record = try record.makeFile()
     }
 
@@ -18,7 +21,9 @@ final class SurvivalFiles: Sendable {
     func noteBegun() throws(HandoffError) { try KeptRecord.noteBegun(in: record) }
 
     fileprivate var numbers: [Int32] {
-        [state.withUnsafeDescriptor { $0.rawValue }, record.withUnsafeDescriptor { $0.rawValue }]
+        var numbers = [state.withUnsafeDescriptor { $0.rawValue }, record.withUnsafeDescriptor { $0.rawValue }]
+        if let pages { numbers.append(pages.withUnsafeDescriptor { $0.rawValue }) }
+        return numbers
     }
 }
 
@@ -32,8 +37,9 @@ extension Keepers {
         defer { for number in [uffd, process] { close(number) } }
         let files =
             expectsSuccessor && memory.canBeResumed
-            ? try SurvivalFiles(memory.record(machine: settings.name, source: settings.memory.identity)) : nil
-        try keepClient(id, uffd: uffd, process: process, further: files?.numbers ?? [])
+            ? try SurvivalFiles(memory.record(machine: settings.name, source: settings.memory.identity), memory) : nil
+        let file = files?.pages == nil ? nil : memory.file!.withUnsafeDescriptor { $0.rawValue }
+        try keepClient(id, uffd: uffd, process: process, further: files?.numbers ?? [], file: file)
         return files
     }
 }
