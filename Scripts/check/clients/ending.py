@@ -1,14 +1,15 @@
 """How uffd-pager ends: at signals, whatever waits at its control socket, machines go on by themselves."""
 import contextlib
+import select
 import signal
 import socket
 
 from firecracker import SIZE, machine_that_reads
 from firecracker import serving as serving_firecracker
-from harness import Machine, Pager, becomes, check, content, expect_end, folder, require
+from harness import LIMIT, Machine, Pager, becomes, check, content, expect_end, folder, require
 from nbd import exporting
 from pause import add, session_of, started, stopped, waits
-from serve import ctl, serving
+from serve import Connection, ask, ctl, serving
 
 
 @contextlib.contextmanager
@@ -68,6 +69,30 @@ def serve_ends_beside_the_next_server():
             pager.ends(0)
             goes_on(machine)
             ctl(control, "list")
+
+
+@check
+def serve_bounds_removals():
+    """Removals that load memory leave connections for others, and for one that ends them."""
+    with folder() as where, exporting(where) as (uri, source), serving() as (_, directory, control), \
+            contextlib.ExitStack() as stack:
+        add(control, directory, uri)
+        with stopped(source):
+            machine = stack.enter_context(Machine(machine_that_reads, directory / "m", content(SIZE)))
+            waits(machine)
+            connections = [stack.enter_context(contextlib.closing(Connection(control))) for _ in range(70)]
+            for connection in connections:
+                connection.request("DELETE", "/v1/machines/m")
+            for _ in range(6):
+                ready, _, _ = select.select([connection.sock for connection in connections], [], [], LIMIT)
+                require(ready, "more removals wait")
+                connection = next(connection for connection in connections if connection.sock in ready)
+                answer = connection.getresponse()
+                require(answer.status == 429 and b"64 such requests" in answer.read(), f"answered {answer.status}")
+                connections.remove(connection)
+            require(ask(control, "GET", "/v1/machines/m")[0] == 200, "no answer")
+            require(ask(control, "DELETE", "/v1/machines/m?ending=kill")[0] == 204, "the removal is refused")
+            expect_end(machine, -signal.SIGKILL)
 
 
 @check

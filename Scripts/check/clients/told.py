@@ -265,9 +265,12 @@ def told_by_exit_codes_and_messages():
                 (("ctl", "list", "--control", directory / "none", "--timeout", "0"), 64, "--timeout"),
                 (("ctl", "add", "m", "--control", directory / "none", "--socket", "s", "--memory", "m", "--allow-user", "nobody"),
                  69, "does not answer"),
+                (("serve", "--control", directory / "c", "--max-restarts", "3"), 64, "--supervise"),
                 (config, 66, "config: ")):
             found = run(*arguments)
             require(found.returncode == code and text in found.stderr, f"{arguments}: {found.returncode}, {found.stderr}")
+        (directory / "config").write_text('{"machines": [\n  {"name": "a",, "x"}\n]}')
+        require("config: this is no JSON, line 2, column 16: " in run(*config).stderr, run(*config).stderr)
         (directory / "config").write_text('{"maxSessions": 0}')
         require(".maxSessions" in run(*config).stderr, "another limit is named")
         with open("/dev/full", "w", encoding="ascii") as full:

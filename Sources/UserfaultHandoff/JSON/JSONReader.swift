@@ -1,7 +1,7 @@
 /// Reads JSON of a known shape, one value after the other, and skips what it does not know: strict, as RFC 8259 is.
 struct JSONReader {
     private let bytes: [UInt8]
-    private var position = 0
+    private(set) var position = 0
 
     /// How deep values that are skipped may be nested.
     private static let maximumDepth = 64

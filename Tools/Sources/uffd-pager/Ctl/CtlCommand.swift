@@ -111,7 +111,9 @@ struct CtlCommand: AsyncParsableCommand {
         @OptionGroup var control: Control
         @Argument(help: "A name for the machine.") var name: String
         @Option(help: "Where its monitor connects.", completion: .file()) var socket: String
-        @Option(help: "The file that its memory comes from, or an nbd URI.", completion: .file()) var memory: String
+        @Option(
+            help: "The file that its memory comes from, or an nbd URI, whose export is to keep its content.",
+            completion: .file()) var memory: String
         @OptionGroup var tls: TLSOptions
         @Option(help: "Which version of the memory it is, for the server's cache.") var cacheRevision: String?
         @Option(help: "What its monitor speaks.") var format: HandoffFormat = .firecracker

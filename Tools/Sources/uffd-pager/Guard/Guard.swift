@@ -34,7 +34,7 @@ struct Guard: ~Copyable {
         let watch = try ChildWatch()
         let restarts = survival?.fdStore == true ? try RestartsFile(&shelf) : nil
         if let survival, let restarts {
-            var starts = Restarts(limit: survival.maxRestarts)
+            var starts = Restarts(limit: survival.restartLimit)
             if !starts.note(in: restarts.file), !shelf.clients.isEmpty {
                 Standard.complain(
                     "error: the service has died too often, and its clients are killed clients=\(shelf.clients.count)")
@@ -121,7 +121,7 @@ struct Guard: ~Copyable {
             Standard.complain("error: the server is not replaced: its keeper has died")
             return
         }
-        var starts = Restarts(limit: survival.maxRestarts)
+        var starts = Restarts(limit: survival.restartLimit)
         starts.forgetLast(in: restarts.file)
         if !hasChildEnded {
             try? child.process.kill()

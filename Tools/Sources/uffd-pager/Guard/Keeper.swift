@@ -28,7 +28,7 @@ struct Keeper: ~Copyable {
         guardLink = link
         self.watch = watch
         shelf = PassedDescriptors.takeAll()
-        restarts = Restarts(limit: survival.maxRestarts)
+        restarts = Restarts(limit: survival.restartLimit)
         program = Self.path
     }
 

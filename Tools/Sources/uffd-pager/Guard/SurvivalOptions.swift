@@ -18,14 +18,22 @@ struct SurvivalOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Start at most so many successors in one minute; the next death kills the clients.", valueName: "n"))
-    var maxRestarts = 10
+            "Start at most so many successors in one minute, 10 unless said; the next death kills the clients.",
+            valueName: "n"))
+    var maxRestarts: Int?
 
     func validate() throws {
-        guard (0...1000).contains(maxRestarts) else {
+        guard (0...1000).contains(restartLimit) else {
             throw ValidationError("--max-restarts needs a number from 0 to 1000")
         }
+        guard maxRestarts == nil || isOn else {
+            throw ValidationError(
+                "--max-restarts needs --supervise or --fd-store: without them, nobody starts a successor")
+        }
     }
+
+    /// The most successors in one minute.
+    var restartLimit: Int { maxRestarts ?? 10 }
 
     /// Whether a successor may come.
     var isOn: Bool { supervise || fdStore }

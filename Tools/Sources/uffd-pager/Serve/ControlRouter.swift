@@ -4,9 +4,7 @@ import NIOCore
 
 /// The paths of the control socket; openapi.json describes them.
 enum ControlRouter {
-    ///
-    /// - Parameter waiting: The requests that may wait for long.
-    static func make(_ registry: MachineRegistry, _ waiting: LongRequests) -> Router<ControlContext> {
+    static func make(_ registry: MachineRegistry, _ limits: RequestLimits) -> Router<ControlContext> {
         let router = Router(context: ControlContext.self)
         router.add(middleware: ErrorMiddleware())
         router.get("healthz") { _, _ in "ok\n" }
@@ -24,7 +22,7 @@ enum ControlRouter {
         machines.get { _, _ in MachineList(machines: registry.documents) }
         machines.post { request, context in
             let specification = try await request.document(MachineSpecification.self, context)
-            try await waiting.run {
+            try await limits.loading.run {
                 try await onOwnThread { () throws(ControlError) in try registry.add(specification) }
             }
             return EditedResponse(status: .created, response: try registry.document(of: specification.name))
@@ -32,16 +30,21 @@ enum ControlRouter {
         machines.get(":name") { _, context in try registry.document(of: try context.name) }
         machines.delete(":name") { request, context in
             let ending = try request.ending
-            try await registry.remove(try context.name, ending: ending, within: try request.limit)
+            let (name, seconds) = (try context.name, try request.limit)
+            try await (ending == .load ? limits.removing : limits.ending).run {
+                try await registry.remove(name, ending: ending, within: seconds)
+            }
             return HTTPResponse.Status.noContent
         }
         machines.post(":name/prefetch") { request, context in
             let body = try await request.document(PrefetchRequest.self, context)
             let name = try context.name
-            return SessionCount(
-                sessions: try await onOwnThread { () throws(ControlError) in
-                    try registry.prefetch(name, body.workingSet)
-                })
+            return try await limits.loading.run {
+                SessionCount(
+                    sessions: try await onOwnThread { () throws(ControlError) in
+                        try registry.prefetch(name, body.workingSet)
+                    })
+            }
         }
         for (verb, isPaused) in [("pause", true), ("resume", false)] {
             machines.post(":name/\(verb)") { _, context in
@@ -49,12 +52,12 @@ enum ControlRouter {
             }
         }
         machines.post(":name/populate") { request, context in
-            try await waiting.run {
+            try await limits.loading.run {
                 SessionCount(sessions: try await registry.populate(try context.name, within: try request.limit))
             }
         }
         machines.post(":name/drain") { request, context in
-            try await waiting.run {
+            try await limits.loading.run {
                 SessionCount(sessions: try await registry.drain(try context.name, within: try request.limit))
             }
         }
@@ -77,7 +80,7 @@ extension Request {
     ) async throws -> Document {
         do {
             let body = try await body.collect(upTo: context.maxUploadSize)
-            return try JSONDecoder().decode(Document.self, from: Data(body.readableBytesView))
+            return try JSONDocument.read(Document.self, from: Data(body.readableBytesView))
         } catch is NIOTooManyBytesError {
             throw ControlError.tooLong(context.maxUploadSize)
         }

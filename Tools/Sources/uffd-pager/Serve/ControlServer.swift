@@ -18,10 +18,9 @@ struct ControlServer {
     private let ended: AsyncStream<Never>
     private let end: AsyncStream<Never>.Continuation
 
-    /// More than a person and a program need, and few enough to leave descriptors for machines.
+    /// More than a person and a program need, and than ``RequestLimits`` let wait; few enough to leave descriptors for
+    /// machines.
     private static let connections = 256
-    /// How many of them may wait until memory is loaded.
-    private static let longRequests = 128
     /// How long a connection may be without a request that is being answered.
     private static let idleTime = TimeAmount.seconds(10)
 
@@ -38,7 +37,7 @@ struct ControlServer {
         quiet.logLevel = max(logger.logLevel, .warning)
         let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
         let application = Application(
-            router: ControlRouter.make(registry, LongRequests(limit: Self.longRequests)),
+            router: ControlRouter.make(registry, RequestLimits()),
             server: .http1(
                 configuration: .init(additionalChannelHandlers: [PeerHandler(peers)], idleTimeout: Self.idleTime)),
             configuration: ApplicationConfiguration(

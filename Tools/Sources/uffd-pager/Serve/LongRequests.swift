@@ -1,6 +1,16 @@
 import Synchronization
 
-/// The requests that wait until memory is loaded or a server answers: so many that others still get a connection.
+/// How many requests of each kind may wait: so few that others still get a connection.
+struct RequestLimits: Sendable {
+    /// Wait until memory is loaded or can be read.
+    let loading = LongRequests(limit: 128)
+    /// Wait until memory is loaded, and a machine is removed then.
+    let removing = LongRequests(limit: 64)
+    /// Remove a machine without loading, for which the kernel may take its time.
+    let ending = LongRequests(limit: 32)
+}
+
+/// Requests that wait until memory is loaded or a server answers.
 final class LongRequests: Sendable {
     private let limit: Int
     private let count = Mutex(0)

@@ -21,7 +21,7 @@ enum ControlError: Error {
         case .exists(let name): "there is a machine '\(name)' already"
         case .unknown(let name): "there is no machine '\(name)'"
         case .tooMany(let count, let limit): "there are \(count) machines already, of at most \(limit)"
-        case .tooManyRequests(let limit): "\(limit) requests are loading memory already"
+        case .tooManyRequests(let limit): "\(limit) such requests wait already"
         case .tooLong(let limit): "the request is longer than \(limit) bytes"
         case .ending: "the server is ending"
         case .refused(let text): text
@@ -150,11 +150,19 @@ final class MachineRegistry: Sendable {
         let ended = await sessions.end(ofMachine: name, ending, within: limit)
         // Who removes a machine may want to read its record; the disk may hang.
         _ = await entry.settings.record?.flush(within: EndingTime.rest)
-        sessions.forget(machine: name)
-        front.forget(name)
-        records.leave(name)
-        _ = entries.withLock { $0.removeValue(forKey: name) }
-        logger.info("removed", metadata: ["machine": "\(name)"])
+        // Of several requests, one removes it: when the others go on, another machine may have the name.
+        let isFirst = entries.withLock { entries in
+            guard let now = entries[name] ?? nil, now.listening == entry.listening else { return false }
+            entries[name] = .some(nil)
+            return true
+        }
+        if isFirst {
+            sessions.forget(machine: name)
+            front.forget(name)
+            records.leave(name)
+            _ = entries.withLock { $0.removeValue(forKey: name) }
+            logger.info("removed", metadata: ["machine": "\(name)"])
+        }
         if let loss = ended.loss { throw .refused("the machine is removed, but \(loss)") }
     }
 

@@ -143,7 +143,7 @@ struct ConfigurationFile: Codable, Equatable, Sendable {
     init(path: String) throws {
         do {
             let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
-            self = try JSONDecoder().decode(Self.self, from: file.closeAfter { try Self.content(of: file) })
+            self = try JSONDocument.read(Self.self, from: file.closeAfter { try Self.content(of: file) })
         } catch let error as DecodingError {
             throw Failure(.unreadable, "\(path): \(error.sentence)")
         } catch {

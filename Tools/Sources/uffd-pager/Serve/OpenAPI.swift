@@ -44,7 +44,8 @@ enum OpenAPI {
                 "responses": {"204": {"description": "It is removed."}, "400": {"$ref": "#/components/responses/Error"},
                   "404": {"$ref": "#/components/responses/Error"},
                   "422": {"description": "It is removed, but memory that was to be loaded is lost.", "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}}
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}},
+                  "429": {"$ref": "#/components/responses/Error"}}
               }
             },
             "/v1/machines/{name}/prefetch": {
@@ -56,7 +57,7 @@ enum OpenAPI {
                   "properties": {"workingSet": {"type": "string", "description": "A file of the host."}}}}}},
                 "responses": {"200": {"$ref": "#/components/responses/Sessions"},
                   "400": {"$ref": "#/components/responses/Error"}, "404": {"$ref": "#/components/responses/Error"},
-                  "422": {"$ref": "#/components/responses/Error"}}
+                  "422": {"$ref": "#/components/responses/Error"}, "429": {"$ref": "#/components/responses/Error"}}
               }
             },
             "/v1/machines/{name}/populate": {

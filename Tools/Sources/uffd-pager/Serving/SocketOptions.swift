@@ -7,7 +7,9 @@ struct SocketOptions: ParsableArguments {
     var socket: String
 
     @Option(
-        help: ArgumentHelp("The file that the memory comes from, a block device, or an nbd URI.", valueName: "source"),
+        help: ArgumentHelp(
+            "The file that the memory comes from, a block device, or an nbd URI, whose export is to keep its content.",
+            valueName: "source"),
         completion: .file())
     var memory: String
 
