@@ -47,7 +47,7 @@ check() {
     say has_swap "swap for cases that swap: $(($(swap_kib) >> 10)) MiB"
     if [[ -e $DEVICE ]]; then
         say has_device "$DEVICE accessible to the group $GROUP, to handle kernel-mode faults without privileges"
-        say has_member "${owner:-no user} is in the group $GROUP"
+        [[ -z $owner || $owner == root ]] || say has_member "$owner is in the group $GROUP"
     else
         echo "       no $DEVICE: this kernel is older than 6.1 or has no userfaultfd"
     fi
