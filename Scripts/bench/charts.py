@@ -112,9 +112,11 @@ def windows(found, folder):
     drawn, axes = figure(4.2, "Read-ahead decides how fast memory is read in order", "pages filled for one fault",
                          "GiB per second")
     axes.set_xscale("log")
-    for name, label, color, shift in (("c", "C", C, 5), ("pager", "pager, fixed window", PAGER, -5)):
+    # The faster one is named above its end, the other below: the line of the pager's own window ends near them.
+    last = found[f"scan/{sizes[-1]}"]
+    for name, other, label, color in (("c", "pager", "C", C), ("pager", "c", "pager, fixed window", PAGER)):
         line(axes, [(size, speed(found[f"scan/{size}"][name])) for size in sizes], label, color, dashed=name == "c",
-             shift=shift)
+             shift=11 if last[name] < last[other] else -11)
     adaptive = found["scan/adaptive"]
     level(axes, speed(adaptive["pager"]), "pager, its own window", 1, color=PAGER)
     level(axes, speed(adaptive["mmap"]), "mmap of a cached file", 1)
@@ -125,10 +127,27 @@ def windows(found, folder):
     save(drawn, folder / "scan.svg")
 
 
-def draw(found, tails, folder):
+def restores(rows, folder):
+    """Bars for both daemons, from (what is restored, seconds of CRIU's own, seconds of uffd-pager)."""
+    drawn, axes = figure(3.4, "How long a lazy restore takes, to its last page", "seconds", "")
+    for row, (_, own, ours) in enumerate(rows):
+        for shift, seconds, name, color in ((-0.2, own, "CRIU's own daemon (C)", C), (0.2, ours, "uffd-pager", PAGER)):
+            axes.barh(row + shift, seconds, 0.36, color=color)
+            label = f"{seconds:.2f} s" + ("" if row else f", {name}")
+            axes.annotate(label, (seconds, row + shift), xytext=(5, 0), textcoords="offset points", color=color, va="center",
+                          fontsize=9)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=9)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, 1.5 * max(max(own, ours) for _, own, ours in rows))
+    save(drawn, folder / "restore.svg")
+
+
+def draw(found, tails, restored, folder):
     folder.mkdir(parents=True, exist_ok=True)
     plt.rcParams["svg.hashsalt"] = "uffd-bench"
     batches(found, folder)
     latencies(tails, folder)
     scaling(found, folder)
     windows(found, folder)
+    restores(restored, folder)

@@ -37,6 +37,12 @@ def tails(page):
             for row in rows}
 
 
+def restored(page):
+    """[(what, seconds of CRIU's own daemon, seconds of uffd-pager)], from the table of restores."""
+    rows = re.findall(r"^\| `\w+`: ([^|]*) \| ([\d.]+) \([^|]*\) \| ([\d.]+) \([^|]*\) \|", page, re.MULTILINE)
+    return [(what, float(own), float(ours)) for what, own, ours in rows]
+
+
 def number(text):
     return float(NUMBER.match(text).group().replace(",", ""))
 

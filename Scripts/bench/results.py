@@ -2,6 +2,7 @@
 """Reads the reports of uffd-bench.
 
 usage: results.py page PAGE.md [REPORT.json]   writes the tables of a report into a page, then what follows from tables
+       results.py restores PAGE.md             the same with the table of restores, from the standard input
        results.py check PAGE.md                fails if a page says something else than its tables
        results.py compare FOLDER ROUNDS        compares FOLDER/{before,after}.ROUND.json
 """
@@ -13,6 +14,7 @@ import sys
 import findings
 
 BEGIN, END = "<!-- measured: Scripts/bench/run.sh --page writes what follows -->", "<!-- end of what was measured -->"
+RESTORES = ("<!-- restores: Scripts/bench/restore.sh writes what follows -->", "<!-- end of the restores -->")
 TITLES = {
     "ioctl": "One ioctl: nanoseconds per page",
     "fault": "One fault: nanoseconds until the thread continues",
@@ -150,17 +152,22 @@ def with_tables(text, report):
     return "\n".join([before + BEGIN, "", *tables(report)]) + END + rest.partition(END)[2]
 
 
-def write_page(page, report):
+def with_restores(text, table):
+    if not findings.restored(table):
+        sys.exit("no restore is in the table")
+    before, _, rest = text.partition(RESTORES[0])
+    return f"{before}{RESTORES[0]}\n\n{table.strip()}\n\n{RESTORES[1]}{rest.partition(RESTORES[1])[2]}"
+
+
+def write_page(page, text):
+    """Writes the findings and the pictures of its tables, and the page."""
     import charts  # only the page needs the drawing library
 
-    text = page.read_text()
-    if report:
-        text = with_tables(text, json.loads(report.read_text()))
     try:
         text = findings.with_findings(text, TITLES, TWINS)
-        charts.draw(findings.medians(text, TITLES, TWINS), findings.tails(text), page.with_suffix(""))
+        charts.draw(findings.medians(text, TITLES, TWINS), findings.tails(text), findings.restored(text), page.with_suffix(""))
     except KeyError as missing:
-        sys.exit(f"{report}: the page needs a report of all scenarios, and this one does not have {missing}")
+        sys.exit(f"{page}: the page needs a report of all scenarios, and this one does not have {missing}")
     page.write_text(text)
 
 
@@ -172,8 +179,12 @@ def check_page(page):
 
 def main():
     match sys.argv[1:]:
-        case ["page", page, *report] if len(report) < 2:
-            write_page(pathlib.Path(page), pathlib.Path(report[0]) if report else None)
+        case ["page", page]:
+            write_page(pathlib.Path(page), pathlib.Path(page).read_text())
+        case ["page", page, report]:
+            write_page(pathlib.Path(page), with_tables(pathlib.Path(page).read_text(), json.loads(pathlib.Path(report).read_text())))
+        case ["restores", page]:
+            write_page(pathlib.Path(page), with_restores(pathlib.Path(page).read_text(), sys.stdin.read()))
         case ["check", page]:
             check_page(pathlib.Path(page))
         case ["compare", folder, rounds]:

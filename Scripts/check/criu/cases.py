@@ -14,6 +14,9 @@ from harness import LIMIT, Daemon, Host, Trouble, case, expect, read, wait_until
 from images import LAZY, Pagemap, move_to_parent
 
 KINDS = {"heap": (1, 64), "family": (4, 16), "churn": (1, None), "sparse": (1, 4)}
+WORDS = {"heap": "one task of 64 MiB", "family": "four tasks of 16 MiB each", "churn": "a task that maps and unmaps",
+         "sparse": "a page in each MiB of 4 GiB"}
+
 
 class Dumps:
     """A dump of each kind, made when it is first wanted."""

@@ -15,7 +15,7 @@ import time
 
 import cases
 import server_cases  # noqa: F401 (adds its cases)
-from harness import CASES, Host, adopt_orphans, expect, wait_until
+from harness import CASES, Host, Trouble, adopt_orphans, expect, wait_until
 
 
 def one_restore(host, dump, make_daemon):
@@ -23,7 +23,10 @@ def one_restore(host, dump, make_daemon):
     daemon = make_daemon(dump).ready()
     try:
         start = time.monotonic()
-        host.restore(dump)
+        try:
+            host.restore(dump)
+        except Trouble as trouble:
+            raise Trouble(f"{trouble}; the daemon: {daemon.wait().output}") from trouble
         dump.go()
         ended = daemon.wait()
         seconds = time.monotonic() - start
@@ -38,9 +41,10 @@ def one_restore(host, dump, make_daemon):
 
 def compare(host, dumps, rounds):
     """Both daemons in turn, so that what else the host does meets both."""
-    print(f"{'':10} {'own daemon':>24} {'uffd-pager':>24} {'ratio of medians':>20}")
-    print(f"{'':10} {'s, median (range)':>24} {'s, median (range)':>24} {'time':>10} {'memory':>9}")
-    for kind in cases.KINDS:
+    load = os.getloadavg()[0]
+    print("| restored | CRIU's own daemon: seconds | `uffd-pager`: seconds | time | memory in MiB |")
+    print("|:--|--:|--:|--:|--:|", flush=True)
+    for kind, what in cases.WORDS.items():
         numbers = {"own": [], "ours": []}
         for _ in range(rounds):
             numbers["own"].append(one_restore(host, dumps[kind], host.own_lazy_pages))
@@ -49,10 +53,12 @@ def compare(host, dumps, rounds):
         for name in ("own", "ours"):
             seconds, memory = zip(*numbers[name])
             medians.append((statistics.median(seconds), statistics.median(memory)))
-            columns.append(f"{medians[-1][0]:.3f} ({min(seconds):.3f}-{max(seconds):.3f})")
-        ratio = medians[1][0] / medians[0][0], medians[1][1] / medians[0][1]
-        print(f"{kind:10} {columns[0]:>24} {columns[1]:>24} {ratio[0]:>10.2f} {ratio[1]:>9.2f}"
-              f"   {medians[0][1] / 1024:.1f} -> {medians[1][1] / 1024:.1f} MiB")
+            columns.append(f"{medians[-1][0]:.3f} ({min(seconds):.3f} to {max(seconds):.3f})")
+        (own, own_memory), (ours, our_memory) = medians
+        print(f"| `{kind}`: {what} | {columns[0]} | {columns[1]} | x{ours / own:.2f} | {own_memory / 1024:.1f} to {our_memory / 1024:.1f} |",
+              flush=True)
+    print(f"\nMedians of {rounds} rounds, with the lowest and the highest. Load {load:.1f} before and {os.getloadavg()[0]:.1f} after "
+          f"the run, on {os.cpu_count()} processors.")
 
 
 def main():
