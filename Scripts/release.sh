@@ -2,9 +2,9 @@
 # Makes the files of a release in .build-release/VERSION:
 #   Scripts/release.sh VERSION     checks everything first; the working tree is clean, and VERSION is that of the file VERSION
 #   Scripts/release.sh --trial     the same files without the checks, of the last commit and for the version of the file VERSION
-# The files: the source, uffd-selftest as one static file and as an installed kselftest, the Debian packages, an SBOM in
-# CycloneDX, SHA256SUMS of these, and the section of CHANGELOG.md as release-notes.md. On x86_64 also the static file for
-# arm64, which Scripts/package/cross-arm64.sh compiles. It publishes nothing.
+# The files: the source, uffd-selftest as one static file and as an installed kselftest, the failures that kernels are known
+# for, the Debian packages, an SBOM in CycloneDX, SHA256SUMS of these, and the section of CHANGELOG.md as release-notes.md.
+# On x86_64 also the static file for arm64, which Scripts/package/cross-arm64.sh compiles. It publishes nothing.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -68,6 +68,7 @@ git archive --format=tar --prefix="swift-userfaultfd-$version/" HEAD | gzip -9n 
 Scripts/package/deb.sh "$release" >&2
 selftest=$release/uffd-selftest-$version-$machine
 install -m 755 .build-static/release/uffd-selftest "$selftest"
+install -m 644 Tests/KernelMatrix/known-bugs.json "$release/known-bugs.json"
 if readelf -l "$selftest" | grep -q INTERP; then die "uffd-selftest is not static"; fi
 UFFD_SELFTEST=$selftest Scripts/package/package-kselftest.sh "$release/kselftest-userfaultfd-$version-$machine.tar.gz"
 [[ $machine != x86_64 ]] || Scripts/package/cross-arm64.sh "$release/uffd-selftest-$version-aarch64"
