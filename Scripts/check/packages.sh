@@ -73,7 +73,7 @@ inside() {
 
 # files: what the system has, apart from what the package manager writes about itself.
 files() {
-    (cd "$system" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./tmp -o -path ./var/cache -o \
+    (cd "$system" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./run -o -path ./dev -o -path ./tmp -o -path ./var/cache -o \
         -path ./var/log -o -path ./var/lib/dpkg -o -path ./var/lib/apt \) -prune -o -print | LC_ALL=C sort)
 }
 
@@ -114,7 +114,7 @@ completions() {
 
 # The units are good ones for the systemd of this system, which prints what it does not like.
 units() {
-    inside systemd-analyze --man=no verify uffd-pager.service uffd-pager-firecracker@example.socket \
+    inside env SYSTEMD_LOG_TARGET=console systemd-analyze --man=no verify uffd-pager.service uffd-pager-firecracker@example.socket \
         uffd-pager-firecracker@example.service 2>&1 | tee "$work/units"
     [[ ${PIPESTATUS[0]} == 0 && ! -s $work/units ]]
 }
