@@ -34,6 +34,9 @@ public struct PagerStatistics: Hashable, Sendable {
     /// Fills that found the page there (`EEXIST`).
     public internal(set) var alreadyMapped: UInt64 = 0
     /// Fills that had to wait for an event (`EAGAIN`).
+    ///
+    /// The kernel refuses all fills while a thread of the program is inside `madvise`, `munmap`, `mremap` or `fork` and its event
+    /// is reported. Two threads that do nothing but drop memory leave no moment for a fill: others then wait for their pages.
     public internal(set) var mappingWasChanging: UInt64 = 0
     /// Faults at addresses of no region; not those in memory that a region's mapping has grown by.
     public internal(set) var strayFaults: UInt64 = 0

@@ -30,16 +30,10 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    /// Lets a fault have another turn after a time that its failure policy says.
-    private func again(_ pending: PendingFault, after nanoseconds: UInt64) -> Served {
+    /// Lets a fault have another turn: after a time if its failure policy says so, and else when its memory may have changed.
+    func again(_ pending: PendingFault, after nanoseconds: UInt64? = nil) -> Served {
         var later = pending
-        later.due = MonotonicInstant.now.nanoseconds &+ nanoseconds
-        return again(later)
-    }
-
-    /// Lets a fault have another turn.
-    func again(_ pending: PendingFault) -> Served {
-        var later = pending
+        later.due = nanoseconds.map { MonotonicInstant.now.nanoseconds &+ $0 } ?? 0
         later.attempts += 1
         return .later(later)
     }

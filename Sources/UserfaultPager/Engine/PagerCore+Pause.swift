@@ -35,9 +35,7 @@ extension PagerCore where Source: ~Copyable {
     func hold(_ pending: PendingFault, of memory: ServedMemory) -> Served {
         // Work for which no thread waits would be forgotten, and a thread that serves itself waits nowhere else.
         guard pending.job != 0 || memory.sendsSignals else { return holdStray(pending, of: memory) }
-        var later = pending
-        later.due = MonotonicInstant.now.nanoseconds &+ 1_000_000
-        return again(later)
+        return again(pending, after: 1_000_000)
     }
 
     /// Keeps a fault of no region, so that it is not forgotten if the pager stops before the pause is over.
