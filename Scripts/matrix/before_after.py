@@ -8,7 +8,6 @@ before_after.py table [--check] REGRESSIONS SEEN DOCS-DIR            writes DOCS
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,12 +25,10 @@ def boot(selftest, kernel, regression):
     environment = dict(os.environ, **({"GUEST_NODES": "1"} if regression.get("nodes") == 2 else {}))
     guest = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     try:
-        # Standard error, where notes go, comes through the same line of the guest, into the middle of the report.
-        report = re.sub(r"uffd-selftest: [^\n]*\n", "", guest.stdout)
-        results = json.loads(report[report.index("{"):report.rindex("}") + 1])["results"]
-    except (ValueError, KeyError):
+        results = results_of(guest.stdout)
+    except ValueError:
         if guest.returncode not in (OUT_OF_TIME, DIED):
-            sys.exit(f"{kernel}: no report, exit code {guest.returncode}:\n{guest.stderr}")
+            sys.exit(f"{kernel}: no report, exit code {guest.returncode}:\n{guest.stdout[-2000:]}{guest.stderr}")
         lines = [line for line in guest.stderr.splitlines() if "BUG" in line or "panic" in line]
         return {"passed": 0, "failed": ["the kernel"], "why": lines[0] if lines else "it came to a stop"}
     failed = [result for result in results if result["outcome"] == "fail"]
@@ -40,6 +37,15 @@ def boot(selftest, kernel, regression):
         "failed": [f"{result['case']}/{result['memory']}" if result["memory"] else result["case"] for result in failed],
         "why": reason(failed[0]) if failed else "",
     }
+
+
+def results_of(output):
+    """The results in a JSON report. Standard error, where notes of several lines go, comes through the same line of the
+    guest, between the lines of the report; each result is a line of its own."""
+    lines = [line.strip() for line in output.splitlines()]
+    if not any(line.startswith('],"interrupted":null') for line in lines):
+        raise ValueError("the report does not end")
+    return [json.loads(line.removesuffix(",")) for line in lines if line.startswith('{"case":')]
 
 
 def reason(result):

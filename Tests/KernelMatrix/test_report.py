@@ -113,6 +113,15 @@ class Report(unittest.TestCase):
         self.assertIn("copy/anon: 4 pages", before_after.verdict(bad, bad))
         self.assertIn("nothing passes", before_after.verdict(bad, {"failed": [], "passed": 0, "why": ""}))
 
+    def test_notes_between_the_lines_of_a_report_are_not_part_of_it(self):
+        lines = ['{"features":[],', '"results": [uffd-selftest: this host could not be measured', "thread 1 (exe)",
+                 '{"case":"copy","outcome":"pass"},', '{"case":"move","outcome":"fail"}']
+        end = '],"interrupted":null,"planned":2'
+        found = before_after.results_of("\r\n".join([*lines, end, "}"]))
+        self.assertEqual([result["case"] for result in found], ["copy", "move"])
+        with self.assertRaises(ValueError):
+            before_after.results_of("\n".join(lines))
+
     def test_an_oops_is_told_without_its_address(self):
         detail = "at: Copy.swift:1\nkernel: BUG: unable to handle page fault for address: ffff8880"
         result = {"reason": "it ended", "detail": detail}
