@@ -3,7 +3,7 @@ import UserfaultFD
 
 /// What a message tells of the access: the address, with EXACT_ADDRESS the exact one, and with THREAD_ID the thread.
 enum AddressCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "address-of-page", on: .all, "without EXACT_ADDRESS a message names the page, on hugetlbfs the huge page",
             requires: [.missingFaults, .hugePages(128)], covers: [.exactAddresses]
@@ -19,7 +19,26 @@ enum AddressCases: CaseTheme {
         SelftestCase(
             "address-of-waiter", on: [.hugetlb],
             "a waiter is woken by its message's address: of the huge page, or with EXACT_ADDRESS of the byte",
-            requires: [.missingFaults, .features(.exactAddress)], covers: [.exactAddresses, .waking], body: ofWaiter),
+            requires: [.missingFaults, .features(.exactAddress)], covers: [.exactAddresses, .waking]
+        ) { context in
+            let page = PageSize.base.bytes
+            for isExact in [false, true] {
+                let area = try Area(context, pages: 2)
+                let uffd = try area.registered(.missing, features: isExact ? .exactAddress : [])
+                let start = area.range.part(at: 0, count: page)
+                let middle = area.range.part(at: 5 * page, count: page)
+                let touch = try Touch.read(middle.start + 0x123)
+                try uffd.expectFault(at: isExact ? middle.start + 0x123 : start.start, [])
+                try touch.thread.waitAsleep()
+                try uffd.wake(isExact ? start : middle)
+                try touch.thread.expectStillAsleep("another part of the huge page was woken")
+                try uffd.expectNoMessage("nobody was woken")
+                try uffd.wake(isExact ? middle : start)
+                try uffd.expectFault(at: isExact ? middle.start + 0x123 : start.start, [])
+                try uffd.copy(from: area.source(0..<1), to: area.page(0))
+                try touch.finish()
+            }
+        },
         SelftestCase(
             "thread-id", "with THREAD_ID a message names the thread that faulted, without it none",
             requires: [.features(.threadID)], covers: [.threadIDs]
@@ -61,26 +80,6 @@ enum AddressCases: CaseTheme {
                 try touch.finish("resolving the page wakes the waiter at offset \(offset)")
                 try uffd.expectNoMessage("resolved")
             }
-        }
-    }
-
-    private static func ofWaiter(_ context: CaseContext) throws {
-        let page = PageSize.base.bytes
-        for isExact in [false, true] {
-            let area = try Area(context, pages: 2)
-            let uffd = try area.registered(.missing, features: isExact ? .exactAddress : [])
-            let start = area.range.part(at: 0, count: page)
-            let middle = area.range.part(at: 5 * page, count: page)
-            let touch = try Touch.read(middle.start + 0x123)
-            try uffd.expectFault(at: isExact ? middle.start + 0x123 : start.start, [])
-            try touch.thread.waitAsleep()
-            try uffd.wake(isExact ? start : middle)
-            try touch.thread.expectStillAsleep("another part of the huge page was woken")
-            try uffd.expectNoMessage("nobody was woken")
-            try uffd.wake(isExact ? middle : start)
-            try uffd.expectFault(at: isExact ? middle.start + 0x123 : start.start, [])
-            try uffd.copy(from: area.source(0..<1), to: area.page(0))
-            try touch.finish()
         }
     }
 }

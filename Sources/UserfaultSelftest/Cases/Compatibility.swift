@@ -4,19 +4,85 @@ import UserfaultFD
 
 /// Which memory can be registered, and for what.
 enum CompatibilityCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "register-every-memory",
             "anonymous memory and shmem can be registered wherever they come from, and no other memory",
-            covers: [.registerErrors], body: everyMemory),
+            covers: [.registerErrors]
+        ) { context in
+            let known = try UserfaultFD().supportedFeatures
+            let uffd = try UserfaultFD(features: known.intersection(.readWriteProtect))
+            for memory in try SpecialMemory.all(context) {
+                for modes in UserfaultFD.RegisterModes.combinations {
+                    let isLawful = memory.takes(modes, known)
+                    let mask = RangeIoctls.registered(modes, isHugetlb: false, known)
+                    try expectEqual(
+                        uffd.rawRegister(memory.page, modes),
+                        isLawful ? RawAnswer(errno: 0, word: Int64(mask.rawValue)) : .refused(.invalidArgument),
+                        "UFFDIO_REGISTER \(modes) of \(memory.name)")
+                    try expectEqual(
+                        MappingAccount(holding: memory.page.start).userfaultFlags, isLawful ? modes.smapsFlags : [],
+                        "userfaultfd flags of \(memory.name) after \(modes)")
+                    guard isLawful else { continue }
+                    try uffd.unregister(memory.page)
+                }
+            }
+        },
+        // A page of anonymous memory with a page of a kernel driver's behind it.
         SelftestCase(
             "register-next-to-other-memory",
             "one mapping that cannot be registered makes the whole range fail, before anything of it has changed",
-            requires: [.features(.missingShmem)], covers: [.registerErrors, .unregister], body: nextToOther),
+            requires: [.features(.missingShmem)], covers: [.registerErrors, .unregister]
+        ) { context in
+            let page = PageSize.base.bytes
+            for memory in try SpecialMemory.all(context) where [.file, .driver].contains(memory.likeness) {
+                let place = try reserve(4 * page)
+                // What a driver has mapped can be moved where it can be moved at all.
+                guard (try? Remapping.move(memory.page, to: place.part(at: 2 * page, count: page))) != nil else {
+                    context.record("\(memory.name) cannot be moved")
+                    continue
+                }
+                let uffd = try UserfaultFD()
+                let front = place.part(at: 0, count: 2 * page)
+                try expectEqual(
+                    uffd.rawRegister(place, .missing), .refused(.invalidArgument),
+                    "UFFDIO_REGISTER of a range with \(memory.name) in it")
+                try expectEqual(
+                    MappingAccount(holding: front.start).userfaultFlags, [], "flags in front of \(memory.name)")
+                try uffd.register(front, modes: .missing)
+                try expectErrno(
+                    uffd.rawUnregister(start: place.start, count: UInt(place.count)), .invalidArgument,
+                    "UFFDIO_UNREGISTER of a range with \(memory.name) in it")
+                try expectEqual(
+                    MappingAccount(holding: front.start).userfaultFlags, ["um"], "flags in front of \(memory.name)")
+            }
+        },
         SelftestCase(
             "register-async",
             "with WP_ASYNC any mapping can be registered for write protection alone, and nothing else is made possible",
-            requires: [.features(.writeProtectAsync)], covers: [.asyncProtection], body: async),
+            requires: [.features(.writeProtectAsync)], covers: [.asyncProtection]
+        ) { context in
+            let known = try UserfaultFD().supportedFeatures
+            let uffd = try UserfaultFD(features: .writeProtectAsync)
+            // RWP is not negotiated here.
+            let features = known.subtracting(.readWriteProtect)
+            for memory in try SpecialMemory.all(context) where memory.likeness != .driver {
+                for modes in UserfaultFD.RegisterModes.combinations {
+                    let answer = uffd.rawRegister(memory.page, modes)
+                    var isLawful = memory.takes(modes, features)
+                    if modes == .writeProtect && memory.likeness == .file { isLawful = true }
+                    let mask = RangeIoctls.registered(modes, isHugetlb: false, known)
+                    try expectEqual(
+                        answer, isLawful ? RawAnswer(errno: 0, word: Int64(mask.rawValue)) : .refused(.invalidArgument),
+                        "UFFDIO_REGISTER \(modes) of \(memory.name)")
+                    try expectEqual(
+                        MappingAccount(holding: memory.page.start).userfaultFlags, isLawful ? modes.smapsFlags : [],
+                        "userfaultfd flags of \(memory.name) after \(modes)")
+                    guard isLawful else { continue }
+                    try uffd.unregister(memory.page)
+                }
+            }
+        },
         SelftestCase(
             "register-driver", "the memory of a kernel driver cannot be registered, with WP_ASYNC neither",
             requires: [.features(.writeProtectAsync)], covers: [.registerErrors]
@@ -71,7 +137,26 @@ enum CompatibilityCases: CaseTheme {
         },
         SelftestCase(
             "register-growing-stack", "a registered stack mapping that grows is registered where it has grown",
-            requires: [.missingFaults], covers: [.specialMappings], body: growingStack),
+            requires: [.missingFaults], covers: [.specialMappings]
+        ) { _ in
+            let page = PageSize.base.bytes
+            // Room for one page more; inaccessible memory may be nearer than the stack guard gap.
+            let place = try reserve(4 * page)
+            try unmapReserved(place.part(at: 2 * page, count: page))
+            let mapGrowsDown: Int32 = 0x100
+            let stack = try RawMemory.mapAnonymous(
+                at: place.end - UInt(page), count: page, flags: mapGrowsDown | MAP_PRIVATE | MAP_FIXED)
+            let uffd = try UserfaultFD()
+            try uffd.register(stack, modes: .missing)
+            let below = AddressRange(start: stack.start - UInt(page), count: page)
+            let touch = try Touch.write(below.start + 16, 3)
+            try uffd.expectFault(at: below.start, .write)
+            try expectEqual(MappingAccount(holding: below.start).userfaultFlags, ["um"], "flags of what has grown")
+            try uffd.zeropage(below)
+            try touch.finish(with: 3)
+            try uffd.unregister(AddressRange(start: below.start, end: stack.end))
+            try expectEqual(Touch.load(stack.start), .byte(0), "the first page of the stack")
+        },
         SelftestCase(
             "register-locked", "locked memory that is dropped all the same faults as missing again",
             requires: [.lockedPages(3), .missingFaults], covers: [.specialMappings]
@@ -98,92 +183,4 @@ enum CompatibilityCases: CaseTheme {
             _ = memory.release()
         },
     ]
-
-    private static func everyMemory(_ context: CaseContext) throws {
-        let known = try UserfaultFD().supportedFeatures
-        let uffd = try UserfaultFD(features: known.intersection(.readWriteProtect))
-        for memory in try SpecialMemory.all(context) {
-            for modes in UserfaultFD.RegisterModes.combinations {
-                let isLawful = memory.takes(modes, known)
-                let mask = RangeIoctls.registered(modes, isHugetlb: false, known)
-                try expectEqual(
-                    uffd.rawRegister(memory.page, modes),
-                    isLawful ? RawAnswer(errno: 0, word: Int64(mask.rawValue)) : .refused(.invalidArgument),
-                    "UFFDIO_REGISTER \(modes) of \(memory.name)")
-                try expectEqual(
-                    MappingAccount(holding: memory.page.start).userfaultFlags, isLawful ? modes.smapsFlags : [],
-                    "userfaultfd flags of \(memory.name) after \(modes)")
-                guard isLawful else { continue }
-                try uffd.unregister(memory.page)
-            }
-        }
-    }
-
-    /// A page of anonymous memory with a page of a kernel driver's behind it.
-    private static func nextToOther(_ context: CaseContext) throws {
-        let page = PageSize.base.bytes
-        for memory in try SpecialMemory.all(context) where [.file, .driver].contains(memory.likeness) {
-            let place = try reserve(4 * page)
-            // What a driver has mapped can be moved where it can be moved at all.
-            guard (try? Remapping.move(memory.page, to: place.part(at: 2 * page, count: page))) != nil else {
-                context.record("\(memory.name) cannot be moved")
-                continue
-            }
-            let uffd = try UserfaultFD()
-            let front = place.part(at: 0, count: 2 * page)
-            try expectEqual(
-                uffd.rawRegister(place, .missing), .refused(.invalidArgument),
-                "UFFDIO_REGISTER of a range with \(memory.name) in it")
-            try expectEqual(MappingAccount(holding: front.start).userfaultFlags, [], "flags in front of \(memory.name)")
-            try uffd.register(front, modes: .missing)
-            try expectErrno(
-                uffd.rawUnregister(start: place.start, count: UInt(place.count)), .invalidArgument,
-                "UFFDIO_UNREGISTER of a range with \(memory.name) in it")
-            try expectEqual(
-                MappingAccount(holding: front.start).userfaultFlags, ["um"], "flags in front of \(memory.name)")
-        }
-    }
-
-    private static func async(_ context: CaseContext) throws {
-        let known = try UserfaultFD().supportedFeatures
-        let uffd = try UserfaultFD(features: .writeProtectAsync)
-        // RWP is not negotiated here.
-        let features = known.subtracting(.readWriteProtect)
-        for memory in try SpecialMemory.all(context) where memory.likeness != .driver {
-            for modes in UserfaultFD.RegisterModes.combinations {
-                let answer = uffd.rawRegister(memory.page, modes)
-                var isLawful = memory.takes(modes, features)
-                if modes == .writeProtect && memory.likeness == .file { isLawful = true }
-                let mask = RangeIoctls.registered(modes, isHugetlb: false, known)
-                try expectEqual(
-                    answer, isLawful ? RawAnswer(errno: 0, word: Int64(mask.rawValue)) : .refused(.invalidArgument),
-                    "UFFDIO_REGISTER \(modes) of \(memory.name)")
-                try expectEqual(
-                    MappingAccount(holding: memory.page.start).userfaultFlags, isLawful ? modes.smapsFlags : [],
-                    "userfaultfd flags of \(memory.name) after \(modes)")
-                guard isLawful else { continue }
-                try uffd.unregister(memory.page)
-            }
-        }
-    }
-
-    private static func growingStack(_ context: CaseContext) throws {
-        let page = PageSize.base.bytes
-        // Room for one page more; inaccessible memory may be nearer than the stack guard gap.
-        let place = try reserve(4 * page)
-        try unmapReserved(place.part(at: 2 * page, count: page))
-        let mapGrowsDown: Int32 = 0x100
-        let stack = try RawMemory.mapAnonymous(
-            at: place.end - UInt(page), count: page, flags: mapGrowsDown | MAP_PRIVATE | MAP_FIXED)
-        let uffd = try UserfaultFD()
-        try uffd.register(stack, modes: .missing)
-        let below = AddressRange(start: stack.start - UInt(page), count: page)
-        let touch = try Touch.write(below.start + 16, 3)
-        try uffd.expectFault(at: below.start, .write)
-        try expectEqual(MappingAccount(holding: below.start).userfaultFlags, ["um"], "flags of what has grown")
-        try uffd.zeropage(below)
-        try touch.finish(with: 3)
-        try uffd.unregister(AddressRange(start: below.start, end: stack.end))
-        try expectEqual(Touch.load(stack.start), .byte(0), "the first page of the stack")
-    }
 }

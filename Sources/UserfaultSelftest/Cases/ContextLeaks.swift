@@ -5,7 +5,7 @@ import UserfaultFD
 ///
 /// The kernel counts these objects for root; one more for each descriptor that was closed is a leak.
 enum ContextLeakCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         leakCase("context-freed", "opened, registered and closed") { _ in
             let guarded = try Guarded()
             try guarded.uffd.unregister(guarded.range)

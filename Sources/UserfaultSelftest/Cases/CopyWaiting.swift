@@ -5,7 +5,7 @@ import UserfaultFD
 ///
 /// The kernel gives up its locks for the wait, and must look at everything again.
 enum CopyWaitingCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "copy-waiting-filled", on: .all,
             "COPY whose page is filled by another while it waits for its source answers EEXIST and leaves that page",
@@ -44,7 +44,38 @@ enum CopyWaitingCases: CaseTheme {
         SelftestCase(
             "copy-waiting-replaced", on: .all,
             "COPY whose destination becomes another mapping while it waits for its source is not done there",
-            requires: requires, covers: [.rangeLimits, .copySources], body: replaced),
+            requires: requires, covers: [.rangeLimits, .copySources]
+        ) { context in
+            let scene = try Scene(context)
+            let area = scene.area
+            let copy = try scene.startCopy()
+            // Memory of another sort, which could take a page of the same size just as well, unless that is a huge one.
+            let file = try Memfd(count: area.pageSize.bytes)
+            let place = Mapping.Placement.replacing(area.address(1))
+            let over =
+                try area.memory.isShmem && !area.memory.isPrivate
+                ? Mapping(anonymous: area.pageSize.bytes, placement: place).release()
+                : Mapping(file, placement: place).release()
+            try scene.uffd.register(over, modes: .missing)
+            try scene.resolveSource()
+            let answer = try copy.finish()
+            let isNoticed = scene.uffd.supportedFeatures.contains(.readWriteProtect)
+            let lawful: [RawAnswer] =
+                area.memory.isHugetlb
+                ? [
+                    .failed(.resourceTemporarilyUnavailable), .failed(.noSuchFileOrDirectory),
+                    .failed(.invalidArgument),
+                ]
+                : isNoticed
+                    ? [.failed(.resourceTemporarilyUnavailable)]
+                    : [.failed(.resourceTemporarilyUnavailable), .done(area.pageSize.bytes)]
+            try expectOne(of: lawful, answer, "COPY to memory that was replaced meanwhile")
+            context.record("COPY to memory that was replaced meanwhile: \(answer)")
+            try expectNothingCopied(area)
+            if answer.errno == 0 { return try area.expectView(1) }
+            try area.expectUnmapped(0..<3, "COPY was refused")
+            try expectEqual(file.status().blocks, 0, "st_blocks of the new mapping's file")
+        },
         SelftestCase(
             "copy-waiting-truncated", on: .allShmem,
             "COPY whose file is truncated before its page while it waits for its source is refused, and maps nothing",
@@ -63,7 +94,28 @@ enum CopyWaitingCases: CaseTheme {
         SelftestCase(
             "copy-waiting-changing", on: .all,
             "COPY that waits for its source while an event is raised answers EAGAIN, and is done when it is repeated",
-            requires: requires + [.features(.eventRemove)], covers: [.copySources, .removeEvent], body: changing),
+            requires: requires + [.features(.eventRemove)], covers: [.copySources, .removeEvent]
+        ) { context in
+            let scene = try Scene(context, features: .eventRemove)
+            let area = scene.area
+            let filled = try area.source(3..<4)
+            try scene.uffd.raw(.copy, area.page(3), from: filled).expectDone(area.pageSize.bytes)
+            let copy = try scene.startCopy()
+            let remover = try BackgroundCall {
+                try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
+            }
+            try remover.waitEvent(of: scene.uffd)
+            try area.skipIfRefused(remover, context)
+            try scene.resolveSource()
+            try expectEqual(
+                copy.finish(), .failed(.resourceTemporarilyUnavailable), "COPY while an event is outstanding")
+            try area.expectUnmapped(0..<3, "COPY was refused")
+            try scene.uffd.expectRemove(area.page(3))
+            try remover.finish()
+            let again = try area.source(1..<2)
+            try scene.uffd.raw(.copy, area.page(1), from: again).expectDone(area.pageSize.bytes)
+            try area.expectView(1)
+        },
     ]
 
     private static let requires: [Requirement] = [.missingFaults, .kernelFaults]
@@ -107,55 +159,5 @@ enum CopyWaitingCases: CaseTheme {
     /// Fails if a page has come into the file, which had none.
     private static func expectNothingCopied(_ area: Area, file: String = #fileID, line: Int = #line) throws {
         try expectEqual(area.blocks(), 0, "st_blocks after the refused COPY", file: file, line: line)
-    }
-
-    private static func replaced(_ context: CaseContext) throws {
-        let scene = try Scene(context)
-        let area = scene.area
-        let copy = try scene.startCopy()
-        // Memory of another sort, which could take a page of the same size just as well, unless that is a huge one.
-        let file = try Memfd(count: area.pageSize.bytes)
-        let place = Mapping.Placement.replacing(area.address(1))
-        let over =
-            try area.memory.isShmem && !area.memory.isPrivate
-            ? Mapping(anonymous: area.pageSize.bytes, placement: place).release()
-            : Mapping(file, placement: place).release()
-        try scene.uffd.register(over, modes: .missing)
-        try scene.resolveSource()
-        let answer = try copy.finish()
-        let isNoticed = scene.uffd.supportedFeatures.contains(.readWriteProtect)
-        let lawful: [RawAnswer] =
-            area.memory.isHugetlb
-            ? [.failed(.resourceTemporarilyUnavailable), .failed(.noSuchFileOrDirectory), .failed(.invalidArgument)]
-            : isNoticed
-                ? [.failed(.resourceTemporarilyUnavailable)]
-                : [.failed(.resourceTemporarilyUnavailable), .done(area.pageSize.bytes)]
-        try expectOne(of: lawful, answer, "COPY to memory that was replaced meanwhile")
-        context.record("COPY to memory that was replaced meanwhile: \(answer)")
-        try expectNothingCopied(area)
-        if answer.errno == 0 { return try area.expectView(1) }
-        try area.expectUnmapped(0..<3, "COPY was refused")
-        try expectEqual(file.status().blocks, 0, "st_blocks of the new mapping's file")
-    }
-
-    private static func changing(_ context: CaseContext) throws {
-        let scene = try Scene(context, features: .eventRemove)
-        let area = scene.area
-        let filled = try area.source(3..<4)
-        try scene.uffd.raw(.copy, area.page(3), from: filled).expectDone(area.pageSize.bytes)
-        let copy = try scene.startCopy()
-        let remover = try BackgroundCall {
-            try area.view.advise(area.memory.isPrivate ? .dontNeed : .remove, area.page(3))
-        }
-        try remover.waitEvent(of: scene.uffd)
-        try area.skipIfRefused(remover, context)
-        try scene.resolveSource()
-        try expectEqual(copy.finish(), .failed(.resourceTemporarilyUnavailable), "COPY while an event is outstanding")
-        try area.expectUnmapped(0..<3, "COPY was refused")
-        try scene.uffd.expectRemove(area.page(3))
-        try remover.finish()
-        let again = try area.source(1..<2)
-        try scene.uffd.raw(.copy, area.page(1), from: again).expectDone(area.pageSize.bytes)
-        try area.expectView(1)
     }
 }

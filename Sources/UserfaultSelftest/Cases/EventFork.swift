@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// The FORK event: a child's registrations get a descriptor of their own.
 enum EventForkCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "event-fork", on: .all,
             "fork waits until its event is read; the child's faults come to the new descriptor, and to no other",

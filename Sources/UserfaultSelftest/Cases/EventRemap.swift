@@ -3,7 +3,7 @@ import UserfaultFD
 
 /// The REMAP event: registered memory that mremap moves stays registered, and the monitor is told.
 enum EventRemapCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "event-remap", on: .all,
             "mremap to another place reports both places, waits until that is read, and the new place is registered",

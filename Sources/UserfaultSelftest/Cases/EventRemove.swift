@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// The REMOVE event: madvise that drops pages tells the monitor first, and waits for it.
 enum EventRemoveCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "event-remove", on: .all,
             "MADV_DONTNEED reports its range before it drops a page, waits until that is read, and drops only then",

@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// The UNMAP event: what unmaps registered memory tells the monitor, and waits for it.
 enum EventUnmapCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "event-unmap", on: .all,
             "munmap of some pages reports their range once they are unmapped, and waits until that is read",

@@ -6,7 +6,7 @@ import UserfaultFD
 
 /// When an access becomes a message, and when it must not.
 enum FaultReasonCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "fault-missing", on: .all,
             "each access to a page that is nowhere makes a message, and none to a page that is there",
@@ -36,7 +36,39 @@ enum FaultReasonCases: CaseTheme {
         SelftestCase(
             "fault-by-cache", on: .pageCache,
             "a hole of the file is a missing page, a page that only the file has is a minor fault, and neither is both",
-            requires: [.missingFaults, .minorFaults], covers: [.privateContinue], body: byCache),
+            requires: [.missingFaults, .minorFaults], covers: [.privateContinue]
+        ) { context in
+            let uses: [UserfaultFD.RegisterModes] = [.missing, .minor, [.missing, .minor]]
+            let area = try Area(context)
+            for modes in uses {
+                try area.empty()
+                let uffd = try UserfaultFD()
+                // Pages 1 and 3 are in the file; 0 and 2 are holes.
+                for page in [1, 3] { try area.fillFile(page) }
+                try uffd.register(area.range, modes: modes)
+
+                let cached = try Touch.read(area.address(1) + PageFault.Kind.offset)
+                if modes.contains(.minor) {
+                    try uffd.expectFault(at: area.address(1), .minor)
+                    try uffd.continue(area.page(1))
+                }
+                try cached.finish(with: PageFault.Kind.minor.byte(1), "a page of the file, registered \(modes)")
+                try area.expectView(1)
+
+                let hole = try Touch.write(area.address(2) + PageFault.Kind.offset, 0xEE)
+                if modes.contains(.missing) {
+                    try uffd.expectFault(at: area.address(2), .write)
+                    try uffd.copy(from: area.source(2..<3), to: area.page(2))
+                }
+                try hole.finish(with: 0xEE, "a hole of the file, registered \(modes)")
+                try expectEqual(
+                    Touch.load(area.address(2) + PageFault.Kind.offset + 8),
+                    .byte(modes.contains(.missing) ? byte(2, PageFault.Kind.offset + 8) : 0),
+                    "the rest of the hole's page"
+                )
+                try uffd.expectNoMessage("both pages are there, registered \(modes)")
+            }
+        },
         SelftestCase(
             "fault-past-end", on: .pageCache, "an access past the end of the file is SIGBUS and no message",
             requires: [.missingFaults], covers: [.truncation]
@@ -107,10 +139,42 @@ enum FaultReasonCases: CaseTheme {
             try uffd.expectWaiters(pending: 0, total: 0, "after one COPY")
             try area.expectView(1)
         },
+        // The page is filled while its access is on the way to sleep: a wake-up that is lost there hangs the access.
+        //
+        // Each side in turn is a little late, by ever more, so that every moment has its turn. ZEROPAGE is the fastest
+        // from page to wake-up.
         SelftestCase(
             "fault-race-with-fill", on: [.anon, .shmem],
             "an access at the very moment at which its page is filled goes on, whichever comes first",
-            requires: [.missingFaults], covers: [.atomicity], body: raceWithFill),
+            requires: [.missingFaults], covers: [.atomicity]
+        ) { context in
+            let pages = 3072
+            let area = try Area(context, pages: pages)
+            let descriptor = Handler.Descriptor(try UserfaultFD())
+            try descriptor.uffd.register(area.range, modes: .missing)
+            let turn = Turn()
+            let toucher = try BackgroundCall {
+                for page in 0..<pages {
+                    turn.page.store(page, ordering: .sequentiallyConsistent)
+                    Turn.wait(page.isMultiple(of: 4) ? 0 : page % 256 * 4)
+                    guard Touch.load(area.address(page)) == .byte(0) else { return page }
+                }
+                return pages
+            }
+            for page in 0..<pages {
+                // At once when it is so far, and with an eye on the clock only where it takes long.
+                for _ in 0..<20000 where turn.page.load(ordering: .acquiring) < page {}
+                try Waiting.until("the access of page \(page - 1) goes on") {
+                    turn.page.load(ordering: .acquiring) >= page
+                }
+                Turn.wait(page.isMultiple(of: 4) ? page % 256 * 4 : 0)
+                try expectEqual(
+                    descriptor.uffd.raw(.zeropage, area.page(page)), .done(PageSize.base.bytes),
+                    "ZEROPAGE of page \(page)")
+            }
+            try expectEqual(toucher.finish("the last access goes on"), pages, "pages that were read as zero")
+            try descriptor.uffd.expectWaiters(total: 0, "at the end")
+        },
         SelftestCase(
             "fault-huge-page", on: [.anon],
             "memory that may have transparent huge pages faults page by page where missing faults are registered",
@@ -158,68 +222,6 @@ enum FaultReasonCases: CaseTheme {
     /// The first byte of a word of a page's pattern.
     private static func byte(_ page: Int, _ offset: UInt) -> UInt8 {
         UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: page, index: Int(offset) / 8))
-    }
-
-    private static func byCache(_ context: CaseContext) throws {
-        let uses: [UserfaultFD.RegisterModes] = [.missing, .minor, [.missing, .minor]]
-        let area = try Area(context)
-        for modes in uses {
-            try area.empty()
-            let uffd = try UserfaultFD()
-            // Pages 1 and 3 are in the file; 0 and 2 are holes.
-            for page in [1, 3] { try area.fillFile(page) }
-            try uffd.register(area.range, modes: modes)
-
-            let cached = try Touch.read(area.address(1) + PageFault.Kind.offset)
-            if modes.contains(.minor) {
-                try uffd.expectFault(at: area.address(1), .minor)
-                try uffd.continue(area.page(1))
-            }
-            try cached.finish(with: PageFault.Kind.minor.byte(1), "a page of the file, registered \(modes)")
-            try area.expectView(1)
-
-            let hole = try Touch.write(area.address(2) + PageFault.Kind.offset, 0xEE)
-            if modes.contains(.missing) {
-                try uffd.expectFault(at: area.address(2), .write)
-                try uffd.copy(from: area.source(2..<3), to: area.page(2))
-            }
-            try hole.finish(with: 0xEE, "a hole of the file, registered \(modes)")
-            try expectEqual(
-                Touch.load(area.address(2) + PageFault.Kind.offset + 8),
-                .byte(modes.contains(.missing) ? byte(2, PageFault.Kind.offset + 8) : 0), "the rest of the hole's page"
-            )
-            try uffd.expectNoMessage("both pages are there, registered \(modes)")
-        }
-    }
-
-    /// The page is filled while its access is on the way to sleep: a wake-up that is lost there hangs the access.
-    ///
-    /// Each side in turn is a little late, by ever more, so that every moment has its turn. ZEROPAGE is the fastest
-    /// from page to wake-up.
-    private static func raceWithFill(_ context: CaseContext) throws {
-        let pages = 3072
-        let area = try Area(context, pages: pages)
-        let descriptor = Handler.Descriptor(try UserfaultFD())
-        try descriptor.uffd.register(area.range, modes: .missing)
-        let turn = Turn()
-        let toucher = try BackgroundCall {
-            for page in 0..<pages {
-                turn.page.store(page, ordering: .sequentiallyConsistent)
-                Turn.wait(page.isMultiple(of: 4) ? 0 : page % 256 * 4)
-                guard Touch.load(area.address(page)) == .byte(0) else { return page }
-            }
-            return pages
-        }
-        for page in 0..<pages {
-            // At once when it is so far, and with an eye on the clock only where it takes long.
-            for _ in 0..<20000 where turn.page.load(ordering: .acquiring) < page {}
-            try Waiting.until("the access of page \(page - 1) goes on") { turn.page.load(ordering: .acquiring) >= page }
-            Turn.wait(page.isMultiple(of: 4) ? page % 256 * 4 : 0)
-            try expectEqual(
-                descriptor.uffd.raw(.zeropage, area.page(page)), .done(PageSize.base.bytes), "ZEROPAGE of page \(page)")
-        }
-        try expectEqual(toucher.finish("the last access goes on"), pages, "pages that were read as zero")
-        try descriptor.uffd.expectWaiters(total: 0, "at the end")
     }
 
     private final class Turn: Sendable {

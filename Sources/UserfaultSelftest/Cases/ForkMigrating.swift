@@ -3,7 +3,7 @@ import UserfaultFD
 
 /// Forks while the kernel moves the pages that are protected.
 enum ForkMigratingCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-fork-migrating", on: [.anon, .hugetlbPrivate],
             "a child that is forked while a protected page moves to another node has the page whole, and not protected",

@@ -5,7 +5,7 @@ import UserfaultFD
 
 /// UFFDIO_API: the first call on a descriptor, which agrees on the features.
 enum HandshakeCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "UFFDIO_API (with syscall)",
             "UFFDIO_API refuses what it does not know, and then succeeds once",
@@ -19,7 +19,29 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "api-reports-everything",
             "UFFDIO_API answers all features and ioctls there are, whichever were asked for, and fdinfo says so too",
-            covers: [.handshake, .fdinfo], body: reportsEverything),
+            covers: [.handshake, .fdinfo]
+        ) { context in
+            let first = try UserfaultFD(unnegotiated: .init())
+            let plain = first.rawHandshake(features: 0)
+            let features = UserfaultFD.Features(rawValue: plain.features)
+            context.record("features 0x\(String(plain.features, radix: 16))")
+            try expectLawful(features)
+
+            var ioctls: UserfaultFD.Ioctls = [.register, .unregister, .api]
+            if features.contains(.readWriteProtect) { ioctls.insert(.setMode) }
+            try expectEqual(UserfaultFD.Ioctls(rawValue: plain.ioctls), ioctls, "ioctls of a descriptor")
+
+            let second = try UserfaultFD(unnegotiated: .init())
+            let asked: UserfaultFD.Features = [.sigbus, .threadID]
+            try expectEqual(second.rawHandshake(features: asked.rawValue), plain, "answer to another set of features")
+            try expectEqual(second.status().features, asked, "features in force")
+
+            // fdinfo shows every ioctl of the kernel, also those that need a feature; SET_MODE is a descriptor's.
+            let ofRanges = RangeIoctls.all(features)
+            try expectEqual(
+                second.status().ioctls.subtracting(.setMode), ofRanges.union([.register, .unregister, .api]),
+                "ioctls in fdinfo")
+        },
         SelftestCase(
             "api-unknown-feature",
             "each feature bit that the kernel does not offer is refused with EINVAL and leaves all open",
@@ -41,7 +63,27 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "api-enables-what-was-asked",
             "each feature alone can be enabled, and then that one is in force and no other",
-            covers: [.handshake, .fdinfo], body: enablesWhatWasAsked),
+            covers: [.handshake, .fdinfo]
+        ) { context in
+            let known = try UserfaultFD().supportedFeatures
+            var wanted = (0..<31).map { UserfaultFD.Features(rawValue: 1 << $0) }.filter { known.contains($0) }
+            wanted.removeAll { $0 == .readWriteProtectAsync }
+            if known.contains(.readWriteProtectAsync) { wanted.append([.readWriteProtect, .readWriteProtectAsync]) }
+            wanted.append(known)
+            if !Privilege.hasTracing {
+                wanted = wanted.map { $0.subtracting(.eventFork) }
+                context.record("without EVENT_FORK, which needs CAP_SYS_PTRACE")
+            }
+            for features in wanted {
+                let uffd = try UserfaultFD(unnegotiated: .init())
+                let answer = uffd.rawHandshake(features: features.rawValue)
+                try expectEqual(answer.errno, 0, "errno of UFFDIO_API \(features)")
+                try expectEqual(answer.features, known.rawValue, "features that UFFDIO_API \(features) answers")
+                let implied: UserfaultFD.Features =
+                    features.contains(.writeProtectAsync) ? .writeProtectUnpopulated : []
+                try expectEqual(uffd.status().features, features.union(implied), "features in force")
+            }
+        },
         SelftestCase(
             "api-once",
             "a second UFFDIO_API is refused with EINVAL and a zeroed argument, and changes nothing",
@@ -95,7 +137,25 @@ enum HandshakeCases: CaseTheme {
         SelftestCase(
             "api-bad-pointer",
             "an argument that cannot be read or written is EFAULT, and leaves the descriptor as it was",
-            covers: [.handshake], body: badPointer),
+            covers: [.handshake]
+        ) { _ in
+            let uffd = try UserfaultFD(unnegotiated: .init())
+            let page = PageSize.base.bytes
+            let memory = try Mapping(anonymous: 2 * page)
+            let argument = UnsafeMutableRawPointer(bitPattern: memory.range.start)!
+            argument.storeBytes(of: CUFFD_API_VERSION, as: UInt64.self)
+            try memory.protect(.none, memory.page(1))
+            let crossing = argument + page - 16
+            crossing.storeBytes(of: CUFFD_API_VERSION, as: UInt64.self)
+            for (pointer, what) in [(nil, "NULL"), (argument + page, "PROT_NONE"), (crossing, "half readable")] {
+                try expectErrno(uffd.rawIoctl(CUFFD_IOC_API, pointer), .badAddress, "UFFDIO_API of a \(what) argument")
+            }
+            try memory.protect(.read, memory.page(0))
+            try expectErrno(uffd.rawIoctl(CUFFD_IOC_API, argument), .badAddress, "UFFDIO_API of a read-only argument")
+            _ = memory.release()
+            try expect(!uffd.status().isNegotiated, "a refusal leaves the descriptor as it was")
+            try expectEqual(uffd.rawHandshake(features: 0).errno, 0, "UFFDIO_API after refusals")
+        },
     ]
 
     /// What upstream's test of the same name does, with the errno and the argument of each call.
@@ -121,29 +181,6 @@ enum HandshakeCases: CaseTheme {
         try expectEqual(uffd.status().features, [], "features in force")
     }
 
-    private static func reportsEverything(_ context: CaseContext) throws {
-        let first = try UserfaultFD(unnegotiated: .init())
-        let plain = first.rawHandshake(features: 0)
-        let features = UserfaultFD.Features(rawValue: plain.features)
-        context.record("features 0x\(String(plain.features, radix: 16))")
-        try expectLawful(features)
-
-        var ioctls: UserfaultFD.Ioctls = [.register, .unregister, .api]
-        if features.contains(.readWriteProtect) { ioctls.insert(.setMode) }
-        try expectEqual(UserfaultFD.Ioctls(rawValue: plain.ioctls), ioctls, "ioctls of a descriptor")
-
-        let second = try UserfaultFD(unnegotiated: .init())
-        let asked: UserfaultFD.Features = [.sigbus, .threadID]
-        try expectEqual(second.rawHandshake(features: asked.rawValue), plain, "answer to another set of features")
-        try expectEqual(second.status().features, asked, "features in force")
-
-        // fdinfo shows every ioctl of the kernel, also those that need a feature; SET_MODE is a descriptor's.
-        let ofRanges = RangeIoctls.all(features)
-        try expectEqual(
-            second.status().ioctls.subtracting(.setMode), ofRanges.union([.register, .unregister, .api]),
-            "ioctls in fdinfo")
-    }
-
     /// Features come with a kernel version, all of those before it included, unless the architecture or the
     /// configuration lacks what a group of them needs.
     private static func expectLawful(_ features: UserfaultFD.Features) throws {
@@ -161,44 +198,5 @@ enum HandshakeCases: CaseTheme {
             missing.subtract(group)
         }
         try expect(missing.isEmpty, "features without a gap", seen: "\(missing) missing from \(features)")
-    }
-
-    private static func enablesWhatWasAsked(_ context: CaseContext) throws {
-        let known = try UserfaultFD().supportedFeatures
-        var wanted = (0..<31).map { UserfaultFD.Features(rawValue: 1 << $0) }.filter { known.contains($0) }
-        wanted.removeAll { $0 == .readWriteProtectAsync }
-        if known.contains(.readWriteProtectAsync) { wanted.append([.readWriteProtect, .readWriteProtectAsync]) }
-        wanted.append(known)
-        if !Privilege.hasTracing {
-            wanted = wanted.map { $0.subtracting(.eventFork) }
-            context.record("without EVENT_FORK, which needs CAP_SYS_PTRACE")
-        }
-        for features in wanted {
-            let uffd = try UserfaultFD(unnegotiated: .init())
-            let answer = uffd.rawHandshake(features: features.rawValue)
-            try expectEqual(answer.errno, 0, "errno of UFFDIO_API \(features)")
-            try expectEqual(answer.features, known.rawValue, "features that UFFDIO_API \(features) answers")
-            let implied: UserfaultFD.Features = features.contains(.writeProtectAsync) ? .writeProtectUnpopulated : []
-            try expectEqual(uffd.status().features, features.union(implied), "features in force")
-        }
-    }
-
-    private static func badPointer(_ context: CaseContext) throws {
-        let uffd = try UserfaultFD(unnegotiated: .init())
-        let page = PageSize.base.bytes
-        let memory = try Mapping(anonymous: 2 * page)
-        let argument = UnsafeMutableRawPointer(bitPattern: memory.range.start)!
-        argument.storeBytes(of: CUFFD_API_VERSION, as: UInt64.self)
-        try memory.protect(.none, memory.page(1))
-        let crossing = argument + page - 16
-        crossing.storeBytes(of: CUFFD_API_VERSION, as: UInt64.self)
-        for (pointer, what) in [(nil, "NULL"), (argument + page, "PROT_NONE"), (crossing, "half readable")] {
-            try expectErrno(uffd.rawIoctl(CUFFD_IOC_API, pointer), .badAddress, "UFFDIO_API of a \(what) argument")
-        }
-        try memory.protect(.read, memory.page(0))
-        try expectErrno(uffd.rawIoctl(CUFFD_IOC_API, argument), .badAddress, "UFFDIO_API of a read-only argument")
-        _ = memory.release()
-        try expect(!uffd.status().isNegotiated, "a refusal leaves the descriptor as it was")
-        try expectEqual(uffd.rawHandshake(features: 0).errno, 0, "UFFDIO_API after refusals")
     }
 }

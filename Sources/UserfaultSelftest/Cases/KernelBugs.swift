@@ -7,7 +7,7 @@ import UserfaultFD
 ///
 /// `Tests/KernelMatrix/regressions.json` says which kernels lie before and after each fix.
 enum KernelBugCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "event-remap-beside", on: [.anon],
             "memory that mremap puts beside a registered mapping leaves that one registered, and is not itself",

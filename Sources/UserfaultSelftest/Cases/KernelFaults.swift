@@ -5,7 +5,7 @@ import UserfaultFD
 
 /// Faults of the kernel: system calls that touch memory which is not there, or protected.
 enum KernelFaultCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "kernel-faults", on: .eachKind,
             "a system call that touches a page waits until its fault is resolved and then does all of its work, if it can wait",
@@ -65,7 +65,24 @@ enum KernelFaultCases: CaseTheme {
         SelftestCase(
             "kernel-faults-short", on: [.anon, .shmem],
             "a system call that meets a missing page on its way, with UFFD_USER_MODE_ONLY, answers what it did before",
-            requires: [.missingFaults], covers: [.kernelFaults], body: short),
+            requires: [.missingFaults], covers: [.kernelFaults]
+        ) { context in
+            let uffd = try UserfaultFD()
+            guard !uffd.handlesKernelFaults else { try context.skip("this kernel has no UFFD_USER_MODE_ONLY") }
+            let area = try Area(context)
+            try uffd.register(area.range, modes: .missing)
+            let page = area.pageSize.bytes
+            try uffd.copy(from: area.source(1..<2), to: area.page(1))
+            let first = UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0))
+            for access in [KernelAccess.write, .processRead, .read, .processWrite] {
+                let outcome = access.perform(area.address(1), count: 2 * page, byte: 0xEE)
+                try expectEqual(outcome.answer, page, "bytes of \(access.rawValue) up to the missing page")
+                if !access.isStore { try expectEqual(outcome.byte, first, "the first byte by \(access.rawValue)") }
+            }
+            try expectEqual(Touch.load(area.address(1)), .byte(0xEE), "what was stored up to the missing page")
+            try expect(!PagemapEntry(of: area.address(2)).isPresent, "the missing page is missing still")
+            try uffd.expectNoMessage("faults of the kernel are not reported")
+        },
         SelftestCase(
             "kernel-faults-forced", on: [.anon, .shmemPrivate],
             "a write of /proc/PID/mem, which read-only memory takes, is no way around write-protection",
@@ -128,23 +145,5 @@ enum KernelFaultCases: CaseTheme {
             try uffd.expectWaiters(pending: 0, total: 0, "after \(access.rawValue)")
             try expectEqual(PagemapEntry(of: area.address(1)), before, "the page's entry after \(access.rawValue)")
         }
-    }
-
-    private static func short(_ context: CaseContext) throws {
-        let uffd = try UserfaultFD()
-        guard !uffd.handlesKernelFaults else { try context.skip("this kernel has no UFFD_USER_MODE_ONLY") }
-        let area = try Area(context)
-        try uffd.register(area.range, modes: .missing)
-        let page = area.pageSize.bytes
-        try uffd.copy(from: area.source(1..<2), to: area.page(1))
-        let first = UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0))
-        for access in [KernelAccess.write, .processRead, .read, .processWrite] {
-            let outcome = access.perform(area.address(1), count: 2 * page, byte: 0xEE)
-            try expectEqual(outcome.answer, page, "bytes of \(access.rawValue) up to the missing page")
-            if !access.isStore { try expectEqual(outcome.byte, first, "the first byte by \(access.rawValue)") }
-        }
-        try expectEqual(Touch.load(area.address(1)), .byte(0xEE), "what was stored up to the missing page")
-        try expect(!PagemapEntry(of: area.address(2)).isPresent, "the missing page is missing still")
-        try uffd.expectNoMessage("faults of the kernel are not reported")
     }
 }

@@ -2,7 +2,7 @@ import UserfaultFD
 
 /// What hangs its caller on a broken kernel so that no signal ends it: last, because the process stays behind.
 enum LastCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "scan-untouched-huge", on: .allHugetlb,
             "PAGEMAP_SCAN with WP_MATCHING comes back from huge pages that were never touched, and loses no write to them",

@@ -3,7 +3,7 @@ import UserfaultFD
 
 /// While an event is on its way, nothing that fills or protects pages may act: EAGAIN, whatever the arguments.
 enum MappingChangingCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "mmap-changing", on: [.shmem],
             "while a REMOVE event is outstanding every call that fills pages answers EAGAIN before it looks at anything",

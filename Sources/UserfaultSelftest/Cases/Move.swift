@@ -2,7 +2,7 @@ import UserfaultFD
 
 /// UFFDIO_MOVE resolving faults: upstream's tests, by page and by huge page.
 enum MoveCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "move", on: [.anon],
             "MOVE resolves each missing fault with the source's page, which then reads as zeros",

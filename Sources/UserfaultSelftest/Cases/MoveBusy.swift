@@ -5,7 +5,7 @@ import UserfaultFD
 
 /// MOVE of pages that somebody else has a share in, and what the moved page can do afterwards.
 enum MoveBusyCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "move-shared-swapped", on: [.anon],
             "a swapped page that a child shares cannot be moved: EBUSY",

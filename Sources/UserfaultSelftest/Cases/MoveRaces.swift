@@ -5,17 +5,69 @@ import UserfaultFD
 
 /// MOVE while the kernel reclaims, brings back and migrates the same pages.
 enum MoveRaceCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "move-reclaim-race", on: [.anon],
             "pages that are moved while they are swapped out and brought back are whole, and in one place",
-            requires: [.threads(8), .features(.move), .swap], limit: .seconds(30), covers: [.movedState, .moveErrors],
-            body: reclaim),
+            requires: [.threads(8), .features(.move), .swap], limit: .seconds(30), covers: [.movedState, .moveErrors]
+        ) { context in
+            let areas = [try Area(context, pages: 16), try Area(context, pages: 16)]
+            let uffd = try UserfaultFD()
+            areas[0].fillView()
+            for area in areas { try uffd.register(area.range, modes: .missing) }
+            let crew = Crew()
+            for advice in [Advice.pageOut, .willNeed] {
+                try crew.add("\(advice)") {
+                    while !crew.shouldStop { for area in areas { try area.view.advise(advice) } }
+                }
+            }
+            var refusals = 0
+            var swapped = 0
+            for round in 0..<40 {
+                let (source, destination) = (areas[round % 2], areas[1 - round % 2])
+                swapped += try PagemapEntry.entries(of: source.range).filter(\.isSwapped).count
+                refusals += try move(
+                    uffd, from: source.range.start, to: destination.range.start, count: source.range.count,
+                    size: source.pageSize.bytes)
+                try source.expectUnmapped(0..<16, "its pages were moved")
+            }
+            crew.stop()
+            try crew.join("the threads that reclaim stop")
+            context.record("\(swapped) of 640 pages were swapped out, MOVE was refused \(refusals) times")
+            for page in 0..<16 { try areas[0].expectView(page, "moved 40 times") }
+            try uffd.expectNoMessage("no page is missing where it was read")
+        },
         SelftestCase(
             "move-migrating", on: [.anon],
             "a transparent huge page that migrates to another node can be moved, and is whole afterwards",
             requires: [.features(.move), .transparentHugePages, .file("/sys/devices/system/node/node1")],
-            limit: .seconds(30), covers: [.movedState], body: migrating),
+            limit: .seconds(30), covers: [.movedState]
+        ) { context in
+            let first = try Area.transparentHuge(context, count: 1)
+            let second = try Area(context, pages: first.pageCount, alignment: Area.hugePageBytes)
+            try second.view.advise(.hugePage)
+            let uffd = try UserfaultFD()
+            for area in [first, second] { try uffd.register(area.range, modes: .missing) }
+            let crew = Crew()
+            try crew.add("mover") {
+                var node: CInt = 0
+                while !crew.shouldStop {
+                    for area in [first, second] { _ = css_move_page(area.range.start, node) }
+                    node = 1 - node
+                }
+            }
+            var refusals = 0
+            for round in 0..<20 {
+                let (source, destination) = round % 2 == 0 ? (first, second) : (second, first)
+                refusals += try move(
+                    uffd, from: source.range.start, to: destination.range.start, count: source.range.count,
+                    size: source.range.count)
+            }
+            crew.stop()
+            try crew.join("the thread that migrates stops")
+            context.record("MOVE was refused \(refusals) times")
+            try expectPatterns(0..<first.pageCount, at: first.range.start, "a huge page that was moved 20 times")
+        },
         SelftestCase(
             "move-lazily-freed", on: [.anon],
             "a page that MADV_FREE has given up is moved with its contents, or is missing afterwards",
@@ -66,60 +118,5 @@ enum MoveRaceCases: CaseTheme {
             }
         }
         return refusals
-    }
-
-    private static func reclaim(_ context: CaseContext) throws {
-        let areas = [try Area(context, pages: 16), try Area(context, pages: 16)]
-        let uffd = try UserfaultFD()
-        areas[0].fillView()
-        for area in areas { try uffd.register(area.range, modes: .missing) }
-        let crew = Crew()
-        for advice in [Advice.pageOut, .willNeed] {
-            try crew.add("\(advice)") {
-                while !crew.shouldStop { for area in areas { try area.view.advise(advice) } }
-            }
-        }
-        var refusals = 0
-        var swapped = 0
-        for round in 0..<40 {
-            let (source, destination) = (areas[round % 2], areas[1 - round % 2])
-            swapped += try PagemapEntry.entries(of: source.range).filter(\.isSwapped).count
-            refusals += try move(
-                uffd, from: source.range.start, to: destination.range.start, count: source.range.count,
-                size: source.pageSize.bytes)
-            try source.expectUnmapped(0..<16, "its pages were moved")
-        }
-        crew.stop()
-        try crew.join("the threads that reclaim stop")
-        context.record("\(swapped) of 640 pages were swapped out, MOVE was refused \(refusals) times")
-        for page in 0..<16 { try areas[0].expectView(page, "moved 40 times") }
-        try uffd.expectNoMessage("no page is missing where it was read")
-    }
-
-    private static func migrating(_ context: CaseContext) throws {
-        let first = try Area.transparentHuge(context, count: 1)
-        let second = try Area(context, pages: first.pageCount, alignment: Area.hugePageBytes)
-        try second.view.advise(.hugePage)
-        let uffd = try UserfaultFD()
-        for area in [first, second] { try uffd.register(area.range, modes: .missing) }
-        let crew = Crew()
-        try crew.add("mover") {
-            var node: CInt = 0
-            while !crew.shouldStop {
-                for area in [first, second] { _ = css_move_page(area.range.start, node) }
-                node = 1 - node
-            }
-        }
-        var refusals = 0
-        for round in 0..<20 {
-            let (source, destination) = round % 2 == 0 ? (first, second) : (second, first)
-            refusals += try move(
-                uffd, from: source.range.start, to: destination.range.start, count: source.range.count,
-                size: source.range.count)
-        }
-        crew.stop()
-        try crew.join("the thread that migrates stops")
-        context.record("MOVE was refused \(refusals) times")
-        try expectPatterns(0..<first.pageCount, at: first.range.start, "a huge page that was moved 20 times")
     }
 }

@@ -6,7 +6,7 @@ import UserfaultFD
 
 /// Getting a descriptor: who may, with which flags, and what it is then.
 enum OpeningCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "open-flags", "each set of flags gives a descriptor that has these flags and no others",
             requires: [.systemCall], covers: [.opening]
@@ -18,7 +18,25 @@ enum OpeningCases: CaseTheme {
         SelftestCase(
             "open-privilege",
             "without CAP_SYS_PTRACE and with the sysctl at 0 only user-mode faults may be handled, by the system call",
-            requires: [.systemCall, .setting(.unprivilegedUserfaultfd, "0")], covers: [.opening], body: privilege),
+            requires: [.systemCall, .setting(.unprivilegedUserfaultfd, "0")], covers: [.opening]
+        ) { context in
+            let userMode = Int32(CUFFD_USER_MODE_ONLY)
+            let unknown: Int32 = 1 << 30
+            let way = RawOpening.systemCall
+            let knowsUserMode = userModeIsKnown
+            if Privilege.hasTracing {
+                try way.expect(0, nil, "with the capability")
+                try way.expect(unknown, .invalidArgument, "with the capability and an unknown flag")
+            }
+            try Privilege.dropTracing()
+            try way.expect(0, .notPermitted, "without the capability")
+            try way.expect(CUFFD_O_CLOEXEC | CUFFD_O_NONBLOCK, .notPermitted, "without the capability")
+            try way.expect(unknown, .notPermitted, "without the capability and with an unknown flag")
+            guard knowsUserMode else { return context.record("this kernel has no UFFD_USER_MODE_ONLY") }
+            try way.expect(userMode, nil, "user-mode faults only")
+            try way.expect(userMode | CUFFD_O_CLOEXEC | CUFFD_O_NONBLOCK, nil, "user-mode faults only")
+            try way.expect(userMode | unknown, .invalidArgument, "user-mode faults only and an unknown flag")
+        },
         SelftestCase(
             "open-sysctl", "with the sysctl at 1 everybody may handle the kernel's faults",
             requires: [.systemCall, .setting(.unprivilegedUserfaultfd, "1")], covers: [.opening]
@@ -137,24 +155,5 @@ enum OpeningCases: CaseTheme {
         let after = try FileDescriptor.open("/dev/null", .readOnly)
         try expectEqual(after.rawValue, next.rawValue, "the next free descriptor, after refusals")
         try after.close()
-    }
-
-    private static func privilege(_ context: CaseContext) throws {
-        let userMode = Int32(CUFFD_USER_MODE_ONLY)
-        let unknown: Int32 = 1 << 30
-        let way = RawOpening.systemCall
-        let knowsUserMode = userModeIsKnown
-        if Privilege.hasTracing {
-            try way.expect(0, nil, "with the capability")
-            try way.expect(unknown, .invalidArgument, "with the capability and an unknown flag")
-        }
-        try Privilege.dropTracing()
-        try way.expect(0, .notPermitted, "without the capability")
-        try way.expect(CUFFD_O_CLOEXEC | CUFFD_O_NONBLOCK, .notPermitted, "without the capability")
-        try way.expect(unknown, .notPermitted, "without the capability and with an unknown flag")
-        guard knowsUserMode else { return context.record("this kernel has no UFFD_USER_MODE_ONLY") }
-        try way.expect(userMode, nil, "user-mode faults only")
-        try way.expect(userMode | CUFFD_O_CLOEXEC | CUFFD_O_NONBLOCK, nil, "user-mode faults only")
-        try way.expect(userMode | unknown, .invalidArgument, "user-mode faults only and an unknown flag")
     }
 }

@@ -5,11 +5,40 @@ import UserfaultFD
 
 /// A userfaultfd in another process than the one whose memory it guards, also when that one is gone.
 enum OtherProcessCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "process-manager",
             "a process that holds another's userfaultfd resolves its faults, from memory of its own",
-            requires: [.features(.threadID)], covers: [.threadIDs, .passedDescriptors], body: manager),
+            requires: [.features(.threadID)], covers: [.threadIDs, .passedDescriptors]
+        ) { _ in
+            let target = try TargetProcess(features: .threadID) {
+                [.load($0.start + 8), .load($0.start + UInt(PageSize.base.bytes)), .pause]
+            }
+            let source = try Mapping(anonymous: PageSize.base.bytes).release()
+            Pattern.write(seed: 9, page: 0, at: source.start, count: source.count)
+            try target.child.resume()
+            try target.uffd.expectFault(at: target.page(0).start, [], thread: target.child.processID)
+            if target.uffd.supportedFeatures.contains(.move) {
+                try expectEqual(
+                    target.uffd.raw(.move, target.page(0), source: source.start), .refused(.invalidArgument),
+                    "MOVE into another process' memory")
+            }
+            try expectEqual(
+                target.uffd.raw(.copy, target.page(0), source: source.start), .done(source.count),
+                "COPY into another process' memory")
+            try target.uffd.expectFault(at: target.page(1).start, [], thread: target.child.processID)
+            try expectEqual(
+                target.uffd.raw(.zeropage, target.page(1)), .done(source.count), "ZEROPAGE of another process' memory")
+            try target.child.waitPaused()
+            // The same addresses of this process were never touched.
+            try expect(!PagemapEntry(of: target.page(0).start).isPresent, "this process' own page is not there")
+            try expectEqual(MappingAccount(holding: target.memory.start).userfaultFlags, [], "this process' own flags")
+            try target.uffd.unregister(target.memory)
+            try target.uffd.register(target.page(0), modes: .missing)
+            try target.child.resume()
+            let byte = Int64(UInt8(truncatingIfNeeded: Pattern.word(seed: 9, page: 0, index: 1)))
+            try expectEqual(Array(target.child.finish()[2..<4]), [byte, 0], "what the child read")
+        },
         SelftestCase(
             "process-killed", "a process that waits for a fault can be killed, and takes its message along",
             covers: [.signals]
@@ -124,36 +153,6 @@ enum OtherProcessCases: CaseTheme {
             }
         },
     ]
-
-    private static func manager(_ context: CaseContext) throws {
-        let target = try TargetProcess(features: .threadID) {
-            [.load($0.start + 8), .load($0.start + UInt(PageSize.base.bytes)), .pause]
-        }
-        let source = try Mapping(anonymous: PageSize.base.bytes).release()
-        Pattern.write(seed: 9, page: 0, at: source.start, count: source.count)
-        try target.child.resume()
-        try target.uffd.expectFault(at: target.page(0).start, [], thread: target.child.processID)
-        if target.uffd.supportedFeatures.contains(.move) {
-            try expectEqual(
-                target.uffd.raw(.move, target.page(0), source: source.start), .refused(.invalidArgument),
-                "MOVE into another process' memory")
-        }
-        try expectEqual(
-            target.uffd.raw(.copy, target.page(0), source: source.start), .done(source.count),
-            "COPY into another process' memory")
-        try target.uffd.expectFault(at: target.page(1).start, [], thread: target.child.processID)
-        try expectEqual(
-            target.uffd.raw(.zeropage, target.page(1)), .done(source.count), "ZEROPAGE of another process' memory")
-        try target.child.waitPaused()
-        // The same addresses of this process were never touched.
-        try expect(!PagemapEntry(of: target.page(0).start).isPresent, "this process' own page is not there")
-        try expectEqual(MappingAccount(holding: target.memory.start).userfaultFlags, [], "this process' own flags")
-        try target.uffd.unregister(target.memory)
-        try target.uffd.register(target.page(0), modes: .missing)
-        try target.child.resume()
-        let byte = Int64(UInt8(truncatingIfNeeded: Pattern.word(seed: 9, page: 0, index: 1)))
-        try expectEqual(Array(target.child.finish()[2..<4]), [byte, 0], "what the child read")
-    }
 
     /// Waits for a child's end, which a signal must have brought about; answers the wait status.
     @discardableResult

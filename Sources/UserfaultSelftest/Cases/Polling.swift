@@ -5,7 +5,7 @@ import UserfaultFD
 
 /// poll(2) and epoll(7) on a userfaultfd.
 enum PollingCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "poll-readiness", "poll answers POLLIN alone while a message is unread, and nothing else",
             covers: [.polling]
@@ -83,7 +83,35 @@ enum PollingCases: CaseTheme {
         },
         SelftestCase(
             "poll-epoll", "epoll reports unread messages for as long as they are there, or once for each new one",
-            covers: [.polling], body: epoll),
+            covers: [.polling]
+        ) { _ in
+            let guarded = try GuardedMemory(pages: 3)
+            let ready = UInt32(CUFFD_POLLIN)
+            let level = try Epoll(guarded.uffd, edgeTriggered: false)
+            let edge = try Epoll(guarded.uffd, edgeTriggered: true)
+            try expectEqual(level.wait(), 0, "level-triggered events before any fault")
+            try expectEqual(edge.wait(), 0, "edge-triggered events before any fault")
+
+            var touches = try guarded.touch(0..<1)
+            try expectEqual(edge.wait(), ready, "the first edge")
+            try expectEqual(edge.wait(), 0, "edge-triggered events with nothing new")
+            try expectEqual(level.wait(), ready, "level-triggered events with a message")
+            touches += try guarded.touch(1..<2)
+            try expectEqual(edge.wait(), ready, "the second edge, with the first message unread")
+            try expectEqual(edge.wait(), 0, "edge-triggered events with nothing new")
+            for _ in 0..<2 { try expectEqual(level.wait(), ready, "level-triggered events with messages") }
+            try expectEqual(guarded.uffd.rawRead(320).count, 64, "bytes of two messages")
+            try expectEqual(level.wait(), 0, "level-triggered events when all is read")
+            try expectEqual(edge.wait(), 0, "edge-triggered events when all is read")
+
+            touches += try guarded.touch(2..<3)
+            try expectEqual(edge.wait(), ready, "an edge after all was read")
+            try expectEqual(level.wait(), ready, "level-triggered events with a new message")
+            try guarded.uffd.setNonBlocking(false)
+            try expectEqual(level.wait(), UInt32(CUFFD_POLLERR), "level-triggered events in blocking mode")
+            try guarded.uffd.setNonBlocking(true)
+            try guarded.release(touches)
+        },
     ]
 
     /// A descriptor of epoll with one userfaultfd in it.
@@ -107,34 +135,5 @@ enum PollingCases: CaseTheme {
             if count == 1 { try expectEqual(token, 77, "token of the event") }
             return try checked(count) == 1 ? events : 0
         }
-    }
-
-    private static func epoll(_ context: CaseContext) throws {
-        let guarded = try GuardedMemory(pages: 3)
-        let ready = UInt32(CUFFD_POLLIN)
-        let level = try Epoll(guarded.uffd, edgeTriggered: false)
-        let edge = try Epoll(guarded.uffd, edgeTriggered: true)
-        try expectEqual(level.wait(), 0, "level-triggered events before any fault")
-        try expectEqual(edge.wait(), 0, "edge-triggered events before any fault")
-
-        var touches = try guarded.touch(0..<1)
-        try expectEqual(edge.wait(), ready, "the first edge")
-        try expectEqual(edge.wait(), 0, "edge-triggered events with nothing new")
-        try expectEqual(level.wait(), ready, "level-triggered events with a message")
-        touches += try guarded.touch(1..<2)
-        try expectEqual(edge.wait(), ready, "the second edge, with the first message unread")
-        try expectEqual(edge.wait(), 0, "edge-triggered events with nothing new")
-        for _ in 0..<2 { try expectEqual(level.wait(), ready, "level-triggered events with messages") }
-        try expectEqual(guarded.uffd.rawRead(320).count, 64, "bytes of two messages")
-        try expectEqual(level.wait(), 0, "level-triggered events when all is read")
-        try expectEqual(edge.wait(), 0, "edge-triggered events when all is read")
-
-        touches += try guarded.touch(2..<3)
-        try expectEqual(edge.wait(), ready, "an edge after all was read")
-        try expectEqual(level.wait(), ready, "level-triggered events with a new message")
-        try guarded.uffd.setNonBlocking(false)
-        try expectEqual(level.wait(), UInt32(CUFFD_POLLERR), "level-triggered events in blocking mode")
-        try guarded.uffd.setNonBlocking(true)
-        try guarded.release(touches)
     }
 }

@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// Calls that bring memory in before anybody touches it: they wait for missing pages, like any access by the kernel.
 enum PopulateCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "populate-waits", on: .eachKind,
             "MADV_POPULATE_READ and MADV_POPULATE_WRITE wait for each missing page of their range",

@@ -5,7 +5,7 @@ import UserfaultFD
 
 /// A userfaultfd that has outlived the process whose memory it guards.
 enum ProcessGoneCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "process-exited", "when the process has exited, each call says so and the descriptor is silent",
             covers: [.polling, .endedProcess]
@@ -17,7 +17,86 @@ enum ProcessGoneCases: CaseTheme {
         },
         SelftestCase(
             "process-exited-after-calls", "no call, done or refused, holds on to the memory of a process that exits",
-            requires: [.descriptors(200)], covers: [.endedProcess], body: exitedAfterCalls),
+            requires: [.descriptors(200)], covers: [.endedProcess]
+        ) { _ in
+            let source = try Mapping(anonymous: PageSize.base.bytes).release()
+            let nowhere = try Mapping(anonymous: PageSize.base.bytes, protection: .none).release()
+            let features = try UserfaultFD().supportedFeatures
+            func fill(_ call: FillCall, _ target: TargetProcess, from start: UInt, mode: UInt64 = 0) {
+                _ = target.uffd.raw(call, target.page(0), source: start, mode: mode)
+            }
+            var calls: [(name: String, make: (TargetProcess) throws -> Void)] = []
+            for call in try FillCall.offered() + (features.contains(.move) ? [.move] : []) {
+                calls.append(
+                    ("\(call), done and then refused", { for _ in 0..<2 { fill(call, $0, from: source.start) } }))
+                calls.append(("\(call) in an unknown mode", { fill(call, $0, from: source.start, mode: 1 << 40) }))
+                calls.append(
+                    (
+                        "\(call) of memory not registered",
+                        { target in
+                            try target.uffd.unregister(target.memory)
+                            fill(call, target, from: source.start)
+                        }
+                    ))
+            }
+            calls.append(("COPY from nowhere", { fill(.copy, $0, from: nowhere.start) }))
+            calls.append(
+                (
+                    "UFFDIO_REGISTER",
+                    { target in
+                        _ = target.uffd.rawRegister(target.memory, .missing)
+                        _ = target.uffd.rawRegister(target.memory, [])
+                        _ = target.uffd.rawRegister(target.memory, .minor)
+                    }
+                ))
+            calls.append(
+                (
+                    "UFFDIO_UNREGISTER",
+                    { target in
+                        for _ in 0..<2 {
+                            _ = target.uffd.rawUnregister(start: target.memory.start, count: UInt(PageSize.base.bytes))
+                        }
+                        _ = target.uffd.rawUnregister(start: nowhere.start, count: UInt(PageSize.base.bytes))
+                    }
+                ))
+            calls.append(("UFFDIO_WAKE", { try $0.uffd.wake($0.memory) }))
+            for (call, modes) in [
+                (ProtectCall.writeProtect, UserfaultFD.RegisterModes.writeProtect),
+                (.readWriteProtect, .readWriteProtect),
+            ] {
+                calls.append(
+                    (
+                        "\(call)",
+                        { target in
+                            for _ in 0..<2 {
+                                for mode in [1, 0] as [UInt64] { _ = target.uffd.raw(call, target.memory, mode: mode) }
+                                _ = target.uffd.rawRegister(target.memory, modes)
+                            }
+                        }
+                    ))
+            }
+            calls.append(
+                (
+                    "SET_MODE",
+                    { target in
+                        for bit in [0, UserfaultFD.Features.readWriteProtectAsync.rawValue, 1] {
+                            var modes = cuffd_set_mode(enable: bit, disable: 0)
+                            _ = target.uffd.rawIoctl(CUFFD_IOC_SET_MODE, &modes)
+                        }
+                    }
+                ))
+            for (name, make) in calls {
+                let target = try TargetProcess(
+                    features: features.intersection([.readWriteProtect, .readWriteProtectAsync])
+                ) { _ in [] }
+                try make(target)
+                try target.child.resume()
+                try target.child.finish()
+                try expectEqual(
+                    target.uffd.raw(.zeropage, target.page(1)), .refused(.noSuchProcess),
+                    "ZEROPAGE once the process is gone, to which was made: \(name)")
+            }
+        },
         SelftestCase(
             "process-replaced", "when the process has become another program, each call says so",
             requires: [.file("/bin/sleep")], covers: [.endedProcess]
@@ -33,85 +112,6 @@ enum ProcessGoneCases: CaseTheme {
             try target.child.kill()
         },
     ]
-
-    private static func exitedAfterCalls(_ context: CaseContext) throws {
-        let source = try Mapping(anonymous: PageSize.base.bytes).release()
-        let nowhere = try Mapping(anonymous: PageSize.base.bytes, protection: .none).release()
-        let features = try UserfaultFD().supportedFeatures
-        func fill(_ call: FillCall, _ target: TargetProcess, from start: UInt, mode: UInt64 = 0) {
-            _ = target.uffd.raw(call, target.page(0), source: start, mode: mode)
-        }
-        var calls: [(name: String, make: (TargetProcess) throws -> Void)] = []
-        for call in try FillCall.offered() + (features.contains(.move) ? [.move] : []) {
-            calls.append(("\(call), done and then refused", { for _ in 0..<2 { fill(call, $0, from: source.start) } }))
-            calls.append(("\(call) in an unknown mode", { fill(call, $0, from: source.start, mode: 1 << 40) }))
-            calls.append(
-                (
-                    "\(call) of memory not registered",
-                    { target in
-                        try target.uffd.unregister(target.memory)
-                        fill(call, target, from: source.start)
-                    }
-                ))
-        }
-        calls.append(("COPY from nowhere", { fill(.copy, $0, from: nowhere.start) }))
-        calls.append(
-            (
-                "UFFDIO_REGISTER",
-                { target in
-                    _ = target.uffd.rawRegister(target.memory, .missing)
-                    _ = target.uffd.rawRegister(target.memory, [])
-                    _ = target.uffd.rawRegister(target.memory, .minor)
-                }
-            ))
-        calls.append(
-            (
-                "UFFDIO_UNREGISTER",
-                { target in
-                    for _ in 0..<2 {
-                        _ = target.uffd.rawUnregister(start: target.memory.start, count: UInt(PageSize.base.bytes))
-                    }
-                    _ = target.uffd.rawUnregister(start: nowhere.start, count: UInt(PageSize.base.bytes))
-                }
-            ))
-        calls.append(("UFFDIO_WAKE", { try $0.uffd.wake($0.memory) }))
-        for (call, modes) in [
-            (ProtectCall.writeProtect, UserfaultFD.RegisterModes.writeProtect),
-            (.readWriteProtect, .readWriteProtect),
-        ] {
-            calls.append(
-                (
-                    "\(call)",
-                    { target in
-                        for _ in 0..<2 {
-                            for mode in [1, 0] as [UInt64] { _ = target.uffd.raw(call, target.memory, mode: mode) }
-                            _ = target.uffd.rawRegister(target.memory, modes)
-                        }
-                    }
-                ))
-        }
-        calls.append(
-            (
-                "SET_MODE",
-                { target in
-                    for bit in [0, UserfaultFD.Features.readWriteProtectAsync.rawValue, 1] {
-                        var modes = cuffd_set_mode(enable: bit, disable: 0)
-                        _ = target.uffd.rawIoctl(CUFFD_IOC_SET_MODE, &modes)
-                    }
-                }
-            ))
-        for (name, make) in calls {
-            let target = try TargetProcess(
-                features: features.intersection([.readWriteProtect, .readWriteProtectAsync])
-            ) { _ in [] }
-            try make(target)
-            try target.child.resume()
-            try target.child.finish()
-            try expectEqual(
-                target.uffd.raw(.zeropage, target.page(1)), .refused(.noSuchProcess),
-                "ZEROPAGE once the process is gone, to which was made: \(name)")
-        }
-    }
 
 }
 

@@ -3,7 +3,7 @@ import UserfaultFD
 
 /// What WRITEPROTECT and RWPROTECT refuse, with which errno, and that nothing changes then; and ranges of many mappings.
 enum ProtectErrorCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-errors", on: .all,
             "WRITEPROTECT refuses wrong ranges, modes and memory with the right errno, and changes nothing",

@@ -6,7 +6,7 @@ import UserfaultFD
 /// It is asked to by compacting memory. Which pages that moves is up to it, so there are many; where none moves, the
 /// result is a skip.
 enum ProtectMigrationCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-migrated", on: [.anon, .shmem],
             "write-protection outlasts the migration of a page to another frame",

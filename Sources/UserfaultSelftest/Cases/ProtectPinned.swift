@@ -3,7 +3,7 @@ import UserfaultFD
 
 /// Write-protection of pages that are pinned, as those that hardware reaches are.
 enum ProtectPinnedCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-pinned", on: [.anon, .shmem, .shmemPrivate, .hugetlb, .hugetlbPrivate],
             "a pinned page can be protected, which stops no store through the pin, and stays the pinned one when written",

@@ -7,7 +7,7 @@ import UserfaultFD
 enum ProtectRaceCases: CaseTheme {
     private static let types: [MemoryType] = [.anon, .shmem, .shmemPrivate, .hugetlb]
 
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-stops-writers", on: types,
             "once WRITEPROTECT has returned no thread changes a page, however it wrote it before",
@@ -34,8 +34,41 @@ enum ProtectRaceCases: CaseTheme {
         SelftestCase(
             "wp-reclaim-race", on: [.anon, .shmem],
             "threads that write protected pages all go on, though reclaim takes the pages away meanwhile",
-            requires: [.threads(8), .writeProtectFaults, .swap], limit: .seconds(30), covers: [.protectionSurvives],
-            body: reclaim),
+            requires: [.threads(8), .writeProtectFaults, .swap], limit: .seconds(30), covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context, pages: 16)
+            let descriptor = Handler.Descriptor(try UserfaultFD())
+            area.fillView()
+            try area.swapOut(0..<16)
+            try descriptor.uffd.register(area.range, modes: .writeProtect)
+            let handler = try Handler(descriptor) { fault in
+                try descriptor.uffd.writeProtect(fault.page(size: area.pageSize), .unprotect)
+            }
+            let crew = Crew()
+            for half in 0..<2 {
+                let addresses = stride(from: half, to: 16, by: 2).map { area.address($0) + 8 }
+                try crew.add("writer") { write(addresses, of: crew) }
+            }
+            let rounds = Atomic<Int>(0)
+            try crew.add("reclaimer") {
+                while !crew.shouldStop {
+                    try descriptor.uffd.writeProtect(area.range, .protect)
+                    try area.alias?.advise(.dontNeed)
+                    try area.view.advise(.pageOut)
+                    rounds.add(1, ordering: .relaxed)
+                }
+            }
+            try crew.work(for: .milliseconds(200), "20 rounds and 20 faults") {
+                rounds.load(ordering: .relaxed) >= 20 && handler.counts.writeProtect >= 20
+            }
+            try crew.join(within: Waiting.patience, "a thread that writes protected pages goes on")
+            context.record("\(rounds.load(ordering: .relaxed)) rounds, \(try handler.stop().writeProtect) faults")
+            try descriptor.uffd.expectWaiters(pending: 0, total: 0, "in the end")
+            for page in 0..<16 {
+                let right = Pattern.word(seed: 0, page: page, index: 2)
+                try expectEqual(word(area.address(page) + 16), right, "the third word of page \(page)")
+            }
+        },
     ]
 
     /// What a page begins with, read as the processor has it.
@@ -128,40 +161,5 @@ enum ProtectRaceCases: CaseTheme {
         }
         context.record("\(reports) reports of a written page")
         try uffd.expectNoMessage("asynchronous faults make none")
-    }
-
-    private static func reclaim(_ context: CaseContext) throws {
-        let area = try Area(context, pages: 16)
-        let descriptor = Handler.Descriptor(try UserfaultFD())
-        area.fillView()
-        try area.swapOut(0..<16)
-        try descriptor.uffd.register(area.range, modes: .writeProtect)
-        let handler = try Handler(descriptor) { fault in
-            try descriptor.uffd.writeProtect(fault.page(size: area.pageSize), .unprotect)
-        }
-        let crew = Crew()
-        for half in 0..<2 {
-            let addresses = stride(from: half, to: 16, by: 2).map { area.address($0) + 8 }
-            try crew.add("writer") { write(addresses, of: crew) }
-        }
-        let rounds = Atomic<Int>(0)
-        try crew.add("reclaimer") {
-            while !crew.shouldStop {
-                try descriptor.uffd.writeProtect(area.range, .protect)
-                try area.alias?.advise(.dontNeed)
-                try area.view.advise(.pageOut)
-                rounds.add(1, ordering: .relaxed)
-            }
-        }
-        try crew.work(for: .milliseconds(200), "20 rounds and 20 faults") {
-            rounds.load(ordering: .relaxed) >= 20 && handler.counts.writeProtect >= 20
-        }
-        try crew.join(within: Waiting.patience, "a thread that writes protected pages goes on")
-        context.record("\(rounds.load(ordering: .relaxed)) rounds, \(try handler.stop().writeProtect) faults")
-        try descriptor.uffd.expectWaiters(pending: 0, total: 0, "in the end")
-        for page in 0..<16 {
-            let right = Pattern.word(seed: 0, page: page, index: 2)
-            try expectEqual(word(area.address(page) + 16), right, "the third word of page \(page)")
-        }
     }
 }

@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// Read-write-protection: upstream's tests, each under its name.
 enum ReadWriteProtectCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "rwp-async", on: .all,
             "with RWP_ASYNC an access to a protected page restores it, without a message and with its contents",
@@ -29,7 +29,46 @@ enum ReadWriteProtectCases: CaseTheme {
         SelftestCase(
             "rwp-sync", on: .all,
             "a read of a protected page is an RWP fault, a write an RWP|WRITE fault; the contents are kept",
-            requires: [.features(.readWriteProtect)], covers: [.upstream], body: sync),
+            requires: [.features(.readWriteProtect)], covers: [.upstream]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .readWriteProtect)
+            area.fillView()
+            try uffd.register(area.range, modes: .readWriteProtect)
+            try area.expectModes(0, .readWriteProtect)
+            try uffd.rwProtect(area.pages(1..<3), .protect)
+            try area.expectProtected([1, 2], "before any access")
+            for page in [0, 3] {
+                try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write beside the range")
+            }
+            try uffd.expectNoMessage("the neighbours are not protected")
+
+            let read = try Touch.read(area.address(1))
+            try uffd.expectFault(at: area.address(1), .readWriteProtect)
+            let write = try Touch.write(area.address(2), 7)
+            try uffd.expectFault(at: area.address(2), [.write, .readWriteProtect])
+            try read.thread.waitAsleep()
+            try write.thread.waitAsleep()
+            try expect(try PagemapEntry(of: area.address(1)).isPresent, "a protected page stays in memory")
+
+            // Without a wake-up both go on waiting; then each is let go by its own.
+            try expectEqual(uffd.raw(.readWriteProtect, area.page(1), mode: 2), 0, "answer of unprotecting, DONTWAKE")
+            try area.expectProtected([2], "after unprotecting page 1")
+            try read.thread.expectStillAsleep("DONTWAKE")
+            try uffd.wake(area.page(1))
+            try read.finish(with: Pattern.byte(page: 1))
+            try write.thread.expectStillAsleep("its page is protected still")
+            // Woken without anything done, the write faults anew.
+            try uffd.wake(area.page(2))
+            try uffd.expectFault(at: area.address(2), [.write, .readWriteProtect])
+            try uffd.rwProtect(area.page(2), .unprotect)
+            try write.finish(with: 7)
+            try uffd.expectNoMessage("all is resolved")
+            try area.expectProtected([], "at the end")
+            Pattern.write(seed: 0, page: 2, at: area.address(2), count: 8)
+            try area.expectView(1)
+            try area.expectView(2)
+        },
         SelftestCase(
             "rwp-pagemap", on: .all,
             "PAGE_IS_ACCESSED tells exactly the pages that were touched since they were protected",
@@ -141,7 +180,37 @@ enum ReadWriteProtectCases: CaseTheme {
             "rwp-fork", on: .all,
             "with EVENT_FORK the child's pages are protected too, and its faults come to its own userfaultfd",
             requires: [.features([.readWriteProtect, .eventFork]), .root],
-            covers: [.upstream], body: fork),
+            covers: [.upstream]
+        ) { context in
+            let area = try Area(context)
+            let descriptor = Handler.Descriptor(try UserfaultFD(features: [.readWriteProtect, .eventFork]))
+            area.fillView()
+            try descriptor.uffd.register(area.range, modes: .readWriteProtect)
+            try descriptor.uffd.rwProtect(area.pages(1..<3), .protect)
+            let steps: [Child.Step] = [
+                .pagemap(area.address(0)), .pagemap(area.address(1)), .pagemap(area.address(2)), .load(area.address(0)),
+                .pause, .load(area.address(1)), .pagemap(area.address(1)), .pagemap(area.address(2)),
+            ]
+            let child = try Child.reported(by: descriptor, steps)
+            let own = child.descriptor!
+            try child.waitPaused()
+            try expectEqual(
+                try (0..<3).map { try child.pagemap($0).isProtected }, [false, true, true], "protection in the child")
+            try child.resume()
+            try own.uffd.expectFault(at: area.address(1), .readWriteProtect)
+            try own.uffd.rwProtect(area.page(1), .unprotect)
+            let byte = Int64(Pattern.byte(page: 1))
+            try expectEqual(try child.finish()[5], byte, "byte that the child reads")
+            try expect(!child.pagemap(6).isProtected, "page 1 accessible in the child")
+            try expect(child.pagemap(7).isProtected, "page 2 protected in the child")
+            try area.expectProtected([1, 2], "in the parent")
+            try descriptor.uffd.expectNoMessage("the fault is the child's")
+
+            let touch = try Touch.read(area.address(1))
+            try descriptor.uffd.expectFault(at: area.address(1), .readWriteProtect)
+            try descriptor.uffd.rwProtect(area.page(1), .unprotect)
+            try touch.finish(with: UInt8(byte))
+        },
         SelftestCase(
             "rwp-fork-pin", on: [.anon],
             "a fork that copies a pinned page at once keeps the child's protection with EVENT_FORK",
@@ -211,74 +280,5 @@ enum ReadWriteProtectCases: CaseTheme {
             try expectEqual(fault.kind, .readWriteProtect, "kind of the fault")
             try descriptor.uffd.rwProtect(fault.page(size: area.pageSize), .unprotect)
         }
-    }
-
-    private static func sync(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try UserfaultFD(features: .readWriteProtect)
-        area.fillView()
-        try uffd.register(area.range, modes: .readWriteProtect)
-        try area.expectModes(0, .readWriteProtect)
-        try uffd.rwProtect(area.pages(1..<3), .protect)
-        try area.expectProtected([1, 2], "before any access")
-        for page in [0, 3] { try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write beside the range") }
-        try uffd.expectNoMessage("the neighbours are not protected")
-
-        let read = try Touch.read(area.address(1))
-        try uffd.expectFault(at: area.address(1), .readWriteProtect)
-        let write = try Touch.write(area.address(2), 7)
-        try uffd.expectFault(at: area.address(2), [.write, .readWriteProtect])
-        try read.thread.waitAsleep()
-        try write.thread.waitAsleep()
-        try expect(try PagemapEntry(of: area.address(1)).isPresent, "a protected page stays in memory")
-
-        // Without a wake-up both go on waiting; then each is let go by its own.
-        try expectEqual(uffd.raw(.readWriteProtect, area.page(1), mode: 2), 0, "answer of unprotecting, DONTWAKE")
-        try area.expectProtected([2], "after unprotecting page 1")
-        try read.thread.expectStillAsleep("DONTWAKE")
-        try uffd.wake(area.page(1))
-        try read.finish(with: Pattern.byte(page: 1))
-        try write.thread.expectStillAsleep("its page is protected still")
-        // Woken without anything done, the write faults anew.
-        try uffd.wake(area.page(2))
-        try uffd.expectFault(at: area.address(2), [.write, .readWriteProtect])
-        try uffd.rwProtect(area.page(2), .unprotect)
-        try write.finish(with: 7)
-        try uffd.expectNoMessage("all is resolved")
-        try area.expectProtected([], "at the end")
-        Pattern.write(seed: 0, page: 2, at: area.address(2), count: 8)
-        try area.expectView(1)
-        try area.expectView(2)
-    }
-
-    private static func fork(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let descriptor = Handler.Descriptor(try UserfaultFD(features: [.readWriteProtect, .eventFork]))
-        area.fillView()
-        try descriptor.uffd.register(area.range, modes: .readWriteProtect)
-        try descriptor.uffd.rwProtect(area.pages(1..<3), .protect)
-        let steps: [Child.Step] = [
-            .pagemap(area.address(0)), .pagemap(area.address(1)), .pagemap(area.address(2)), .load(area.address(0)),
-            .pause, .load(area.address(1)), .pagemap(area.address(1)), .pagemap(area.address(2)),
-        ]
-        let child = try Child.reported(by: descriptor, steps)
-        let own = child.descriptor!
-        try child.waitPaused()
-        try expectEqual(
-            try (0..<3).map { try child.pagemap($0).isProtected }, [false, true, true], "protection in the child")
-        try child.resume()
-        try own.uffd.expectFault(at: area.address(1), .readWriteProtect)
-        try own.uffd.rwProtect(area.page(1), .unprotect)
-        let byte = Int64(Pattern.byte(page: 1))
-        try expectEqual(try child.finish()[5], byte, "byte that the child reads")
-        try expect(!child.pagemap(6).isProtected, "page 1 accessible in the child")
-        try expect(child.pagemap(7).isProtected, "page 2 protected in the child")
-        try area.expectProtected([1, 2], "in the parent")
-        try descriptor.uffd.expectNoMessage("the fault is the child's")
-
-        let touch = try Touch.read(area.address(1))
-        try descriptor.uffd.expectFault(at: area.address(1), .readWriteProtect)
-        try descriptor.uffd.rwProtect(area.page(1), .unprotect)
-        try touch.finish(with: UInt8(byte))
     }
 }

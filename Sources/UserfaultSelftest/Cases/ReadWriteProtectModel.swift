@@ -5,7 +5,7 @@ import UserfaultFD
 enum ReadWriteProtectModelCases: CaseTheme {
     private static let requires: [Requirement] = [.features(.readWriteProtect)]
 
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "rwp-empty", on: .all,
             "RWPROTECT leaves pages that are not there alone, and a page put there by COPY is accessible",
@@ -81,7 +81,34 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-swap", on: .smallPages,
             "read-write-protection of private pages outlasts swapping, and can be set and lifted meanwhile",
-            requires: requires + [.swap], covers: [.readWriteProtect], body: swapped),
+            requires: requires + [.swap], covers: [.readWriteProtect]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: .readWriteProtect)
+            area.fillView()
+            try uffd.register(area.range, modes: .readWriteProtect)
+            try uffd.rwProtect(area.pages(1..<3), .protect)
+            guard area.memory.isPrivate else {
+                // A shared page that is swapped out is gone from the page table, and its protection with it.
+                try area.swapOut(0..<4)
+                for page in 0..<4 { try area.expectView(page, "swapped in") }
+                try area.expectProtected([], "after swapping in")
+                return try uffd.expectNoMessage("nothing is protected")
+            }
+            try area.swapOut(0..<4)
+            try area.expectProtected([1, 2], "while swapped out")
+            try uffd.rwProtect(area.page(0), .protect)
+            try uffd.rwProtect(area.page(2), .unprotect)
+            try area.expectProtected([0, 1], "after changes while swapped out")
+            for page in 0..<2 {
+                let touch = try Touch.read(area.address(page))
+                try uffd.expectFault(at: area.address(page), .readWriteProtect)
+                try uffd.rwProtect(area.page(page), .unprotect)
+                try touch.finish(with: Pattern.byte(page: page))
+            }
+            for page in 0..<4 { try area.expectView(page, "after swapping") }
+            try uffd.expectNoMessage("all is resolved")
+        },
         SelftestCase(
             "rwp-release", on: .all,
             "unregistering makes protected pages accessible; those who wait for one go on when they are woken",
@@ -181,7 +208,38 @@ enum ReadWriteProtectModelCases: CaseTheme {
         SelftestCase(
             "rwp-huge", on: [.anon],
             "a transparent huge page is read-write-protected whole, accessed and moved so, and in part",
-            requires: requires + [.features(.move), .transparentHugePages], covers: [.readWriteProtect], body: huge),
+            requires: requires + [.features(.move), .transparentHugePages], covers: [.readWriteProtect]
+        ) { context in
+            let area = try Area.transparentHuge(context, count: 1)
+            let destination = try Area(context, pages: area.pageCount, alignment: Area.hugePageBytes)
+            let uffd = try UserfaultFD(features: .readWriteProtect)
+            let all = Array(0..<area.pageCount)
+            try uffd.register(destination.range, modes: .readWriteProtect)
+            try expectEqual(
+                uffd.raw(.move, destination.range, source: area.range.start), .done(area.range.count), "MOVE of it")
+            try destination.expectProtected(all, "after MOVE")
+            try expectEqual(try destination.hugeBytes(), area.range.count, "bytes in huge pages after MOVE")
+            try destination.view.protect(.none)
+            try destination.view.protect(.readWrite)
+            try destination.expectProtected(all, "after mprotect")
+            let touch = try Touch.read(destination.address(5))
+            try uffd.expectFault(at: destination.address(5), .readWriteProtect)
+            try touch.thread.waitAsleep()
+            try uffd.rwProtect(destination.range, .unprotect)
+            try touch.finish(with: Pattern.byte(page: 5))
+            try destination.expectProtected([], "after unprotecting all")
+            try expectPatterns(0..<area.pageCount, at: destination.range.start, "the huge page")
+            try uffd.rwProtect(destination.range, .protect)
+            try uffd.rwProtect(destination.pages(7..<9), .unprotect)
+            try destination.expectProtected(all.filter { !(7..<9).contains($0) }, "after unprotecting two pages")
+            for page in 7..<9 { try expectEqual(Touch.store(destination.address(page), 1), .byte(1), "a write") }
+            let other = try Touch.write(destination.address(9), 1)
+            try uffd.expectFault(at: destination.address(9), [.write, .readWriteProtect])
+            try uffd.rwProtect(destination.page(9), .unprotect)
+            try other.finish(with: 1)
+            try uffd.rwProtect(destination.range, .unprotect)
+            for page in all where !(7...9).contains(page) { try destination.expectView(page, "after splitting") }
+        },
         SelftestCase(
             "rwp-async-huge", on: [.anon],
             "with RWP_ASYNC an access to a protected huge page restores it, without a message",
@@ -200,64 +258,4 @@ enum ReadWriteProtectModelCases: CaseTheme {
             try uffd.expectNoMessage("asynchronous faults make none")
         },
     ]
-
-    private static func swapped(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try UserfaultFD(features: .readWriteProtect)
-        area.fillView()
-        try uffd.register(area.range, modes: .readWriteProtect)
-        try uffd.rwProtect(area.pages(1..<3), .protect)
-        guard area.memory.isPrivate else {
-            // A shared page that is swapped out is gone from the page table, and its protection with it.
-            try area.swapOut(0..<4)
-            for page in 0..<4 { try area.expectView(page, "swapped in") }
-            try area.expectProtected([], "after swapping in")
-            return try uffd.expectNoMessage("nothing is protected")
-        }
-        try area.swapOut(0..<4)
-        try area.expectProtected([1, 2], "while swapped out")
-        try uffd.rwProtect(area.page(0), .protect)
-        try uffd.rwProtect(area.page(2), .unprotect)
-        try area.expectProtected([0, 1], "after changes while swapped out")
-        for page in 0..<2 {
-            let touch = try Touch.read(area.address(page))
-            try uffd.expectFault(at: area.address(page), .readWriteProtect)
-            try uffd.rwProtect(area.page(page), .unprotect)
-            try touch.finish(with: Pattern.byte(page: page))
-        }
-        for page in 0..<4 { try area.expectView(page, "after swapping") }
-        try uffd.expectNoMessage("all is resolved")
-    }
-
-    private static func huge(_ context: CaseContext) throws {
-        let area = try Area.transparentHuge(context, count: 1)
-        let destination = try Area(context, pages: area.pageCount, alignment: Area.hugePageBytes)
-        let uffd = try UserfaultFD(features: .readWriteProtect)
-        let all = Array(0..<area.pageCount)
-        try uffd.register(destination.range, modes: .readWriteProtect)
-        try expectEqual(
-            uffd.raw(.move, destination.range, source: area.range.start), .done(area.range.count), "MOVE of it")
-        try destination.expectProtected(all, "after MOVE")
-        try expectEqual(try destination.hugeBytes(), area.range.count, "bytes in huge pages after MOVE")
-        try destination.view.protect(.none)
-        try destination.view.protect(.readWrite)
-        try destination.expectProtected(all, "after mprotect")
-        let touch = try Touch.read(destination.address(5))
-        try uffd.expectFault(at: destination.address(5), .readWriteProtect)
-        try touch.thread.waitAsleep()
-        try uffd.rwProtect(destination.range, .unprotect)
-        try touch.finish(with: Pattern.byte(page: 5))
-        try destination.expectProtected([], "after unprotecting all")
-        try expectPatterns(0..<area.pageCount, at: destination.range.start, "the huge page")
-        try uffd.rwProtect(destination.range, .protect)
-        try uffd.rwProtect(destination.pages(7..<9), .unprotect)
-        try destination.expectProtected(all.filter { !(7..<9).contains($0) }, "after unprotecting two pages")
-        for page in 7..<9 { try expectEqual(Touch.store(destination.address(page), 1), .byte(1), "a write") }
-        let other = try Touch.write(destination.address(9), 1)
-        try uffd.expectFault(at: destination.address(9), [.write, .readWriteProtect])
-        try uffd.rwProtect(destination.page(9), .unprotect)
-        try other.finish(with: 1)
-        try uffd.rwProtect(destination.range, .unprotect)
-        for page in all where !(7...9).contains(page) { try destination.expectView(page, "after splitting") }
-    }
 }

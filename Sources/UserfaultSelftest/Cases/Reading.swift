@@ -7,7 +7,7 @@ import UserfaultFD
 
 /// read(2) of messages: what comes in which order, in what form, and to whom.
 enum ReadingCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "read-size", "a buffer holds as many whole messages as fit; none is EINVAL and loses nothing",
             requires: [.threads(10)], covers: [.reading]
@@ -74,7 +74,51 @@ enum ReadingCases: CaseTheme {
         },
         SelftestCase(
             "read-vectors", "readv fills one buffer after another, and RWF_NOWAIT never waits",
-            requires: [.threads(10)], covers: [.reading], body: vectors),
+            requires: [.threads(10)], covers: [.reading]
+        ) { context in
+            let guarded = try GuardedMemory(pages: 6)
+            let touches = try guarded.touch(0..<5)
+            var reading = guarded.uffd.rawRead(64) { css_readv2($0, $1, 32, $1 + 32, 32) }
+            try expectEqual(reading.count, 64, "bytes of readv into two buffers of one message")
+            try expectEqual(
+                [reading.address(0), reading.address(1)], [guarded.address(0), guarded.address(1)], "addresses by readv"
+            )
+
+            // Since Linux 6.10 a message may be spread over buffers; before, each was a read of its own.
+            reading = guarded.uffd.rawRead(64) { css_readv2($0, $1, 20, $1 + 20, 44) }
+            try expectOne(of: [64, 0], reading.count, "bytes of readv into two uneven buffers")
+            let isSpread = reading.count == 64
+            if isSpread {
+                try expectEqual(
+                    [reading.address(0), reading.address(1)], [guarded.address(2), guarded.address(3)],
+                    "addresses of messages spread over buffers")
+            } else {
+                try expectErrno(reading.errno, .invalidArgument, "readv into a short first buffer")
+            }
+            try guarded.uffd.expectWaiters(pending: isSpread ? 1 : 3, total: 5, "after readv")
+            context.record("messages may \(isSpread ? "" : "not ")be spread over buffers")
+
+            try guarded.uffd.setNonBlocking(false)
+            var next = isSpread ? 4 : 2
+            while next <= 5 {
+                reading = guarded.uffd.rawRead(32) { css_read_nowait($0, $1, 32) }
+                if reading.errno == EOPNOTSUPP {
+                    try expect(!isSpread, "RWF_NOWAIT is supported where messages can be spread over buffers")
+                    context.record("this kernel has no RWF_NOWAIT for userfaultfd")
+                    break
+                }
+                try expect(isSpread, "RWF_NOWAIT and spreading came together")
+                if next < 5 {
+                    try expectEqual(reading.count, 32, "bytes by RWF_NOWAIT")
+                    try expectEqual(reading.address(0), guarded.address(next), "address by RWF_NOWAIT")
+                } else {
+                    try expectErrno(
+                        reading.errno, .resourceTemporarilyUnavailable, "RWF_NOWAIT without messages, in blocking mode")
+                }
+                next += 1
+            }
+            try guarded.release(touches)
+        },
         SelftestCase(
             "read-blocking", "a blocking read waits for the first message, and takes all that there are then",
             covers: [.reading]
@@ -92,15 +136,84 @@ enum ReadingCases: CaseTheme {
         },
         SelftestCase(
             "read-interrupted", "a signal ends a blocking read with EINTR, unless its handler restarts system calls",
-            covers: [.reading, .signals], body: interrupted),
+            covers: [.reading, .signals]
+        ) { _ in
+            let guarded = try GuardedMemory(pages: 1, options: .init(nonBlocking: false))
+            for restarts in [false, true] {
+                try checked(css_catch_signal(restarts))
+                let before = css_signals_caught()
+                let reader = try BackgroundCall {
+                    _ = css_unblock_signal()
+                    return guarded.uffd.rawRead(32)
+                }
+                try reader.thread.waitAsleep()
+                try checked(css_signal_thread(reader.thread.threadID))
+                try Waiting.until("the handler runs") { css_signals_caught() == before + 1 }
+                if !restarts {
+                    try expectErrno(reader.finish().errno, .interrupted, "an interrupted read")
+                    continue
+                }
+                try reader.thread.waitAsleep()
+                try reader.thread.expectStillAsleep("the read was restarted")
+                let touch = try Touch.read(guarded.address(0))
+                try expectEqual(reader.finish().count, 32, "bytes of a restarted read")
+                try guarded.release([touch])
+            }
+        },
         SelftestCase(
             "read-bad-buffer",
             "a message that cannot be stored is EFAULT and lost, its thread waits on, and a wake-up brings it again",
-            covers: [.reading], body: badBuffer),
+            covers: [.reading]
+        ) { _ in
+            let guarded = try GuardedMemory(pages: 4)
+            let touches = try guarded.touch(0..<3)
+            let page = PageSize.base.bytes
+            let buffer = try Mapping(anonymous: 2 * page)
+            try buffer.protect(.none, buffer.page(1))
+            let bad = buffer.page(1).start
+            func read(_ address: UInt, _ count: Int) -> Int {
+                guarded.uffd.withUnsafeDescriptor {
+                    css_read($0.rawValue, UnsafeMutableRawPointer(bitPattern: address), count)
+                }
+            }
+            try expectEqual(read(bad, 64), -Int(EFAULT), "answer of a read into inaccessible memory")
+            try guarded.uffd.expectWaiters(pending: 2, total: 3, "after one message was lost")
+            // What was stored before the bad address is answered.
+            try expectEqual(read(bad - 32, 64), 32, "answer of a read into half accessible memory")
+            try guarded.uffd.expectWaiters(pending: 0, total: 3, "after another message was lost")
+            try guarded.uffd.expectNoMessage("lost messages do not come by themselves")
+            for touch in touches { try touch.thread.expectStillAsleep("its page is missing") }
+
+            try guarded.uffd.wake(guarded.page(0))
+            try guarded.uffd.expectFault(at: guarded.address(0), [])
+            try guarded.uffd.wake(guarded.page(2))
+            try guarded.uffd.expectFault(at: guarded.address(2), [])
+            try guarded.release(touches)
+        },
         SelftestCase(
             "read-shared", "each message goes to one of several readers, and to one only", requires: [.threads(28)],
-            covers: [.reading],
-            body: severalReaders),
+            covers: [.reading]
+        ) { _ in
+            let count = 16
+            let guarded = try GuardedMemory(pages: count)
+            let touches = try guarded.touch(0..<count)
+            let seen = SeenAddresses()
+            let readers = try (0..<3).map { _ in
+                try BackgroundCall {
+                    while true {
+                        let reading = guarded.uffd.rawRead(96)
+                        guard reading.count > 0 else { return reading.errno }
+                        seen.add((0..<reading.count / 32).map { reading.address($0) })
+                    }
+                }
+            }
+            for reader in readers {
+                try expectErrno(reader.finish(), .resourceTemporarilyUnavailable, "the last read of each reader")
+            }
+            try expectEqual(
+                seen.sorted, (0..<count).map { guarded.address($0) }, "addresses that all readers together have seen")
+            try guarded.release(touches)
+        },
         SelftestCase(
             "read-faults-first", "page faults are read before other events, though these came earlier",
             requires: [.features(.eventRemove)], covers: [.reading, .polling]
@@ -125,123 +238,6 @@ enum ReadingCases: CaseTheme {
             try guarded.release(touches)
         },
     ]
-
-    private static func vectors(_ context: CaseContext) throws {
-        let guarded = try GuardedMemory(pages: 6)
-        let touches = try guarded.touch(0..<5)
-        var reading = guarded.uffd.rawRead(64) { css_readv2($0, $1, 32, $1 + 32, 32) }
-        try expectEqual(reading.count, 64, "bytes of readv into two buffers of one message")
-        try expectEqual(
-            [reading.address(0), reading.address(1)], [guarded.address(0), guarded.address(1)], "addresses by readv")
-
-        // Since Linux 6.10 a message may be spread over buffers; before, each was a read of its own.
-        reading = guarded.uffd.rawRead(64) { css_readv2($0, $1, 20, $1 + 20, 44) }
-        try expectOne(of: [64, 0], reading.count, "bytes of readv into two uneven buffers")
-        let isSpread = reading.count == 64
-        if isSpread {
-            try expectEqual(
-                [reading.address(0), reading.address(1)], [guarded.address(2), guarded.address(3)],
-                "addresses of messages spread over buffers")
-        } else {
-            try expectErrno(reading.errno, .invalidArgument, "readv into a short first buffer")
-        }
-        try guarded.uffd.expectWaiters(pending: isSpread ? 1 : 3, total: 5, "after readv")
-        context.record("messages may \(isSpread ? "" : "not ")be spread over buffers")
-
-        try guarded.uffd.setNonBlocking(false)
-        var next = isSpread ? 4 : 2
-        while next <= 5 {
-            reading = guarded.uffd.rawRead(32) { css_read_nowait($0, $1, 32) }
-            if reading.errno == EOPNOTSUPP {
-                try expect(!isSpread, "RWF_NOWAIT is supported where messages can be spread over buffers")
-                context.record("this kernel has no RWF_NOWAIT for userfaultfd")
-                break
-            }
-            try expect(isSpread, "RWF_NOWAIT and spreading came together")
-            if next < 5 {
-                try expectEqual(reading.count, 32, "bytes by RWF_NOWAIT")
-                try expectEqual(reading.address(0), guarded.address(next), "address by RWF_NOWAIT")
-            } else {
-                try expectErrno(
-                    reading.errno, .resourceTemporarilyUnavailable, "RWF_NOWAIT without messages, in blocking mode")
-            }
-            next += 1
-        }
-        try guarded.release(touches)
-    }
-
-    private static func interrupted(_ context: CaseContext) throws {
-        let guarded = try GuardedMemory(pages: 1, options: .init(nonBlocking: false))
-        for restarts in [false, true] {
-            try checked(css_catch_signal(restarts))
-            let before = css_signals_caught()
-            let reader = try BackgroundCall {
-                _ = css_unblock_signal()
-                return guarded.uffd.rawRead(32)
-            }
-            try reader.thread.waitAsleep()
-            try checked(css_signal_thread(reader.thread.threadID))
-            try Waiting.until("the handler runs") { css_signals_caught() == before + 1 }
-            if !restarts {
-                try expectErrno(reader.finish().errno, .interrupted, "an interrupted read")
-                continue
-            }
-            try reader.thread.waitAsleep()
-            try reader.thread.expectStillAsleep("the read was restarted")
-            let touch = try Touch.read(guarded.address(0))
-            try expectEqual(reader.finish().count, 32, "bytes of a restarted read")
-            try guarded.release([touch])
-        }
-    }
-
-    private static func badBuffer(_ context: CaseContext) throws {
-        let guarded = try GuardedMemory(pages: 4)
-        let touches = try guarded.touch(0..<3)
-        let page = PageSize.base.bytes
-        let buffer = try Mapping(anonymous: 2 * page)
-        try buffer.protect(.none, buffer.page(1))
-        let bad = buffer.page(1).start
-        func read(_ address: UInt, _ count: Int) -> Int {
-            guarded.uffd.withUnsafeDescriptor {
-                css_read($0.rawValue, UnsafeMutableRawPointer(bitPattern: address), count)
-            }
-        }
-        try expectEqual(read(bad, 64), -Int(EFAULT), "answer of a read into inaccessible memory")
-        try guarded.uffd.expectWaiters(pending: 2, total: 3, "after one message was lost")
-        // What was stored before the bad address is answered.
-        try expectEqual(read(bad - 32, 64), 32, "answer of a read into half accessible memory")
-        try guarded.uffd.expectWaiters(pending: 0, total: 3, "after another message was lost")
-        try guarded.uffd.expectNoMessage("lost messages do not come by themselves")
-        for touch in touches { try touch.thread.expectStillAsleep("its page is missing") }
-
-        try guarded.uffd.wake(guarded.page(0))
-        try guarded.uffd.expectFault(at: guarded.address(0), [])
-        try guarded.uffd.wake(guarded.page(2))
-        try guarded.uffd.expectFault(at: guarded.address(2), [])
-        try guarded.release(touches)
-    }
-
-    private static func severalReaders(_ context: CaseContext) throws {
-        let count = 16
-        let guarded = try GuardedMemory(pages: count)
-        let touches = try guarded.touch(0..<count)
-        let seen = SeenAddresses()
-        let readers = try (0..<3).map { _ in
-            try BackgroundCall {
-                while true {
-                    let reading = guarded.uffd.rawRead(96)
-                    guard reading.count > 0 else { return reading.errno }
-                    seen.add((0..<reading.count / 32).map { reading.address($0) })
-                }
-            }
-        }
-        for reader in readers {
-            try expectErrno(reader.finish(), .resourceTemporarilyUnavailable, "the last read of each reader")
-        }
-        try expectEqual(
-            seen.sorted, (0..<count).map { guarded.address($0) }, "addresses that all readers together have seen")
-        try guarded.release(touches)
-    }
 
     private final class SeenAddresses: Sendable {
         private let addresses = Mutex<[UInt]>([])

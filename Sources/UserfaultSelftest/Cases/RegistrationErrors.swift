@@ -5,15 +5,65 @@ import UserfaultFD
 
 /// What UFFDIO_REGISTER and UFFDIO_UNREGISTER refuse: with which errno, and that nothing has changed then.
 enum RegistrationErrorCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "register-refuses", on: [.anon, .shmem, .hugetlb],
             "bad ranges, bad modes and bad arguments are refused, and nothing is registered",
-            requires: [.missingFaults], covers: [.registerErrors], body: refusesRegister),
+            requires: [.missingFaults], covers: [.registerErrors]
+        ) { context in
+            let area = try Area(context)
+            let known = try UserfaultFD().supportedFeatures
+            let uffd = try UserfaultFD()
+            for violation in RangeViolation.all(around: area.pages(1..<3)) + misalignedHugePages(area) {
+                try expectEqual(
+                    uffd.rawRegister(start: violation.start, count: violation.count, mode: 1),
+                    .refused(.invalidArgument),
+                    "UFFDIO_REGISTER of \(violation.name)")
+            }
+            // Without the feature RWP its mode is refused like one that no kernel knows.
+            let unknown = (3..<64).map { UInt64(1) << $0 }
+            for mode in [0] + unknown + unknown.map({ $0 | 1 }) {
+                try expectEqual(
+                    uffd.rawRegister(area.range, .init(rawValue: mode)), .refused(.invalidArgument),
+                    "UFFDIO_REGISTER with mode 0x\(String(mode, radix: 16))")
+            }
+            for pointer in BadPointer.all() {
+                try expectErrno(
+                    uffd.rawIoctl(CUFFD_IOC_REGISTER, pointer), .badAddress, "UFFDIO_REGISTER of an unreadable argument"
+                )
+            }
+            for modes in UserfaultFD.RegisterModes.combinations where !modes.areLawful(on: context.memory, known) {
+                try expectEqual(
+                    uffd.rawRegister(area.range, modes), .refused(.invalidArgument), "UFFDIO_REGISTER \(modes)")
+            }
+            try expectRegistered(area, [], "after refusals")
+            try uffd.register(area.range, modes: .missing)
+            try expectRegistered(area, .missing, "after refusals and a registration")
+        },
         SelftestCase(
             "unregister-refuses", on: [.anon, .shmem, .hugetlb],
             "bad ranges and bad arguments are refused, and everything stays registered",
-            requires: [.missingFaults], covers: [.unregister], body: refusesUnregister),
+            requires: [.missingFaults], covers: [.unregister]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try area.registered(.missing)
+            let misaligned = misalignedHugePages(area).filter { $0.start != area.address(1) }
+            for violation in RangeViolation.all(around: area.pages(1..<3)) + misaligned {
+                try expectErrno(
+                    uffd.rawUnregister(start: violation.start, count: violation.count), .invalidArgument,
+                    "UFFDIO_UNREGISTER of \(violation.name)")
+            }
+            for pointer in BadPointer.all() {
+                try expectErrno(
+                    uffd.rawIoctl(CUFFD_IOC_UNREGISTER, pointer), .badAddress,
+                    "UFFDIO_UNREGISTER of an unreadable argument"
+                )
+            }
+            try expectRegistered(area, .missing, "after refusals")
+            var waiters = try Waiters(.missing, area, [2], of: uffd)
+            try uffd.copy(from: area.source(2..<3), to: area.page(2))
+            try waiters.finish("resolved")
+        },
         SelftestCase(
             "register-unmapped", "a range without any mapping is refused", covers: [.registerErrors, .unregister]
         ) { context in
@@ -40,11 +90,79 @@ enum RegistrationErrorCases: CaseTheme {
         SelftestCase(
             "register-not-writable", on: [.shmem, .tmpfs, .hugetlb],
             "a shared mapping that can never be written is refused with EPERM, a private or read-only one is not",
-            requires: [.missingFaults], covers: [.registerErrors, .unwritableMemory], body: refusesNeverWritable),
+            requires: [.missingFaults], covers: [.registerErrors, .unwritableMemory]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            let known = uffd.supportedFeatures
+            let count = area.range.count
+            let path = area.file!.withUnsafeDescriptor { "/proc/self/fd/\($0.rawValue)" }
+            let readOnly = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
+            let modes = UserfaultFD.RegisterModes.combinations.filter { $0.areLawful(on: context.memory, known) }
+
+            // A page of ordinary memory in front must stay as it was.
+            for sharing in [Mapping.Sharing.shared, .private] {
+                let place = try reserve(2 * count, alignment: area.pageSize.bytes)
+                let second = AddressRange(start: place.start + UInt(count), count: count)
+                let first = try Mapping(
+                    area.file!, protection: .readWrite, placement: .replacing(place.start), options: .noReserve
+                ).release()
+                let view = try Mapping(
+                    file: readOnly, pageSize: area.pageSize, count: count, sharing: sharing, protection: .read,
+                    placement: .replacing(second.start), options: .noReserve
+                ).release()
+                for mode in modes where !mode.contains(.readWriteProtect) {
+                    let answer = uffd.rawRegister(place, mode)
+                    if sharing == .shared {
+                        try expectEqual(answer, .refused(.notPermitted), "UFFDIO_REGISTER \(mode) of a read-only file")
+                    } else {
+                        try expectEqual(answer.errno, 0, "UFFDIO_REGISTER \(mode) of a private mapping")
+                    }
+                    let registered = sharing == .shared ? [] : mode.smapsFlags
+                    for address in [place.start, second.start] {
+                        try expectEqual(
+                            MappingAccount(holding: address).userfaultFlags, registered, "userfaultfd flags, \(sharing)"
+                        )
+                    }
+                    try uffd.unregister(first)
+                    if sharing == .private { try uffd.unregister(view) }
+                }
+            }
+            // Not writable now, yet it could be made so.
+            let closed = try Area(context, protection: .read)
+            try uffd.register(closed.range, modes: .missing)
+            try refusesSealed(context, area, uffd)
+        },
         SelftestCase(
             "register-owned", on: [.anon, .shmem, .hugetlb],
             "memory of another userfaultfd is refused with EBUSY, before anything of the range is registered",
-            requires: [.missingFaults], covers: [.registerErrors], body: refusesOwned),
+            requires: [.missingFaults], covers: [.registerErrors]
+        ) { context in
+            let area = try Area(context)
+            let owner = try UserfaultFD()
+            try owner.register(area.page(2), modes: .missing)
+            let second = try UserfaultFD()
+            for range in [area.range, area.page(2), area.pages(1..<3), area.pages(2..<4)] {
+                try expectEqual(
+                    second.rawRegister(range, .missing), .refused(.resourceBusy),
+                    "UFFDIO_REGISTER of what is another's")
+                for page in 0..<4 { try area.expectModes(page, page == 2 ? .missing : [], "after EBUSY") }
+            }
+            try second.register(area.pages(0..<2), modes: .missing)
+            try second.register(area.page(3), modes: .missing)
+
+            // Each fault goes to the page's own userfaultfd.
+            let touches = try (0..<4).map { try Touch.read(area.address($0)) }
+            try owner.waitBlocked(1)
+            try second.waitBlocked(3)
+            try owner.expectFault(at: area.address(2), [])
+            try owner.copy(from: area.source(2..<3), to: area.page(2))
+            try touches[2].finish()
+            try owner.unregister(area.page(2))
+            try second.register(area.page(2), modes: .missing)
+            try second.close()
+            for touch in touches { try touch.finish() }
+        },
         SelftestCase(
             "register-output-unwritable", on: [.anon],
             "where the mask cannot be written the answer is EFAULT, and the range is registered all the same",
@@ -84,55 +202,6 @@ enum RegistrationErrorCases: CaseTheme {
         for page in 0..<area.pageCount { try area.expectModes(page, modes, why) }
     }
 
-    private static func refusesRegister(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let known = try UserfaultFD().supportedFeatures
-        let uffd = try UserfaultFD()
-        for violation in RangeViolation.all(around: area.pages(1..<3)) + misalignedHugePages(area) {
-            try expectEqual(
-                uffd.rawRegister(start: violation.start, count: violation.count, mode: 1), .refused(.invalidArgument),
-                "UFFDIO_REGISTER of \(violation.name)")
-        }
-        // Without the feature RWP its mode is refused like one that no kernel knows.
-        let unknown = (3..<64).map { UInt64(1) << $0 }
-        for mode in [0] + unknown + unknown.map({ $0 | 1 }) {
-            try expectEqual(
-                uffd.rawRegister(area.range, .init(rawValue: mode)), .refused(.invalidArgument),
-                "UFFDIO_REGISTER with mode 0x\(String(mode, radix: 16))")
-        }
-        for pointer in BadPointer.all() {
-            try expectErrno(
-                uffd.rawIoctl(CUFFD_IOC_REGISTER, pointer), .badAddress, "UFFDIO_REGISTER of an unreadable argument")
-        }
-        for modes in UserfaultFD.RegisterModes.combinations where !modes.areLawful(on: context.memory, known) {
-            try expectEqual(
-                uffd.rawRegister(area.range, modes), .refused(.invalidArgument), "UFFDIO_REGISTER \(modes)")
-        }
-        try expectRegistered(area, [], "after refusals")
-        try uffd.register(area.range, modes: .missing)
-        try expectRegistered(area, .missing, "after refusals and a registration")
-    }
-
-    private static func refusesUnregister(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try area.registered(.missing)
-        let misaligned = misalignedHugePages(area).filter { $0.start != area.address(1) }
-        for violation in RangeViolation.all(around: area.pages(1..<3)) + misaligned {
-            try expectErrno(
-                uffd.rawUnregister(start: violation.start, count: violation.count), .invalidArgument,
-                "UFFDIO_UNREGISTER of \(violation.name)")
-        }
-        for pointer in BadPointer.all() {
-            try expectErrno(
-                uffd.rawIoctl(CUFFD_IOC_UNREGISTER, pointer), .badAddress, "UFFDIO_UNREGISTER of an unreadable argument"
-            )
-        }
-        try expectRegistered(area, .missing, "after refusals")
-        var waiters = try Waiters(.missing, area, [2], of: uffd)
-        try uffd.copy(from: area.source(2..<3), to: area.page(2))
-        try waiters.finish("resolved")
-    }
-
     private static func misalignedHugePages(_ area: Area) -> [RangeViolation] {
         guard area.memory.isHugetlb else { return [] }
         let (huge, base) = (UInt(area.pageSize.bytes), UInt(PageSize.base.bytes))
@@ -140,48 +209,6 @@ enum RegistrationErrorCases: CaseTheme {
             RangeViolation(name: "a start inside a huge page", start: area.address(1) + base, count: 2 * huge - base),
             RangeViolation(name: "an end inside a huge page", start: area.address(1), count: huge + base),
         ]
-    }
-
-    private static func refusesNeverWritable(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try UserfaultFD()
-        let known = uffd.supportedFeatures
-        let count = area.range.count
-        let path = area.file!.withUnsafeDescriptor { "/proc/self/fd/\($0.rawValue)" }
-        let readOnly = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
-        let modes = UserfaultFD.RegisterModes.combinations.filter { $0.areLawful(on: context.memory, known) }
-
-        // A page of ordinary memory in front must stay as it was.
-        for sharing in [Mapping.Sharing.shared, .private] {
-            let place = try reserve(2 * count, alignment: area.pageSize.bytes)
-            let second = AddressRange(start: place.start + UInt(count), count: count)
-            let first = try Mapping(
-                area.file!, protection: .readWrite, placement: .replacing(place.start), options: .noReserve
-            ).release()
-            let view = try Mapping(
-                file: readOnly, pageSize: area.pageSize, count: count, sharing: sharing, protection: .read,
-                placement: .replacing(second.start), options: .noReserve
-            ).release()
-            for mode in modes where !mode.contains(.readWriteProtect) {
-                let answer = uffd.rawRegister(place, mode)
-                if sharing == .shared {
-                    try expectEqual(answer, .refused(.notPermitted), "UFFDIO_REGISTER \(mode) of a read-only file")
-                } else {
-                    try expectEqual(answer.errno, 0, "UFFDIO_REGISTER \(mode) of a private mapping")
-                }
-                let registered = sharing == .shared ? [] : mode.smapsFlags
-                for address in [place.start, second.start] {
-                    try expectEqual(
-                        MappingAccount(holding: address).userfaultFlags, registered, "userfaultfd flags, \(sharing)")
-                }
-                try uffd.unregister(first)
-                if sharing == .private { try uffd.unregister(view) }
-            }
-        }
-        // Not writable now, yet it could be made so.
-        let closed = try Area(context, protection: .read)
-        try uffd.register(closed.range, modes: .missing)
-        try refusesSealed(context, area, uffd)
     }
 
     private static func refusesSealed(
@@ -194,33 +221,6 @@ enum RegistrationErrorCases: CaseTheme {
         try expectEqual(
             uffd.rawRegister(view, .missing), .refused(.notPermitted), "UFFDIO_REGISTER of a sealed memfd")
         try expectEqual(MappingAccount(holding: view.start).userfaultFlags, [], "userfaultfd flags")
-    }
-
-    private static func refusesOwned(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let owner = try UserfaultFD()
-        try owner.register(area.page(2), modes: .missing)
-        let second = try UserfaultFD()
-        for range in [area.range, area.page(2), area.pages(1..<3), area.pages(2..<4)] {
-            try expectEqual(
-                second.rawRegister(range, .missing), .refused(.resourceBusy),
-                "UFFDIO_REGISTER of what is another's")
-            for page in 0..<4 { try area.expectModes(page, page == 2 ? .missing : [], "after EBUSY") }
-        }
-        try second.register(area.pages(0..<2), modes: .missing)
-        try second.register(area.page(3), modes: .missing)
-
-        // Each fault goes to the page's own userfaultfd.
-        let touches = try (0..<4).map { try Touch.read(area.address($0)) }
-        try owner.waitBlocked(1)
-        try second.waitBlocked(3)
-        try owner.expectFault(at: area.address(2), [])
-        try owner.copy(from: area.source(2..<3), to: area.page(2))
-        try touches[2].finish()
-        try owner.unregister(area.page(2))
-        try second.register(area.page(2), modes: .missing)
-        try second.close()
-        for touch in touches { try touch.finish() }
     }
 }
 

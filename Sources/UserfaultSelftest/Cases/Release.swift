@@ -3,7 +3,7 @@ import UserfaultFD
 
 /// What happens to memory and to waiters when the userfaultfd goes away: by close, or by UFFDIO_UNREGISTER.
 enum ReleaseCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "close-releases", on: .eachKind,
             "closing the last descriptor lets every waiter go on as if there had been no userfaultfd, without a signal",
@@ -72,11 +72,44 @@ enum ReleaseCases: CaseTheme {
         SelftestCase(
             "unregister-ends-protection", on: .eachKind,
             "after UFFDIO_UNREGISTER no page is protected, no mark is left where none was, and contents are kept",
-            requires: [.writeProtectFaults], covers: [.unregister, .protectionSurvives], body: unregisterEndsProtection),
+            requires: [.writeProtectFaults], covers: [.unregister, .protectionSurvives]
+        ) { context in
+            let uffd = try UserfaultFD()
+            let area = try protectedArea(context, uffd)
+            try uffd.unregister(area.pages(1..<3))
+            try expectUnprotected(area, 1..<3, context, uffd)
+            if context.memory != .anon {
+                try expect(
+                    PagemapEntry(of: area.address(3)).isProtected, "the mark behind the unregistered range is kept")
+            }
+            try uffd.unregister(area.range)
+            // Registering anew must not bring a forgotten protection back.
+            try uffd.register(area.range, modes: .writeProtect)
+            try expectUnprotected(area, 0..<4, context, uffd)
+            try area.expectView(0)
+            try area.expectView(1)
+            for page in 0..<4 {
+                try Touch.write(area.address(page) + 8, 0x33).finish(with: 0x33, "the write to page \(page) goes on")
+            }
+            try uffd.expectNoMessage("nothing is protected")
+        },
         SelftestCase(
             "close-ends-protection", on: .eachKind,
             "after close no page is protected, and contents are kept",
-            requires: [.writeProtectFaults], covers: [.release, .protectionSurvives], body: closeEndsProtection),
+            requires: [.writeProtectFaults], covers: [.release, .protectionSurvives]
+        ) { context in
+            let first = try UserfaultFD()
+            let area = try protectedArea(context, first)
+            try first.close()
+            try area.expectView(0)
+            try area.expectView(1)
+            let second = try area.registered(.writeProtect)
+            try expectUnprotected(area, 0..<4, context, second)
+            for page in 0..<4 {
+                try Touch.write(area.address(page), 0x33).finish(with: 0x33, "the write to page \(page) goes on")
+            }
+            try second.expectNoMessage("nothing is protected")
+        },
     ]
 
     private static func closeReleases(_ kind: PageFault.Kind, _ context: CaseContext) throws {
@@ -148,41 +181,6 @@ enum ReleaseCases: CaseTheme {
             try expect(PagemapEntry(of: area.address(3)).isProtected, "the empty page is marked")
         }
         return area
-    }
-
-    private static func unregisterEndsProtection(_ context: CaseContext) throws {
-        let uffd = try UserfaultFD()
-        let area = try protectedArea(context, uffd)
-        try uffd.unregister(area.pages(1..<3))
-        try expectUnprotected(area, 1..<3, context, uffd)
-        if context.memory != .anon {
-            try expect(
-                PagemapEntry(of: area.address(3)).isProtected, "the mark behind the unregistered range is kept")
-        }
-        try uffd.unregister(area.range)
-        // Registering anew must not bring a forgotten protection back.
-        try uffd.register(area.range, modes: .writeProtect)
-        try expectUnprotected(area, 0..<4, context, uffd)
-        try area.expectView(0)
-        try area.expectView(1)
-        for page in 0..<4 {
-            try Touch.write(area.address(page) + 8, 0x33).finish(with: 0x33, "the write to page \(page) goes on")
-        }
-        try uffd.expectNoMessage("nothing is protected")
-    }
-
-    private static func closeEndsProtection(_ context: CaseContext) throws {
-        let first = try UserfaultFD()
-        let area = try protectedArea(context, first)
-        try first.close()
-        try area.expectView(0)
-        try area.expectView(1)
-        let second = try area.registered(.writeProtect)
-        try expectUnprotected(area, 0..<4, context, second)
-        for page in 0..<4 {
-            try Touch.write(area.address(page), 0x33).finish(with: 0x33, "the write to page \(page) goes on")
-        }
-        try second.expectNoMessage("nothing is protected")
     }
 
     /// Fails if a page is protected.

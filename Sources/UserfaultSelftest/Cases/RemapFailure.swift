@@ -9,7 +9,7 @@ enum RemapFailureCases: CaseTheme {
     private static let reach = PageSize.transparentHuge.bytes
     private static let addressSpace = min(Means.muchAddressSpace, (2 * tables + 4) * reach >> 20 + 256)
 
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "event-remap-no-memory", on: [.anon],
             "mremap that fails half-way makes no event: the memory is as it was, and the descriptor fills pages as before",

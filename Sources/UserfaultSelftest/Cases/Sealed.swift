@@ -5,7 +5,7 @@ import UserfaultFD
 
 /// Memory that mseal(2) has sealed: userfaultfd serves it as any other, and what is refused there raises no event.
 enum SealedCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "seal-serves", on: [.anon, .shmem, .hugetlb],
             "sealed memory is registered in part, filled, protected and unregistered as any other",

@@ -7,7 +7,7 @@ enum SetModeCases: CaseTheme {
     private static let async = UserfaultFD.Features.readWriteProtectAsync.rawValue
     private static let both: UserfaultFD.Features = [.readWriteProtect, .readWriteProtectAsync]
 
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "set-mode-errors",
             "SET_MODE refuses overlaps, other features and RWP_ASYNC without RWP, and changes nothing then",

@@ -2,7 +2,7 @@ import UserfaultFD
 
 /// Short stress runs, so that every run looks for races; `uffd-selftest stress` runs them for long.
 enum StressCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "stress-bounce", on: .all,
             "pages that many threads lock, copy and write-protect at once keep their contents and counts",

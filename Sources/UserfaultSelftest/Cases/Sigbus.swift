@@ -5,7 +5,7 @@ import UserfaultFD
 
 /// The SIGBUS feature: faults that are signals, not messages.
 enum SigbusCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "sigbus", on: .all,
             "with the SIGBUS feature each missing page is one signal and no message, in a forked child too",

@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// Signals to threads that wait for a fault.
 enum SignalCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "signal-handler", on: .eachKind,
             "a signal's handler runs while its thread waits for a fault, which is then reported anew",

@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// Upstream's `events` and `events-wp`: a child's whole life is served, through fork, mremap and madvise.
 enum EventsCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "events", on: .all,
             "a child's faults are served through fork, mremap and madvise, one message for each page",

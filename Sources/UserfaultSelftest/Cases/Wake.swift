@@ -4,7 +4,7 @@ import UserfaultFD
 
 /// UFFDIO_WAKE: who goes on, who does not, and what it refuses.
 enum WakeCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wake-range", on: .eachKind,
             "UFFDIO_WAKE wakes the waiters of exactly its range, for every kind of fault",
@@ -58,11 +58,49 @@ enum WakeCases: CaseTheme {
         },
         SelftestCase(
             "wake-many", "UFFDIO_WAKE wakes all waiters of a page, not just one",
-            requires: [.threads(20)], covers: [.waking, .manyWaiters], body: wakesAll),
+            requires: [.threads(20)], covers: [.waking, .manyWaiters]
+        ) { _ in
+            let count = 16
+            let guarded = try GuardedMemory(pages: 2)
+            let touches = try (0..<count).map { try Touch.read(guarded.address($0 % 2) + UInt($0)) }
+            try guarded.uffd.waitBlocked(count)
+            for touch in touches { try touch.thread.waitAsleep() }
+            var batch = EventBatch(capacity: 7)
+            try guarded.uffd.read(into: &batch)
+            try guarded.uffd.expectWaiters(pending: count - 7, total: count, "after 7 messages were read")
+            for page in 0..<2 { try guarded.uffd.zeropage(guarded.page(page), options: .doNotWake) }
+
+            try guarded.uffd.wake(guarded.page(0))
+            for index in stride(from: 0, to: count, by: 2) { try touches[index].finish(with: 0) }
+            try guarded.uffd.waitBlocked(count / 2)
+            for index in stride(from: 1, to: count, by: 2) {
+                try touches[index].thread.expectStillAsleep("its page was not woken")
+            }
+            try guarded.uffd.wake(guarded.page(1))
+            for index in stride(from: 1, to: count, by: 2) { try touches[index].finish(with: 0) }
+            try guarded.uffd.expectWaiters(pending: 0, total: 0, "at the end")
+        },
         SelftestCase(
             "wake-refuses", on: [.anon, .hugetlb],
             "UFFDIO_WAKE of a range that cannot be is EINVAL, a bad argument EFAULT, and nobody is woken",
-            requires: [.missingFaults], covers: [.waking], body: refuses),
+            requires: [.missingFaults], covers: [.waking]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try area.registered(.missing)
+            var waiters = try Waiters(.missing, area, [1], of: uffd)
+            for violation in RangeViolation.all(around: area.page(1)) {
+                try expectErrno(
+                    uffd.rawWake(start: violation.start, count: violation.count), .invalidArgument,
+                    "UFFDIO_WAKE of \(violation.name)")
+            }
+            for pointer in BadPointer.all() {
+                try expectErrno(
+                    uffd.rawIoctl(CUFFD_IOC_WAKE, pointer), .badAddress, "UFFDIO_WAKE of an unreadable argument")
+            }
+            try waiters.expectAsleep(uffd, "every wake-up was refused")
+            try uffd.copy(from: area.source(1..<2), to: area.page(1))
+            try waiters.finish("resolved")
+        },
         SelftestCase(
             "wake-anything",
             "UFFDIO_WAKE needs no waiter, no registration and no mapping",
@@ -119,45 +157,5 @@ enum WakeCases: CaseTheme {
         try waiters.finish("the whole range was woken")
         try uffd.expectWaiters(pending: 0, total: 0, "at the end")
         try uffd.expectNoMessage("woken waiters of resolved pages do not fault again")
-    }
-
-    private static func wakesAll(_ context: CaseContext) throws {
-        let count = 16
-        let guarded = try GuardedMemory(pages: 2)
-        let touches = try (0..<count).map { try Touch.read(guarded.address($0 % 2) + UInt($0)) }
-        try guarded.uffd.waitBlocked(count)
-        for touch in touches { try touch.thread.waitAsleep() }
-        var batch = EventBatch(capacity: 7)
-        try guarded.uffd.read(into: &batch)
-        try guarded.uffd.expectWaiters(pending: count - 7, total: count, "after 7 messages were read")
-        for page in 0..<2 { try guarded.uffd.zeropage(guarded.page(page), options: .doNotWake) }
-
-        try guarded.uffd.wake(guarded.page(0))
-        for index in stride(from: 0, to: count, by: 2) { try touches[index].finish(with: 0) }
-        try guarded.uffd.waitBlocked(count / 2)
-        for index in stride(from: 1, to: count, by: 2) {
-            try touches[index].thread.expectStillAsleep("its page was not woken")
-        }
-        try guarded.uffd.wake(guarded.page(1))
-        for index in stride(from: 1, to: count, by: 2) { try touches[index].finish(with: 0) }
-        try guarded.uffd.expectWaiters(pending: 0, total: 0, "at the end")
-    }
-
-    private static func refuses(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try area.registered(.missing)
-        var waiters = try Waiters(.missing, area, [1], of: uffd)
-        for violation in RangeViolation.all(around: area.page(1)) {
-            try expectErrno(
-                uffd.rawWake(start: violation.start, count: violation.count), .invalidArgument,
-                "UFFDIO_WAKE of \(violation.name)")
-        }
-        for pointer in BadPointer.all() {
-            try expectErrno(
-                uffd.rawIoctl(CUFFD_IOC_WAKE, pointer), .badAddress, "UFFDIO_WAKE of an unreadable argument")
-        }
-        try waiters.expectAsleep(uffd, "every wake-up was refused")
-        try uffd.copy(from: area.source(1..<2), to: area.page(1))
-        try waiters.finish("resolved")
     }
 }

@@ -2,7 +2,7 @@ import UserfaultFD
 
 /// Write-protection and fork: without the fork event a child's memory is plain, with it the child's is protected too.
 enum WriteProtectForkCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-fork", on: .all,
             "without EVENT_FORK a child has no write-protection, and the parent keeps its own, evicted or not",
@@ -98,8 +98,41 @@ enum WriteProtectForkCases: CaseTheme {
             "with EVENT_FORK a child's write to a protected page is a message on the child's userfaultfd, and each "
                 + "process' protection is its own",
             requires: [.writeProtectFaults, .pagemapProtection, .features(.eventFork), .root],
-            covers: [.protectionSurvives, .forkEvent],
-            body: childEvents),
+            covers: [.protectionSurvives, .forkEvent]
+        ) { context in
+            let area = try Area(context)
+            let descriptor = Handler.Descriptor(try UserfaultFD(features: .eventFork))
+            try descriptor.uffd.register(area.range, modes: .writeProtect)
+            area.fillView()
+            try descriptor.uffd.writeProtect(area.pages(1..<3), .protect)
+            let child = try Child.reported(
+                by: descriptor,
+                [
+                    .store(area.address(0), 1), .pause, .store(area.address(1), 0xC1), .load(area.address(1)),
+                    .pagemap(area.address(1)), .pagemap(area.address(2)),
+                ])
+            let own = child.descriptor!
+            try child.waitPaused()
+            try own.uffd.expectNoMessage("page 0 was never protected")
+            try child.resume()
+            try own.uffd.expectFault(at: area.address(1), [.write, .writeProtect])
+            try descriptor.uffd.expectNoMessage("the fault is the child's")
+            try descriptor.uffd.expectWaiters(total: 0)
+            // The parent's page goes on being protected, and the child's other one.
+            try own.uffd.writeProtect(area.page(1), .unprotect)
+            try area.expectProtected([1, 2], "in the parent")
+            try expectEqual(try child.finish()[2...3], [0, 0xC1], "the child's write and read")
+            try expect(!child.pagemap(4).isProtected, "the child's page unprotected by its own userfaultfd")
+            try expect(child.pagemap(5).isProtected, "the child's other page protected")
+
+            let byte = context.memory.isPrivate ? Pattern.byte(page: 1) : 0xC1
+            try expectEqual(Touch.load(area.address(1)), .byte(byte), "byte of the parent")
+            let touch = try Touch.write(area.address(1), 0xAA)
+            try descriptor.uffd.expectFault(at: area.address(1), [.write, .writeProtect])
+            try descriptor.uffd.writeProtect(area.page(1), .unprotect)
+            try touch.finish(with: 0xAA)
+            try area.expectProtected([2], "in the parent after its write")
+        },
     ]
 
     /// Before Linux 6.4, which came with WP_UNPOPULATED, a fork may mistake the protection of private huge pages.
@@ -213,40 +246,5 @@ enum WriteProtectForkCases: CaseTheme {
             after.isExclusive && !before.isExclusive ? "the child's pin unshared the page" : "nothing unshared")
         try descriptor.uffd.expectNoMessage("a pin for reading is no write")
         try area.expectProtected([1], "in the parent after the child's pin")
-    }
-
-    private static func childEvents(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let descriptor = Handler.Descriptor(try UserfaultFD(features: .eventFork))
-        try descriptor.uffd.register(area.range, modes: .writeProtect)
-        area.fillView()
-        try descriptor.uffd.writeProtect(area.pages(1..<3), .protect)
-        let child = try Child.reported(
-            by: descriptor,
-            [
-                .store(area.address(0), 1), .pause, .store(area.address(1), 0xC1), .load(area.address(1)),
-                .pagemap(area.address(1)), .pagemap(area.address(2)),
-            ])
-        let own = child.descriptor!
-        try child.waitPaused()
-        try own.uffd.expectNoMessage("page 0 was never protected")
-        try child.resume()
-        try own.uffd.expectFault(at: area.address(1), [.write, .writeProtect])
-        try descriptor.uffd.expectNoMessage("the fault is the child's")
-        try descriptor.uffd.expectWaiters(total: 0)
-        // The parent's page goes on being protected, and the child's other one.
-        try own.uffd.writeProtect(area.page(1), .unprotect)
-        try area.expectProtected([1, 2], "in the parent")
-        try expectEqual(try child.finish()[2...3], [0, 0xC1], "the child's write and read")
-        try expect(!child.pagemap(4).isProtected, "the child's page unprotected by its own userfaultfd")
-        try expect(child.pagemap(5).isProtected, "the child's other page protected")
-
-        let byte = context.memory.isPrivate ? Pattern.byte(page: 1) : 0xC1
-        try expectEqual(Touch.load(area.address(1)), .byte(byte), "byte of the parent")
-        let touch = try Touch.write(area.address(1), 0xAA)
-        try descriptor.uffd.expectFault(at: area.address(1), [.write, .writeProtect])
-        try descriptor.uffd.writeProtect(area.page(1), .unprotect)
-        try touch.finish(with: 0xAA)
-        try area.expectProtected([2], "in the parent after its write")
     }
 }

@@ -2,7 +2,7 @@ import UserfaultFD
 
 /// Write-protection of transparent huge pages, whole and in part; and the old test of pagemap, by page and by huge page.
 enum WriteProtectHugeCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-pagemap", on: [.anon],
             "pagemap shows the protection of a page through fork, swap and unprotecting",
@@ -143,8 +143,31 @@ enum WriteProtectHugeCases: CaseTheme {
         SelftestCase(
             "wp-huge-file", on: [.shmem, .shmemPrivate],
             "a protected page of a huge page in the page cache is protected alone, also after it is dropped",
-            requires: [.writeProtectFaults, .shmemHugePages, .features(.poison)], covers: [.protectionSurvives],
-            body: file),
+            requires: [.writeProtectFaults, .shmemHugePages, .features(.poison)], covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context, pages: Area.hugePageCount, alignment: Area.hugePageBytes)
+            let alias = AddressRange(start: try area.aliasAddress(0), count: area.range.count)
+            try area.alias!.advise(.hugePage, alias)
+            try area.view.advise(.hugePage)
+            try area.fillFile()
+            for page in 0..<area.pageCount { try area.expectView(page) }
+            context.record("\(try area.hugeBytes()) bytes of the view in huge pages")
+            let uffd = try area.registered(.writeProtect)
+            try uffd.writeProtect(area.pages(3..<5), .protect)
+            try area.expectProtected([3, 4], "after protecting two pages")
+            try expectEqual(Touch.store(area.address(2), 1), .byte(1), "a write beside the range")
+            try area.zapView()
+            try area.expectProtected([3, 4], "after dropping all")
+            for page in 5..<area.pageCount { try area.expectView(page, "read in anew") }
+            try area.expectProtected([3, 4], "after reading the neighbours")
+            let touch = try Touch.write(area.address(4), 0xEE)
+            try uffd.expectFault(at: area.address(4), [.write, .writeProtect])
+            try uffd.writeProtect(area.page(4), .unprotect)
+            try touch.finish(with: 0xEE)
+            try area.expectView(3)
+            try area.expectProtected([3], "at the end")
+            try uffd.expectNoMessage("all is resolved")
+        },
     ]
 
     private static func pagemap(_ context: CaseContext, _ area: Area) throws {
@@ -174,30 +197,5 @@ enum WriteProtectHugeCases: CaseTheme {
         try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write")
         try area.expectProtected([], "after the write")
         try uffd.expectNoMessage("nothing is protected")
-    }
-
-    private static func file(_ context: CaseContext) throws {
-        let area = try Area(context, pages: Area.hugePageCount, alignment: Area.hugePageBytes)
-        let alias = AddressRange(start: try area.aliasAddress(0), count: area.range.count)
-        try area.alias!.advise(.hugePage, alias)
-        try area.view.advise(.hugePage)
-        try area.fillFile()
-        for page in 0..<area.pageCount { try area.expectView(page) }
-        context.record("\(try area.hugeBytes()) bytes of the view in huge pages")
-        let uffd = try area.registered(.writeProtect)
-        try uffd.writeProtect(area.pages(3..<5), .protect)
-        try area.expectProtected([3, 4], "after protecting two pages")
-        try expectEqual(Touch.store(area.address(2), 1), .byte(1), "a write beside the range")
-        try area.zapView()
-        try area.expectProtected([3, 4], "after dropping all")
-        for page in 5..<area.pageCount { try area.expectView(page, "read in anew") }
-        try area.expectProtected([3, 4], "after reading the neighbours")
-        let touch = try Touch.write(area.address(4), 0xEE)
-        try uffd.expectFault(at: area.address(4), [.write, .writeProtect])
-        try uffd.writeProtect(area.page(4), .unprotect)
-        try touch.finish(with: 0xEE)
-        try area.expectView(3)
-        try area.expectProtected([3], "at the end")
-        try uffd.expectNoMessage("all is resolved")
     }
 }

@@ -7,7 +7,7 @@ enum WriteProtectRemapCases: CaseTheme {
     // Kernels before 6.13, and before 6.12.11 and 6.1.191, leave the protection in the page tables: CVE-2025-21696.
     private static let requires: [Requirement] = [.writeProtectFaults, .pagemapProtection]
 
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-mremap", on: .all,
             "mremap without EVENT_REMAP strips registration and write-protection from the memory that it moves",

@@ -3,19 +3,92 @@ import UserfaultFD
 
 /// What write-protection outlasts, and what ends it.
 enum WriteProtectSurvivalCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-dropped", on: .all,
             "MADV_DONTNEED of anonymous memory ends its protection; a file's pages keep theirs, mapped or not",
-            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: dropped),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            if area.file != nil { try area.fillFile() }
+            area.fillView(seed: 2)
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            try area.zapView()
+            try area.expectUnprotectedMarkers()
+            guard area.memory != .anon else {
+                try area.expectProtected([], "after MADV_DONTNEED")
+                for page in 0..<4 { try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write") }
+                return try uffd.expectNoMessage("nothing is protected")
+            }
+            try area.expectProtected([1, 2], "after MADV_DONTNEED")
+            try area.zapView()
+            try area.expectProtected([1, 2], "after MADV_DONTNEED where nothing is mapped")
+            try uffd.writeProtect(area.page(2), .unprotect)
+            try area.expectProtected([1], "after unprotecting a page that is not mapped")
+            try uffd.writeProtect(area.page(2), .protect)
+            try area.view.protect(.none)
+            try area.view.protect(.readWrite)
+            try area.expectProtected([1, 2], "after mprotect where nothing is mapped")
+            try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write to a page that was never protected")
+            try area.expectView(2, seed: area.memory.isPrivate ? 0 : 2, "read in anew")
+            try area.expectProtected([1, 2], "after reading")
+            try expectWriteFault(area, 1, uffd)
+            try expectWriteFault(area, 2, uffd)
+            try uffd.expectNoMessage("all is resolved")
+        },
         SelftestCase(
             "wp-hole-punch", on: .shared,
             "a page whose place in the file is punched out stays protected",
-            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: holePunched),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context, offset: 1)
+            let uffd = try UserfaultFD()
+            area.fillView()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            try area.punchHole(0..<2)
+            try area.expectProtected([1, 2], "after punching pages 0 and 1 out")
+            try area.expectZeroView(0)
+            try area.expectZeroView(1)
+            try area.expectProtected([1, 2], "after reading the hole")
+            try expectWriteFault(area, 1, uffd)
+            try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write to the hole that was not protected")
+            try area.expectView(2)
+            try area.expectProtected([2], "at the end")
+            try uffd.expectNoMessage("all is resolved")
+        },
         SelftestCase(
             "wp-swap", on: .smallPages,
             "protection outlasts swapping out and in, and can be set and lifted while a page is out",
-            requires: [.writeProtectFaults, .swap], covers: [.protectionSurvives], body: swapped),
+            requires: [.writeProtectFaults, .swap], covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            area.fillView()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            try area.swapOut(0..<4)
+            try area.expectProtected([1, 2], "while swapped out")
+            // Changed while out.
+            try uffd.writeProtect(area.page(0), .protect)
+            try uffd.writeProtect(area.page(2), .unprotect)
+            try area.expectProtected([0, 1], "after changes while swapped out")
+            try area.expectView(0, "swapped in by a read")
+            try area.expectProtected([0, 1], "after swapping in by a read")
+            try expectWriteFault(area, 1, uffd)
+            try expectWriteFault(area, 0, uffd)
+            for page in 2..<4 {
+                try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write to page \(page)")
+            }
+            try area.expectProtected([], "at the end")
+            try uffd.expectNoMessage("all is resolved")
+            for page in 0..<2 {
+                Pattern.write(seed: 0, page: page, at: area.address(page), count: 8)
+                try area.expectView(page, "after swapping")
+            }
+        },
         SelftestCase(
             "wp-dropped-swapped", on: .smallPages,
             "MADV_DONTNEED of a protected page that is swapped out does as for one that is not",
@@ -56,12 +129,63 @@ enum WriteProtectSurvivalCases: CaseTheme {
         SelftestCase(
             "wp-mprotect", on: .all,
             "protection outlasts mprotect to read-only, to nothing and back; a write is refused by mprotect first",
-            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: mprotected),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD()
+            area.fillView()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            for protection in [MemoryProtection.read, .none] {
+                try area.view.protect(protection)
+                try area.expectProtected([1, 2], "after mprotect to \(protection)")
+                guard case .signal = Touch.store(area.address(1), 1) else {
+                    throw CaseFailure(
+                        expected: "SIGSEGV for a write to \(protection) memory", seen: "the byte is written")
+                }
+                // Still possible: lifting and setting protection by userfaultfd.
+                try uffd.writeProtect(area.page(1), .unprotect)
+                try uffd.writeProtect(area.page(1), .protect)
+                guard case .signal = Touch.store(area.address(0), 1) else {
+                    throw CaseFailure(
+                        expected: "SIGSEGV for a write to \(protection) memory", seen: "the byte is written")
+                }
+            }
+            try uffd.expectNoMessage("mprotect refuses first")
+            try area.view.protect(.readWrite)
+            try area.expectProtected([1, 2], "after mprotect back")
+            try expectWriteFault(area, 1, uffd)
+            for page in [0, 3] {
+                try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write beside the range")
+            }
+            try area.expectView(2)
+            try area.expectProtected([2], "at the end")
+        },
         SelftestCase(
             "wp-remap-with-event", on: .all,
             "with EVENT_REMAP protection moves along with the mapping",
-            requires: [.writeProtectFaults, .features(.eventRemap)], covers: [.protectionSurvives, .remapEvent],
-            body: remapped),
+            requires: [.writeProtectFaults, .features(.eventRemap)], covers: [.protectionSurvives, .remapEvent]
+        ) { context in
+            let area = try Area(context)
+            let target = try Area(context)
+            let uffd = try UserfaultFD(features: .eventRemap)
+            area.fillView()
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            let call = try BackgroundCall { try Remapping.move(area.range, to: target.range) }
+            guard case .remap(let from, let to, let count) = try uffd.expectMessage("a REMAP event") else {
+                throw CaseFailure(expected: "a REMAP event", seen: "another event")
+            }
+            try expectEqual(
+                [from, to, UInt(count)], [area.range.start, target.range.start, UInt(area.range.count)], "REMAP")
+            try call.finish()
+            try target.expectProtected([1, 2], "after the move")
+            for page in 0..<4 { try target.expectView(page) }
+            try expectWriteFault(target, 1, uffd)
+            try expectEqual(Touch.store(target.address(0), 1), .byte(1), "a write to a page that was never protected")
+            try target.expectProtected([2], "after the write")
+            try uffd.expectNoMessage("all is resolved")
+        },
         SelftestCase(
             "wp-copy-over-marker", on: .all,
             "COPY onto a protected page that is not mapped keeps the protection with MODE_WP, and drops it without",
@@ -136,130 +260,6 @@ enum WriteProtectSurvivalCases: CaseTheme {
         try uffd.expectFault(at: area.address(page), [.write, .writeProtect])
         try uffd.writeProtect(area.page(page), .unprotect)
         try touch.finish(with: 0xEE)
-    }
-
-    private static func dropped(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try UserfaultFD()
-        if area.file != nil { try area.fillFile() }
-        area.fillView(seed: 2)
-        try uffd.register(area.range, modes: .writeProtect)
-        try uffd.writeProtect(area.pages(1..<3), .protect)
-        try area.zapView()
-        try area.expectUnprotectedMarkers()
-        guard area.memory != .anon else {
-            try area.expectProtected([], "after MADV_DONTNEED")
-            for page in 0..<4 { try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write") }
-            return try uffd.expectNoMessage("nothing is protected")
-        }
-        try area.expectProtected([1, 2], "after MADV_DONTNEED")
-        try area.zapView()
-        try area.expectProtected([1, 2], "after MADV_DONTNEED where nothing is mapped")
-        try uffd.writeProtect(area.page(2), .unprotect)
-        try area.expectProtected([1], "after unprotecting a page that is not mapped")
-        try uffd.writeProtect(area.page(2), .protect)
-        try area.view.protect(.none)
-        try area.view.protect(.readWrite)
-        try area.expectProtected([1, 2], "after mprotect where nothing is mapped")
-        try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write to a page that was never protected")
-        try area.expectView(2, seed: area.memory.isPrivate ? 0 : 2, "read in anew")
-        try area.expectProtected([1, 2], "after reading")
-        try expectWriteFault(area, 1, uffd)
-        try expectWriteFault(area, 2, uffd)
-        try uffd.expectNoMessage("all is resolved")
-    }
-
-    private static func holePunched(_ context: CaseContext) throws {
-        let area = try Area(context, offset: 1)
-        let uffd = try UserfaultFD()
-        area.fillView()
-        try uffd.register(area.range, modes: .writeProtect)
-        try uffd.writeProtect(area.pages(1..<3), .protect)
-        try area.punchHole(0..<2)
-        try area.expectProtected([1, 2], "after punching pages 0 and 1 out")
-        try area.expectZeroView(0)
-        try area.expectZeroView(1)
-        try area.expectProtected([1, 2], "after reading the hole")
-        try expectWriteFault(area, 1, uffd)
-        try expectEqual(Touch.store(area.address(0), 1), .byte(1), "a write to the hole that was not protected")
-        try area.expectView(2)
-        try area.expectProtected([2], "at the end")
-        try uffd.expectNoMessage("all is resolved")
-    }
-
-    private static func swapped(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try UserfaultFD()
-        area.fillView()
-        try uffd.register(area.range, modes: .writeProtect)
-        try uffd.writeProtect(area.pages(1..<3), .protect)
-        try area.swapOut(0..<4)
-        try area.expectProtected([1, 2], "while swapped out")
-        // Changed while out.
-        try uffd.writeProtect(area.page(0), .protect)
-        try uffd.writeProtect(area.page(2), .unprotect)
-        try area.expectProtected([0, 1], "after changes while swapped out")
-        try area.expectView(0, "swapped in by a read")
-        try area.expectProtected([0, 1], "after swapping in by a read")
-        try expectWriteFault(area, 1, uffd)
-        try expectWriteFault(area, 0, uffd)
-        for page in 2..<4 { try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write to page \(page)") }
-        try area.expectProtected([], "at the end")
-        try uffd.expectNoMessage("all is resolved")
-        for page in 0..<2 {
-            Pattern.write(seed: 0, page: page, at: area.address(page), count: 8)
-            try area.expectView(page, "after swapping")
-        }
-    }
-
-    private static func mprotected(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try UserfaultFD()
-        area.fillView()
-        try uffd.register(area.range, modes: .writeProtect)
-        try uffd.writeProtect(area.pages(1..<3), .protect)
-        for protection in [MemoryProtection.read, .none] {
-            try area.view.protect(protection)
-            try area.expectProtected([1, 2], "after mprotect to \(protection)")
-            guard case .signal = Touch.store(area.address(1), 1) else {
-                throw CaseFailure(expected: "SIGSEGV for a write to \(protection) memory", seen: "the byte is written")
-            }
-            // Still possible: lifting and setting protection by userfaultfd.
-            try uffd.writeProtect(area.page(1), .unprotect)
-            try uffd.writeProtect(area.page(1), .protect)
-            guard case .signal = Touch.store(area.address(0), 1) else {
-                throw CaseFailure(expected: "SIGSEGV for a write to \(protection) memory", seen: "the byte is written")
-            }
-        }
-        try uffd.expectNoMessage("mprotect refuses first")
-        try area.view.protect(.readWrite)
-        try area.expectProtected([1, 2], "after mprotect back")
-        try expectWriteFault(area, 1, uffd)
-        for page in [0, 3] { try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write beside the range") }
-        try area.expectView(2)
-        try area.expectProtected([2], "at the end")
-    }
-
-    private static func remapped(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let target = try Area(context)
-        let uffd = try UserfaultFD(features: .eventRemap)
-        area.fillView()
-        try uffd.register(area.range, modes: .writeProtect)
-        try uffd.writeProtect(area.pages(1..<3), .protect)
-        let call = try BackgroundCall { try Remapping.move(area.range, to: target.range) }
-        guard case .remap(let from, let to, let count) = try uffd.expectMessage("a REMAP event") else {
-            throw CaseFailure(expected: "a REMAP event", seen: "another event")
-        }
-        try expectEqual(
-            [from, to, UInt(count)], [area.range.start, target.range.start, UInt(area.range.count)], "REMAP")
-        try call.finish()
-        try target.expectProtected([1, 2], "after the move")
-        for page in 0..<4 { try target.expectView(page) }
-        try expectWriteFault(target, 1, uffd)
-        try expectEqual(Touch.store(target.address(0), 1), .byte(1), "a write to a page that was never protected")
-        try target.expectProtected([2], "after the write")
-        try uffd.expectNoMessage("all is resolved")
     }
 }
 

@@ -2,7 +2,7 @@ import UserfaultFD
 
 /// Write-protection of pages that are not there: markers in empty page table entries.
 enum WriteProtectUnpopulatedCases: CaseTheme {
-    static let cases = [
+    static let cases: [SelftestCase] = [
         SelftestCase(
             "wp-unpopulated", on: [.anon],
             "with WP_UNPOPULATED an empty page of anonymous memory can be protected, and loses that when it is dropped",
@@ -53,11 +53,12 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
         },
         SelftestCase(
             "wp-marker-write", on: [.anon], markerWriteSummary,
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives],
-            body: markerWrite),
+            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives]
+        ) { try markerWrite($0) },
         SelftestCase(
             "wp-marker-write", on: .pageCache, markerWriteSummary,
-            requires: [.writeProtectFaults], covers: [.protectionSurvives], body: markerWrite),
+            requires: [.writeProtectFaults], covers: [.protectionSurvives]
+        ) { try markerWrite($0) },
         SelftestCase(
             "wp-empty-tables", on: .all,
             "pages are protected also where there are no page tables yet",
@@ -99,8 +100,35 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             "wp-marker-missing", on: .all,
             "where missing faults are registered too, a write to a protected hole is first a missing fault, then WP",
             requires: [.writeProtectFaults, .missingFaults, .features(.writeProtectUnpopulated)],
-            covers: [.protectionSurvives],
-            body: markerMissing),
+            covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try area.registered([.missing, .writeProtect], features: .writeProtectUnpopulated)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            try area.expectProtected([1, 2], "while empty")
+
+            // COPY with MODE_WP keeps the protection.
+            let touch = try Touch.write(area.address(1), 0xEE)
+            try uffd.expectFault(at: area.address(1), .write)
+            let source = try area.source(1..<3)
+            try expectEqual(
+                uffd.copy(from: source.range.start, to: area.page(1), options: .writeProtect), area.pageSize.bytes,
+                "bytes copied over the marker")
+            try uffd.expectFault(at: area.address(1), [.write, .writeProtect])
+            try area.expectProtected([1, 2], "while the write waits")
+            try area.expectView(1, "while the write waits")
+            try uffd.writeProtect(area.page(1), .unprotect)
+            try touch.finish(with: 0xEE)
+            try area.expectProtected([2], "after the write")
+
+            // COPY without it drops the marker.
+            let plain = try Touch.write(area.address(2), 0xDD)
+            try uffd.expectFault(at: area.address(2), .write)
+            try uffd.copy(from: source.range.start + UInt(area.pageSize.bytes), to: area.page(2))
+            try plain.finish(with: 0xDD)
+            try area.expectProtected([], "after COPY without MODE_WP")
+            try uffd.expectNoMessage("all is resolved")
+        },
     ]
 
     private static let markerWriteSummary =
@@ -138,34 +166,5 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             try area.expectView(2, "of the protected page, read")
         }
         try area.expectProtected([2], "after a read")
-    }
-
-    private static func markerMissing(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try area.registered([.missing, .writeProtect], features: .writeProtectUnpopulated)
-        try uffd.writeProtect(area.pages(1..<3), .protect)
-        try area.expectProtected([1, 2], "while empty")
-
-        // COPY with MODE_WP keeps the protection.
-        let touch = try Touch.write(area.address(1), 0xEE)
-        try uffd.expectFault(at: area.address(1), .write)
-        let source = try area.source(1..<3)
-        try expectEqual(
-            uffd.copy(from: source.range.start, to: area.page(1), options: .writeProtect), area.pageSize.bytes,
-            "bytes copied over the marker")
-        try uffd.expectFault(at: area.address(1), [.write, .writeProtect])
-        try area.expectProtected([1, 2], "while the write waits")
-        try area.expectView(1, "while the write waits")
-        try uffd.writeProtect(area.page(1), .unprotect)
-        try touch.finish(with: 0xEE)
-        try area.expectProtected([2], "after the write")
-
-        // COPY without it drops the marker.
-        let plain = try Touch.write(area.address(2), 0xDD)
-        try uffd.expectFault(at: area.address(2), .write)
-        try uffd.copy(from: source.range.start + UInt(area.pageSize.bytes), to: area.page(2))
-        try plain.finish(with: 0xDD)
-        try area.expectProtected([], "after COPY without MODE_WP")
-        try uffd.expectNoMessage("all is resolved")
     }
 }

@@ -8,7 +8,7 @@ import UserfaultFD
 enum SelfCheckCases: CaseTheme {
     static let prefix = "selfcheck-"
 
-    static let cases = endings + supportCases + hostCases
+    static let cases: [SelftestCase] = endings + supportCases + hostCases
 
     private static let endings = [
         SelftestCase("selfcheck-pass", on: [.anon, .shmem], "a case that returns passes") { context in
