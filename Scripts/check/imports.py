@@ -19,6 +19,7 @@ RAW = {
     "Sources/UserfaultSelftest/Cases/": "cases with raw arguments",
     "Tests/UserfaultFDTests/ConstantsTests.swift": "constants",
     "Tests/UserfaultFDTests/EventBatchTests.swift": "messages as the kernel writes them",
+    "Tests/UserfaultFDTests/Support/GuestMemory.swift": "a file of KVM's",
     "Tests/UserfaultPagerTests/Support/LoopDevice.swift": "ioctls of loop devices",
     "Tests/UserfaultPagerTests/Support/Client.swift": "a forked child, which must not allocate",
     "Tests/UserfaultPagerTests/Kernel/ClientEndTests.swift": "a forked child, which must not allocate",

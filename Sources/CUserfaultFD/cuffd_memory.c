@@ -114,6 +114,8 @@ int cuffd_fstat(int fd, struct cuffd_file_status *status) {
     // st_blksize does not tell: a tmpfs that may use transparent huge pages answers their size there.
     int is_huge = filesystem.f_type == HUGETLBFS_MAGIC;
     int in_memory = is_huge || filesystem.f_type == TMPFS_MAGIC || filesystem.f_type == GUEST_MEMFD_MAGIC;
+    // Before guest_memfd had a file system of its own, it alone of the anonymous inodes was regular and had a size.
+    if (filesystem.f_type == ANON_INODE_FS_MAGIC && answer.st_size > 0) in_memory = 1;
     *status = (struct cuffd_file_status){
         .bytes = (uint64_t)answer.st_size,
         .blocks = (uint64_t)answer.st_blocks,

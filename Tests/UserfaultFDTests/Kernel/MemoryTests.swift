@@ -270,6 +270,25 @@ extension Kernel {
             #expect(try Mapping(adopted).pageCount == 1)
         }
 
+        @Test(.requiresGuestMemory) func adoptedGuestMemoryToo() throws {
+            let adopted = try Memfd(adopting: GuestMemory.descriptor(count: 4 * page).release())
+            #expect(adopted.pageSize == .base)
+            #expect(try adopted.status().count == 4 * page)
+            var whole = try Mapping(adopted)
+            #expect(whole.count == 4 * page)
+            whole.withMutableBytes { $0.storeBytes(of: 7 as UInt8, as: UInt8.self) }
+            try adopted.punchHole(at: 0, count: page)
+            #expect(whole.withBytes { $0.unsafeLoad(as: UInt8.self) } == 0)
+        }
+
+        @Test func anonymousInodesAreNoMemory() throws {
+            let number = try UserfaultFD().release()
+            defer { close(number) }
+            expectFailure(.fileStatus, .invalidArgument, .notMemoryFile) { () throws(UserfaultError) in
+                try Memfd(adopting: number)
+            }
+        }
+
         @Test(.requires(.writeProtectAsync)) func scansFindPages() throws {
             let memory = try Mapping(anonymous: 8 * page)
             try memory.advise(.noHugePage)
