@@ -76,18 +76,19 @@ extension UserfaultFD {
     }
 
     /// A page at a random address: above what programs are linked to, below where the kernel places what is not asked for.
+    ///
+    /// Wherever the kernel likes in a program that has all of that: a sanitizer's shadow memory may lie there.
     private static func mapAnywhere() throws(UserfaultError) -> Mapping {
-        var attempts = 0
-        while true {
-            let page = UInt(PageSize.base.bytes)
-            let address = UInt.random(in: (1 << 34)..<(1 << 37)) / page * page
+        let page = PageSize.base.bytes
+        for _ in 0..<64 {
+            let address = PageSize.base.roundDown(UInt.random(in: (1 << 34)..<(1 << 37)))
             do throws(UserfaultError) {
-                return try Mapping(anonymous: PageSize.base.bytes, protection: .none, placement: .at(address))
+                return try Mapping(anonymous: page, protection: .none, placement: .at(address))
             } catch {
-                attempts += 1
-                guard error.errno == .fileExists, attempts < 64 else { throw error }
+                guard error.errno == .fileExists else { throw error }
             }
         }
+        return try Mapping(anonymous: page, protection: .none)
     }
 }
 

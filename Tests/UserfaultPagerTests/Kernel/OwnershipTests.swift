@@ -254,6 +254,18 @@ struct OwnershipTests {
         }
     }
 
+    /// A sanitizer's shadow memory may lie wherever a page could be tried.
+    @Test
+    func ownMemoryIsKnownInAProgramThatHasEveryLowAddress() async {
+        await #expect(processExitsWith: .success) {
+            let start: UInt = 1 << 34
+            let taken = try Mapping(
+                anonymous: (1 << 37) - Int(start), protection: .none, placement: .at(start), options: .noReserve)
+            guard try UserfaultFD().isOfThisProcess() == true else { exit(2) }
+            extendLifetime(taken)
+        }
+    }
+
     /// A thread of the parent's may have held a lock at the fork: it is not in the child, and lets go of nothing.
     @Test
     func aChildThatDropsACopyWaitsForNoLock() async {
