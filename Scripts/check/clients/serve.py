@@ -173,9 +173,13 @@ def serve_removes_by_killing():
 def serve_refuses_bad_requests():
     with serving() as (_, directory, control):
         good = {"name": "m", "socket": str(directory / "m"), "memory": str(directory / "memory")}
+        pipe = str(directory / "pipe")
+        os.mkfifo(pipe)
         for body, status in ((b"{", 400), (b"[]", 400), ({}, 400), ({**good, "colour": 1}, 400),
                              ({**good, "name": "a/b"}, 400), ({**good, "name": ".."}, 400), ({**good, "onFailure": "zero"}, 400),
-                             ({**good, "socketMode": "9"}, 400), ({**good, "memory": "/nowhere"}, 422),
+                             ({**good, "socketMode": "9"}, 400), ({**good, "socket": ""}, 400),
+                             ({**good, "socket": f"{directory}/m\0x"}, 400), ({**good, "record": ""}, 400),
+                             ({**good, "memory": pipe}, 422), ({**good, "prefetch": pipe}, 422), ({**good, "memory": "/nowhere"}, 422),
                              ({**good, "socket": "/nowhere/m"}, 422), ({**good, "prefetch": "/dev/null"}, 422),
                              (good, 201), (good, 409), (b"x" * 100000, 413)):
             found, answer = ask(control, "POST", "/v1/machines", body)

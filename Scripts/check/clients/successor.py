@@ -14,6 +14,7 @@ from memory import LIBC, PAGE
 from pause import waits
 from serve import ctl
 from survive import keeper_of, kill, next_server, supervised
+from told import run
 
 
 def machine_in_two_steps(end, path, expected):
@@ -109,6 +110,19 @@ def survive_replaces_the_program():
             require(os.path.samefile(f"/proc/{server}/exe", copy), "the old program serves")
             require(not os.path.samefile(f"/proc/{keeper}/exe", copy), "the keeper is another")
             reads_the_rest(machine)
+
+
+@check
+def survive_requests_while_the_server_is_replaced():
+    """ctl waits for the successor; it does not wait where there was no server."""
+    with supervised("--max-restarts", 0) as (pager, _, control):
+        for number in range(2, 7):
+            pager.process.send_signal(signal.SIGHUP)
+            while pager.output().count("ready") < number:
+                found = run("ctl", "list", "--control", control)
+                # One that has connected to the server that is killed hears that.
+                require(found.returncode == 0 or "refused" not in found.stderr and "No such" not in found.stderr, found)
+                require(pager.process.poll() is None, pager.output())
 
 
 @check

@@ -41,16 +41,35 @@ struct ControlClient {
         }
     }
 
+    private typealias Channel = NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart>
+
+    /// How long a successor may take to listen in place of a server that has died, or is replaced.
+    private static let patience = Duration.seconds(2)
+
+    private func connect() async throws -> Channel {
+        let end = ContinuousClock.now + Self.patience
+        var isRefused = false
+        while true {
+            do {
+                return try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
+                    .connect(unixDomainSocketPath: path) { channel in
+                        channel.eventLoop.makeCompletedFuture {
+                            try channel.pipeline.syncOperations.addHTTPClientHandlers()
+                            return try Channel(wrappingChannelSynchronously: channel)
+                        }
+                    }
+            } catch let error as IOError {
+                // The successor removes the socket that nobody listens at before it makes its own.
+                if error.errnoCode == ECONNREFUSED { isRefused = true }
+                guard isRefused, [ECONNREFUSED, ENOENT].contains(error.errnoCode), .now < end else { throw error }
+                try await Task.sleep(for: .milliseconds(20))
+            }
+        }
+    }
+
     private func send(_ method: HTTPMethod, _ target: String, _ body: String?) async throws -> Answer {
         do {
-            let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
-                .connect(unixDomainSocketPath: path) { channel in
-                    channel.eventLoop.makeCompletedFuture {
-                        try channel.pipeline.syncOperations.addHTTPClientHandlers()
-                        return try NIOAsyncChannel<HTTPClientResponsePart, HTTPClientRequestPart>(
-                            wrappingChannelSynchronously: channel)
-                    }
-                }
+            let channel = try await connect()
             return try await channel.executeThenClose { inbound, outbound in
                 var headers = HTTPHeaders([("Host", "uffd-pager"), ("Connection", "close")])
                 if let body {

@@ -14,7 +14,8 @@ enum JSONDocument {
             throw DecodingError.dataCorrupted(
                 DecodingError.Context(
                     codingPath: [],
-                    debugDescription: complaint ?? "a number has a fraction, or is larger than what it is for"))
+                    debugDescription: complaint
+                        ?? "a number is negative, has a fraction, or is larger than what it is for"))
         }
     }
 }

@@ -65,6 +65,14 @@ struct MachineSpecification: Codable, Equatable, Sendable {
                 forKey: .name, in: values,
                 debugDescription: "a name has 1 to 128 letters, digits, '-', '_' and '.', and is not '.' or '..'")
         }
+        let paths: [(CodingKeys, String?)] = [
+            (.socket, socket), (.memory, memory), (.prefetch, prefetch), (.record, record),
+            (.tlsCertificates, tlsCertificates), (.tlsPskFile, tlsPskFile),
+        ]
+        for case (let key, let path?) in paths where path.isEmpty || path.utf8.contains(0) {
+            throw DecodingError.dataCorruptedError(
+                forKey: key, in: values, debugDescription: "the name of a file is not empty, and has no character NUL")
+        }
         guard try mode() != 0 else {
             throw DecodingError.dataCorruptedError(
                 forKey: .socketMode, in: values, debugDescription: "permissions are in octal, such as \"0660\"")

@@ -16,7 +16,7 @@ struct MemoryFile: Sendable {
     /// - Throws: ``Failure`` with ``ExitCode/unreadable``.
     init(_ path: String) throws {
         do {
-            file = OpenDescriptor(try FileDescriptor.open(path, .readOnly, options: .closeOnExec))
+            file = OpenDescriptor(try FileDescriptor.openWithoutWaiting(path))
             identity = try file.identity()
             guard try source().byteCount > 0 else { throw Failure(.unreadable, "\(path) is empty") }
         } catch let error as Errno {
@@ -28,6 +28,15 @@ struct MemoryFile: Sendable {
 
     /// A source for one machine, which ends where the file ends now.
     func source() throws -> FileSource { try FileSource(adopting: file.duplicate()) }
+}
+
+extension FileDescriptor {
+    /// Opens a file to be read; a pipe that has no writer does not hold up its caller.
+    static func openWithoutWaiting(_ path: String) throws(Errno) -> FileDescriptor {
+        let number = Glibc.open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+        guard number >= 0, fcntl(number, F_SETFL, 0) == 0 else { throw Errno(rawValue: errno) }
+        return FileDescriptor(rawValue: number)
+    }
 }
 
 /// A descriptor that is closed when nobody has it any more.

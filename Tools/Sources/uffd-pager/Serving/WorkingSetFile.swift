@@ -12,7 +12,7 @@ enum WorkingSetFile {
     /// - Throws: ``Failure`` with ``ExitCode/unreadable``.
     static func read(_ path: String) throws -> WorkingSet {
         do {
-            let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
+            let file = try FileDescriptor.openWithoutWaiting(path)
             let bytes = try file.closeAfter {
                 let count = Int(try file.seek(offset: 0, from: .end))
                 guard count <= limit else { throw Errno.fileTooLarge }
