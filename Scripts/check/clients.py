@@ -35,6 +35,7 @@ import told  # noqa: E402, F401
 import service  # noqa: E402, F401
 import survive  # noqa: E402, F401
 import successor  # noqa: E402, F401
+import forks  # noqa: E402, F401
 import keeping  # noqa: E402, F401
 import arrival  # noqa: E402, F401
 import store  # noqa: E402, F401

@@ -17,6 +17,7 @@ MAP_HUGETLB = 0x40000
 SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}[platform.machine()]
 API, REGISTER, UNREGISTER = 0xC018AA3F, 0xC020AA00, 0x8010AA01
 MODE_MISSING, MODE_MINOR = 1, 4
+FEATURE_EVENT_FORK = 1 << 1
 FEATURE_EVENT_REMOVE = 1 << 3
 # Missing and minor faults of memory files, and what is dropped.
 FEATURES_SHARED = FEATURE_EVENT_REMOVE | 1 << 5 | 1 << 10

@@ -139,7 +139,10 @@ struct Guard: ~Copyable {
         guard count > 0 else { return end.ownCode }
         let what = isLeft ? "are left to a successor" : "are killed"
         Standard.complain("error: the server has died, and its clients \(what) signal=\(end.signal) clients=\(count)")
-        if isLeft { return Self.successorIsDue }
+        if isLeft {
+            _ = shelf.killForking()
+            return Self.successorIsDue
+        }
         shelf.endClients()
         return Self.serverDied
     }

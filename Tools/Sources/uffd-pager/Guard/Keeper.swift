@@ -6,7 +6,8 @@ import UserfaultFD
 
 /// The process between the guard and the server: it keeps what a successor needs, and starts one when the server dies.
 ///
-/// It does nothing else: it kills nobody, and knows nothing of what it keeps. When it ends, its guard decides.
+/// It does nothing else: it kills nobody but clients that follow forks, whom no successor can serve, and knows nothing else of
+/// what it keeps. When it ends, its guard decides.
 struct Keeper: ~Copyable {
     private let program: String
     private let guardLink: KeepLink
@@ -106,7 +107,12 @@ struct Keeper: ~Copyable {
                 while isOpen && shelf.take(messageFrom: child.socket) {}
                 watch.forgetProcess(of: child)
                 if isOpen { watch.forgetSocket(of: child) }
-                return child.end()
+                let end = child.end()
+                let count = shelf.killForking()
+                if count > 0 {
+                    Standard.complain("error: the server has died, and clients that fork are killed clients=\(count)")
+                }
+                return end
             case .message, nil: continue
             }
         }

@@ -55,6 +55,7 @@ extension Shelf {
     /// Kills all clients, and peers that were handing their memory over.
     mutating func endClients() {
         endArrivals()
+        _ = killForking()
         LostProcesses.end(clients.flatMap { kept[$0]! }.filter { DescriptorKind(of: $0) == .process })
     }
 

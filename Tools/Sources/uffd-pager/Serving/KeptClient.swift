@@ -33,20 +33,7 @@ struct KeptClient {
         self.id = id
         files = Files(numbers)
         self.file = Files(file)
-        process = files[.process].map(Self.id(ofPidfd:)) ?? 0
-    }
-
-    private static func id(ofPidfd number: Int32) -> Int32 {
-        guard let file = fopen("/proc/self/fdinfo/\(number)", "re") else { return 0 }
-        defer { fclose(file) }
-        var line = [CChar](repeating: 0, count: 256)
-        while fgets(&line, Int32(line.count), file) != nil {
-            let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-            if text.hasPrefix("Pid:") {
-                return max(0, Int32(text.dropFirst("Pid:".count).filter { !$0.isWhitespace }) ?? 0)
-            }
-        }
-        return 0
+        process = files[.process].flatMap(OpenNumber.process(ofPidfd:)) ?? 0
     }
 
     /// The client's process.
