@@ -24,7 +24,7 @@ struct CounterRows: @unchecked Sendable {
 
     @inline(__always)
     func count(_ counter: Counter, _ amount: Int, in row: Int) {
-        let place = unsafe first + (row * 16 + counter.rawValue)
+        let place = unsafe first + (row &* 16 &+ counter.rawValue)
         if row == CounterRow.shared {
             unsafe place.pointee.add(UInt64(amount), ordering: .relaxed)
         } else {

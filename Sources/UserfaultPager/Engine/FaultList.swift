@@ -17,6 +17,8 @@ struct PendingFault {
     var absences = 0
     /// The job that it is a part of; 0 for none.
     var job = 0
+    /// It was read by the thread that serves it, a moment ago: no further look at the clock tells more.
+    var isJustNow = false
     /// No thread waits for it, but one has just faulted in the same mapping.
     var isInFaultedMapping = false
 

@@ -41,24 +41,16 @@ extension PagerCore where Source: ~Copyable {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault, of: memory) { return .done }
         var behind = 0
         let order = memory.sharingOrder { (_, machine) -> Order in
-            var fault = pending.fault
-            if memory.sendsSignals {
-                switch machine.cause(ofSignalAt: fault.address) {
-                case .missing: break
-                case .protected: fault = PageFault(address: fault.address, flags: .writeProtect)
-                case .nobodys, .lost: return .refuse
-                }
-            }
-            if isPaused { return .hold }
-            let order = machine.begin(fault, readAt: pending.since)
+            if isPaused { return holdOrRefuse(pending.fault, of: memory, machine) }
+            let order = machine.begin(pending.fault, readAt: pending.since, isSignal: memory.sendsSignals)
             guard case .fill(var claim) = order else { return order }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
             if touches.isOn { note(claim) }
             guard readsAhead, !touches.isOn, claim.content == .source, pending.failures == 0 else { return order }
-            let fitting = Workbench.stagingBytes >> claim.region.pageShift - 1
+            let fitting = Workbench.stagingBytes &>> claim.region.pageShift - 1
             behind = min(fitting, claim.region.readAhead(at: claim.offset))
             // A few pages come along with the one that is waited for; many come behind it.
-            guard behind < Self.longWindow else { return order }
+            guard behind > 0, behind < Self.longWindow else { return order }
             machine.extend(&claim, by: behind)
             behind = 0
             return .fill(claim)
@@ -77,6 +69,17 @@ extension PagerCore where Source: ~Copyable {
         return served
     }
 
+    /// What is to be done for a fault during a pause: a signal that is not for the pager does not wait for its end.
+    private func holdOrRefuse(
+        _ fault: PageFault, of memory: ServedMemory, _ machine: borrowing PagerStateMachine
+    ) -> Order {
+        guard memory.sendsSignals else { return .hold }
+        switch machine.cause(ofSignalAt: fault.address) {
+        case .missing, .protected: return .hold
+        case .nobodys, .lost: return .refuse
+        }
+    }
+
     /// Records the first touch of a page.
     private func note(_ claim: Claim) {
         guard let states = claim.states, !states.update(0, { $0.union(.recorded) }).contains(.recorded) else { return }
@@ -90,7 +93,7 @@ extension PagerCore where Source: ~Copyable {
     ) -> Served {
         var claim = claim
         let filling: Filling
-        var start: UInt64?
+        var start = pending.isJustNow ? pending.since : MonotonicInstant.now.nanoseconds
         switch claim.content {
         case .zeros: filling = .zeros
         case .file: filling = .file
@@ -98,7 +101,7 @@ extension PagerCore where Source: ~Copyable {
         case .source where isAsynchronous:
             return request(claim, for: pending, of: memory)
         case .source:
-            switch load(&claim, of: memory, with: &bench) {
+            switch load(&claim, of: memory, with: &bench, at: start) {
             case .loaded(let loaded, let end):
                 filling = loaded
                 start = end
@@ -106,9 +109,7 @@ extension PagerCore where Source: ~Copyable {
             case .takenAway: return .failed
             }
         }
-        return put(
-            filling, into: claim, for: pending, of: memory, by: bench.record,
-            since: start ?? MonotonicInstant.now.nanoseconds)
+        return put(filling, into: claim, for: pending, of: memory, by: bench.record, since: start)
     }
 
     /// Pages that were filled, or asked for, and for which nobody waits: in numbers alone, which outlive their region.
@@ -177,9 +178,12 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Asks the source for pages in hand, and gives back those that it did not answer for.
+    ///
+    /// - Parameter start: The moment.
     @inline(__always)
-    private func load(_ claim: inout Claim, of memory: ServedMemory, with bench: inout Workbench) -> Loaded {
-        let start = MonotonicInstant.now.nanoseconds
+    private func load(
+        _ claim: inout Claim, of memory: ServedMemory, with bench: inout Workbench, at start: UInt64
+    ) -> Loaded {
         let isLimited = configuration.sourceTimeout != nil
         if isLimited { bench.record.beginLoad(claim, of: memory, at: start) }
         var answer = ask(claim, with: &bench)

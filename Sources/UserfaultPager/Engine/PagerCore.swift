@@ -207,6 +207,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     var isOurs: Bool { currentProcessID == creator }
 
     /// Whether nothing is to be filled: asked in the order.
+    @inline(__always)
     var isPaused: Bool { paused.load(ordering: .relaxed) }
 
     /// Calls with the descriptors open.

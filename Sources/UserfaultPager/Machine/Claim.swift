@@ -27,7 +27,7 @@ struct Claim {
     /// How many changes of the address space had been applied when this was looked up.
     var changes: UInt64
 
-    var pages: Int { range.count >> region.pageShift }
+    var pages: Int { range.count &>> region.pageShift }
 
     /// What its pages are once they are filled.
     var filledState: PageState { content == .poison ? .poisoned : presentState }

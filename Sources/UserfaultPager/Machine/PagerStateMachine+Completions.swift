@@ -111,7 +111,7 @@ extension PagerStateMachine {
     private func finish(_ claim: Claim, bytes: Int, as state: PageState, at moment: UInt64) -> Bool {
         guard let states = claim.states else { return false }
         var owed = false
-        for page in 0..<(bytes >> claim.region.pageShift) {
+        for page in 0..<(bytes &>> claim.region.pageShift) {
             moments.note(moment, of: states.identity(of: page))
             if states.release(page, as: state) { owed = true }
         }

@@ -11,13 +11,30 @@ enum SignalCause {
 
 extension PagerStateMachine {
     /// Why a thread got a signal at an address.
-    @inline(__always)
     func cause(ofSignalAt address: UInt) -> SignalCause {
         guard let span = spans.find(address) else { return .nobodys }
-        guard let states = span.states else { return .missing }
-        let state = states[span.page(at: address)]
+        return span.cause(ofSignalAt: address)
+    }
+}
+
+extension Span {
+    /// Why a thread got a signal at an address of the span.
+    @inline(__always)
+    func cause(ofSignalAt address: UInt) -> SignalCause {
+        guard let states else { return .missing }
+        let state = states[page(at: address)]
         if state.contains(.poisoned) { return .lost }
         // If it is not there after all, the thread comes back, and then it is known as not protected.
         return state.contains(.protected) && !state.contains(.claimed) ? .protected : .missing
+    }
+
+    /// What is to be done for a thread that got a signal on a page; `nil` to bring it.
+    @inline(__always)
+    func order(forSignalAt address: UInt, in page: AddressRange) -> Order? {
+        switch cause(ofSignalAt: address) {
+        case .missing: nil
+        case .protected: .unprotect(page)
+        case .nobodys, .lost: .refuse
+        }
     }
 }

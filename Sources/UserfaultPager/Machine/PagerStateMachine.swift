@@ -210,21 +210,24 @@ struct PagerStateMachine: ~Copyable {
 
     /// What is to be done for a fault.
     ///
-    /// - Parameter moment: When the message was read.
+    /// - Parameters:
+    ///   - moment: When the message was read.
+    ///   - isSignal: Whether it came as a signal, which says where, and not why.
     @inline(__always)
-    func begin(_ fault: PageFault, readAt moment: UInt64) -> Order {
+    func begin(_ fault: PageFault, readAt moment: UInt64, isSignal: Bool = false) -> Order {
         guard let span = spans.find(fault.address) else {
-            return .stray(fault.page(size: .base))
+            return isSignal ? .refuse : .stray(fault.page(size: .base))
         }
         let range = fault.page(size: span.region.pageSize)
         let page = span.page(at: range.start)
+        if isSignal, let order = span.order(forSignalAt: fault.address, in: range) { return order }
         let kind = fault.kind
         guard kind == .missing || kind == .minor else {
             return .unprotect(range)
         }
         var claim = Claim(
             range: range, states: span.states?.advanced(by: page), region: span.region,
-            offset: span.offset + page << span.region.pageShift, content: .zeros, isAwaited: true, changes: changes)
+            offset: span.offset + page &<< span.region.pageShift, content: .zeros, isAwaited: true, changes: changes)
         if let states = claim.states {
             let state = states.claim(0)
             if state.contains(.claimed) { return .leave }

@@ -32,12 +32,14 @@ struct ReadAheadWindow: ~Copyable {
     @inline(never)
     private func find(_ page: Int, _ now: Int) -> Int {
         var oldest = 0
+        var earliest = Int.max
         for index in streams.indices {
             if let window = streams[index].follow(page, maximum, now) {
                 latest.store(index, ordering: .relaxed)
                 return window
             }
-            if streams[index].lastMet < streams[oldest].lastMet { oldest = index }
+            let met = streams[index].lastMet
+            if met < earliest { (oldest, earliest) = (index, met) }
         }
         streams[oldest].begin(after: page, now)
         latest.store(oldest, ordering: .relaxed)
@@ -67,7 +69,7 @@ struct ReadAheadWindow: ~Copyable {
             let before = pages.load(ordering: .relaxed)
             let next = expected.load(ordering: .relaxed)
             // A page within the last window counts as well: threads that share the work reach it out of order.
-            guard page >= next - before, page <= next + 1 else { return nil }
+            guard page >= next &- before, page <= next &+ 1 else { return nil }
             let window = min(maximum, max(Self.initial, before * 2))
             pages.store(window, ordering: .relaxed)
             expected.store(page + window + 1, ordering: .relaxed)

@@ -16,6 +16,8 @@ struct RegionRecord: ~Copyable {
     let modes: UserfaultFD.RegisterModes
     /// The states of its pages, and behind them what was counted of it.
     let states: Mapping
+    /// What was counted of it.
+    let counters: CounterRows
     /// Where it is written down for a successor.
     let slot: Int?
     /// Where the source has data for it.
@@ -46,6 +48,7 @@ struct RegionRecord: ~Copyable {
         } else {
             self.states = try Self.makeMemory(pages: pageCount)
         }
+        counters = unsafe CounterRows(self.states.unsafeBaseAddress + PageStates.bytes(pages: pageCount))
     }
 
     /// Memory for the states of pages, and for what is counted.
@@ -116,14 +119,11 @@ struct RegionReference: @unchecked Sendable, Equatable {
     func data(from offset: Int) -> Range<Int>? { unsafe record.pointee.extents.next(from: offset) }
 
     /// What was counted of it.
-    var counters: CounterRows {
-        unsafe CounterRows(
-            record.pointee.states.unsafeBaseAddress + PageStates.bytes(pages: record.pointee.pageCount))
-    }
+    var counters: CounterRows { unsafe record.pointee.counters }
 
     /// How many pages to fill behind a fault, see ``ReadAheadWindow``.
     @inline(__always)
-    func readAhead(at offset: Int) -> Int { unsafe record.pointee.window.next(page: offset >> pageShift) }
+    func readAhead(at offset: Int) -> Int { unsafe record.pointee.window.next(page: offset &>> pageShift) }
 
     func countReferences(_ difference: Int) {
         unsafe record.pointee.references.add(difference, ordering: .acquiringAndReleasing)

@@ -11,9 +11,12 @@ struct Span {
     /// Where its first page begins in the source, in bytes.
     var offset: Int
 
-    func page(at address: UInt) -> Int { Int((address &- range.start) >> UInt(region.pageShift)) }
+    @inline(__always)
+    func page(at address: UInt) -> Int {
+        Int(bitPattern: (address &- range.start) &>> UInt(bitPattern: region.pageShift))
+    }
 
-    var pages: Int { range.count >> region.pageShift }
+    var pages: Int { range.count &>> region.pageShift }
 
     /// The first pages, from a number on, for which the source has data; `nil` if only zeros follow.
     func dataPages(from page: Int) -> Range<Int>? {
