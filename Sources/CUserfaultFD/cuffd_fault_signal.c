@@ -34,7 +34,7 @@ static void fill_others(sigset_t *set) {
 static atomic_flag has_run = ATOMIC_FLAG_INIT;
 
 /// Does what would have happened without this handler.
-static void forward(int signal, siginfo_t *info, ucontext_t *context) {
+static __attribute__((noinline)) void forward(int signal, siginfo_t *info, ucontext_t *context) {
     int is_handler = previous.sa_flags & SA_SIGINFO || (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN);
     int is_over = is_handler && previous.sa_flags & SA_RESETHAND && atomic_flag_test_and_set(&has_run);
     if (is_handler && !is_over) {
@@ -110,12 +110,14 @@ int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void)) {
     return installed;
 }
 
-void cuffd_signals_block(uint64_t *mask) {
-    if (this_thread.blocked++ > 0) return;
+uint64_t cuffd_signals_block(void) {
+    if (this_thread.blocked++ > 0) return 0;
     sigset_t others, before;
     fill_others(&others);
     pthread_sigmask(SIG_BLOCK, &others, &before);
-    memcpy(mask, &before, sizeof *mask);
+    uint64_t mask;
+    memcpy(&mask, &before, sizeof mask);
+    return mask;
 }
 
 void cuffd_signals_restore(uint64_t mask) {
@@ -125,7 +127,5 @@ void cuffd_signals_restore(uint64_t mask) {
     memcpy(&before, &mask, sizeof mask);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
-
-uintptr_t cuffd_thread_token(void) { return (uintptr_t)&this_thread; }
 
 int cuffd_fault_signal_may_be_nested(void) { return this_thread.blocked > 1; }

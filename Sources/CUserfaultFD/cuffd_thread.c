@@ -3,9 +3,11 @@
 #include "cuffd_answer.h"
 #include "cuffd_calls.h"
 
+#include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -24,8 +26,7 @@ static void *run(void *opaque) {
     struct start start = *(struct start *)opaque;
     free(opaque);
     // They are blocked already; for whoever asks.
-    uint64_t mask = 0;
-    cuffd_signals_block(&mask);
+    cuffd_signals_block();
     // Containers may forbid naming; a thread without a name works as well.
     (void)pthread_setname_np(pthread_self(), start.name);
     start.body(start.argument);
@@ -44,8 +45,7 @@ int cuffd_thread_create(
     if (error == 0 && stack_size != 0) error = pthread_attr_setstacksize(&attributes, stack_size);
 
     // The mask is inherited, so the new thread never runs a handler of the program it serves.
-    uint64_t mask = 0;
-    cuffd_signals_block(&mask);
+    uint64_t mask = cuffd_signals_block();
     pthread_t created;
     if (error == 0) error = pthread_create(&created, &attributes, run, start);
     cuffd_signals_restore(mask);
@@ -100,31 +100,79 @@ int cuffd_futex_wake(uint32_t *word, int count) {
     return (int)CUFFD_ANSWER(syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0));
 }
 
+// Not a pthread_rwlock_t: all its readers write one word, and a fault takes it twice.
 struct cuffd_rwlock {
-    pthread_rwlock_t lock;
+    pthread_mutex_t writers;
+    /// What readers wait for while a writer comes.
+    _Atomic uint32_t writing;
+    uint32_t parts;
+    struct cuffd_rwlock_part {
+        /// How many readers count here; what a writer waits for.
+        _Alignas(64) _Atomic uint32_t readers;
+    } part[];
 };
 
-struct cuffd_rwlock *cuffd_rwlock_create(void) {
-    struct cuffd_rwlock *created = malloc(sizeof *created);
+enum { free_of_writers, has_writer, has_writer_and_waiters };
+
+static _Atomic uint32_t *own_part(struct cuffd_rwlock *lock) {
+    return &lock->part[(cuffd_thread_token() * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (lock->parts - 1)].readers;
+}
+
+struct cuffd_rwlock *cuffd_rwlock_create(uint32_t parts) {
+    struct cuffd_rwlock *created = aligned_alloc(64, sizeof *created + parts * sizeof created->part[0]);
     if (created == NULL) return NULL;
-    pthread_rwlockattr_t attributes;
-    pthread_rwlockattr_init(&attributes);
-    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    pthread_rwlock_init(&created->lock, &attributes);
-    pthread_rwlockattr_destroy(&attributes);
+    pthread_mutex_init(&created->writers, NULL);
+    atomic_init(&created->writing, free_of_writers);
+    created->parts = parts;
+    for (uint32_t i = 0; i < parts; i++) atomic_init(&created->part[i].readers, 0);
     return created;
 }
 
 void cuffd_rwlock_destroy(struct cuffd_rwlock *lock) {
-    pthread_rwlock_destroy(&lock->lock);
+    pthread_mutex_destroy(&lock->writers);
     free(lock);
 }
 
-void cuffd_rwlock_read(struct cuffd_rwlock *lock) { pthread_rwlock_rdlock(&lock->lock); }
+static void end_reading(struct cuffd_rwlock *lock, _Atomic uint32_t *readers) {
+    // A writer that comes after this look sees that the reader is gone.
+    if (atomic_fetch_sub(readers, 1) == 1 && atomic_load(&lock->writing) != free_of_writers)
+        cuffd_futex_wake((uint32_t *)readers, 1);
+}
 
-void cuffd_rwlock_write(struct cuffd_rwlock *lock) { pthread_rwlock_wrlock(&lock->lock); }
+static __attribute__((noinline)) void let_writer_go_first(struct cuffd_rwlock *lock, _Atomic uint32_t *readers) {
+    do {
+        end_reading(lock, readers);
+        uint32_t seen = has_writer;
+        if (atomic_compare_exchange_strong(&lock->writing, &seen, has_writer_and_waiters) || seen != free_of_writers)
+            cuffd_futex_wait((uint32_t *)&lock->writing, has_writer_and_waiters, -1);
+        atomic_fetch_add(readers, 1);
+    } while (atomic_load(&lock->writing) != free_of_writers);
+}
 
-void cuffd_rwlock_unlock(struct cuffd_rwlock *lock) { pthread_rwlock_unlock(&lock->lock); }
+void cuffd_rwlock_read(struct cuffd_rwlock *lock) {
+    _Atomic uint32_t *readers = own_part(lock);
+    // Either a writer sees that the reader is there, or the reader sees the writer.
+    atomic_fetch_add(readers, 1);
+    if (atomic_load(&lock->writing) != free_of_writers) let_writer_go_first(lock, readers);
+}
+
+void cuffd_rwlock_end_reading(struct cuffd_rwlock *lock) { end_reading(lock, own_part(lock)); }
+
+void cuffd_rwlock_write(struct cuffd_rwlock *lock) {
+    pthread_mutex_lock(&lock->writers);
+    atomic_store(&lock->writing, has_writer);
+    for (uint32_t i = 0; i < lock->parts; i++) {
+        uint32_t there;
+        while ((there = atomic_load(&lock->part[i].readers)) != 0)
+            cuffd_futex_wait((uint32_t *)&lock->part[i].readers, there, -1);
+    }
+}
+
+void cuffd_rwlock_end_writing(struct cuffd_rwlock *lock) {
+    if (atomic_exchange(&lock->writing, free_of_writers) == has_writer_and_waiters)
+        cuffd_futex_wake((uint32_t *)&lock->writing, INT_MAX);
+    pthread_mutex_unlock(&lock->writers);
+}
 
 uint64_t cuffd_monotonic_nanoseconds(void) {
     struct timespec now;

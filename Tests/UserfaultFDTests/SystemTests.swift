@@ -136,13 +136,13 @@ struct SystemTests {
         }
     }
 
-    @Test func locksLetReadersInTogether() throws {
+    @Test(arguments: [1, 8]) func locksLetReadersInTogether(parts: Int) throws {
         final class Shared: Sendable {
             let lock: ReadWriteLock
             let inside = Atomic<Int>(0)
-            init() throws { lock = try ReadWriteLock() }
+            init(parts: Int) throws { lock = try ReadWriteLock(parts: parts) }
         }
-        let shared = try Shared()
+        let shared = try Shared(parts: parts)
         // A second reader comes in while the first one is there.
         shared.lock.lockForReading()
         let reader = Worker { shared.lock.withReadLock { 7 } }
@@ -151,7 +151,7 @@ struct SystemTests {
         let writer = Worker { shared.lock.withWriteLock { shared.inside.store(1, ordering: .releasing) } }
         for _ in 0..<1000 { NativeThread.yield() }
         #expect(shared.inside.load(ordering: .acquiring) == 0)
-        shared.lock.unlock()
+        shared.lock.endReading()
         try writer.value()
         #expect(shared.inside.load(ordering: .acquiring) == 1)
     }

@@ -221,12 +221,15 @@ int cuffd_sched_yield(void);
 int cuffd_futex_wait(uint32_t *word, uint32_t value, int64_t nanoseconds);
 /// Wakes up to `count` threads that wait on a word.
 int cuffd_futex_wake(uint32_t *word, int count);
-/// A lock for many readers or one writer, whose readers let a waiting writer go first; NULL without memory.
-struct cuffd_rwlock *cuffd_rwlock_create(void);
+/// A lock for many readers or one writer, whose readers let a waiting writer go first; NULL without memory. The more parts, a
+/// power of two, the seldomer readers wait for each other's processor, and the longer a writer takes.
+struct cuffd_rwlock *cuffd_rwlock_create(uint32_t parts);
 void cuffd_rwlock_destroy(struct cuffd_rwlock *lock);
 void cuffd_rwlock_read(struct cuffd_rwlock *lock);
+/// On the thread that reads.
+void cuffd_rwlock_end_reading(struct cuffd_rwlock *lock);
 void cuffd_rwlock_write(struct cuffd_rwlock *lock);
-void cuffd_rwlock_unlock(struct cuffd_rwlock *lock);
+void cuffd_rwlock_end_writing(struct cuffd_rwlock *lock);
 /// Nanoseconds of CLOCK_MONOTONIC.
 uint64_t cuffd_monotonic_nanoseconds(void);
 
@@ -249,11 +252,11 @@ typedef int (*cuffd_fault_server)(uint64_t address);
 /// went before. `forget` is called in the child of a fork.
 int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void));
 /// Blocks every signal that others can send to the calling thread, unless they are: calls nest.
-void cuffd_signals_block(uint64_t *mask);
-/// Undoes cuffd_signals_block.
+uint64_t cuffd_signals_block(void);
+/// Undoes cuffd_signals_block, which returned `mask`.
 void cuffd_signals_restore(uint64_t mask);
 /// Tells the calling thread from every other that lives. No system call.
-uintptr_t cuffd_thread_token(void);
+static inline uintptr_t cuffd_thread_token(void) { return (uintptr_t)__builtin_thread_pointer(); }
 /// 0 if the calling thread certainly has no other fault that is being served. No system call.
 int cuffd_fault_signal_may_be_nested(void);
 

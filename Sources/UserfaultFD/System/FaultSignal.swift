@@ -52,11 +52,7 @@ package enum BlockedSignals {
     }
 
     @usableFromInline
-    package static func block() -> UInt64 {
-        var mask: UInt64 = 0
-        unsafe cuffd_signals_block(&mask)
-        return mask
-    }
+    package static func block() -> UInt64 { cuffd_signals_block() }
 
     @usableFromInline
     package static func restore(_ mask: UInt64) { cuffd_signals_restore(mask) }

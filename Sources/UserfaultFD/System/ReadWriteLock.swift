@@ -9,8 +9,12 @@ package struct ReadWriteLock: ~Copyable, @unchecked Sendable {
     // Allocated by C: a lock must not move, and Swift does not know the size of a pthread_rwlock_t on every libc.
     private let lock: OpaquePointer
 
-    package init() throws(UserfaultError) {
-        guard let lock = unsafe cuffd_rwlock_create() else { throw UserfaultError(.createLock, errno: .noMemory) }
+    /// - Parameter parts: How many parts it has, a power of two: readers on different processors seldom share one, and a
+    ///   writer locks them all.
+    package init(parts: Int = 1) throws(UserfaultError) {
+        guard let lock = unsafe cuffd_rwlock_create(UInt32(parts)) else {
+            throw UserfaultError(.createLock, errno: .noMemory)
+        }
         unsafe self.lock = lock
     }
 
@@ -24,8 +28,12 @@ package struct ReadWriteLock: ~Copyable, @unchecked Sendable {
     @usableFromInline
     package func lockForWriting() { unsafe cuffd_rwlock_write(lock) }
 
+    /// On the thread that reads.
     @usableFromInline
-    package func unlock() { unsafe cuffd_rwlock_unlock(lock) }
+    package func endReading() { unsafe cuffd_rwlock_end_reading(lock) }
+
+    @usableFromInline
+    package func endWriting() { unsafe cuffd_rwlock_end_writing(lock) }
 
     /// Calls while nobody writes.
     @inlinable
@@ -33,7 +41,7 @@ package struct ReadWriteLock: ~Copyable, @unchecked Sendable {
         _ body: () throws(Failure) -> Result
     ) throws(Failure) -> Result {
         lockForReading()
-        defer { unlock() }
+        defer { endReading() }
         return try body()
     }
 
@@ -43,7 +51,7 @@ package struct ReadWriteLock: ~Copyable, @unchecked Sendable {
         _ body: () throws(Failure) -> Result
     ) throws(Failure) -> Result {
         lockForWriting()
-        defer { unlock() }
+        defer { endWriting() }
         return try body()
     }
 }

@@ -63,14 +63,16 @@ final class ServedMemory: @unchecked Sendable {
     /// It never falls: what comes in the place of what has ended is a change.
     private let changes = Atomic<UInt64>(0)
 
-    init() throws(PagerError) {
-        order = try asPagerError { () throws(UserfaultError) in try ReadWriteLock() }
+    /// - Parameter parts: Those of the order's lock.
+    init(parts: Int = 1) throws(PagerError) {
+        order = try asPagerError { () throws(UserfaultError) in try ReadWriteLock(parts: parts) }
         unsafe uffd = .allocate(capacity: 1)
         unsafe machine = .allocate(capacity: 1)
     }
 
     convenience init(_ descriptor: consuming UserfaultFD) throws(PagerError) {
-        try self.init()
+        // Of changes that exclude others there are few if no message tells of them.
+        try self.init(parts: descriptor.enabledFeatures.contains(.sigbus) ? 16 : 1)
         open(
             descriptor, try asPagerError { () throws(UserfaultError) in try PagerStateMachine() })
     }
@@ -158,12 +160,11 @@ final class ServedMemory: @unchecked Sendable {
     func sharingOrder<Result, Failure: Error>(
         _ body: (borrowing UserfaultFD, borrowing PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        // A handler of the program's that touches the memory needs the order in this very thread.
-        try BlockedSignals.during(if: sendsSignals) { () throws(Failure) in
-            order.lockForReading()
-            defer { order.unlock() }
-            return try unsafe body(uffd.pointee, machine.pointee)
-        }
+        let blocked = blockSignals()
+        defer { restoreSignals(blocked) }
+        order.lockForReading()
+        defer { order.endReading() }
+        return try unsafe body(uffd.pointee, machine.pointee)
     }
 
     /// Takes in changes, while nobody looks up or fills.
@@ -171,17 +172,28 @@ final class ServedMemory: @unchecked Sendable {
     func excludingOthers<Result, Failure: Error>(
         _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
-        try BlockedSignals.during(if: sendsSignals) { () throws(Failure) in
-            order.lockForWriting()
-            defer { order.unlock() }
-            let before = unsafe machine.pointee.changes
-            defer {
-                let now = unsafe machine.pointee.changes
-                if now != before { changes.add(now &- before, ordering: .sequentiallyConsistent) }
-                unsafe journal?.note(machine.pointee, changed: now != before)
-            }
-            return try unsafe body(uffd.pointee, &machine.pointee)
+        let blocked = blockSignals()
+        defer { restoreSignals(blocked) }
+        order.lockForWriting()
+        defer { order.endWriting() }
+        let before = unsafe machine.pointee.changes
+        defer {
+            let now = unsafe machine.pointee.changes
+            if now != before { changes.add(now &- before, ordering: .sequentiallyConsistent) }
+            unsafe journal?.note(machine.pointee, changed: now != before)
         }
+        return try unsafe body(uffd.pointee, &machine.pointee)
+    }
+
+    /// Blocks signals if a handler of the program's that touches the memory would need the order in this very thread.
+    ///
+    /// Not `BlockedSignals.during`, which the compiler does not specialize: it is twice on the way of every fault.
+    @inline(__always)
+    private func blockSignals() -> UInt64? { sendsSignals ? BlockedSignals.block() : nil }
+
+    @inline(__always)
+    private func restoreSignals(_ mask: UInt64?) {
+        if let mask { BlockedSignals.restore(mask) }
     }
 
     /// Reads in the exclusion.

@@ -33,7 +33,7 @@ final class CommonGround: @unchecked Sendable {
     /// - Returns: What was wrong, or `nil`.
     func read(_ random: inout SplitMix) -> String? {
         lock.lockForReading()
-        defer { lock.unlock() }
+        defer { lock.endReading() }
         guard let memory else { return nil }
         let first = random.below(Self.pages)
         for page in first..<min(Self.pages, first + 8) {
@@ -83,7 +83,7 @@ final class CommonGround: @unchecked Sendable {
 
     private func show(_ range: AddressRange?, _ newOffset: Int) {
         lock.lockForWriting()
-        defer { lock.unlock() }
+        defer { lock.endWriting() }
         memory = range
         offset = newOffset
         for page in 0..<Self.pages { removals[page].store(.none, ordering: .relaxed) }
