@@ -8,7 +8,12 @@ class FaultServer: @unchecked Sendable {
     /// Serves a fault.
     ///
     /// In a signal handler: it takes no memory, counts no references, and holds no lock that it can interrupt.
-    func serve(_ address: UInt) -> FaultSignal.Answer { .unclaimed }
+    ///
+    /// - Parameter seat: The calling thread's, below ``Seats/count``.
+    func serve(_ address: UInt, at seat: Int) -> FaultSignal.Answer { .unclaimed }
+
+    /// Says what becomes of a fault of a thread that serves another one already.
+    func answerNested(_ address: UInt) -> FaultSignal.Answer { .unclaimed }
 
     /// Lets go of what it serves with: nobody is with it any more.
     func depart() {}
@@ -16,25 +21,32 @@ class FaultServer: @unchecked Sendable {
 
 /// The servers of a process, in places that are never freed.
 ///
-/// A handler enters a place before it looks who is there, so that nobody whom it finds is let go meanwhile.
+/// A handler takes a seat at a place before it looks who is there, so that nobody whom it finds is let go meanwhile.
 @safe
 enum FaultServers {
     private struct Place: ~Copyable {
         /// The address of the server; 0 for none.
         let server = Atomic<UInt>(0)
-        /// Handlers that look or serve.
-        let users = Atomic<Int>(0)
+        /// Of handlers that look or serve.
+        let seats = Seats()
+
+        /// Whether no server is there, and nobody is with one that was.
+        var isFree: Bool { server.load(ordering: .sequentiallyConsistent) == 0 && seats.areFree }
+
+        /// Asks the server that is there; on a thread that has a seat.
+        @inline(__always)
+        func withServer(_ ask: (FaultServer) -> FaultSignal.Answer) -> FaultSignal.Answer {
+            let address = unsafe UnsafeRawPointer(bitPattern: server.load(ordering: .sequentiallyConsistent))
+            guard let address = unsafe address else { return .unclaimed }
+            return unsafe Unmanaged<FaultServer>.fromOpaque(address)._withUnsafeGuaranteedRef(ask)
+        }
     }
 
     private static let capacity = 256
-    nonisolated(unsafe) private static let places: UnsafeMutablePointer<Place> = {
-        let places = UnsafeMutablePointer<Place>.allocate(capacity: capacity)
-        for index in 0..<capacity { unsafe (places + index).initialize(to: Place()) }
-        return unsafe places
-    }()
+    nonisolated(unsafe) private static let places = UnsafeMutablePointer<Place>.allocate(capacity: capacity)
     /// Servers by their places, those included that were removed while a handler was with them.
     private static let kept = Mutex<[Int: FaultServer]>([:])
-    /// The places from here on were never used.
+    /// The places from here on were never used, and are not initialized.
     private static let end = Atomic<Int>(0)
 
     /// Has a server asked from now on.
@@ -47,16 +59,18 @@ enum FaultServers {
                 forget: { FaultServers.forgetAll() })
         }
         let isThere = kept.withLock { kept -> Bool in
-            for index in 0..<capacity where unsafe places[index].server.load(ordering: .relaxed) == 0 {
-                // Somebody is with the one that was here, or it is about to be dismissed.
-                guard unsafe places[index].users.load(ordering: .acquiring) == 0, kept[index] == nil else { continue }
-                kept[index] = server
-                end.max(index + 1, ordering: .relaxed)
-                let address = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())
-                unsafe places[index].server.store(address, ordering: .sequentiallyConsistent)
-                return true
+            // Not one with somebody who is with the server that was there, nor one whose server is about to be dismissed.
+            let end = end.load(ordering: .relaxed)
+            let index = (0..<end).first { unsafe places[$0].isFree && kept[$0] == nil } ?? end
+            guard index < capacity else { return false }
+            if index == end {
+                unsafe (places + index).initialize(to: Place())
+                self.end.store(index + 1, ordering: .releasing)
             }
-            return false
+            kept[index] = server
+            let address = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())
+            unsafe places[index].server.store(address, ordering: .sequentiallyConsistent)
+            return true
         }
         guard isThere else {
             throw .configuration("a process has at most \(capacity) pagers that serve in its threads")
@@ -69,7 +83,7 @@ enum FaultServers {
     static func remove(_ server: FaultServer, until deadline: Deadline) {
         if let index = kept.withLock({ kept in kept.first { $0.value === server }?.key }) {
             unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
-            while unsafe places[index].users.load(ordering: .sequentiallyConsistent) > 0, !deadline.hasPassed {
+            while unsafe !places[index].isFree, !deadline.hasPassed {
                 pauseThread(for: .microseconds(50))
             }
         }
@@ -79,10 +93,7 @@ enum FaultServers {
     /// Dismisses servers that were removed and that nobody is with any more.
     private static func dismissIdle() {
         let idle = kept.withLock { kept in
-            let indices = kept.keys.filter { index in
-                unsafe places[index].server.load(ordering: .sequentiallyConsistent) == 0
-                    && places[index].users.load(ordering: .sequentiallyConsistent) == 0
-            }
+            let indices = kept.keys.filter { unsafe places[$0].isFree }
             return indices.compactMap { kept.removeValue(forKey: $0) }
         }
         for server in idle { server.depart() }
@@ -99,20 +110,18 @@ enum FaultServers {
     ///
     /// - Parameter wanted: The address of the only server that is asked; 0 for all.
     private static func serve(_ address: UInt, by wanted: UInt = 0) -> FaultSignal.Answer {
-        for index in 0..<end.load(ordering: .relaxed) {
+        for index in 0..<end.load(ordering: .acquiring) {
             let place = unsafe places + index
             let candidate = unsafe place.pointee.server.load(ordering: .relaxed)
             guard candidate != 0, wanted == 0 || candidate == wanted else { continue }
-            unsafe place.pointee.users.add(1, ordering: .sequentiallyConsistent)
-            defer { unsafe place.pointee.users.subtract(1, ordering: .sequentiallyConsistent) }
-            guard
-                let server = unsafe UnsafeRawPointer(
-                    bitPattern: place.pointee.server.load(ordering: .sequentiallyConsistent))
-            else { continue }
-            let answer = unsafe Unmanaged<FaultServer>.fromOpaque(server)._withUnsafeGuaranteedRef {
-                $0.serve(address)
+            let answer =
+                unsafe place.pointee.seats.withSeat { seat in
+                    unsafe place.pointee.withServer { $0.serve(address, at: seat) }
+                } ?? place.pointee.withServer { $0.answerNested(address) }
+            switch answer {
+            case .unclaimed: continue
+            case .served, .refused: return answer
             }
-            if answer != .unclaimed { return answer }
         }
         return .unclaimed
     }
@@ -121,7 +130,7 @@ enum FaultServers {
     private static func forgetAll() {
         for index in 0..<end.load(ordering: .relaxed) {
             unsafe places[index].server.store(0, ordering: .relaxed)
-            unsafe places[index].users.store(0, ordering: .relaxed)
+            unsafe places[index].seats.clear()
         }
     }
 }

@@ -7,58 +7,71 @@ internal import UserfaultFD
 /// Serves the faults of one pager in the threads that have them.
 ///
 /// What a handler of messages does, without messages: the kernel says where a thread faulted and not why.
+@safe
 final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchecked Sendable {
     private let core: PagerCore<Source>
     private let memory: ServedMemory
-    private let benches: BenchPool
-
-    /// How many faults are served at the same time: a thread that comes when so many are being served waits.
-    private static var capacity: Int { 64 }
+    /// One for each seat, all of them made before the first fault; most are never used.
+    private let benches: UnsafeMutableBufferPointer<Workbench>
 
     init(_ core: PagerCore<Source>) throws(PagerError) {
         self.core = core
         memory = core.memories[0]
-        benches = BenchPool(capacity: Self.capacity)
-        for _ in 0..<Self.capacity {
-            // Most benches are never used.
+        unsafe benches = .allocate(capacity: Seats.count)
+        for seat in 0..<Seats.count {
             let record = core.makeRecord(takesRow: false)
             do throws(UserfaultError) {
-                benches.add(try Workbench(record))
+                unsafe benches.initializeElement(at: seat, to: try Workbench(record))
             } catch {
                 core.retire(record)
+                unsafe benches.extracting(..<seat).deinitialize()
+                unsafe benches.deallocate()
                 throw .kernel(error)
             }
         }
     }
 
-    override func serve(_ address: UInt) -> FaultSignal.Answer {
-        benches.withBench { bench in
-            let now = MonotonicInstant.now.nanoseconds
-            return serve(PendingFault(fault: PageFault(address: address, flags: []), since: now), with: &bench)
-        } ?? answerNested(address)
+    deinit {
+        unsafe benches.deinitialize()
+        unsafe benches.deallocate()
     }
 
-    private func serve(_ fault: PendingFault, with bench: inout Workbench) -> FaultSignal.Answer {
-        var pending = fault
+    override func serve(_ address: UInt, at seat: Int) -> FaultSignal.Answer {
+        unsafe benches[seat].record.takeRow()
+        let now = MonotonicInstant.now.nanoseconds
+        var pending = PendingFault(fault: PageFault(address: address, flags: []), since: now)
+        pending.isJustNow = true
+        let served = unsafe core.serve(pending, of: memory, with: &benches[seat], readsAhead: true)
+        if case .done = served { return .served }
+        return unsafe follow(served, address, with: &benches[seat])
+    }
+
+    /// What follows for a fault whose page was not filled at once.
+    @inline(never)
+    private func follow(_ first: PagerCore<Source>.Served, _ address: UInt, with bench: inout Workbench)
+        -> FaultSignal.Answer
+    {
+        var served = first
         while true {
-            switch core.serve(pending, of: memory, with: &bench, readsAhead: true) {
+            switch served {
             case .done, .failed, .pending:
                 return .served
             case .left:
                 // A loader whose source touches such memory may wait for its own page.
-                guard !core.ownThreads.contains(NativeThread.currentID) else { return refuse(fault.fault.address) }
-                memory.awaitSettling(of: fault.fault.address)
+                guard !core.ownThreads.contains(NativeThread.currentID) else { return refuse(address) }
+                memory.awaitSettling(of: address)
                 return .served
             case .gone:
-                return answerRefused(fault.fault.address, by: bench.record)
+                return answerRefused(address, by: bench.record)
             case .ended:
                 return .unclaimed
             case .later(var again):
+                again.isJustNow = false
                 // A pause that ended with the service.
                 if memory.sharingOrder({ _, _ in memory.isSealed }) { return .unclaimed }
                 again.setDue()
                 pauseThread(until: Deadline(at: MonotonicInstant(nanoseconds: again.due)))
-                pending = again
+                served = core.serve(again, of: memory, with: &bench, readsAhead: true)
             }
         }
     }
@@ -74,8 +87,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     }
 
     /// What to say of a fault of a source.
-    @inline(never)
-    private func answerNested(_ address: UInt) -> FaultSignal.Answer {
+    override func answerNested(_ address: UInt) -> FaultSignal.Answer {
         switch memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {
         case .lost: .refused
         case .nobodys where !core.isOurs(straying: address): .unclaimed
@@ -100,7 +112,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
 
     override func depart() {
         core.faultServer.withLock { $0 = nil }
-        benches.forEachRecord { core.retire($0) }
+        for seat in 0..<Seats.count { core.retire(unsafe benches[seat].record) }
         if core.uses.leave() { core.close() }
     }
 }
