@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Debian packages uffd-selftest and uffd-pager: deb.sh [FOLDER]     .build-packages by default
 # The version is that of the file VERSION. UFFD_SELFTEST and UFFD_PAGER name the programs; by default they are built.
-# The maintainer is DEBFULLNAME <DEBEMAIL>, or else the author of the last commit.
+# The maintainer is DEBFULLNAME <DEBEMAIL>, or else the author of the last commit, if this is a clone.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -22,10 +22,10 @@ architecture=$(dpkg --print-architecture)
 if [[ ${DEBEMAIL-} ]]; then
     maintainer="${DEBFULLNAME:-$DEBEMAIL} <$DEBEMAIL>"
 else
-    maintainer=$(git log -1 --format='%an <%ae>') || die "no maintainer: set DEBFULLNAME and DEBEMAIL"
+    maintainer=$(git log -1 --format='%an <%ae>' 2>/dev/null) || die "no maintainer: set DEBFULLNAME and DEBEMAIL"
 fi
-# The time of every file, so that the same programs make the same packages.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+# The time of every file, so that the same programs make the same packages. Files of a source archive have it.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y VERSION)}
 export SOURCE_DATE_EPOCH
 
 work=$(mktemp -d)
