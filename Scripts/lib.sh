@@ -5,6 +5,11 @@
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 USER_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/swift-userfaultfd
 
+# The package manager does not see new files of this package from packages that depend on its path, unless it plans again.
+for plan in "$REPO"/.build-*/{debug,release}.yaml; do
+    [[ ! -e $plan || -z $(find "$REPO/Sources" -type d -newer "$plan" -print -quit) ]] || rm -f "$plan"
+done
+
 die() {
     echo "${0##*/}: $*" >&2
     exit 1
