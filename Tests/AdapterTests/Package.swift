@@ -1,4 +1,4 @@
-// swift-tools-version: 6.2
+// swift-tools-version: 6.3
 import PackageDescription
 
 // The tests of the adapters, which are there only for a package that enables their traits: as this one does.

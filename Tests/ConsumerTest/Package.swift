@@ -1,4 +1,4 @@
-// swift-tools-version: 6.2
+// swift-tools-version: 6.3
 import PackageDescription
 
 // A package that depends on this one by address, as a user's does: Scripts/check/consumer.sh counts what it resolves.

@@ -1,4 +1,4 @@
-// swift-tools-version: 6.2
+// swift-tools-version: 6.3
 import PackageDescription
 
 // A program as a user of the library would write it: Scripts/check/linkage.sh looks at what it is linked with, and

@@ -1,4 +1,4 @@
-// swift-tools-version: 6.2
+// swift-tools-version: 6.3
 import PackageDescription
 
 // The tests and the benchmark of UserfaultNBD, which is there only for a package that enables its trait: as this one does.
