@@ -52,7 +52,7 @@ struct OwnershipTests {
     }
 
     /// Whose memory a descriptor knows is found out without a change.
-    @Test
+    @Test(.hasLowAddresses)
     func aClientsMemoryStaysRegistered() throws {
         // All of where the question is asked.
         let start: UInt = 1 << 34
@@ -255,7 +255,7 @@ struct OwnershipTests {
     }
 
     /// A sanitizer's shadow memory may lie wherever a page could be tried.
-    @Test
+    @Test(.hasLowAddresses)
     func ownMemoryIsKnownInAProgramThatHasEveryLowAddress() async {
         await #expect(processExitsWith: .success) {
             let start: UInt = 1 << 34

@@ -280,6 +280,8 @@ struct StoppingTests {
             pager.core.runtime.reports.signal()
             stopped.pass()
             #expect(throws: PagerError.notRunning) { try pager.pause() }
+            // It refers to its report, which refers to it.
+            pagers.value.withLock { $0 = nil }
         }
     }
 }

@@ -47,6 +47,11 @@ extension Trait where Self == ConditionTrait {
         .enabled("a sanitizer does not fit a limit of address space") { !Sanitizer.isThere }
     }
 
+    /// The address sanitizer has all addresses between 2 GiB and 16 TiB.
+    static var hasLowAddresses: Self {
+        .enabled("the address sanitizer has these addresses") { !Sanitizer.isThere || Sanitizer.isThread }
+    }
+
     /// A sanitizer takes memory where the program does not, and a fork holds the heap's locks.
     static var takesNoMemoryWhileItForks: Self {
         .enabled("a sanitizer takes memory that a fork holds") { !Sanitizer.isThere }

@@ -238,6 +238,7 @@ struct InThreadSignalTests {
             for _ in 0..<30 {
                 var pid: pid_t = 0
                 var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("/bin/true"), nil]
+                defer { free(arguments[0]) }
                 #expect(posix_spawn(&pid, "/bin/true", nil, nil, &arguments, nil) == 0)
                 var status: CInt = 0
                 waitpid(pid, &status, 0)
