@@ -44,8 +44,12 @@ import Testing
         #expect(KernelWatch.note(ofTaint: 1 << 9 | 1 << 12)?.contains("warning, module from outside the tree") == true)
     }
 
-    @Test func whatPoisonLawfullyDoesIsNoComplaint() {
-        let line = "MCE: Killing exe:12 due to hardware memory corruption fault at 7f0000000000"
+    @Test(arguments: [
+        // What POISON is meant to do.
+        "MCE: Killing exe:12 due to hardware memory corruption fault at 7f0000000000",
+        "traps: exe[178] general protection fault ip:11c2cb9 sp:7f1a81ce7000 error:0 in exe[dc2cb9,400000+1060000]",
+    ])
+    func whatHappensToProgramsIsNoComplaint(line: String) {
         #expect(KernelWatch.suspicious(in: [Substring(line)]).isEmpty)
     }
 }

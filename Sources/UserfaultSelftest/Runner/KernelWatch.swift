@@ -90,6 +90,9 @@ struct KernelWatch {
         return messages[first...].prefix(quotedLines).map { "kernel: \($0)" }
     }
 
+    /// What the kernel reports of programs, and not of itself: how their end counts is up to whoever started them.
+    private static let aboutPrograms = "traps: "
+
     /// Processes that the kernel kills for touching poisoned memory are not among these: POISON is meant to do that.
     private static let complaints = [
         "WARNING:", "BUG:", "BUG at", "Oops", "Bad page", "bad page", "Bad rss-counter", "bad rss-counter",
@@ -102,6 +105,6 @@ struct KernelWatch {
     ]
 
     private static func isSuspicious(_ message: Substring) -> Bool {
-        complaints.contains { message.contains($0) }
+        !message.hasPrefix(aboutPrograms) && complaints.contains { message.contains($0) }
     }
 }
