@@ -8,7 +8,7 @@ public import UserfaultFD
 /// a duplicate of the userfaultfd: threads that fault meanwhile wait. When the pager's process has ended, and not before,
 /// that process, or one that it starts, makes the successor by ``Pager/init(resuming:source:owner:runtime:configuration:)``.
 ///
-/// The file holds the regions, where they are now, and what became of each page: eight bytes a page, as far as pages were
+/// The file holds the regions, where they are now, and what became of each page: two bytes a page, as far as pages were
 /// touched. The layout is described in `docs/pager-state.md`; it has a version, and is checked when it is read.
 public final class PagerState: Sendable {
     let file: StateFile
