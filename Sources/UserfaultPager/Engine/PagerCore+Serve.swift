@@ -302,9 +302,10 @@ extension PagerCore where Source: ~Copyable {
             case .held: return hold(pending, of: memory)
             case .ended: return .ended
             case .failed(let failed):
-                if case .file = filling {
+                // After another failure the file may have the page, with what clients have written to it.
+                if case .file = filling, outcome == .noPage {
                     source.forget(offset: failed.offset, count: failed.range.count)
-                    if outcome == .noPage, pending.absences < 3 {
+                    if pending.absences < 3 {
                         // Dropped since the source said so: it is asked again, and has not failed.
                         giveBack(failed, of: memory)
                         var absent = pending

@@ -57,7 +57,7 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         pageCount = min(alias.pageCount, states.pageCount)
         self.alias = alias
         self.base = base
-        try states.heal { isInFile($0) }
+        try states.heal()
     }
 
     /// The source for one pager.

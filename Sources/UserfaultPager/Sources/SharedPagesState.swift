@@ -67,11 +67,10 @@ public final class SharedPagesState: Sendable {
     public convenience init(duplicating file: FileDescriptor) throws(PagerError) {
         let refusal = PagerError.state("the file is not the state of shared pages")
         let memfd = try asPagerError { () throws(UserfaultError) in try Memfd(duplicating: file.rawValue) }
-        let room = try asPagerError { () throws(UserfaultError) in try memfd.status().count } - Self.headerBytes
         // Without the seal, whoever shares the file could take away what is mapped here.
-        guard memfd.pageSize == .base, room >= 0, let seals = try? memfd.seals(), seals.contains(.shrink) else {
-            throw refusal
-        }
+        guard memfd.pageSize == .base, let seals = try? memfd.seals(), seals.contains(.shrink) else { throw refusal }
+        let room = try asPagerError { () throws(UserfaultError) in try memfd.status().count } - Self.headerBytes
+        guard room >= 0 else { throw refusal }
         let memory = try asPagerError { () throws(UserfaultError) in try Mapping(memfd) }
         guard Self.get(.magic, in: memory) == Self.magic else { throw refusal }
         let version = Self.get(.version, in: memory)
@@ -121,8 +120,9 @@ public final class SharedPagesState: Sendable {
 
     /// Decides about pages that threads of the other process had in hand when it died.
     ///
-    /// - Parameter isInFile: Whether the shared file has a page.
-    func heal(_ isInFile: (Int) -> Bool) throws(PagerError) {
+    /// One that was doubted may be in the file, with what clients have written to it: it stays whole. If it is not there,
+    /// the kernel refuses to map it, and it is made again then.
+    func heal() throws(PagerError) {
         guard isLeft else { return }
         var end = Self.headerBytes
         while let data = try asPagerError({ () throws(UserfaultError) in try memfd.dataRange(from: end) }) {
@@ -131,8 +131,8 @@ public final class SharedPagesState: Sendable {
             for number in first..<max(first, min(end - Self.headerBytes, pageCount)) {
                 let state = unsafe page(number).pointee.load(ordering: .relaxed)
                 guard state != Page.ready, state != Page.absent else { continue }
-                let isWhole = state == Page.doubted && isInFile(number)
-                unsafe page(number).pointee.store(isWhole ? Page.ready : Page.absent, ordering: .relaxed)
+                unsafe page(number).pointee.store(
+                    state == Page.doubted ? Page.ready : Page.absent, ordering: .relaxed)
             }
         }
     }

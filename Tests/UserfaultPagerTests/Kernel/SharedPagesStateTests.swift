@@ -35,7 +35,9 @@ struct SharedPagesStateTests {
         #expect(mapping.range.loadWord(5 * pageBytes) == NumberedSource.word(5 * pageBytes))
     }
 
-    /// Pages that were in hand: half of one may be written, and one was dropped, or not, while that was looked at.
+    /// Pages that were in hand.
+    ///
+    /// Half of one may be written. Another was dropped, or not, while that was looked at: the kernel tells when it is mapped.
     @Test
     func pagesInHandAreDecidedAnew() throws {
         let file = try Memfd(count: Self.pages * pageBytes)
@@ -49,9 +51,28 @@ struct SharedPagesStateTests {
 
         let pages = try SharedPages(file, from: NumberedSource(), state: leftBy(state))
         _ = try ask(pages.source, at: 0, count: 4 * pageBytes)
+        pages.source.forget(offset: 3 * pageBytes, count: pageBytes)
+        _ = try ask(pages.source, at: 3 * pageBytes)
         #expect(mapping.range.loadWord(pageBytes) == NumberedSource.word(pageBytes))
         #expect(mapping.range.loadWord(2 * pageBytes) == 4711)
         #expect(mapping.range.loadWord(3 * pageBytes) == NumberedSource.word(3 * pageBytes))
+    }
+
+    /// Which huge pages a file has, a successor cannot see: none of them is mapped in it.
+    @Test(.requiresHugePages(1))
+    func aHugePageThatWasLookedAtIsNotMadeAgain() throws {
+        let size = 2 << 20
+        let file = try Memfd(count: size, hugePages: .twoMiB)
+        let state = try SharedPagesState(for: file)
+        let first = try SharedPages(file, from: NumberedSource(), state: state)
+        _ = try ask(first.source, at: 0, count: size)
+        let mapping = try Mapping(file)
+        mapping.range.storeWord(4711, at: pageBytes)
+        state.page(0).pointee.store(SharedPagesState.Page.doubted, ordering: .relaxed)
+
+        let second = try SharedPages(file, from: NumberedSource(), state: leftBy(state))
+        #expect(try ask(second.source, at: 0, count: size).reply == .inFile(count: size))
+        #expect(mapping.range.loadWord(pageBytes) == 4711)
     }
 
     @Test
