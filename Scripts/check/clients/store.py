@@ -56,6 +56,18 @@ def survive_a_store_with_little_room():
 
 
 @check
+def survive_a_file_of_no_client():
+    """A server may die after it has had a client's memory file kept, and before the client itself."""
+    with stored() as (service, path), half_read(path) as machine:
+        service.drain()
+        service.keep("file.9", [os.memfd_create("left")])
+        all_die(service)
+        service.says("listening", 2)
+        service.forgets("file.")
+        reads_the_rest(machine)
+
+
+@check
 def survive_a_store_that_keeps_half_of_a_machine():
     """It is killed, rather than left waiting for ever: its process is what is kept first."""
     # The restarts, the socket, two while the machine arrives, and one more.

@@ -90,7 +90,8 @@ final class Keepers: Sendable {
         if let id = KeptName.client(in: name) { forgetFile(of: id) }
     }
 
-    private func forgetFile(of id: Int) {
+    /// Tells that nobody needs a client's memory file.
+    func forgetFile(of id: Int) {
         keeper?.remove(KeptName.file(id))
         manager?.remove(KeptName.file(id))
     }

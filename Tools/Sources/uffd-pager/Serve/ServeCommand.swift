@@ -55,7 +55,7 @@ struct ServeCommand: GuardedCommand {
         sessions.takePauses()
         registry.addKept()
         KeptClient.endArrivals(keepers, logger)
-        for client in KeptClient.takeAll() { sessions.resume(client, as: registry.settings(of:)) }
+        for client in KeptClient.takeAll(from: keepers) { sessions.resume(client, as: registry.settings(of:)) }
         // A successor has the machines that there were.
         for machine in isSuccessor ? [] : configuration.machines {
             do {

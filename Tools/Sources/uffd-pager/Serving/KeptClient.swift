@@ -15,16 +15,20 @@ struct KeptClient {
     private let file: Files
 
     /// All clients that this process was handed, in the order in which they came.
-    static func takeAll() -> [KeptClient] {
+    ///
+    /// Memory files of no client are let go, here and by the keepers.
+    static func takeAll(from keepers: Keepers?) -> [KeptClient] {
         let ids = PassedDescriptors.names.compactMap(KeptName.client(in:))
         let clients = ids.sorted().map { id in
             KeptClient(
                 id: id, numbers: PassedDescriptors.take(KeptName.client(id)),
                 file: PassedDescriptors.take(KeptName.file(id)))
         }
-        // A server may have died before it had their clients kept.
-        for name in PassedDescriptors.names where KeptName.file(in: name) != nil {
+        // A server may have died before it had their clients kept, or after it had those forgotten.
+        for name in PassedDescriptors.names {
+            guard let id = KeptName.file(in: name) else { continue }
             for number in PassedDescriptors.take(name) { close(number) }
+            keepers?.forgetFile(of: id)
         }
         return clients
     }
@@ -66,7 +70,7 @@ struct KeptClient {
     /// Ends all clients that this process was handed: none can be served any more.
     static func killAll(_ keepers: Keepers?, _ logger: Logger, because error: any Error) {
         endArrivals(keepers, logger)
-        let clients = takeAll()
+        let clients = takeAll(from: keepers)
         for client in clients {
             logger.error(
                 "a client cannot be served any more, and is killed",

@@ -27,7 +27,7 @@ struct SocketService {
         }
         let signals = StopSignals.shared.stream
         KeptClient.endArrivals(keepers, logger)
-        for client in KeptClient.takeAll() { sessions.resume(client) { _ in settings } }
+        for client in KeptClient.takeAll(from: keepers) { sessions.resume(client) { _ in settings } }
         try PassedDescriptors.checkSockets(listeningAt: socket, logger)
         try front.start()
         logger.info("listening", metadata: ["socket": "\(socket)"])
