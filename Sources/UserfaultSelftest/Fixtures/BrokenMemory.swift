@@ -14,7 +14,9 @@ extension Area {
         _ index: Int, _ uffd: borrowing UserfaultFD, _ when: String, file: String = #fileID, line: Int = #line
     ) throws {
         let last = address(index) + UInt(pageSize.bytes - 1)
-        for outcome in [Touch.load(address(index)), Touch.store(last, 1)] {
+        // A store to a page that is sound after all, and protected, would wait for ever.
+        for touch in [{ Touch.load(self.address(index)) }, { Touch.store(last, 1) }] {
+            let outcome = touch()
             guard case .signal(let fault) = outcome else {
                 throw CaseFailure(
                     expected: "SIGBUS of a broken page \(when)", seen: "\(outcome)", file: file, line: line)

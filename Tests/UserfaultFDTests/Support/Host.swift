@@ -9,6 +9,7 @@ enum Host {
     static let isRoot = geteuid() == 0
     static let support = KernelSupport.probe()
     static let hasDevice = (try? FileDescriptor.open("/sys/class/misc/userfaultfd/dev", .readOnly).close()) != nil
+
     static var freeHugePages: Int {
         ProcFile.text("/proc/meminfo")
             .flatMap { ProcFile.value(of: "HugePages_Free:", in: $0) }
