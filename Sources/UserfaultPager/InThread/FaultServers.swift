@@ -12,6 +12,9 @@ class FaultServer: @unchecked Sendable {
     /// - Parameter seat: The calling thread's, below ``Seats/count``.
     func serve(_ address: UInt, at seat: Int) -> FaultSignal.Answer { .unclaimed }
 
+    /// Whether it is to be asked for a fault: nobody waits for a seat at the place of another.
+    func mayServe(_ address: UInt) -> Bool { false }
+
     /// Says what becomes of a fault of a thread that serves another one already.
     func answerNested(_ address: UInt) -> FaultSignal.Answer { .unclaimed }
 
@@ -29,11 +32,30 @@ enum FaultServers {
         let server = Atomic<UInt>(0)
         /// Of handlers that look or serve.
         let seats = Seats()
+        /// How many handlers found no seat, and look whether to wait for one.
+        let visitors = Atomic<Int>(0)
 
         /// Whether no server is there, and nobody is with one that was.
-        var isFree: Bool { server.load(ordering: .sequentiallyConsistent) == 0 && seats.areFree }
+        var isFree: Bool {
+            server.load(ordering: .sequentiallyConsistent) == 0 && seats.areFree
+                && visitors.load(ordering: .sequentiallyConsistent) == 0
+        }
 
-        /// Asks the server that is there; on a thread that has a seat.
+        /// Asks for a fault; on a thread that has no seat here.
+        @inline(__always)
+        func serve(_ address: UInt) -> FaultSignal.Answer {
+            seats.withSeat(waitingIf: { mayServe(address) }) { seat in
+                withServer { $0.serve(address, at: seat) }
+            } ?? .unclaimed
+        }
+
+        private func mayServe(_ address: UInt) -> Bool {
+            visitors.add(1, ordering: .sequentiallyConsistent)
+            defer { visitors.subtract(1, ordering: .sequentiallyConsistent) }
+            return withServer { $0.mayServe(address) ? .served : .unclaimed } == .served
+        }
+
+        /// Asks the server that is there; on a thread that has a seat, or is a visitor.
         @inline(__always)
         func withServer(_ ask: (FaultServer) -> FaultSignal.Answer) -> FaultSignal.Answer {
             let address = unsafe UnsafeRawPointer(bitPattern: server.load(ordering: .sequentiallyConsistent))
@@ -115,9 +137,8 @@ enum FaultServers {
             let candidate = unsafe place.pointee.server.load(ordering: .relaxed)
             guard candidate != 0, wanted == 0 || candidate == wanted else { continue }
             let answer =
-                unsafe place.pointee.seats.withSeat { seat in
-                    unsafe place.pointee.withServer { $0.serve(address, at: seat) }
-                } ?? place.pointee.withServer { $0.answerNested(address) }
+                unsafe place.pointee.seats.areMine
+                ? place.pointee.withServer { $0.answerNested(address) } : place.pointee.serve(address)
             switch answer {
             case .unclaimed: continue
             case .served, .refused: return answer
@@ -131,6 +152,7 @@ enum FaultServers {
         for index in 0..<end.load(ordering: .relaxed) {
             unsafe places[index].server.store(0, ordering: .relaxed)
             unsafe places[index].seats.clear()
+            unsafe places[index].visitors.store(0, ordering: .relaxed)
         }
     }
 }

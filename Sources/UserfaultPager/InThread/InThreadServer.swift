@@ -86,6 +86,13 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         }
     }
 
+    override func mayServe(_ address: UInt) -> Bool {
+        if case .nobodys = memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {
+            return core.isOurs(straying: address)
+        }
+        return true
+    }
+
     /// What to say of a fault of a source.
     override func answerNested(_ address: UInt) -> FaultSignal.Answer {
         switch memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {

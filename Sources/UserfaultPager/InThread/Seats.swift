@@ -43,16 +43,22 @@ struct Seats: ~Copyable, @unchecked Sendable {
         (0..<Self.count).allSatisfy { unsafe seats[$0].holder.load(ordering: .sequentiallyConsistent) == 0 }
     }
 
-    /// Calls with a seat of the calling thread's own; waits for one while all are taken.
-    ///
-    /// - Returns: `nil` if the thread has one already.
+    /// Whether the calling thread has a seat already.
     @inline(__always)
-    func withSeat<Result>(_ body: (Int) -> Result) -> Result? {
+    var areMine: Bool { FaultSignal.mayBeNested && hasSeat(FaultSignal.threadToken) }
+
+    /// Calls with a seat of the calling thread's own, which has none; waits for one while all are taken.
+    ///
+    /// - Parameter isWorthIt: Asked before it waits.
+    /// - Returns: `nil` if it does not wait.
+    @inline(__always)
+    func withSeat<Result>(waitingIf isWorthIt: () -> Bool, _ body: (Int) -> Result) -> Result? {
         let thread = FaultSignal.threadToken
-        if FaultSignal.mayBeNested, hasSeat(thread) { return nil }
         // The distance between threads' stacks does not matter.
         let first = Int((thread &* 0x9e37_79b9_7f4a_7c15) >> (64 - Self.countBits))
-        let index = isTaken(first, by: thread) ? first : takeNext(first, for: thread)
+        guard let index = isTaken(first, by: thread) ? first : takeNext(first, for: thread, waitingIf: isWorthIt) else {
+            return nil
+        }
         let result = body(index)
         unsafe seats[index].holder.store(0, ordering: .sequentiallyConsistent)
         if waiters.load(ordering: .sequentiallyConsistent) > 0 { returned.signal(waking: 1) }
@@ -71,7 +77,7 @@ struct Seats: ~Copyable, @unchecked Sendable {
     }
 
     @inline(never)
-    private func takeNext(_ first: Int, for thread: UInt) -> Int {
+    private func takeNext(_ first: Int, for thread: UInt, waitingIf isWorthIt: () -> Bool) -> Int? {
         var isWaiting = false
         defer { if isWaiting { waiters.subtract(1, ordering: .relaxed) } }
         while true {
@@ -87,6 +93,7 @@ struct Seats: ~Copyable, @unchecked Sendable {
             if isWaiting {
                 returned.wait(while: seen, until: .never)
             } else {
+                guard isWorthIt() else { return nil }
                 // Looked at once more before sleeping: one may have been given back before this thread was seen to wait.
                 waiters.add(1, ordering: .sequentiallyConsistent)
                 isWaiting = true

@@ -186,4 +186,49 @@ struct InThreadObstacleTests {
             #expect(Footprint().descriptors <= before)
         }
     }
+
+    /// However many threads wait for one pager, another's faults are served, and those of nobody reach the program.
+    @Test
+    func aSourceThatHangsHoldsUpNoOtherPager() async {
+        await #expect(processExitsWith: .success) {
+            LastSignal.noteFaults()
+            let hanging = HangingSource()
+            let (entered, isOver) = (hanging.entered, hanging.isOver)
+            let slow = try InThread(hanging, pages: Seats.count + 1, options: RegionOptions(readAhead: .none))
+            let healthy = try InThread(NumberedSource())
+            let (range, other) = (slow.range, healthy.range)
+            let touchers = (0...Seats.count).map { page in Toucher { range.loadWord(page * pageBytes) } }
+            guard wait(until: { entered.value.load(ordering: .acquiring) == Seats.count }) else { exit(2) }
+            guard Toucher.value({ other.loadWord(pageBytes) }) == NumberedSource.word(pageBytes) else { exit(3) }
+
+            // Nobody's: a mapping beyond the end of its file.
+            let file = try Memfd(count: pageBytes)
+            let beyond = try Mapping(file, count: 2 * pageBytes)
+            let past = beyond.range
+            guard Toucher.value({ past.loadWord(pageBytes) }) == 0, LastSignal.count == 1 else { exit(4) }
+
+            isOver.value.store(true, ordering: .releasing)
+            for (page, toucher) in touchers.enumerated() where toucher.value() != NumberedSource.word(page * pageBytes)
+            {
+                exit(5)
+            }
+            extendLifetime(beyond)
+            extendLifetime(slow)
+            extendLifetime(healthy)
+        }
+    }
+}
+
+/// A source that answers when it is told to.
+private struct HangingSource: PageSource {
+    let entered = Shared(Atomic<Int>(0))
+    let isOver = Shared(Atomic<Bool>(false))
+
+    var isSignalSafe: Bool { true }
+
+    func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply {
+        entered.value.add(1, ordering: .acquiringAndReleasing)
+        while !isOver.value.load(ordering: .acquiring) { usleep(1000) }
+        return NumberedSource().load(offset: offset, into: &pages)
+    }
 }
