@@ -5,7 +5,8 @@ extension UserfaultFD {
     ///
     /// The range may span several mappings and unmapped gaps; one mapped page is enough. Pages that are there already
     /// make no missing fault. Registering again replaces the modes if the new ones are not a subset; since Linux 7.3 a
-    /// protection cannot be dropped that way (`EBUSY`). The corresponding ioctl is `UFFDIO_REGISTER`. Available since
+    /// protection cannot be dropped that way (`EBUSY`). Unprotect the pages first: before Linux 7.3, a write to a page of
+    /// hugetlbfs that was protected never ends otherwise. The corresponding ioctl is `UFFDIO_REGISTER`. Available since
     /// Linux 4.3.
     ///
     /// - Parameters:
