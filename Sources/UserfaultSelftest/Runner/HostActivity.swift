@@ -1,7 +1,13 @@
 /// What other programs do on the host while a result runs, as far as it can spoil the result.
 struct HostActivity {
     private let kills = vmstat("oom_kill")
-    private let freeHugePages = HugePagePool.free
+    private let freeHugePages: Int
+
+    /// - Parameter free: How many huge pages were free before the result's conditions were looked at: another program may have
+    ///   taken them since.
+    init(freeHugePages free: Int) {
+        freeHugePages = max(free, HugePagePool.free)
+    }
 
     /// Says in a failure what happened on the host meanwhile; what the host alone has brought about is a skip.
     func explain(_ result: inout CaseResult, ofProcessKilled wasKilled: Bool) {

@@ -81,6 +81,7 @@ struct RunLoop {
         if let budget = options.timeBudget, ContinuousClock.now - start >= budget {
             return skip(selected, "the time budget of \(budget) is used up")
         }
+        let freeHugePages = HugePagePool.free
         let readiness = conditions.prepare(selected)
         if let signal = readSignal(signals) { return ending.stop = .signal(signal) }
         switch readiness {
@@ -88,7 +89,7 @@ struct RunLoop {
         case .ready(let environment):
             let limit = options.timeout ?? conditions.stretched(selected.selftestCase.limit)
             let patience = options.timeout.map { ["\(Waiting.variable)=\(Int($0.inSeconds))"] } ?? []
-            let activity = HostActivity()
+            let activity = HostActivity(freeHugePages: freeHugePages)
             do {
                 let process = try CaseProcess(
                     identity: selected.identity, environment: environment + patience, limit: limit,
