@@ -56,6 +56,10 @@ func leaveDescriptors(_ count: Int) {
     close(next)
     var limit = rlimit()
     getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    limit.rlim_cur = rlim_t(next)
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    // What other threads have closed meanwhile.
+    while dup(0) >= 0 {}
     limit.rlim_cur = rlim_t(Int(next) + count)
     setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 }
