@@ -13,7 +13,11 @@ final class SurvivalFiles: Sendable {
 
     init(_ record: KeptRecord, _ memory: borrowing HandedMemory) throws {
         state = try PagerState()
-        pages = if memory.file != nil { try SharedPagesState(for: memory.file!) } else { nil }
+        // Not `memory.file!`: Swift 6.3 crashes on that when it optimizes.
+        switch memory.file {
+        case .some(let file): pages = try SharedPagesState(for: file)
+        case nil: pages = nil
+        }
         self.record = try record.makeFile()
     }
 
@@ -38,7 +42,11 @@ extension Keepers {
         let files =
             expectsSuccessor && memory.canBeResumed
             ? try SurvivalFiles(memory.record(machine: settings.name, source: settings.memory.identity), memory) : nil
-        let file = files?.pages == nil ? nil : memory.file!.withUnsafeDescriptor { $0.rawValue }
+        let file: Int32?
+        switch memory.file {
+        case .some(let shared) where files?.pages != nil: file = shared.withUnsafeDescriptor { $0.rawValue }
+        default: file = nil
+        }
         try keepClient(id, uffd: uffd, process: process, further: files?.numbers ?? [], file: file)
         return files
     }
