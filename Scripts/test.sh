@@ -176,7 +176,14 @@ many() {
 }
 
 # The selftest on hosts that lack something.
-step_hosts() { many hosts timeout -k 10 3600 Scripts/check/selftest-hosts.py; }
+step_hosts() {
+    many hosts timeout -k 10 3600 Scripts/check/selftest-hosts.py
+    if [ "$(id -u)" = 0 ]; then
+        one setup-host timeout -k 10 180 Scripts/check/setup-host.sh
+    else
+        skip setup-host "a mount namespace needs root"
+    fi
+}
 
 # The program uffd-pager with simulated and real clients.
 step_clients() {

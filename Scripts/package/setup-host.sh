@@ -3,19 +3,21 @@
 #   setup-host.sh --check         reports what is ready and what is missing; changes nothing; exit code 1 if anything is missing
 #   setup-host.sh [--yes] [USER]  sets up what is missing, for USER (default: the user who called sudo); asks first
 #   setup-host.sh --undo [--yes]  undoes every change that this script made
-# It shows every command before it runs it, and keeps the command that undoes it in /var/lib/swift-userfaultfd/undo.
+# It shows every command before it runs it, and keeps the command that undoes it in /var/lib/swift-userfaultfd/undo, with a
+# copy of this script. What it sets up is there again after a reboot.
 set -euo pipefail
 
 HUGE_PAGES=64
 SWAP_MIB=256
 GROUP=userfaultfd
 STATE=/var/lib/swift-userfaultfd
+SWAP=$STATE/swap
 DEVICE=/dev/userfaultfd
 RULE=/etc/udev/rules.d/60-userfaultfd.rules
 SYSCTL=/etc/sysctl.d/60-userfaultfd.conf
 
 usage() {
-    sed -n '2,6s/^# //p' "${BASH_SOURCE[0]}"
+    sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"
     exit "$1"
 }
 
@@ -63,47 +65,61 @@ confirm() {
     [[ $answer == [yY]* ]]
 }
 
-# change COMMAND UNDO: runs COMMAND, after recording the command that undoes it.
+# change COMMAND UNDO: runs COMMAND, after recording the command that undoes it: one line, which does no harm if it runs again,
+# or if a reboot or somebody else has undone the change.
 change() {
     confirm "$1" || { echo "  skipped" && return 0; }
     mkdir -p "$STATE"
-    echo "$2" >>"$STATE/undo"
+    [[ ${BASH_SOURCE[0]} -ef $STATE/setup-host.sh ]] || install -m 755 "${BASH_SOURCE[0]}" "$STATE/setup-host.sh"
+    grep -qxF -- "$2" "$STATE/undo" 2>/dev/null || echo "$2" >>"$STATE/undo"
     bash -euc "$1" || die "the command failed; --undo undoes what was done so far"
 }
 
 make() {
     if ! has_huge_pages; then
-        change "echo vm.nr_hugepages=$HUGE_PAGES >>$SYSCTL && sysctl -q vm.nr_hugepages=$HUGE_PAGES" \
-            "sed -i '/^vm.nr_hugepages=$HUGE_PAGES\$/d' $SYSCTL && { [[ -s $SYSCTL ]] || rm $SYSCTL; }
-sysctl -q vm.nr_hugepages=$(huge_pages)"
+        local line=vm.nr_hugepages=$HUGE_PAGES
+        change "{ grep -qsx $line $SYSCTL || echo $line >>$SYSCTL; } && sysctl -q $line" \
+            "if [[ -e $SYSCTL ]]; then sed -i /^$line\$/d $SYSCTL; [[ -s $SYSCTL ]] || rm $SYSCTL; fi; sysctl -q vm.nr_hugepages=$(huge_pages)"
     fi
     if ! has_swap; then
-        local file=$STATE/swap
-        change "mkdir -p $STATE && dd if=/dev/zero of=$file bs=1M count=$SWAP_MIB status=none && chmod 600 $file &&
-  mkswap -q $file && swapon $file" "rm -f $file
-swapoff $file"
+        # It holds memory of every process: nobody else may read it, not even while it is written.
+        change "install -m 600 /dev/null $SWAP && dd if=/dev/zero of=$SWAP bs=1M count=$SWAP_MIB status=none &&
+  mkswap -q $SWAP && swapon $SWAP && { grep -qs '^$SWAP ' /etc/fstab || echo '$SWAP none swap nofail 0 0' >>/etc/fstab; }" \
+            "if grep -q '^$SWAP ' /proc/swaps; then swapoff $SWAP; fi; rm -f $SWAP; [[ ! -e /etc/fstab ]] || sed -i '\\|^$SWAP |d' /etc/fstab"
     fi
     [[ -e $DEVICE ]] || return 0
     if ! has_device; then
-        getent group "$GROUP" >/dev/null || change "groupadd --system $GROUP" "groupdel $GROUP"
+        getent group "$GROUP" >/dev/null ||
+            change "groupadd --system $GROUP" "if getent group $GROUP >/dev/null; then groupdel $GROUP; fi"
         change "mkdir -p ${RULE%/*} && echo 'KERNEL==\"userfaultfd\", GROUP=\"$GROUP\", MODE=\"0660\"' >$RULE" "rm -f $RULE"
-        change "chgrp $GROUP $DEVICE && chmod 660 $DEVICE" \
-            "chown $(stat -c %u:%g "$DEVICE") $DEVICE && chmod $(stat -c %a "$DEVICE") $DEVICE"
+        change "chgrp $GROUP $DEVICE && chmod 660 $DEVICE" "if [[ -e $DEVICE ]]; then chown $(stat -c %u:%g "$DEVICE") $DEVICE; chmod $(stat -c %a "$DEVICE") $DEVICE; fi"
     fi
     if ! has_member; then
-        change "usermod -aG $GROUP $owner" "gpasswd -d $owner $GROUP"
+        change "usermod -aG $GROUP $owner" \
+            "if id -nG $owner 2>/dev/null | tr ' ' '\\n' | grep -qx $GROUP; then gpasswd -d $owner $GROUP; fi"
         echo "$owner will be in the group $GROUP after the next login"
     fi
 }
 
+# undo: runs the recorded commands, the last one first. Those that fail or are skipped are left for the next time.
 undo() {
-    [[ -e $STATE/undo ]] || { echo "nothing to undo" && return; }
-    local command failed=0
-    while read -r command; do
-        confirm "$command" || { echo "  skipped" && continue; }
-        bash -euc "$command" || failed=1
-    done <<<"$(tac "$STATE/undo")"
-    ((failed == 0)) || die "some changes could not be undone; the commands are in $STATE/undo"
+    [[ -s $STATE/undo ]] || { echo "nothing to undo" && return; }
+    local command left=()
+    # The terminal is the standard input, on which it asks.
+    while read -r command <&3; do
+        if ! confirm "$command"; then
+            echo "  skipped"
+        elif bash -euc "$command"; then
+            continue
+        else
+            echo "  failed"
+        fi
+        left=("$command" "${left[@]}")
+    done 3< <(tac "$STATE/undo")
+    if ((${#left[@]})); then
+        printf '%s\n' "${left[@]}" >"$STATE/undo"
+        die "not everything is undone; what is left is in $STATE/undo, for --undo to do"
+    fi
     rm -r "$STATE"
 }
 
