@@ -10,6 +10,7 @@ out=.build-docs/code
 rm -rf "$out"
 mkdir -p "$out"/{manifests,parts,programs}
 mapfile -t pages < <(git ls-files -co --exclude-standard '*.md' 'Sources/*.swift')
+[[ ${#pages[@]} -gt 0 ]] || die "git finds no page"
 failed=0
 python3 -B Scripts/check/docs-code.py "$out" "${pages[@]}" || failed=1
 
