@@ -14,7 +14,8 @@ case ${1-} in
     '' | -*) usage 64 ;;
 esac
 root=$(realpath -m "$1")
-put_program "${UFFD_SELFTEST:-$(static_selftest)}" uffd-selftest
+program=${UFFD_SELFTEST:-$(static_selftest)}
+put_program "$program" uffd-selftest
 cd "$REPO"
 put 644 docs/uffd-selftest.1 usr/share/man/man1/uffd-selftest.1
 put 644 docs/selftest-report.schema.json usr/share/uffd-selftest/report.schema.json
