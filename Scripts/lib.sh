@@ -8,6 +8,9 @@ shopt -s inherit_errexit
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 USER_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/swift-userfaultfd
 
+# After the host's own programs, those that need_unpacked has put there.
+export PATH=$PATH:$USER_CACHE/programs
+
 # The package manager does not see new files of this package from packages that depend on its path, unless it plans again.
 for plan in "$REPO"/.build-*/{debug,release}.yaml; do
     [[ ! -e $plan || -z $(find "$REPO/Sources" -type d -newer "$plan" -print -quit) ]] || rm -f "$plan"
@@ -29,6 +32,25 @@ usage() {
 # need COMMAND PACKAGE: makes sure that COMMAND exists; root installs PACKAGE for it.
 need() {
     command -v "$1" >/dev/null || install_for "$1" "$2"
+}
+
+# need_unpacked COMMAND PACKAGE: the same without installing PACKAGE, because it has a service that would start and stay. The
+# program is taken out of the package and put into the cache.
+need_unpacked() {
+    local work program=$USER_CACHE/programs/$1
+    command -v "$1" >/dev/null && return
+    command -v apt-get >/dev/null || die "$1 is missing: install it (Debian: $2)"
+    note "taking $1 out of the package $2"
+    mkdir -p "${program%/*}"
+    work=$(mktemp -d "${program%/*}/.work.XXXXXX")
+    (
+        cd "$work" &&
+            { apt-get -q download "$2" || { apt-get -q update && apt-get -q download "$2"; }; } &&
+            dpkg-deb -x "$2"_*.deb root &&
+            ! ldd "$(find root -type f -path "*bin/$1")" | grep 'not found' &&
+            mv "$(find root -type f -path "*bin/$1")" "$program"
+    ) >"$program.log" 2>&1 || die "$1 is missing, and cannot be taken out of the package $2: $(tail -n 1 "$program.log")$(rm -rf "$work")"
+    rm -rf "$work"
 }
 
 # need_library NAME PACKAGE: the same for a library that pkg-config knows by this name.

@@ -50,10 +50,10 @@ install_tools() {
     command -v git >/dev/null || missing+=(git ca-certificates)
     command -v xmllint >/dev/null || missing+=(libxml2-utils)
     command -v shellcheck >/dev/null || missing+=(shellcheck)
-    command -v promtool >/dev/null || missing+=(prometheus)
     command -v prove >/dev/null || missing+=(perl)
     { command -v pkg-config && pkg-config --exists liblz4; } >/dev/null || missing+=(pkg-config liblz4-dev)
     command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86 busybox-static cpio zstd)
+    (need_unpacked promtool prometheus) || [ "$(id -u)" != 0 ] || return 1
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         echo "please install: ${missing[*]}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests UserfaultNBD against nbdkit, qemu-nbd, and servers that break the protocol, which the tests start themselves:
 #   Scripts/check/nbd.sh [SWIFT-TEST-OPTION...]
-#   Scripts/check/nbd.sh --prepare      only installs what is missing, as root on Debian and Ubuntu
+#   Scripts/check/nbd.sh --prepare      only fetches what is missing, as root on Debian and Ubuntu
 # Fails with the reason as the last line if something cannot be had.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
@@ -11,7 +11,7 @@ cd "$REPO"
 need nbdkit nbdkit
 need qemu-nbd qemu-utils
 need certtool gnutls-bin
-need nginx nginx-light
+need_unpacked nginx nginx
 need python3 python3
 need_library libnbd libnbd-dev
 [[ ${1:-} != --prepare ]] || exit 0

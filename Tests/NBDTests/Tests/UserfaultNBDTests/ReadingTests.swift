@@ -29,10 +29,11 @@ struct ReadingTests {
         try words.withUnsafeBytes { Data($0) }.write(to: folder.appendingPathComponent("image.raw"))
         let socket = "\(folder.path)/http"
         let settings = folder.appendingPathComponent("nginx.conf")
-        // One process, which ends when it is killed.
+        // One process, which ends when it is killed, and which needs no folder of an installed nginx.
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map { "\($0)_temp_path \(folder.path);" }
         try """
         daemon off; master_process off; pid \(folder.path)/pid; error_log stderr; events {}
-        http { access_log off; server { listen unix:\(socket); root \(folder.path); } }
+        http { access_log off; \(temporary.joined(separator: " ")) server { listen unix:\(socket); root \(folder.path); } }
         """.write(to: settings, atomically: true, encoding: .utf8)
         let web = try Server("nginx", in: folder, isReadyAt: "\(folder.path)/pid") { _ in
             ["-c", settings.path, "-p", folder.path]
