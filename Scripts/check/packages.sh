@@ -35,9 +35,14 @@ debs=("$packages"/uffd-selftest_*.deb "$packages"/uffd-pager_*.deb)
 passed=0 failed=0
 # check NAME COMMAND...: runs a command, and shows its output if it fails.
 check() {
-    local name=$1 begin=$SECONDS
+    local name=$1 begin=$SECONDS code
     shift
-    if "$@" >"$work/log" 2>&1; then
+    # Not as a condition: there, a command that fails does not end a function.
+    set +e
+    (set -e && "$@") >"$work/log" 2>&1
+    code=$?
+    set -e
+    if [[ $code == 0 ]]; then
         passed=$((passed + 1))
         echo "$name: passed in $((SECONDS - begin)) s"
     else
@@ -48,17 +53,19 @@ check() {
 }
 
 # fresh SUITE: makes the folder of a fresh system in the cache, unless it is there.
-fresh() {
-    local main
-    [[ ! -d $cache/$1 ]] || return 0
+fresh() (
+    exec {lock}>"$cache/$1.lock"
+    flock "$lock"
+    [[ ! -d $cache/$1 ]] || exit 0
     main=$(mirror Debian)
     [[ $main ]] || die "apt has no Debian mirror (no Debian sources, or 'apt-get update' never ran)"
     note "making a fresh $1"
     rm -rf "$cache/$1.new"
-    timeout 900 debootstrap --variant=minbase --include=man-db,systemd --keyring="$KEYRING" "$1" "$cache/$1.new" "$main" \
-        >"$work/debootstrap.log" 2>&1 || die "debootstrap of $1 failed: $(tail -n 5 "$work/debootstrap.log")"
+    # Without its keys, debootstrap would believe any mirror.
+    timeout 900 debootstrap --force-check-gpg --keyring="$KEYRING" --variant=minbase --include=man-db,systemd \
+        "$1" "$cache/$1.new" "$main" >"$work/debootstrap.log" 2>&1 || die "debootstrap of $1 failed: $(tail -n 5 "$work/debootstrap.log")"
     mv "$cache/$1.new" "$cache/$1"
-}
+)
 
 # inside COMMAND...: runs a command in the system, which ends with all of its processes and mounts.
 inside() {
@@ -119,10 +126,22 @@ units() {
     [[ ${PIPESTATUS[0]} == 0 && ! -s $work/units ]]
 }
 
+# What the guide says: an instance of the socket that starts with the system.
+enabling() {
+    inside systemctl enable uffd-pager.service uffd-pager-firecracker@web.socket
+    [[ -L $system/etc/systemd/system/sockets.target.wants/uffd-pager-firecracker@web.socket ]]
+}
+
+# The host was set up, and what undoes this does not go away unnoticed.
 nothing_left() {
+    local state=$system/var/lib/swift-userfaultfd
+    mkdir "$state"
+    echo true >"$state/undo"
     # Libraries came with them that packages of the system would merely like to have.
     inside apt-get -o APT::AutoRemove::RecommendsImportant=false -o APT::AutoRemove::SuggestsImportant=false \
-        purge -y --autoremove uffd-selftest uffd-pager
+        purge -y --autoremove uffd-selftest uffd-pager | tee "$work/purge"
+    grep -F 'setup-host.sh --undo' "$work/purge"
+    rm -r "$state"
     files >"$work/after"
     diff "$work/before" "$work/after"
 }
@@ -147,6 +166,7 @@ for suite; do
     check "$suite-selftest-root" selftest
     check "$suite-selftest-user" selftest "${user[@]}"
     check "$suite-pager" inside uffd-pager probe
+    check "$suite-enabling" enabling
     check "$suite-removal" nothing_left
     rm -rf "$system"
 done
