@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # What the scripts share: messages, tools, Python, and the cached kernels. Sourced first.
 
-# A build that fails inside $(...) ends the script too. Without this, what an earlier build has left would be used.
-shopt -s inherit_errexit
-
 # shellcheck disable=SC2034 # read by the scripts that source this one
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 USER_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/swift-userfaultfd
+
+# A build that fails inside $(...) ends the script too. Without this, what an earlier build has left would be used.
+shopt -s inherit_errexit
 
 # After the host's own programs, those that need_unpacked has put there.
 export PATH=$PATH:$USER_CACHE/programs

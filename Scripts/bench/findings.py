@@ -2,6 +2,8 @@
 import re
 
 BEGIN, END = "<!-- findings: Scripts/bench/run.sh --page writes what follows -->", "<!-- end of the findings -->"
+BROKEN = ("<!-- broken promises: Scripts/bench/run.sh --page writes what follows -->", "<!-- end of the broken promises -->")
+PROMISE = re.compile(r"x?([\d.]+ \([\d.]+ to [\d.]+\))( of [^≤≥(]*| x the [^≤≥(]*)? ([≤≥]) ([\d.]+), \*\*broken\*\*")
 NUMBER = re.compile(r"[\d,]*\d(?:\.\d+)?")
 BATCHED = ("copy", "continue", "zeropage", "poison", "writeprotect", "move")
 CALLS = ("copy", "continue", "zeropage")
@@ -84,9 +86,34 @@ def findings(found):
            f"and {dirty / c('dirty/wp-sync'):.2f} of a handler that is told of every write.")
 
 
+def broken(page, titles):
+    """A row for each promise that a table says is broken."""
+    families = {title: family for family, title in titles.items()}
+    family, heads = None, []
+    for line in page.splitlines():
+        if line.startswith("### "):
+            family, heads = families.get(line[4:]), []
+        if family is None or not line.startswith("|"):
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        heads = heads or cells
+        named = [(head, cell) for head, cell in zip(heads, cells) if head != "for comparison"]
+        if heads[-1] == "for comparison":
+            named += [tuple(one.split(": ", 1)) for one in cells[-1].split("; ") if ": " in one]
+        for who, cell in named:
+            for ratio, to, relation, bound in PROMISE.findall(cell):
+                yield f"| `{family}/{cells[0].strip('`')}` | {who} | {ratio}{to or ' of C'} | {relation} {bound} |"
+
+
+def between(page, marks, lines):
+    """The page with these lines between two marks."""
+    before, _, rest = page.partition(marks[0])
+    return "\n".join([before + marks[0], "", *lines, "", marks[1]]) + rest.partition(marks[1])[2]
+
+
 def with_findings(page, titles, twins):
-    """The page with the findings that its tables have."""
-    before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    lines = [f"* {finding}" for finding in findings(medians(page, titles, twins))]
-    return "\n".join([before + BEGIN, "", *lines, "", END]) + after
+    """The page with the findings and the broken promises that its tables have."""
+    rows = list(broken(page, titles))
+    head = ["| scenario | what | found | promised |", "|:--|:--|:--|--:|"]
+    page = between(page, BROKEN, head + rows if rows else ["No promise is broken in this run."])
+    return between(page, (BEGIN, END), [f"* {finding}" for finding in findings(medians(page, titles, twins))])

@@ -174,7 +174,7 @@ def write_page(page, text):
 def check_page(page):
     text = page.read_text()
     if findings.with_findings(text, TITLES, TWINS) != text:
-        sys.exit(f"{page}: the findings are not those of the tables: run Scripts/bench/run.sh --page")
+        sys.exit(f"{page}: the findings or the broken promises are not those of the tables: run Scripts/bench/run.sh --page")
 
 
 def main():

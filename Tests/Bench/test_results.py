@@ -75,6 +75,22 @@ class Findings(unittest.TestCase):
         self.assertNotEqual(wrong, self.page)
         self.assertEqual(findings.with_findings(wrong, results.TITLES, results.TWINS), self.page)
 
+    def test_broken_promises_are_read_from_the_tables(self):
+        times = [Page.time | {"bound": None}, Page.time | {"to": "c, polling"}]
+        rate = {"to": "c, polling", "quantity": "rate", "median": 2, "lower": 1.9, "upper": 2.1, "bound": 3, "verdict": "broken"}
+        pager = variant("pager", 5, *times, Page.time | {"verdict": "holds"}, rate)
+        rest = [variant("a", 3), variant("b", 3, Page.time), variant("swift", 4, Page.time | {"verdict": "cannot tell"})]
+        text = "\n".join(results.table("fault", [{"name": "fault/copy", "variants": [variant("c", 5), pager, *rest]}]))
+        self.assertEqual(list(findings.broken(text, results.TITLES)), [
+            "| `fault/copy` | pager | 1.20 (1.10 to 1.30) of c, polling | ≤ 1.05 |",
+            "| `fault/copy` | pager | 2.00 (1.90 to 2.10) x the faults per second of c, polling | ≥ 3.00 |",
+            "| `fault/copy` | b | 1.20 (1.10 to 1.30) of C | ≤ 1.05 |"])
+
+    def test_a_broken_promise_that_the_page_does_not_name_is_noticed(self):
+        wrong = re.sub(r"(?m)^\| `.*\| ≤ [0-9.]+ \|\n", "", self.page, count=1)
+        self.assertNotEqual(wrong, self.page)
+        self.assertEqual(findings.with_findings(wrong, results.TITLES, results.TWINS), self.page)
+
 
 if __name__ == "__main__":
     unittest.main()
