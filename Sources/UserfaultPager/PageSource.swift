@@ -47,6 +47,13 @@ public protocol PageSource: ~Copyable, Sendable {
     /// `signal-safety(7)` lists. `false` unless said.
     var isSignalSafe: Bool { get }
 
+    /// Whether ``load(offset:into:)`` only says where its pages are: it makes no call, takes no lock, no memory from the heap, and
+    /// touches none but its own.
+    ///
+    /// A thread that serves itself then asks it while nothing else can change what is served, and looks up once what it would
+    /// otherwise look up twice. Of a source that is ``isSignalSafe`` as well. `false` unless said.
+    var isInstant: Bool { get }
+
     /// Whether every reply is ``PageReply/inFile(count:)``: regions are then registered for minor faults as well, so that
     /// nobody sees a page that is being written. `false` unless said.
     var fillsFile: Bool { get }
@@ -81,6 +88,8 @@ extension PageSource where Self: ~Copyable {
     public var isSlow: Bool { false }
     /// Whether it may be asked in a signal handler, see ``PageSource/isSignalSafe``.
     public var isSignalSafe: Bool { false }
+    /// Whether it only says where its pages are, see ``PageSource/isInstant``.
+    public var isInstant: Bool { false }
     /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { false }
     /// Pages come when they are asked for, see ``PageSource/handling``.

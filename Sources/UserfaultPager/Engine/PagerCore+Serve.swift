@@ -40,30 +40,48 @@ extension PagerCore where Source: ~Copyable {
     ) -> Served {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault, of: memory) { return .done }
         var behind = 0
-        let order = memory.sharingOrder { (_, machine) -> Order in
-            if isPaused { return holdOrRefuse(pending.fault, of: memory, machine) }
+        let turn = memory.sharingOrder { (uffd, machine) -> Turn in
+            if isPaused { return .order(holdOrRefuse(pending.fault, of: memory, machine)) }
             let order = machine.begin(pending.fault, readAt: pending.since, isSignal: memory.sendsSignals)
-            guard case .fill(var claim) = order else { return order }
-            bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
+            guard case .fill(var claim) = order else { return .order(order) }
+            if pending.attempts == 0 {
+                bench.record.count(pending.fault.kind == .minor ? .minor : .missing, in: claim.region)
+            }
             if touches.isOn { note(claim) }
-            guard readsAhead, !touches.isOn, claim.content == .source, pending.failures == 0 else { return order }
-            let fitting = Workbench.stagingBytes &>> claim.region.pageShift - 1
-            behind = min(fitting, claim.region.readAhead(at: claim.offset))
-            // A few pages come along with the one that is waited for; many come behind it.
-            guard behind > 0, behind < Self.longWindow else { return order }
-            machine.extend(&claim, by: behind)
-            behind = 0
-            return .fill(claim)
+            if readsAhead, !touches.isOn, claim.content == .source, pending.failures == 0 {
+                let fitting = Workbench.stagingBytes &>> claim.region.pageShift - 1
+                behind = min(fitting, claim.region.readAhead(at: claim.offset))
+                // A few pages come along with the one that is waited for; many come behind it.
+                if behind > 0, behind < Self.longWindow {
+                    machine.extend(&claim, by: behind)
+                    behind = 0
+                }
+            }
+            if pending.isJustNow, let turn = fillAtOnce(claim, for: pending, of: uffd, machine, with: &bench) {
+                return turn
+            }
+            bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
+            return .order(.fill(claim))
         }
-        guard case .fill(let claim) = order else { return serveSpecially(order, pending, of: memory, by: bench.record) }
-        if pending.attempts == 0 {
-            bench.record.count(pending.fault.kind == .minor ? .minor : .missing, in: claim.region)
+        let served: Served
+        let page: AddressRange
+        switch turn {
+        case .filled(let filled, let end, let isAwaited):
+            if isAwaited { memory.wake(filled) }
+            bench.record.recordFill(end &- pending.since)
+            bench.record.recordService(end &- pending.since)
+            page = filled
+            served = .done
+        case .order(.fill(let claim)):
+            page = claim.range
+            served = fill(claim, for: pending, of: memory, with: &bench)
+            bench.record.end()
+        case .order(let order):
+            return serveSpecially(order, pending, of: memory, by: bench.record)
         }
-        let served = fill(claim, for: pending, of: memory, with: &bench)
-        bench.record.end()
         if behind > 0, case .done = served {
-            _ = fillUnasked(of: memory, with: &bench, after: claim.range) { machine in
-                machine.claim(at: claim.range.end, count: behind)
+            _ = fillUnasked(of: memory, with: &bench, after: page) { machine in
+                machine.claim(at: page.end, count: behind)
             }
         }
         return served
@@ -214,7 +232,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     @inline(__always)
-    private func ask(_ claim: Claim, with bench: inout Workbench) -> Answer? {
+    func ask(_ claim: Claim, with bench: inout Workbench) -> Answer? {
         do throws(UserfaultError) { try bench.reserve(claim.region.pageSize.bytes) } catch { return nil }
         let room = unsafe UnsafeMutableRawBufferPointer(
             start: bench.staging.unsafeBaseAddress, count: min(claim.range.count, bench.staging.count))
@@ -328,6 +346,8 @@ extension PagerCore where Source: ~Copyable {
     ) -> FillOutcome {
         let end = MonotonicInstant.now.nanoseconds &+ 200_000
         repeat {
+            // What is unmapped meanwhile may be another's before the next attempt, and nothing tells of it.
+            guard memory.hearsOfUnmapping || memory.isHolder(of: claim) else { return .noRange }
             for _ in 0..<16 {
                 let outcome = filling.fill(claim, of: uffd, zeros: zeros)
                 if outcome != .changing { return outcome }

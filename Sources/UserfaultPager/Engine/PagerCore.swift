@@ -87,6 +87,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isAsynchronous: Bool
     /// Whether it takes requests from a thread that is completing one.
     let isReentrant: Bool
+    /// Whether it is asked in the order, see ``PageSource/isInstant``: where no fork waits for that, which holds the heap.
+    let answersAtOnce: Bool
     /// Requests that it has not completed.
     let requests = Requests()
     /// What threads count with that are not only this pager's.
@@ -183,6 +185,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         self.children = children
         isAsynchronous = source.handling == .asynchronous
         isReentrant = isAsynchronous && source.isReentrant
+        answersAtOnce = source.isInstant && configuration.sourceTimeout == nil && !followsForks
         isInThread = memories[0].sendsSignals
         self.source = source
         registry.withLock { $0.records.append(readerRecord) }

@@ -167,6 +167,11 @@ final class ServedMemory: @unchecked Sendable {
         return try unsafe body(uffd.pointee, machine.pointee)
     }
 
+    /// Looks up on a thread that shares the order already: it would wait behind a writer who waits for it.
+    func withinOrder<Result>(_ body: (borrowing PagerStateMachine) -> Result) -> Result {
+        unsafe body(machine.pointee)
+    }
+
     /// Takes in changes, while nobody looks up or fills.
     @inline(__always)
     func excludingOthers<Result, Failure: Error>(

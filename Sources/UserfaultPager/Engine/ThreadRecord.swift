@@ -22,6 +22,7 @@ struct ThreadRecord: @unchecked Sendable {
         let since = Atomic<UInt64>(0)
         let address = Atomic<UInt>(0)
         let region = Atomic<UInt>(0)
+        let asksInOrder = Atomic<Bool>(false)
         /// What the source is asked for, where it has a time limit, until somebody takes it away.
         let limitedLoad = Mutex<Load?>(nil)
 
@@ -123,6 +124,12 @@ struct ThreadRecord: @unchecked Sendable {
     /// Says that the pages were given back.
     @inline(__always)
     func end() { unsafe fields.pointee.region.store(0, ordering: .releasing) }
+
+    /// Whether the source is being asked while the order is shared; for the thread itself.
+    var asksInOrder: Bool {
+        get { unsafe fields.pointee.asksInOrder.load(ordering: .relaxed) }
+        nonmutating set { unsafe fields.pointee.asksInOrder.store(newValue, ordering: .relaxed) }
+    }
 
     var isWorking: Bool { unsafe fields.pointee.region.load(ordering: .acquiring) != 0 }
     func isWorking(on region: UInt) -> Bool { unsafe fields.pointee.region.load(ordering: .acquiring) == region }

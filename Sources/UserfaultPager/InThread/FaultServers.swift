@@ -16,7 +16,9 @@ class FaultServer: @unchecked Sendable {
     func mayServe(_ address: UInt) -> Bool { false }
 
     /// Says what becomes of a fault of a thread that serves another one already.
-    func answerNested(_ address: UInt) -> FaultSignal.Answer { .unclaimed }
+    ///
+    /// - Parameter seat: The calling thread's.
+    func answerNested(_ address: UInt, at seat: Int) -> FaultSignal.Answer { .unclaimed }
 
     /// Lets go of what it serves with: nobody is with it any more.
     func depart() {}
@@ -136,9 +138,12 @@ enum FaultServers {
             let place = unsafe places + index
             let candidate = unsafe place.pointee.server.load(ordering: .relaxed)
             guard candidate != 0, wanted == 0 || candidate == wanted else { continue }
-            let answer =
-                unsafe place.pointee.seats.areMine
-                ? place.pointee.withServer { $0.answerNested(address) } : place.pointee.serve(address)
+            let answer: FaultSignal.Answer
+            if let seat = unsafe place.pointee.seats.mine {
+                answer = unsafe place.pointee.withServer { $0.answerNested(address, at: seat) }
+            } else {
+                answer = unsafe place.pointee.serve(address)
+            }
             switch answer {
             case .unclaimed: continue
             case .served, .refused: return answer

@@ -76,29 +76,49 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         }
     }
 
+    /// Whose an address is.
+    private enum Standing {
+        /// A region's.
+        case known
+        /// A region's, on a page that is lost.
+        case lost
+        /// This pager's descriptor's, and no region's.
+        case stray
+        /// Anybody else's.
+        case foreign
+    }
+
+    /// - Parameter isInOrder: Whether the calling thread shares the order.
+    private func standing(of address: UInt, isInOrder: Bool = false) -> Standing {
+        let cause =
+            isInOrder
+            ? memory.withinOrder { machine in machine.cause(ofSignalAt: address) }
+            : memory.sharingOrder { _, machine in machine.cause(ofSignalAt: address) }
+        return switch cause {
+        case .missing, .protected: .known
+        case .lost: .lost
+        case .nobodys: core.isOurs(straying: address) ? .stray : .foreign
+        }
+    }
+
     /// What to say of a fault for which nothing could be filled.
     @inline(never)
     private func answerRefused(_ address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
-        switch memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {
+        switch standing(of: address) {
         case .lost: .refused
-        case .nobodys where core.isOurs(straying: address): core.serveStray(at: address, by: record)
-        case .nobodys, .missing, .protected: .unclaimed
+        case .stray: core.serveStray(at: address, by: record)
+        case .known, .foreign: .unclaimed
         }
     }
 
-    override func mayServe(_ address: UInt) -> Bool {
-        if case .nobodys = memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {
-            return core.isOurs(straying: address)
-        }
-        return true
-    }
+    override func mayServe(_ address: UInt) -> Bool { standing(of: address) != .foreign }
 
     /// What to say of a fault of a source.
-    override func answerNested(_ address: UInt) -> FaultSignal.Answer {
-        switch memory.sharingOrder({ _, machine in machine.cause(ofSignalAt: address) }) {
+    override func answerNested(_ address: UInt, at seat: Int) -> FaultSignal.Answer {
+        switch standing(of: address, isInOrder: unsafe benches[seat].record.asksInOrder) {
         case .lost: .refused
-        case .nobodys where !core.isOurs(straying: address): .unclaimed
-        case .nobodys, .missing, .protected: refuse(address)
+        case .known, .stray: refuse(address)
+        case .foreign: .unclaimed
         }
     }
 

@@ -43,9 +43,9 @@ struct Seats: ~Copyable, @unchecked Sendable {
         (0..<Self.count).allSatisfy { unsafe seats[$0].holder.load(ordering: .sequentiallyConsistent) == 0 }
     }
 
-    /// Whether the calling thread has a seat already.
+    /// The seat that the calling thread has already.
     @inline(__always)
-    var areMine: Bool { FaultSignal.mayBeNested && hasSeat(FaultSignal.threadToken) }
+    var mine: Int? { FaultSignal.mayBeNested ? seat(of: FaultSignal.threadToken) : nil }
 
     /// Calls with a seat of the calling thread's own, which has none; waits for one while all are taken.
     ///
@@ -65,8 +65,9 @@ struct Seats: ~Copyable, @unchecked Sendable {
         return result
     }
 
-    private func hasSeat(_ thread: UInt) -> Bool {
-        (0..<Self.count).contains { unsafe seats[$0].holder.load(ordering: .relaxed) == thread }
+    @inline(never)
+    private func seat(of thread: UInt) -> Int? {
+        (0..<Self.count).first { unsafe seats[$0].holder.load(ordering: .relaxed) == thread }
     }
 
     @inline(__always)

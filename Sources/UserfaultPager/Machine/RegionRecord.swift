@@ -27,6 +27,9 @@ struct RegionRecord: ~Copyable {
     ///   - states: Zeroed memory for the states of its pages, where that is not the record's to make.
     ///   - slot: Where it is written down.
     /// - Throws: `ENOMEM` where there is no memory for the states.
+    /// Whether pages are huge pages of hugetlbfs, which follow rules of their own.
+    let isHuge: Bool
+
     init(
         id: Int, count: Int, options: RegionOptions, fillsFile: Bool = false, extents: consuming Extents = Extents(),
         states: consuming Mapping? = nil, slot: Int? = nil
@@ -42,6 +45,7 @@ struct RegionRecord: ~Copyable {
         pageShift = options.pageSize.log2
         pageCount = options.pageSize.pages(in: count)
         self.options = options
+        isHuge = options.pageSize > .base
         window = ReadAheadWindow(maximum: options.readAhead.maximumPages)
         if let states {
             self.states = states
@@ -65,9 +69,6 @@ struct RegionRecord: ~Copyable {
         try? memory.advise(.hugePage, memory.range.part(at: 0, count: bytes & ~(huge - 1)))
         return memory
     }
-
-    /// Whether pages are huge pages of hugetlbfs, which follow rules of their own.
-    var isHuge: Bool { options.pageSize > .base }
 }
 
 /// A reference to a record that the pager keeps for as long as a span or a thread refers to it.

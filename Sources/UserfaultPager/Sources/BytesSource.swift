@@ -21,6 +21,9 @@ public struct BytesSource: ~Copyable, PageSource {
     /// It may be asked in a signal handler.
     public var isSignalSafe: Bool { true }
 
+    /// It only says where its bytes are.
+    public var isInstant: Bool { true }
+
     /// Answers for a page, see ``PageSource/load(offset:into:)``.
     public func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
         content.reply(offset, pages.freeCapacity)

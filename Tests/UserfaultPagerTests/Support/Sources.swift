@@ -105,3 +105,31 @@ struct Stock: ~Copyable {
         return ClosureSource { offset, pages in .movable(at: start + UInt(offset), count: pages.freeCapacity) }
     }
 }
+
+/// One that touches memory that it is to bring, once another thread waits to add a region.
+struct SelfTouchingSource: PageSource {
+    struct State: ~Copyable {
+        let isAsked = Atomic<Bool>(false)
+        let adder = Atomic<Int32>(0)
+    }
+
+    #if arch(x86_64)
+    private static var futexCall: String { "202 " }
+    #else
+    private static var futexCall: String { "98 " }
+    #endif
+
+    let range: AddressRange
+    let state = Shared(State())
+
+    var isSignalSafe: Bool { true }
+    var isInstant: Bool { true }
+
+    func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
+        state.value.isAsked.store(true, ordering: .relaxed)
+        let call = "/proc/self/task/\(state.value.adder.load(ordering: .relaxed))/syscall"
+        while (try? ProcFile.read(call, for: .openProcess))?.hasPrefix(Self.futexCall) != true {}
+        _ = range.loadWord(pageBytes)
+        return .zero
+    }
+}

@@ -6,6 +6,7 @@ struct MemorySource: PageSource {
     let base: UInt
 
     var isSignalSafe: Bool { true }
+    var isInstant: Bool { true }
 
     func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply {
         .memory(at: base + UInt(offset), count: pages.freeCapacity)
@@ -16,6 +17,7 @@ struct MemorySource: PageSource {
 struct FileSource: PageSource {
     var fillsFile: Bool { true }
     var isSignalSafe: Bool { true }
+    var isInstant: Bool { true }
 
     func load(offset: Int, into pages: inout OutputRawSpan) throws(Never) -> PageReply {
         .inFile(count: pages.freeCapacity)

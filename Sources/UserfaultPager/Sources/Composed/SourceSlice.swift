@@ -33,6 +33,8 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
     public var isReentrant: Bool { base.isReentrant }
     /// As the source's.
     public var isSignalSafe: Bool { base.isSignalSafe }
+    /// As the source's.
+    public var isInstant: Bool { base.isInstant }
 
     /// Where the source has data in the part, see ``PageSource/extent(from:)``.
     public func extent(from offset: Int) -> Range<Int>? {

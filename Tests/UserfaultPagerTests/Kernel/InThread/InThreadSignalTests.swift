@@ -182,6 +182,31 @@ struct InThreadSignalTests {
         #expect(text.contains("a source touched memory that it is to bring"))
     }
 
+    /// It is asked in the order, which a thread waits to have for itself: the fault of the source must not wait behind it.
+    @Test(.nestsSignals)
+    func anInstantSourceThatTouchesItsOwnMemoryIsTold() async {
+        let result = await #expect(
+            processExitsWith: .signal(SIGBUS), observing: [\.standardErrorContent]
+        ) {
+            let mapping = try Mapping(anonymous: 16 * pageBytes)
+            let further = try Mapping(anonymous: 16 * pageBytes)
+            let source = SelfTouchingSource(range: mapping.range)
+            let pager = Shared(try Pager(UserfaultFD(features: .sigbus), source: source))
+            try pager.value.add(mapping.range, options: RegionOptions(readAhead: .none))
+            let adder = Toucher {
+                source.state.value.adder.store(NativeThread.currentID, ordering: .relaxed)
+                while !source.state.value.isAsked.load(ordering: .relaxed) {}
+                _ = try? pager.value.add(further.range)
+            }
+            while source.state.value.adder.load(ordering: .relaxed) == 0 {}
+            defer { extendLifetime(adder) }
+            _ = mapping.range.loadWord(0)
+            _exit(0)
+        }
+        let text = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+        #expect(text.contains("a source touched memory that it is to bring"))
+    }
+
     /// Neither a large stack nor one of the program's own is needed.
     @Test
     func theAlternateStackIsUsed() async {
