@@ -15,11 +15,13 @@
 static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
     /// How many callers rely on signals being blocked.
     unsigned blocked;
-    /// The last fault of this thread that nobody claimed.
-    uint64_t unclaimed;
+    /// The last fault of this thread that nobody claimed, and how many changes there had been when it came.
+    uint64_t unclaimed, changes;
 } this_thread;
 
 static cuffd_fault_server server;
+/// How often what is served was about to change.
+static _Atomic uint64_t changes;
 static void (*forget_in_child)(void);
 static struct sigaction previous;
 
@@ -65,7 +67,7 @@ static __attribute__((noinline)) void forward(int signal, siginfo_t *info, ucont
 static void on_sigbus(int signal, siginfo_t *info, void *context) {
     int error = errno;
     if (info->si_code == BUS_ADRERR) {
-        uint64_t address = (uintptr_t)info->si_addr;
+        uint64_t address = (uintptr_t)info->si_addr, before = atomic_load(&changes);
         // A thread that is cancelled here would leave its page in hand for ever.
         int cancelling;
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling);
@@ -74,9 +76,11 @@ static void on_sigbus(int signal, siginfo_t *info, void *context) {
         this_thread.blocked--;
         pthread_setcancelstate(cancelling, NULL);
         // Memory that was given up after the thread had faulted is nobody's now: if the thread can go on, it does; if
-        // not, it comes back at once.
-        int retries = answer == CUFFD_FAULT_UNCLAIMED && this_thread.unclaimed != address;
+        // not, it comes back, and nothing has changed since it came before.
+        int retries = answer == CUFFD_FAULT_UNCLAIMED &&
+                      (this_thread.unclaimed != address || this_thread.changes != atomic_load(&changes));
         this_thread.unclaimed = retries ? address : 0;
+        this_thread.changes = before;
         if (answer == CUFFD_FAULT_SERVED || retries) {
             errno = error;
             return;
@@ -85,6 +89,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context) {
     forward(signal, info, context);
     errno = error;
 }
+
+void cuffd_fault_signal_note_change(void) { atomic_fetch_add(&changes, 1); }
 
 static void in_child(void) { forget_in_child(); }
 

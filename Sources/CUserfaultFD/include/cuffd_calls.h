@@ -233,6 +233,16 @@ void cuffd_rwlock_end_writing(struct cuffd_rwlock *lock);
 /// Nanoseconds of CLOCK_MONOTONIC.
 uint64_t cuffd_monotonic_nanoseconds(void);
 
+// MARK: Whose memory a range is (cuffd_holding.c)
+
+/// Before the first of the others; in the child of a fork they begin anew.
+int cuffd_holding_prepare(void);
+/// Until cuffd_holding_end, nobody in this process lets go of registered memory. Signals that others can send are blocked.
+void cuffd_holding_ask(void);
+/// Until cuffd_holding_end, nobody in this process asks. Signals that others can send are blocked.
+void cuffd_holding_let_go(void);
+void cuffd_holding_end(void);
+
 // MARK: Faults as signals (cuffd_fault_signal.c)
 
 /// What became of a fault.
@@ -255,6 +265,8 @@ int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void));
 uint64_t cuffd_signals_block(void);
 /// Undoes cuffd_signals_block, which returned `mask`.
 void cuffd_signals_restore(uint64_t mask);
+/// Says that what is served is about to change: a fault that nobody claims from now on may have been somebody's.
+void cuffd_fault_signal_note_change(void);
 /// Tells the calling thread from every other that lives. No system call.
 static inline uintptr_t cuffd_thread_token(void) { return (uintptr_t)__builtin_thread_pointer(); }
 /// 0 if the calling thread certainly has no other fault that is being served. No system call.

@@ -4,7 +4,8 @@ internal import CUserfaultFD
 package enum FaultSignal {
     /// What became of a fault.
     package enum Answer: Int32 {
-        /// Nobody here has this address: what `SIGBUS` did before happens, if the thread faults there again at once.
+        /// Nobody here has this address: what `SIGBUS` did before happens, if the thread faults there again and no change was
+        /// noted between.
         case unclaimed
         /// The thread goes on.
         case served
@@ -25,6 +26,9 @@ package enum FaultSignal {
     ) throws(UserfaultError) {
         _ = try answer(to: .handleSignal) { cuffd_fault_signal_install(serve, forget) }
     }
+
+    /// Says that what is served is about to change: who has faulted already may find nobody.
+    package static func noteChange() { cuffd_fault_signal_note_change() }
 
     /// Tells the calling thread from all others that live.
     package static var threadToken: UInt { cuffd_thread_token() }

@@ -41,10 +41,17 @@ extension UserfaultFD {
     /// Who holds a range.
     ///
     /// A range that is registered is registered again, which changes nothing if it is this descriptor's, and fails with
-    /// `EBUSY` if it is another's.
+    /// `EBUSY` if it is another's. Nobody in this process lets go of it meanwhile, see ``letGo(of:)``. A program that maps other
+    /// memory there in just this microsecond has that registered: ``Features/eventUnmap`` spares the question.
     ///
     /// - Parameter modes: The modes that the range is registered with.
     package func holder(of range: AddressRange, modes: RegisterModes) -> RangeHolder {
+        let mask = BlockedSignals.block()
+        cuffd_holding_ask()
+        defer {
+            cuffd_holding_end()
+            BlockedSignals.restore(mask)
+        }
         let found = probe(range)
         guard found == .thisDescriptor else { return found }
         do throws(UserfaultError) {
@@ -53,6 +60,22 @@ extension UserfaultFD {
         } catch {
             return error.errno == .resourceBusy ? .another : .nobody
         }
+    }
+
+    /// Before the first question about a holder, and before memory is let go of for the first time.
+    package static func prepareForHolding() throws(UserfaultError) {
+        _ = try answer(to: .createLock) { cuffd_holding_prepare() }
+    }
+
+    /// Unregisters a range while nobody in this process asks who holds it; what is not registered is left as it is.
+    package func letGo(of range: AddressRange) {
+        let mask = BlockedSignals.block()
+        cuffd_holding_let_go()
+        defer {
+            cuffd_holding_end()
+            BlockedSignals.restore(mask)
+        }
+        try? unregister(range)
     }
 
     /// Whether the memory behind this descriptor is the calling process' own, without changing anything.

@@ -19,15 +19,17 @@ struct PendingFault {
     var job = 0
     /// It was read by the thread that serves it, a moment ago: no further look at the clock tells more.
     var isJustNow = false
-    /// No thread waits for it, but one has just faulted in the same mapping.
-    var isInFaultedMapping = false
+    /// It came as a signal, which does not say whose the page is.
+    var isSignal = false
 
     /// Whether its page may have become another's: no thread has faulted there just now.
     ///
     /// A thread that waits may be interrupted, and then unmap what it has touched.
     func mayBeForeign(at moment: UInt64) -> Bool {
-        since == 0 ? !isInFaultedMapping : moment &- since > 10_000_000
+        since == 0 || job != 0 || moment &- since > 10_000_000
     }
+
+    var mayBeForeign: Bool { isSignal || mayBeForeign(at: MonotonicInstant.now.nanoseconds) }
 
     /// How long to wait until the mapping has changed, in nanoseconds: a little longer after many attempts.
     ///

@@ -102,6 +102,9 @@ extension PagerCore where Source: ~Copyable {
             return .done
         case .unprotect(let range):
             return unprotect(range, pending, of: memory, by: record)
+        case .stray where pending.job != 0:
+            // Nobody has faulted there.
+            return .gone
         case .stray:
             return serveStray(pending, of: memory, by: record)
         case .refuse:
@@ -119,6 +122,7 @@ extension PagerCore where Source: ~Copyable {
                 if let span { record.count(.writeProtect, in: span.region) } else { record.count(.writeProtect) }
             }
             if isPaused { return .changing }
+            if let objection = uffd.objection(to: range, pending) { return objection }
             if pending.fault.kind == .readWriteProtect {
                 return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(range, .unprotect) }
             }

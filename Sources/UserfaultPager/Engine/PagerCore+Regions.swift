@@ -140,7 +140,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// Undoes what adding a region has registered.
     private func unregister(_ range: AddressRange, of region: RegionReference, _ uffd: borrowing UserfaultFD) {
-        if region.isRegisteredByPager { try? uffd.unregister(range) }
+        if region.isRegisteredByPager { uffd.letGo(of: range) }
         try? uffd.wake(range)
     }
 

@@ -118,7 +118,7 @@ extension PagerCore where Source: ~Copyable {
         _ map: borrowing PagemapScan?
     ) {
         func release(_ range: AddressRange) {
-            try? uffd.unregister(range)
+            uffd.letGo(of: range)
             try? uffd.wake(range)
             if hidesFromChildren(span.region) { showToChildren(range) }
         }

@@ -179,8 +179,7 @@ extension PagerCore where Source: ~Copyable {
             guard let confined = confine(claim, of: memory) else { return nil }
             claim = confined
         }
-        var nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
-        nobody.isInFaultedMapping = page != nil
+        let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
         switch fill(claim, for: nobody, of: memory, with: &bench) {
         case .done, .pending: return FilledAhead(claim, isRequested: isAsynchronous)
         case .left, .failed, .gone, .later, .ended: return nil

@@ -14,24 +14,23 @@ extension PagerCore where Source: ~Copyable {
             return unprotect(page, pending, of: memory, by: record)
         }
         let policy = strays.withLock { $0 }
-        if policy.isFinal {
+        if policy.isFinal || pending.mayBeForeign {
             // Its region was removed since, or has come again.
-            let (isKnown, isNobodys) = memory.sharingOrder { uffd, machine in
-                (machine.spans.find(page.start)?.states != nil, uffd.probe(page) == .nobody)
+            let (isKnown, objection) = memory.sharingOrder { uffd, machine in
+                (machine.spans.find(page.start)?.states != nil, uffd.objection(to: page, fault.kind.mode))
             }
             if isKnown { return again(pending) }
-            if isNobodys {
+            if let objection {
                 countStray(pending, by: record)
-                memory.wake(page)
-                return .done
+                return follow(objection, pending, page, of: memory)
             }
         }
         let answer: StrayPolicy.Answer
         switch policy.choice {
         case .always(.wait): answer = .wait
-        case .always where memory.growRegion(over: page):
+        case .always where memory.growRegion(over: page, askedBy: pending):
             // Its region's, and no stray.
-            return follow(zeroStray(page, isInFile: fault.kind == .minor, of: memory), pending, page, of: memory)
+            return follow(zeroStray(page, askedBy: pending, of: memory), pending, page, of: memory)
         case .always(let fixed): answer = fixed
         case .ask(let body):
             answer = body(
@@ -46,7 +45,7 @@ extension PagerCore where Source: ~Copyable {
             case .full: return poisonStray(page, pending, of: memory)
             }
         case .zeros:
-            return follow(zeroStray(page, isInFile: fault.kind == .minor, of: memory), pending, page, of: memory)
+            return follow(zeroStray(page, askedBy: pending, of: memory), pending, page, of: memory)
         case .poison: return poisonStray(page, pending, of: memory)
         case .killOwner:
             note(.failed(address: page.start))
@@ -59,27 +58,30 @@ extension PagerCore where Source: ~Copyable {
         if pending.attempts == 0 { record.count(.strays) }
     }
 
-    /// - Returns: ``FillOutcome/changing`` also in a pause, and where a region has come meanwhile.
-    func zeroStray(_ page: AddressRange, isInFile: Bool, of memory: ServedMemory) -> FillOutcome {
+    /// - Returns: ``FillOutcome/changing`` also in a pause, and where a region has come meanwhile; ``FillOutcome/noRange`` also
+    ///   where the page is not this descriptor's any more.
+    func zeroStray(_ page: AddressRange, askedBy pending: PendingFault, of memory: ServedMemory) -> FillOutcome {
         memory.sharingOrder { (uffd, machine) -> FillOutcome in
             // A region that came meanwhile, and is more than zeros.
             if isPaused || machine.spans.find(page.start)?.states != nil { return .changing }
+            if let objection = uffd.objection(to: page, pending) { return objection }
             return FillOutcome { () throws(UserfaultError) in
-                if isInFile { try uffd.continue(page) } else { try uffd.zeropage(page) }
+                if pending.fault.kind == .minor { try uffd.continue(page) } else { try uffd.zeropage(page) }
             }
         }
     }
 
     private func poisonStray(_ page: AddressRange, _ pending: PendingFault, of memory: ServedMemory) -> Served {
-        follow(poisonStray(page, of: memory), pending, page, of: memory)
+        follow(poisonStray(page, askedBy: pending, of: memory), pending, page, of: memory)
     }
 
     /// Fails closed where nobody knows what the page should hold.
     ///
-    /// - Returns: As ``zeroStray(_:isInFile:of:)``.
-    func poisonStray(_ page: AddressRange, of memory: ServedMemory) -> FillOutcome {
+    /// - Returns: As ``zeroStray(_:askedBy:of:)``.
+    func poisonStray(_ page: AddressRange, askedBy pending: PendingFault, of memory: ServedMemory) -> FillOutcome {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
             if isPaused || machine.spans.find(page.start) != nil { return .changing }
+            if let objection = uffd.objection(to: page, pending) { return objection }
             return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
         }
         if outcome == .done { note(.failed(address: page.start)) }
@@ -94,6 +96,38 @@ extension PagerCore where Source: ~Copyable {
         // A handler of the program's may touch a stray.
         BlockedSignals.during(if: isInThread) { strays.withLock { $0 = policy } }
         forEachMemory { memory in memory.releaseStrays() }
+    }
+}
+
+extension UserfaultFD {
+    /// Why nothing is to be done to a page of no region: it may have become another's since its thread has faulted.
+    ///
+    /// In the order.
+    ///
+    /// - Returns: `nil` if it is this descriptor's.
+    func objection(to page: AddressRange, _ pending: PendingFault) -> FillOutcome? {
+        pending.mayBeForeign ? objection(to: page, pending.fault.kind.mode) : nil
+    }
+
+    func objection(to page: AddressRange, _ mode: RegisterModes) -> FillOutcome? {
+        switch holder(of: page, modes: mode) {
+        case .thisDescriptor: nil
+        case .changing: .changing
+        case .processGone: .processGone
+        case .another, .nobody: .noRange
+        }
+    }
+}
+
+extension PageFault.Kind {
+    /// The mode of registration that such faults come from.
+    fileprivate var mode: UserfaultFD.RegisterModes {
+        switch self {
+        case .minor: .minor
+        case .writeProtect: .writeProtect
+        case .readWriteProtect: .readWriteProtect
+        default: .missing
+        }
     }
 }
 
@@ -140,13 +174,12 @@ extension ServedMemory {
         kept.withLock { kept in
             while kept.count > 0 {
                 let page = kept[kept.count - 1].fault.page(size: .base)
-                if !poisoning {
-                    try? uffd.unregister(page)
-                } else if machine.spans.find(page.start) == nil {
+                if machine.spans.find(page.start) == nil {
                     switch uffd.holder(of: page, modes: .missing) {
                     case .changing: return .changing
                     case .processGone: return .done
                     case .another, .nobody: break
+                    case .thisDescriptor where !poisoning: uffd.letGo(of: page)
                     case .thisDescriptor:
                         let outcome = FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
                         if outcome == .changing || outcome == .failed { return outcome }
@@ -172,11 +205,10 @@ extension ServedMemory {
 
     /// Has a region reach over memory that its mapping has grown by.
     ///
-    /// - Parameter page: One on which a thread has just faulted, so that it is this descriptor's.
     /// - Returns: `false` where the page is no region's.
-    func growRegion(over page: AddressRange) -> Bool {
+    func growRegion(over page: AddressRange, askedBy pending: PendingFault) -> Bool {
         excludingOthers { uffd, machine in
-            guard !isSealed else { return false }
+            guard !isSealed, uffd.objection(to: page, pending) == nil else { return false }
             // Another thread was faster.
             if let span = machine.spans.find(page.start) { return span.states == nil }
             let growth = machine.growth(to: page)

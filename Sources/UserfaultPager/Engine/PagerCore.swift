@@ -139,6 +139,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         configuration: PagerConfiguration, runtime: Runtime, ownsRuntime: Bool, plan: ServicePlan, phase: Phase
     ) throws(PagerError) {
         self.phase = Mutex(phase)
+        try asPagerError { () throws(UserfaultError) in try UserfaultFD.prepareForHolding() }
         let followsForks = !children.isEmpty
         unsafe lastReading = try asPagerError { () throws(UserfaultError) in try LastReading(followsForks: followsForks)
         }

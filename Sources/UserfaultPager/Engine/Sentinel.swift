@@ -47,7 +47,7 @@ struct Sentinel: ~Copyable, Sendable {
     /// Lets go who touches it: nobody serves it any more, and a fork's child may keep the descriptor open.
     func end(in memory: ServedMemory) {
         memory.withDescriptor { uffd in
-            try? uffd.unregister(mapping.range)
+            uffd.letGo(of: mapping.range)
             try? uffd.wake(mapping.range)
         }
     }

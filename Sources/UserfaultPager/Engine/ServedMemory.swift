@@ -179,6 +179,7 @@ final class ServedMemory: @unchecked Sendable {
     ) throws(Failure) -> Result {
         let blocked = blockSignals()
         defer { restoreSignals(blocked) }
+        if sendsSignals { FaultSignal.noteChange() }
         order.lockForWriting()
         defer { order.endWriting() }
         let before = unsafe machine.pointee.changes

@@ -15,12 +15,15 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// - Returns: ``FaultSignal/Answer/unclaimed`` where the thread may go on, or comes back to be refused.
     func serveStray(at address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
+        var pending = PendingFault(fault: PageFault(address: address, flags: []), since: 0)
+        pending.isSignal = true
         let memory = memories[0]
         let page = AddressRange.page(holding: address, size: .base)
-        let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page)
+        let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page, askedBy: pending)
         if !isGrowth { record.count(.strays) }
         let isZeros = isGrowth || strayAnswer == .zeros
-        let outcome = isZeros ? zeroStray(page, isInFile: false, of: memory) : poisonStray(page, of: memory)
+        let outcome =
+            isZeros ? zeroStray(page, askedBy: pending, of: memory) : poisonStray(page, askedBy: pending, of: memory)
         switch outcome {
         case .done where isZeros: return .served
         case .done:
@@ -32,7 +35,10 @@ extension PagerCore where Source: ~Copyable {
             return .served
         case .exists:
             // The page is there, in the file or protected: the signal does not say what kept the thread from it.
-            if isZeros { _ = zeroStray(page, isInFile: true, of: memory) }
+            if isZeros {
+                pending.fault = PageFault(address: address, flags: .minor)
+                _ = zeroStray(page, askedBy: pending, of: memory)
+            }
             memory.withDescriptor { uffd in try? uffd.writeProtect(page, .unprotect) }
             return .unclaimed
         case .noRange, .stopped, .processGone: return .unclaimed
