@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A program that uses the libraries links neither Foundation nor Dispatch.
+# The libraries import neither Foundation nor Dispatch, and a program that uses the typed layer and the engine links neither.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
-libraries=(Sources/CUserfaultFD Sources/UserfaultFD Sources/UserfaultPager Sources/UserfaultHandoff)
+libraries=(Sources/CUserfaultFD Sources/UserfaultFD Sources/UserfaultPager Sources/UserfaultHandoff
+    Sources/UserfaultNBD Sources/UserfaultPagerMetrics Sources/UserfaultPagerService)
 if grep -rnE '^\s*((public|internal|package|private) )?(@_?[a-zA-Z]+ )*import (Foundation|FoundationEssentials|Dispatch|Glibc)\b' \
     "${libraries[@]}"; then
     die "the libraries import a module that they must not import"
