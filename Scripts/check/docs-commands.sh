@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the commands of README.md and docs that are marked with "<!-- run -->", in a fresh clone of the last commit.
+# Runs the commands of README.md and docs in a fresh clone of the last commit; docs-commands.py says which.
 # This builds everything again, which takes some minutes.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh

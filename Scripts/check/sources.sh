@@ -19,6 +19,8 @@ absent() {
 need shellcheck shellcheck
 git ls-files -z .ci/run 'Scripts/*.sh' Scripts/package/debian/*.p* Scripts/matrix/init 'Scripts/matrix/*-job' | xargs -0 shellcheck -x || failed=1
 git ls-files -z '*.md' | xargs -0 python3 -B Scripts/check/links.py || failed=1
+# Commands of pages run, or the page says why they do not.
+git ls-files -z '*.md' | xargs -0 python3 -B Scripts/check/docs-commands.py --marks || failed=1
 
 while read -r lines file; do
     if [ "$file" != total ] && [ "$lines" -gt 400 ]; then
