@@ -68,17 +68,24 @@ install_for() {
         die "$1 is missing, and the package $2 cannot be installed"
 }
 
-# python_with PACKAGE...: prints the path of a python that has these packages, in the only environment of this project.
+# python_with PACKAGE...: prints the path of a python that has these packages, in the versions of python-versions.txt, in the only
+# environment of this project.
 python_with() {
-    local environment=$USER_CACHE/python
+    local environment=$USER_CACHE/python lock
+    mkdir -p "$USER_CACHE"
+    exec {lock}>"$environment.lock"
+    flock "$lock"
     if [[ ! -x $environment/bin/pip ]]; then
         python3 -m venv "$environment" >&2 || die "a Python environment cannot be made: is python3-venv installed?"
     fi
-    # Of several packages, pip is content with one.
-    local name absent=()
-    for name; do "$environment/bin/pip" -q show "${name%%[*}" >/dev/null 2>&1 || absent+=("$name"); done
-    [[ ${#absent[@]} -eq 0 ]] || "$environment/bin/pip" -q install "${absent[@]}" >&2 ||
+    local name found absent=()
+    found=$("$environment/bin/pip" freeze)
+    for name; do
+        grep -qxF "$(grep "^${name%%[*}==" "$REPO/Scripts/python-versions.txt")" <<<"$found" || absent+=("$name")
+    done
+    [[ ${#absent[@]} -eq 0 ]] || "$environment/bin/pip" -q install -c "$REPO/Scripts/python-versions.txt" "${absent[@]}" >&2 ||
         die "these Python packages cannot be installed: ${absent[*]}"
+    exec {lock}>&-
     echo "$environment/bin/python"
 }
 

@@ -2,13 +2,18 @@
 # Makes the files of a release in .build-release/VERSION:
 #   Scripts/release.sh VERSION     checks everything first; the working tree is clean, and VERSION is that of the file VERSION
 #   Scripts/release.sh --trial     the same files without the checks, of the last commit and for the version of the file VERSION
-# The files: the source, uffd-selftest as one static file and as an installed kselftest, the failures that kernels are known
-# for, the Debian packages, an SBOM in CycloneDX, SHA256SUMS of these, and the section of CHANGELOG.md as release-notes.md.
+# The files: the source, the versions that its dependencies have here (Package.resolved), uffd-selftest as one static file and as
+# an installed kselftest, the failures that kernels are known for, the Debian packages, the licences of all that is linked, an
+# SBOM in CycloneDX, SHA256SUMS of these, and the section of CHANGELOG.md as release-notes.md.
 # On x86_64 also the static file for arm64, which Scripts/package/cross-arm64.sh compiles. It publishes nothing.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=SCRIPTDIR/package/tree.sh
+source "$(dirname "${BASH_SOURCE[0]}")/package/tree.sh"
 cd "$REPO"
+# What is released is built here.
+unset UFFD_SELFTEST UFFD_PAGER UFFD_PACKAGES
 
 [[ $# == 1 ]] || usage 64
 trial=
@@ -26,7 +31,8 @@ section() {
         inside' CHANGELOG.md
 }
 
-# check_api TAG: a release that may not break sources does not.
+# check_api TAG: a release that may not break sources does not. Code behind traits is not compared: Swift 6.3 compiles it for
+# neither side, whatever traits are enabled.
 check_api() {
     local old=${1%.*} new=${version%.*} log=.build-release/api.log
     note "comparing the public declarations with $1"
@@ -48,12 +54,16 @@ if [[ $trial ]]; then
 else
     [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "no version of a release: '$version'"
     [[ $version == "$(<VERSION)" ]] || die "the file VERSION says $(<VERSION)"
-    [[ -z $(git status --porcelain) ]] || die "the working tree is not clean"
+    changed=$(git status --porcelain) || die "git does not read this repository"
+    [[ -z $changed ]] || die "the working tree is not clean"
     [[ $notes ]] || die "CHANGELOG.md has no section '## $version - DATE'"
-    last=$(git describe --tags --abbrev=0 --match '[0-9]*' --exclude "$version" 2>/dev/null) || last=
+    # The nearest version before this one.
+    tags=$(git tag --merged HEAD --sort=-creatordate --list '[0-9]*') || die "git does not list the tags"
+    last=$(grep -vxF -m1 "$version" <<<"$tags") || last=
     [[ -z $last ]] || check_api "$last"
+    # The compiler for arm64 first: hours of checks would be lost if the mirror does not have it now.
+    [[ $(uname -m) != x86_64 ]] || Scripts/package/cross-arm64.sh --fetch
     Scripts/test.sh
-    Scripts/test.sh packages
 fi
 
 release=$REPO/.build-release/$version
@@ -66,6 +76,9 @@ python=$(python_with 'cyclonedx-python-lib[json-validation]')
 
 git archive --format=tar --prefix="swift-userfaultfd-$version/" HEAD | gzip -9n >"$release/swift-userfaultfd-$version.tar.gz"
 Scripts/package/deb.sh "$release" >&2
+cp Package.resolved "$release/Package.resolved"
+cp Tools/Package.resolved "$release/Tools-Package.resolved"
+licences Tools .build-tools libc.a libstdc++.a libgcc.a >"$release/licences.txt"
 selftest=$release/uffd-selftest-$version-$machine
 install -m 755 .build-static/release/uffd-selftest "$selftest"
 install -m 644 Tests/KernelMatrix/known-bugs.json "$release/known-bugs.json"
@@ -73,6 +86,7 @@ if readelf -l "$selftest" | grep -q INTERP; then die "uffd-selftest is not stati
 UFFD_SELFTEST=$selftest Scripts/package/package-kselftest.sh "$release/kselftest-userfaultfd-$version-$machine.tar.gz"
 [[ $machine != x86_64 ]] || Scripts/package/cross-arm64.sh "$release/uffd-selftest-$version-aarch64"
 "$python" -B Scripts/package/sbom.py "$version" "$SOURCE_DATE_EPOCH" >"$release/swift-userfaultfd-$version.cdx.json"
+if [[ ! $trial ]]; then UFFD_PACKAGES=$release Scripts/test.sh packages; fi
 (cd "$release" && sha256sum -- * >SHA256SUMS)
 printf '%s\n' "$notes" >"$release/release-notes.md"
 ls -l "$release"

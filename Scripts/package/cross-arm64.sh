@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles uffd-selftest for arm64 on an amd64 machine, as one static executable:
 #   Scripts/package/cross-arm64.sh [--update] [FILE]     .build-arm64/uffd-selftest by default
+#   Scripts/package/cross-arm64.sh --fetch               only fetches what it compiles with
 # The compiler and the libraries for arm64 are those of Debian sid, because Swift's own toolchains for Linux bring only the
 # libraries of the machine that they run on. They come from the mirror of the host's apt, and are unpacked into
 # ~/.cache/swift-userfaultfd/arm64, or UFFD_ARM64_CACHE, once for each version of sid's swiftlang: 1.3 GB to download,
@@ -20,11 +21,11 @@ SDK=debian-arm64
 LEFT_OUT=(--exclude='*lldb*' --exclude='*/embedded' --exclude='./usr/share')
 BUILD=$REPO/.build-arm64
 
-update=
-if [[ ${1:-} == --update ]]; then
-    update=1
-    shift
-fi
+update='' fetch_only=''
+case ${1:-} in
+    --update) update=1 && shift ;;
+    --fetch) fetch_only=1 && shift ;;
+esac
 case ${1:-} in -h | --help) usage 0 ;; -*) usage 64 ;; esac
 file=$(realpath -m "${1:-$BUILD/uffd-selftest}")
 
@@ -60,6 +61,9 @@ make_sdks() {
     local packages=(swiftlang libswiftlang libc6 libc6-dev "libstdc++-$1-dev" "libgcc-$1-dev")
     download "$work/files" "${packages[@]/%/:arm64}" linux-libc-dev ||
         die "the libraries for arm64 cannot be fetched: $(download_problem)"
+    # What is linked, for the list of what a release is made of.
+    find "$work/files" -name '*.deb' -exec dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}\n' {} \; |
+        LC_ALL=C sort >"$work/sdks/packages"
     unpack "$sysroot" "${LEFT_OUT[@]}" --exclude='./usr/libexec/swift/bin' --exclude='./usr/bin' ||
         die "the libraries for arm64 cannot be unpacked"
     # What only programs of the compiler itself are linked with.
@@ -149,7 +153,9 @@ exec {lock}>"$FOLDER/.lock"
 flock "$lock"
 if [[ $update || ! -d $FOLDER/current ]]; then make_toolchain; fi
 toolchain=$(readlink -f "$FOLDER/current")
+[[ -e $toolchain/sdks/packages ]] || die "$toolchain is of an older version of this script: remove it"
 exec {lock}>&-
+[[ ! $fetch_only ]] || exit 0
 
 dependencies >"$BUILD/configuration/mirrors.json" || die "the package's dependencies cannot be fetched"
 # The manifest tells users what is tested. Sid's compiler is older, and compiles the same.
@@ -162,4 +168,5 @@ built=$BUILD/build/$TRIPLE/release/uffd-selftest
 readelf -h "$built" | grep -q 'Machine: *AArch64' || die "$built is not for arm64"
 if readelf -l "$built" | grep -q INTERP; then die "$built is not static"; fi
 install -D -m 755 "$built" "$file"
+cp "$toolchain/sdks/packages" "$BUILD/packages"
 note "$file: $(stat -c %s "$file") bytes"

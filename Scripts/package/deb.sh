@@ -40,7 +40,7 @@ documents() {
         printf '%s (%s) unstable; urgency=medium\n\n  * New release; changelog.gz tells what has changed.\n\n' "$1" "$version"
         printf ' -- %s  %s\n' "$maintainer" "$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")"
     } | gzip -9n >"$documents/changelog.Debian.gz"
-    gzip -9n "$root"/usr/share/man/man1/*.1
+    gzip -9n "$root"/usr/share/man/man1/*.1 "$documents/licences.txt"
     if [[ -e Scripts/package/debian/$1.overrides ]]; then
         install -D -m 644 "Scripts/package/debian/$1.overrides" "$root/usr/share/lintian/overrides/$1"
     fi
@@ -58,7 +58,8 @@ pack() {
     local script size needed control=$root/DEBIAN fields
     fields=$(<"Scripts/package/debian/$1.control")
     mkdir -p "$control"
-    size=$(du -k -s --apparent-size "$root" | cut -f1)
+    # As dpkg-gencontrol counts: the same on every file system.
+    size=$(find "$root" -path "$control" -prune -o -type f -printf '%s\n' -o -printf '1\n' | awk '{ total += int(($1 + 1023) / 1024) } END { print total }')
     if [[ $fields == *@DEPENDS@* ]]; then
         needed=$(depends "$1")
         fields=${fields//@DEPENDS@/"$needed"}

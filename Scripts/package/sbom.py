@@ -14,7 +14,7 @@ import uuid
 from cyclonedx.model import ExternalReference, ExternalReferenceType, XsUri
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.model.license import DisjunctiveLicense
+from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -25,6 +25,19 @@ PROGRAMS = {
     "uffd-selftest": (["--scratch-path", ".build-static"], ["libc.a", "libstdc++.a", "libgcc.a"]),
     "uffd-pager": (["--package-path", "Tools", "--scratch-path", ".build-tools", "--traits", "NBD"], []),
 }
+# uffd-selftest for arm64, if it was compiled: the packages of Debian sid that it was linked with, a line each.
+ARM64 = ("uffd-selftest-aarch64", ["--scratch-path", ".build-arm64/host"], pathlib.Path(".build-arm64/packages"))
+# The licences of the system's libraries, by the first letters of their packages.
+SYSTEM = {
+    "libc6": "LGPL-2.1-or-later",
+    "libstdc++": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "libgcc": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "libswiftlang": "Apache-2.0",
+    "swiftlang": "Apache-2.0",
+    "linux-libc-dev": "GPL-2.0-only WITH Linux-syscall-note",
+}
+# Parts of other projects in a package, by what their files say.
+FOREIGN = {"MIT": ("Sources/*/LICENSE*", "MIT License"), "BSD-3-Clause": ("Sources/C*/*.c", "SPDX-License-Identifier: BSD-3-Clause")}
 APACHE = re.compile(r"Apache License\s+Version 2\.0")
 
 
@@ -33,9 +46,12 @@ def output_of(*command):
 
 
 def licence_of(folder):
-    """The licence whose text the package has, if it is the one that Swift's packages use."""
-    texts = [file.read_text() for file in pathlib.Path(folder).glob("LICENSE*")]
-    return [DisjunctiveLicense(id="Apache-2.0")] if any(APACHE.search(text) for text in texts) else []
+    """The licence whose text the package has, which is the one that Swift's packages use, and those of parts in it."""
+    folder = pathlib.Path(folder)
+    if not any(APACHE.search(file.read_text()) for file in folder.glob("LICENSE*")):
+        sys.exit(f"{folder} has another licence than Apache-2.0")
+    parts = [name for name, (files, words) in FOREIGN.items() if any(words in file.read_text() for file in folder.glob(files))]
+    return [LicenseExpression(" AND ".join(["Apache-2.0", *parts])) if parts else DisjunctiveLicense(id="Apache-2.0")]
 
 
 def swift_packages(options):
@@ -71,15 +87,21 @@ def toolchain():
                      purl=PackageURL("swift", "github.com/swiftlang", "swift", version))
 
 
+def deb_component(distribution, name, version, architecture):
+    """A package of the distribution."""
+    licence = next(licence for prefix, licence in SYSTEM.items() if name.startswith(prefix))
+    return Component(name=name, version=version, type=ComponentType.LIBRARY, bom_ref=f"{name}@{version}/{architecture}",
+                     licenses=[LicenseExpression(licence)],
+                     purl=PackageURL("deb", distribution, name, version, {"arch": architecture}))
+
+
 def system_component(archive):
     """The package of the distribution that has this static library."""
     path = pathlib.Path(output_of("gcc", f"-print-file-name={archive}").strip()).resolve()
     package = output_of("dpkg-query", "--search", str(path)).split(": ")[0]
     name, version, architecture = output_of(
         "dpkg-query", "--show", "-f", "${Package} ${Version} ${Architecture}", package).split()
-    distribution = platform.freedesktop_os_release()["ID"]
-    return Component(name=name, version=version, type=ComponentType.LIBRARY, bom_ref=f"{name}@{version}",
-                     purl=PackageURL("deb", distribution, name, version, {"arch": architecture}))
+    return deb_component(platform.freedesktop_os_release()["ID"], name, version, architecture)
 
 
 def main():
@@ -96,16 +118,22 @@ def main():
         return components.setdefault(component.bom_ref.value, component)
 
     programs = []
-    for name, (options, archives) in PROGRAMS.items():
+
+    def add_program(name, options, system):
         program = add(Component(name=name, version=version, type=ComponentType.APPLICATION, bom_ref=f"{name}@{version}",
                                 licenses=[DisjunctiveLicense(id="Apache-2.0")]))
         packages = swift_packages(options)
         parts = {identity: add(swift_component(package)) for identity, package in packages.items()}
         for identity, package in packages.items():
             bom.register_dependency(parts[identity], [parts[child["identity"]] for child in package["dependencies"]])
-        needed = [*parts.values(), add(toolchain()), *(add(system_component(archive)) for archive in archives)]
-        bom.register_dependency(program, needed)
+        bom.register_dependency(program, [*parts.values(), *map(add, system)])
         programs.append(program)
+
+    for name, (options, archives) in PROGRAMS.items():
+        add_program(name, options, [toolchain(), *map(system_component, archives)])
+    name, options, packages = ARM64
+    if packages.exists():
+        add_program(name, options, [deb_component("debian", *line.split()) for line in packages.read_text().splitlines()])
     bom.components.update(components.values())
     bom.register_dependency(whole, programs)
     document = JsonV1Dot6(bom).output_as_string(indent=2)

@@ -7,6 +7,21 @@ static_selftest() {
     echo "$REPO/.build-static/release/uffd-selftest"
 }
 
+# licences PACKAGE SCRATCH [ARCHIVE...]: prints the licences of what a program of this package is linked with. The package manager
+# has its sources in SCRATCH; ARCHIVE is a static library of the system, whose package Debian and Ubuntu can tell.
+licences() {
+    local archive file owner owners=()
+    [[ -d $REPO/$2/checkouts ]] || swift package --package-path "$REPO/$1" --scratch-path "$REPO/$2" resolve >&2
+    if command -v dpkg-query >/dev/null; then
+        for archive in "${@:3}"; do
+            file=$(realpath "$("${CC:-gcc}" -print-file-name="$archive")")
+            owner=$(dpkg-query --search "$file")
+            owners+=("${owner%%:*}")
+        done
+    fi
+    python3 -B "$REPO/Scripts/package/licences.py" "$REPO/$2/checkouts" "${owners[@]}"
+}
+
 # MARK: Installing below the directory $root
 
 # put MODE FILE PATH

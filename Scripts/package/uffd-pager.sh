@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs uffd-pager below a directory: uffd-pager.sh DIRECTORY
-#   usr/bin/uffd-pager, its manual pages, completions for bash, zsh and fish, systemd units, the guides for operators, and
-#   examples: a configuration, a seccomp profile, and a client of the handoff in C.
+#   usr/bin/uffd-pager, its manual pages, completions for bash, zsh and fish, systemd units, the guides for operators,
+#   licences, and examples: a configuration, a seccomp profile, and a client of the handoff in C.
 # UFFD_PAGER names the program; by default it is built, with NBD if libnbd is installed. It needs no Swift on its host.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
@@ -31,5 +31,6 @@ for guide in pagers operating; do put 644 "docs/$guide.md" "$documents/$guide.md
 for example in Scripts/package/uffd-pager.json Scripts/package/seccomp.json Examples/handoff-client.c; do
     put 644 "$example" "$documents/examples/${example##*/}"
 done
+licences Tools .build-tools >"$root/$documents/licences.txt"
 mapfile -t installed < <(cd "$root" && find "$documents" -name '*.*' -type f | LC_ALL=C sort)
 "$program" --experimental-dump-help | python3 -B Scripts/package/manual.py "$root/usr/share/man/man1" "${installed[@]/#//}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs uffd-selftest below a directory: uffd-selftest.sh DIRECTORY
 #   usr/bin/uffd-selftest, its manual page, completions for bash, zsh and fish, the schema of its reports, the list of bugs
-#   that kernels are known for, the script that prepares a host, a seccomp profile, and the guide for operators.
+#   that kernels are known for, the script that prepares a host, a seccomp profile, the guide for operators, and licences.
 # UFFD_SELFTEST names the program; by default Scripts/selftest.sh builds it.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
@@ -23,3 +23,4 @@ put 644 Tests/KernelMatrix/known-bugs.json usr/share/uffd-selftest/known-bugs.js
 put 755 Scripts/package/setup-host.sh usr/share/uffd-selftest/setup-host.sh
 put 644 Scripts/package/seccomp.json usr/share/uffd-selftest/seccomp.json
 put 644 docs/operating.md usr/share/doc/uffd-selftest/operating.md
+licences . .build-static libc.a libstdc++.a libgcc.a >"$root/usr/share/doc/uffd-selftest/licences.txt"
