@@ -69,4 +69,5 @@ update_lists() {
     # Some suites may fail; without any list, nothing can be found.
     compgen -G "$APT/lists/*_Packages*" >/dev/null ||
         die "no package list could be read: $(grep -m1 -E '^(E|W|Err)' "$log" || echo "see $log")"
+    grep -qE '^(Hit|Get):' "$log" || note "no package list could be read, and older ones are used: see $log"
 }

@@ -16,6 +16,7 @@ for file in libc.a libstdc++.a; do
     [ "$(${CC:-gcc} -print-file-name=$file 2>/dev/null || echo $file)" != $file ] || missing+=(g++)
 done
 if [ ${#missing[@]} -gt 0 ]; then
+    command -v apt-get >/dev/null || die "install what is missing: git, and a C++ compiler with static libraries (libc.a and libstdc++.a)"
     root=()
     [ "$(id -u)" = 0 ] || root=(sudo)
     {
@@ -35,4 +36,5 @@ if ! "${build[@]}" >"$log" 2>&1; then
     exit 1
 fi
 bin=$("${build[@]}" --show-bin-path)
+rm "$log"
 exec "$bin/uffd-selftest" "$@"

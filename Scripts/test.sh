@@ -23,7 +23,7 @@ check() {
     local name=$1 start=$SECONDS
     shift
     printf '== %s\n' "$name"
-    if "$@" >"$logs/$name.log" 2>&1; then
+    if "$@" >"$logs/$name.log" 2>&1 9>&-; then
         tail -n 4 "$logs/$name.log" | sed 's/^/   /'
         printf '   passed in %d s\n' $((SECONDS - start))
         return 0
@@ -64,10 +64,16 @@ install_tools() {
 
 pool=/proc/sys/vm/nr_hugepages
 
+# Several runs may be at work, which share this lock. Who has it alone, the first run and the last one, keeps how many huge
+# pages there were, and restores that. What the steps start does not have the lock: check closes it.
+pages_before=/run/swift-userfaultfd-huge-pages
+
 reserve_huge_pages() {
-    pages_before=$(cat $pool)
-    [ "$pages_before" -ge 8 ] || echo 8 >$pool
-    trap 'echo "$pages_before" >$pool' EXIT
+    exec 9>>"$pages_before.lock"
+    if flock --exclusive --nonblock 9; then cat $pool >$pages_before; fi
+    flock --shared 9
+    [ "$(cat $pool)" -ge 8 ] || echo 8 >$pool
+    trap 'if flock --exclusive --nonblock 9; then cat $pages_before >$pool; fi' EXIT
 }
 
 step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples Benchmarks Tools Package.swift; }

@@ -24,7 +24,7 @@ def require(condition, message):
 
 
 def run_checks(names, before=lambda: None):
-    """Runs checks by their names, all if there are none; prints a line for each and the sums. Answers the exit code."""
+    """Runs checks by their names, all if there are none; prints a line for each and the sums. Returns the exit code."""
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for name in names or CHECKS:
         start = time.monotonic()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every program of Snippets. A program of a tutorial prints what the tutorial shows; of the others the begin of the last line
+# Runs every program of Snippets. A program of a tutorial prints what the tutorial shows; of the others the start of the last line
 # is compared.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh

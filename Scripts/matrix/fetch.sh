@@ -68,10 +68,10 @@ put_modules() {
         [[ $file ]] || continue
         number=$((number + 1))
         case $file in
-            *.xz) xz -dc "$file" ;;
-            *.zst) zstd -dc "$file" ;;
+            *.xz) need xz xz-utils && xz -dc "$file" ;;
+            *.zst) need zstd zstd && zstd -dc "$file" ;;
             *) cat "$file" ;;
-        esac >"$1/$number-$name.ko"
+        esac >"$1/$number-$name.ko" || return 1
     done
 }
 

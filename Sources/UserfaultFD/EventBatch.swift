@@ -107,7 +107,7 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
 
     /// Forgets what is left, and lets a reader fill the batch again.
     ///
-    /// - Parameter fill: Answers the number of bytes it wrote, or `-errno`.
+    /// - Parameter fill: Returns the number of bytes it wrote, or `-errno`.
     mutating func refill(
         inheriting: Inheritance, _ fill: (UnsafeMutableBufferPointer<cuffd_msg>) -> Int
     ) -> Int {

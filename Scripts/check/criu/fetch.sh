@@ -9,14 +9,20 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../debian.sh"
 
 FOLDER=${UFFD_CRIU_CACHE:-$USER_CACHE/criu}
 program=$FOLDER/criu
-if [[ -x $program ]] && "$program" --version >/dev/null 2>&1; then
-    echo "$program"
-    exit
-fi
+# finish_if_there: ends the script if the program is there and starts.
+finish_if_there() {
+    if [[ -x $program ]] && "$program" --version >/dev/null 2>&1; then
+        echo "$program"
+        exit
+    fi
+}
+finish_if_there
 command -v apt-get >/dev/null || die "CRIU is fetched with apt-get, which is missing"
 mkdir -p "$FOLDER"
 exec {lock}>"$FOLDER/.lock"
 flock "$lock"
+# Another run may have fetched it meanwhile.
+finish_if_there
 empty_world "$FOLDER/apt"
 update_lists trixie
 download_all "$APT/cache/archives" criu || die "criu cannot be fetched: $(download_problem)"

@@ -19,7 +19,7 @@ def program():
 
 
 def run(arguments, prefix=(), limits=None, **options):
-    """Runs the selftest, its limits changed before it starts; answers its completed process."""
+    """Runs the selftest, its limits changed before it starts; returns its completed process."""
 
     def lower():
         for limit, value in (limits or {}).items():

@@ -96,7 +96,7 @@ final class CaseProcess {
         return deadline <= ContinuousClock.now
     }
 
-    /// Reads what has come; answers how the process has ended, if it has.
+    /// Reads what has come; returns how the process has ended, if it has.
     private func look(at ready: ArraySlice<pollfd>) -> Ending.Cause? {
         let ready = Array(ready)
         drain()
@@ -147,7 +147,7 @@ final class CaseProcess {
         }
     }
 
-    /// Kills the session of the process and answers whether it is gone; one that waits in the kernel may stay.
+    /// Kills the session of the process and returns whether it is gone; one that waits in the kernel may stay.
     private func kill() -> Bool {
         _ = Glibc.kill(-pid, SIGKILL)
         var wait = pollfd(fd: pidfd.rawValue, events: Int16(POLLIN), revents: 0)

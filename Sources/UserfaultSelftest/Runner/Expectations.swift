@@ -69,7 +69,7 @@ package func expectOne<Value: Equatable>(
     }
 }
 
-/// Fails the case unless `body` throws a `Failure`, which it answers for further checks.
+/// Fails the case unless `body` throws a `Failure`, which it returns for further checks.
 @discardableResult
 package func expectThrows<Failure: Error, Answer>(
     _ type: Failure.Type,

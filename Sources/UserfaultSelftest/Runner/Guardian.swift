@@ -95,7 +95,7 @@ final class Guardian {
         return answer
     }
 
-    /// Undoes in this process what a guardian has left that is dead; answers what could not be undone.
+    /// Undoes in this process what a guardian has left that is dead; returns what could not be undone.
     func undoRemains() -> [String] {
         end()
         var changes = HostChanges(undoings: journal) { _ in }

@@ -45,7 +45,7 @@ struct HostChanges {
         }
     }
 
-    /// Undoes everything, the latest first; answers what could not be undone.
+    /// Undoes everything, the latest first; returns what could not be undone.
     mutating func undoAll() -> [String] {
         var failures: [String] = []
         while let last = undoings.last {
@@ -55,7 +55,7 @@ struct HostChanges {
         return failures
     }
 
-    /// Undoes a change, unless it is undone already; answers why it cannot be.
+    /// Undoes a change, unless it is undone already; returns why it cannot be.
     private static func undo(_ undoing: Undoing) -> String? {
         switch undoing {
         case .write(let value, let path):

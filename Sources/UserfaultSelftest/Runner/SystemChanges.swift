@@ -65,7 +65,7 @@ struct SystemChanges {
         }
     }
 
-    /// Waits for the lock that keeps runs apart, until a signal comes; answers whether this run holds it.
+    /// Waits for the lock that keeps runs apart, until a signal comes; returns whether this run holds it.
     func hold(_ lock: RunLock) -> Bool {
         // The guardian has taken it for the whole run.
         guardian != nil || lock.take(unless: signals, waiting: tellOfWait)
@@ -75,7 +75,7 @@ struct SystemChanges {
         tell("waiting for another uffd-selftest run, \(holder), which uses this host's settings")
     }
 
-    /// Has everything undone; answers what could not be.
+    /// Has everything undone; returns what could not be.
     mutating func finish() -> [String] {
         if let guardian {
             if let failures = guardian.finish() { troubles += failures } else { losesGuardian() }
