@@ -62,6 +62,7 @@ make_sdks() {
     download "$work/files" "${packages[@]/%/:arm64}" linux-libc-dev ||
         die "the libraries for arm64 cannot be fetched: $(download_problem)"
     # What is linked, for the list of what a release is made of.
+    # shellcheck disable=SC2016 # dpkg-deb expands it
     find "$work/files" -name '*.deb' -exec dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}\n' {} \; |
         LC_ALL=C sort >"$work/sdks/packages"
     unpack "$sysroot" "${LEFT_OUT[@]}" --exclude='./usr/libexec/swift/bin' --exclude='./usr/bin' ||
