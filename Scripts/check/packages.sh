@@ -32,7 +32,7 @@ fi
 debs=("$packages"/uffd-selftest_*.deb "$packages"/uffd-pager_*.deb)
 [[ ${#debs[@]} == 2 && -e ${debs[0]} && -e ${debs[1]} ]] || die "$packages does not have one package of each program"
 
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 # check NAME COMMAND...: runs a command, and shows its output if it fails.
 check() {
     local name=$1 begin=$SECONDS code
@@ -99,9 +99,10 @@ versions() {
     inside uffd-pager --version | grep -Fx "uffd-pager $(<"$REPO/VERSION")"
 }
 
+# The lines are justified: there may be several spaces between two words.
 manuals() {
     inside man uffd-selftest | grep -F 'test whether userfaultfd works on this host'
-    inside man uffd-pager | grep -F 'Serves the memory of virtual machines'
+    inside man uffd-pager | tr -s ' ' | grep -F 'Serves the memory of virtual machines'
     inside man uffd-pager-serve | grep -F -e --control
 }
 
@@ -167,8 +168,14 @@ for suite; do
     check "$suite-selftest-user" selftest "${user[@]}"
     check "$suite-pager" inside uffd-pager probe
     check "$suite-enabling" enabling
+    if grep -qw cgroup2 /proc/filesystems; then
+        check "$suite-systemd" "$REPO/Scripts/check/packages/boot.sh" "$system" "$REPO/Scripts/check/packages/units.sh"
+    else
+        skipped=$((skipped + 1))
+        echo "$suite-systemd: skipped: this kernel has no cgroup2"
+    fi
     check "$suite-removal" nothing_left
     rm -rf "$system"
 done
-echo "$passed passed, $failed failed, 0 skipped"
+echo "$passed passed, $failed failed, $skipped skipped"
 [[ $failed == 0 ]]

@@ -31,6 +31,7 @@ for guide in pagers operating; do put 644 "docs/$guide.md" "$documents/$guide.md
 for example in Scripts/package/uffd-pager.json Scripts/package/seccomp.json Examples/handoff-client.c; do
     put 644 "$example" "$documents/examples/${example##*/}"
 done
-licences Tools .build-tools >"$root/$documents/licences.txt"
 mapfile -t installed < <(cd "$root" && find "$documents" -name '*.*' -type f | LC_ALL=C sort)
 "$program" --experimental-dump-help | python3 -B Scripts/package/manual.py "$root/usr/share/man/man1" "${installed[@]/#//}"
+# Not among the files that the manual page names: a package compresses it.
+licences Tools .build-tools >"$root/$documents/licences.txt"
