@@ -259,6 +259,9 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// then on. Each page is protected again before it is reported, so that no write is lost; faults are served
     /// meanwhile. With `UserfaultFD.Features.writeProtectAsync` the kernel is asked, by `PAGEMAP_SCAN`.
     ///
+    /// In the faulting thread, a page that was dropped without an event and then read is reported as well: the signal does not
+    /// tell a read of what is gone from a write of what is protected.
+    ///
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/kernel(_:)``.
     public func takeWritten(of region: Region) throws(PagerError) -> [Int] {
         try core.whileOpen { () throws(PagerError) in

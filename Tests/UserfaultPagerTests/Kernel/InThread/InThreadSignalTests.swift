@@ -188,6 +188,7 @@ struct InThreadSignalTests {
         let result = await #expect(
             processExitsWith: .signal(SIGBUS), observing: [\.standardErrorContent]
         ) {
+            alarm(60)
             let mapping = try Mapping(anonymous: 16 * pageBytes)
             let further = try Mapping(anonymous: 16 * pageBytes)
             let source = SelfTouchingSource(range: mapping.range)
