@@ -100,6 +100,8 @@ make_toolchain() {
         die "sid's swiftlang is not the same for $ARCH and arm64 at this time: $version, $(candidate swiftlang:arm64)"
     gcc=$(apt-cache "${APT_OPTIONS[@]}" depends --important "gcc:$ARCH" | sed -nE 's/.* gcc-([0-9]+)(:.*)?$/\1/p' | sed -n 1p)
     mkdir -p "$FOLDER/$version"
+    # An older version of this script did not say what is in them.
+    [[ -e $FOLDER/$version/sdks/packages ]] || rm -rf "$FOLDER/$version/sdks"
     for part in root sdks; do
         [[ ! -d $FOLDER/$version/$part ]] || continue
         work=$(mktemp -d "$FOLDER/.work.XXXXXX")
@@ -152,9 +154,8 @@ work=
 trap 'rm -rf "$work"' EXIT
 exec {lock}>"$FOLDER/.lock"
 flock "$lock"
-if [[ $update || ! -d $FOLDER/current ]]; then make_toolchain; fi
+if [[ $update || ! -e $FOLDER/current/sdks/packages ]]; then make_toolchain; fi
 toolchain=$(readlink -f "$FOLDER/current")
-[[ -e $toolchain/sdks/packages ]] || die "$toolchain is of an older version of this script: remove it"
 exec {lock}>&-
 [[ ! $fetch_only ]] || exit 0
 
