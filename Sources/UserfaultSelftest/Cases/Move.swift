@@ -20,8 +20,7 @@ enum MoveCases: CaseTheme {
             "MOVE of a whole aligned huge page moves it in one piece",
             requires: [.features(.move), .transparentHugePages], covers: [.upstream]
         ) { context in
-            let source = try Area.transparentHuge(context, count: 2)
-            let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
+            let (source, destination) = try Area.hugeSourceAndDestination(context, count: 2)
             try destination.view.advise(.hugePage)
             try source.view.advise(.dontFork)
             try resolve(from: source, to: destination, chunk: Area.hugePageCount)
@@ -50,8 +49,7 @@ enum MoveCases: CaseTheme {
             "MOVE of a part of a huge page splits it: the part moves, the rest stays",
             requires: [.features(.move), .transparentHugePages], covers: [.upstream]
         ) { context in
-            let source = try Area.transparentHuge(context, count: 2)
-            let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
+            let (source, destination) = try Area.hugeSourceAndDestination(context, count: 2)
             try destination.view.advise(.noHugePage)
             try source.view.advise(.dontFork)
             // Three quarters of one, then an end and a beginning, at another offset.
@@ -72,8 +70,7 @@ enum MoveCases: CaseTheme {
             "MOVE resolves faults by whole huge pages where the destination wants none",
             requires: [.features(.move), .transparentHugePages], covers: [.movedState]
         ) { context in
-            let source = try Area.transparentHuge(context, count: 2)
-            let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
+            let (source, destination) = try Area.hugeSourceAndDestination(context, count: 2)
             try destination.view.advise(.noHugePage)
             try source.view.advise(.dontFork)
             try resolve(from: source, to: destination, chunk: Area.hugePageCount)

@@ -11,12 +11,9 @@ enum MoveBusyCases: CaseTheme {
             "a swapped page that a child shares cannot be moved: EBUSY",
             requires: [.features(.move), .swap], covers: [.moveErrors]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
+            let (source, destination) = try Area.sourceAndDestination(context)
             try source.swapOut(0..<4)
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             let child = try Child([.pause, .load(source.address(1))])
             try child.waitPaused()
             for mode: UInt64 in [0, 2] {
@@ -35,8 +32,7 @@ enum MoveBusyCases: CaseTheme {
             "a huge page that a child shares cannot be moved, neither whole nor in part: EBUSY",
             requires: [.features(.move), .transparentHugePages], covers: [.moveErrors]
         ) { context in
-            let source = try Area.transparentHuge(context, count: 1)
-            let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
+            let (source, destination) = try Area.hugeSourceAndDestination(context)
             let uffd = try destination.registered(.missing)
             let child = try Child([.pause, .load(source.address(1))])
             try child.waitPaused()
@@ -58,15 +54,12 @@ enum MoveBusyCases: CaseTheme {
             "a swapped page that is in the swap cache still is moved with it, and can be swapped out again",
             requires: [.features(.move), .swap], covers: [.moveErrors]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
+            let (source, destination) = try Area.sourceAndDestination(context)
             // A page that somebody holds is written to swap and unmapped, and yet stays in the swap cache.
             let held = css_hold_page(source.address(1))
             try expect(held >= 0, "the page is held by a pipe", seen: "errno \(-held)")
             try source.swapOut(0..<4)
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             try uffd.move(from: source.range.start, to: destination.range)
             try expect(try PagemapEntry(of: destination.address(1)).isSwapped, "the moved page is swapped")
             close(held)
@@ -81,11 +74,8 @@ enum MoveBusyCases: CaseTheme {
             "a moved page is writable: writing it takes no further fault",
             requires: [.features(.move)], covers: [.movedState]
         ) { context in
-            let source = try Area(context, pages: 8)
-            let destination = try Area(context, pages: 8)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context, pages: 8)
+            let uffd = try destination.registered(.missing)
             try uffd.move(from: source.range.start, to: destination.range)
             // Anything may fault once besides; a page that is not writable faults every time.
             let faults = (0..<8).map { page in

@@ -11,11 +11,8 @@ enum MoveErrorCases: CaseTheme {
             "MOVE refuses wrong ranges and modes with EINVAL, a bad argument with EFAULT, and leaves its word alone",
             requires: [.features(.move)], covers: [.arguments, .moveErrors]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try destination.registered(.missing)
             let waiter = try Touch.read(destination.address(0))
             try uffd.expectFault(at: destination.address(0), [])
             try waiter.thread.waitAsleep()
@@ -57,11 +54,8 @@ enum MoveErrorCases: CaseTheme {
             "MOVE by a process that does not own the memory answers EINVAL",
             requires: [.features(.move)], covers: [.passedDescriptors, .moveErrors]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try destination.registered(.missing)
             // The same argument for a child, which shares the descriptor and not the memory, and for this process.
             let page = try Mapping(anonymous: PageSize.base.bytes, sharing: .shared)
             let argument = UnsafeMutablePointer<cuffd_move>(bitPattern: page.range.start)!
@@ -86,11 +80,8 @@ enum MoveErrorCases: CaseTheme {
             "MOVE that cannot write its output word answers EFAULT, has moved the page and wakes nobody",
             requires: [.features(.move)], covers: [.arguments, .moveErrors]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try destination.registered(.missing)
             let touch = try Touch.read(destination.address(1))
             try uffd.expectFault(at: destination.address(1), [])
             try touch.thread.waitAsleep()
@@ -113,13 +104,10 @@ enum MoveErrorCases: CaseTheme {
             "MOVE refuses mappings that differ, cannot be written, are not registered here or are left by the range",
             requires: [.lockedPages(16), .features(.move)], covers: [.rangeLimits, .foreignDescriptors, .moveErrors]
         ) { context in
-            let source = try Area(context, pages: 6)
-            let destination = try Area(context, pages: 6)
+            let (source, destination) = try Area.sourceAndDestination(context, pages: 6)
             let plain = try Area(context)
-            let uffd = try UserfaultFD()
+            let uffd = try destination.registered(.missing)
             let second = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
             func expectRefused(
                 _ what: String, _ errno: Errno, to: AddressRange? = nil, from: UInt? = nil, by other: Bool = false
             ) throws {
@@ -215,16 +203,13 @@ enum MoveErrorCases: CaseTheme {
             "a guard page ends MOVE: EFAULT in the source, EEXIST at the destination",
             requires: [.features(.move)], covers: [.moveErrors, .guardRegions]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
+            let (source, destination) = try Area.sourceAndDestination(context)
             do {
                 try source.view.advise(.guardInstall, source.page(1))
             } catch {
                 try context.skip("this kernel has no guard pages")
             }
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             try expectEqual(
                 uffd.raw(.move, destination.pages(0..<3), source: source.address(0)), .partial(PageSize.base.bytes),
                 "MOVE up to a guard page")
@@ -250,12 +235,10 @@ enum MoveErrorCases: CaseTheme {
             "a page merged with an equal one cannot be moved: EBUSY",
             requires: [.features(.move), .setting(.sharedPageMerging, "1")], limit: .seconds(30), covers: [.moveErrors]
         ) { context in
-            let source = try Area(context, pages: 2)
-            let destination = try Area(context, pages: 2)
-            let uffd = try UserfaultFD()
+            let (source, destination) = try (Area(context, pages: 2), Area(context, pages: 2))
             for page in 0..<2 { Pattern.write(seed: 6, page: 0, at: source.address(page), count: PageSize.base.bytes) }
             try source.view.advise(.mergeable)
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             do {
                 // The thread of the kernel that merges has a low priority.
                 try Waiting.until("the pages are merged", within: Waiting.ordinary * 4) {

@@ -9,11 +9,8 @@ enum MoveModelCases: CaseTheme {
             "MOVE takes exactly the range asked for, page by page in order, and nothing beside it",
             requires: [.features(.move)], covers: [.movedState]
         ) { context in
-            let source = try Area(context, pages: 8)
-            let destination = try Area(context, pages: 8)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context, pages: 8)
+            let uffd = try destination.registered(.missing)
             let before = try (
                 MappingAccount(holding: source.range.start), MappingAccount(holding: destination.range.start)
             )
@@ -49,11 +46,8 @@ enum MoveModelCases: CaseTheme {
             "MOVE copies nothing: the page frame itself goes over, mapped once and counted once",
             requires: [.features(.move), .pageFrames], covers: [.movedState]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try destination.registered(.missing)
             let before = try PageFrame(of: source.address(1))
             try uffd.move(from: source.address(1), to: destination.page(2))
             let after = try PageFrame(of: destination.address(2))
@@ -80,15 +74,12 @@ enum MoveModelCases: CaseTheme {
             "a moved page can be written at once, and keeps what was written when it is swapped",
             requires: [.features(.move), .swap], covers: [.movedState]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
+            let (source, destination) = try Area.sourceAndDestination(context)
             // Out and in again: the pages are clean copies of what swap holds, and one is dirtied then.
             try source.swapOut(0..<4)
             for page in 0..<4 { try source.expectView(page) }
             Pattern.write(seed: 3, page: 1, at: source.address(1), count: PageSize.base.bytes)
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             try uffd.move(from: source.range.start, to: destination.range)
             try destination.expectView(1, seed: 3)
             Pattern.write(seed: 5, page: 2, at: destination.address(2), count: PageSize.base.bytes)
@@ -103,14 +94,11 @@ enum MoveModelCases: CaseTheme {
             "a moved page counts as changed",
             requires: [.features(.move)], covers: [.movedState]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
+            let (source, destination) = try Area.sourceAndDestination(context)
             guard try PagemapEntry(of: source.address(1)).isSoftDirty else {
                 try context.skip("this kernel does not track soft-dirty pages")
             }
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             let clear = try FileDescriptor.open("/proc/self/clear_refs", .writeOnly, options: .closeOnExec)
             try clear.closeAfter { _ = try clear.writeAll("4".utf8) }
             try expect(!PagemapEntry(of: source.address(1)).isSoftDirty, "the source's page is clean")
@@ -127,11 +115,8 @@ enum MoveModelCases: CaseTheme {
             "a moved page is not write-protected, whatever the source's was and the destination's registration is",
             requires: [.features(.move), .writeProtectFaults], covers: [.movedState]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(source.range, modes: .writeProtect)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try source.registered(.writeProtect)
             try uffd.writeProtect(source.pages(1..<3), .protect)
             try uffd.register(destination.range, modes: [.missing, .writeProtect])
             try expectEqual(
@@ -156,12 +141,10 @@ enum MoveModelCases: CaseTheme {
             "MOVE of the zero page moves a zero page: it uses no memory, and a write makes a page of it",
             requires: [.features(.move)], covers: [.movedState]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
+            let (source, destination) = try (Area(context), Area(context))
             for page in 0..<4 { _ = Touch.load(source.address(page)) }
             try expect(try PagemapEntry(of: source.address(1)).isPresent, "the zero page is mapped in the source")
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             let part = destination.pages(1..<3)
             try expectEqual(uffd.raw(.move, part, source: source.address(1)), .done(part.count), "MOVE of zero pages")
             try expect(!PagemapEntry(of: source.address(1)).isPresent, "nothing is left in the source")
@@ -181,12 +164,9 @@ enum MoveModelCases: CaseTheme {
             "MOVE of a page that is swapped out moves the swap entry and reads nothing",
             requires: [.features(.move), .swap], covers: [.movedState, .moveErrors]
         ) { context in
-            let source = try Area(context, pages: 6)
-            let destination = try Area(context, pages: 6)
-            let uffd = try UserfaultFD()
-            source.fillView()
+            let (source, destination) = try Area.sourceAndDestination(context, pages: 6)
             try source.swapOut(1..<4)
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             // Two swapped pages between pages in memory.
             let part = destination.pages(1..<6)
             try expectEqual(uffd.raw(.move, part, source: source.address(0)), .done(part.count), "MOVE")

@@ -10,12 +10,9 @@ enum MoveObstacleCases: CaseTheme {
             "a hole in the source ends MOVE with ENOENT, or with ALLOW_SRC_HOLES counts as moved and stays missing",
             requires: [.features(.move)], covers: [.fillProgress, .movedState, .moveErrors]
         ) { context in
-            let source = try Area(context, pages: 8)
-            let destination = try Area(context, pages: 8)
-            let uffd = try UserfaultFD()
-            source.fillView()
+            let (source, destination) = try Area.sourceAndDestination(context, pages: 8)
             try source.zapView(source.page(2))
-            try uffd.register(destination.range, modes: .missing)
+            let uffd = try destination.registered(.missing)
             let touches = try [1, 2].map { try Touch.read(destination.address($0)) }
             _ = try uffd.expectMessage()
             _ = try uffd.expectMessage()
@@ -138,11 +135,8 @@ enum MoveObstacleCases: CaseTheme {
             "a page that a child shares cannot be moved: EBUSY, until the child is gone and the page is written",
             requires: [.features(.move)], covers: [.moveErrors]
         ) { context in
-            let source = try Area(context, pages: 4)
-            let destination = try Area(context, pages: 4)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try destination.registered(.missing)
             let child = try Child([.pause, .load(source.address(1))])
             try child.waitPaused()
             // A page written since is the parent's alone again; the next is not.
@@ -170,11 +164,8 @@ enum MoveObstacleCases: CaseTheme {
             "a pinned page cannot be moved: EBUSY, until the pin is given up",
             requires: [.features(.move)], covers: [.moveErrors]
         ) { context in
-            let source = try Area(context, pages: 4)
-            let destination = try Area(context, pages: 4)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try destination.registered(.missing)
             let pin = try Pin(source.page(1))
             try expectEqual(
                 uffd.raw(.move, destination.pages(0..<3), source: source.address(0)), .partial(PageSize.base.bytes),
@@ -195,8 +186,7 @@ enum MoveObstacleCases: CaseTheme {
             "a pinned huge page cannot be moved, neither whole nor in part: EBUSY",
             requires: [.features(.move), .transparentHugePages], covers: [.moveErrors]
         ) { context in
-            let source = try Area.transparentHuge(context, count: 1)
-            let destination = try Area(context, pages: source.pageCount, alignment: Area.hugePageBytes)
+            let (source, destination) = try Area.hugeSourceAndDestination(context)
             let uffd = try destination.registered(.missing)
             let pin = try Pin(source.page(3))
             try expectEqual(

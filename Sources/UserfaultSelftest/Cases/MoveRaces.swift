@@ -73,11 +73,8 @@ enum MoveRaceCases: CaseTheme {
             "a page that MADV_FREE has given up is moved with its contents, or is missing afterwards",
             requires: [.features(.move)], covers: [.movedState]
         ) { context in
-            let source = try Area(context)
-            let destination = try Area(context)
-            let uffd = try UserfaultFD()
-            source.fillView()
-            try uffd.register(destination.range, modes: .missing)
+            let (source, destination) = try Area.sourceAndDestination(context)
+            let uffd = try destination.registered(.missing)
             try source.view.advise(.free, source.pages(0..<2))
             try uffd.raw(.move, destination.range, source: source.range.start).expectDone(source.range.count)
             try destination.view.advise(.pageOut)
