@@ -29,6 +29,11 @@ import Testing
         }
     }
 
+    @Test func noTwoCasesHaveTheSameName() {
+        let names = Dictionary(grouping: AllCases.cases, by: \.name)
+        #expect(names.filter { $0.value.count > 1 }.keys.sorted() == [])
+    }
+
     @Test func everyBehaviourIsCovered() {
         let covered = Set(AllCases.cases.flatMap(\.covers))
         let missing = Coverage.allCases.filter { !covered.contains($0) }

@@ -52,13 +52,42 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             try area.expectProtected([2], "after the write")
         },
         SelftestCase(
-            "wp-marker-write", on: [.anon], markerWriteSummary,
-            requires: [.writeProtectFaults, .features(.writeProtectUnpopulated)], covers: [.protectionSurvives]
-        ) { try markerWrite($0) },
-        SelftestCase(
-            "wp-marker-write", on: .pageCache, markerWriteSummary,
-            requires: [.writeProtectFaults], covers: [.protectionSurvives]
-        ) { try markerWrite($0) },
+            "wp-marker-write", on: .all,
+            "a write to a protected page that is not there brings the page in and is then one WP fault; neighbours are "
+                + "as they were",
+            requires: [.writeProtectFaults, .unmappedProtection], covers: [.protectionSurvives]
+        ) { context in
+            let area = try Area(context)
+            let uffd = try UserfaultFD(features: area.file == nil ? .writeProtectUnpopulated : [])
+            if area.file != nil { try area.fillFile() }
+            try uffd.register(area.range, modes: .writeProtect)
+            try uffd.writeProtect(area.pages(1..<3), .protect)
+            try area.expectProtected([1, 2], "while the pages are not mapped")
+
+            // A read of an unprotected neighbour must not map, nor change, the protected ones.
+            _ = Touch.load(area.address(0))
+            _ = Touch.load(area.address(3))
+            try area.expectProtected([1, 2], "after reads of the neighbours")
+
+            let touch = try Touch.write(area.address(1), 0xEE)
+            try uffd.expectFault(at: area.address(1), [.write, .writeProtect])
+            try touch.thread.waitAsleep()
+            try uffd.expectNoMessage("one write makes one message")
+            let first = Touch.load(area.address(1))
+            let pattern = Pattern.byte(page: 1)
+            try expectEqual(first, .byte(area.file == nil ? 0 : pattern), "the byte while the write waits")
+            try area.expectProtected([1, 2], "while the write waits")
+            try uffd.writeProtect(area.page(1), .unprotect)
+            try touch.finish(with: 0xEE)
+            try area.expectProtected([2], "after the write")
+            try uffd.expectNoMessage("the write is done")
+            if area.file == nil {
+                try area.expectZeroView(2)
+            } else {
+                try area.expectView(2, "of the protected page, read")
+            }
+            try area.expectProtected([2], "after a read")
+        },
         SelftestCase(
             "wp-empty-tables", on: .all,
             "pages are protected also where there are no page tables yet",
@@ -130,41 +159,4 @@ enum WriteProtectUnpopulatedCases: CaseTheme {
             try uffd.expectNoMessage("all is resolved")
         },
     ]
-
-    private static let markerWriteSummary =
-        "a write to a protected page that is not there brings the page in and is then one WP fault; neighbours are "
-        + "as they were"
-
-    private static func markerWrite(_ context: CaseContext) throws {
-        let area = try Area(context)
-        let uffd = try UserfaultFD(features: area.file == nil ? .writeProtectUnpopulated : [])
-        if area.file != nil { try area.fillFile() }
-        try uffd.register(area.range, modes: .writeProtect)
-        try uffd.writeProtect(area.pages(1..<3), .protect)
-        try area.expectProtected([1, 2], "while the pages are not mapped")
-
-        // A read of an unprotected neighbour must not map, nor change, the protected ones.
-        _ = Touch.load(area.address(0))
-        _ = Touch.load(area.address(3))
-        try area.expectProtected([1, 2], "after reads of the neighbours")
-
-        let touch = try Touch.write(area.address(1), 0xEE)
-        try uffd.expectFault(at: area.address(1), [.write, .writeProtect])
-        try touch.thread.waitAsleep()
-        try uffd.expectNoMessage("one write makes one message")
-        let first = Touch.load(area.address(1))
-        let pattern = Pattern.byte(page: 1)
-        try expectEqual(first, .byte(area.file == nil ? 0 : pattern), "the byte while the write waits")
-        try area.expectProtected([1, 2], "while the write waits")
-        try uffd.writeProtect(area.page(1), .unprotect)
-        try touch.finish(with: 0xEE)
-        try area.expectProtected([2], "after the write")
-        try uffd.expectNoMessage("the write is done")
-        if area.file == nil {
-            try area.expectZeroView(2)
-        } else {
-            try area.expectView(2, "of the protected page, read")
-        }
-        try area.expectProtected([2], "after a read")
-    }
 }

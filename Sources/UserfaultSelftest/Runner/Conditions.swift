@@ -109,7 +109,7 @@ struct Conditions {
         switch requirement {
         case .features(let features):
             host.lacks(features)
-        case .missingFaults, .minorFaults, .writeProtectFaults:
+        case .missingFaults, .minorFaults, .writeProtectFaults, .unmappedProtection:
             host.lacks(requirement.faultFeatures(for: memory))
         case .kernelFaults:
             host.lacks(.kernelModeFaults).map { "faults of the kernel cannot be handled: \($0)" }

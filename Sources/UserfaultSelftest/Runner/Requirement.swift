@@ -10,6 +10,9 @@ package enum Requirement: Hashable, Sendable {
     case minorFaults
     /// Write-protect faults on the memory type of the result.
     case writeProtectFaults
+    /// Write protection of pages that are not mapped, on the memory type of the result: anonymous memory has a feature of
+    /// its own for it.
+    case unmappedProtection
     /// A descriptor that handles faults of the kernel too, not only those of user code.
     case kernelFaults
     /// `/dev/userfaultfd`.
@@ -98,7 +101,11 @@ extension Requirement {
     /// The features that faults of this kind need on a memory type.
     func faultFeatures(for memory: MemoryType?) -> UserfaultFD.Features {
         guard let memory, memory != .anon else {
-            return self == .writeProtectFaults ? .writeProtect : []
+            return switch self {
+            case .writeProtectFaults: .writeProtect
+            case .unmappedProtection: [.writeProtect, .writeProtectUnpopulated]
+            default: []
+            }
         }
         return switch self {
         case .missingFaults: memory.isHugetlb ? .missingHugetlbfs : .missingShmem

@@ -61,7 +61,7 @@ extension Requirement {
     fileprivate func neededFeatures(for memory: MemoryType?) -> UserfaultFD.Features {
         switch self {
         case .features(let features): features
-        case .missingFaults, .minorFaults, .writeProtectFaults: faultFeatures(for: memory)
+        case .missingFaults, .minorFaults, .writeProtectFaults, .unmappedProtection: faultFeatures(for: memory)
         default: []
         }
     }
@@ -70,7 +70,7 @@ extension Requirement {
     fileprivate var calls: [KernelCall] {
         switch self {
         case .minorFaults: [.continue]
-        case .writeProtectFaults: [.writeprotect]
+        case .writeProtectFaults, .unmappedProtection: [.writeprotect]
         case .features(let features):
             Self.callsByFeature.filter { features.contains($0.feature) }.map(\.call)
         default: []
