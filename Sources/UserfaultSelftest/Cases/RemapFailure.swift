@@ -59,6 +59,12 @@ enum RemapFailureCases: CaseTheme {
         guard let error else { return false }
         try expectEqual(error, .noMemory, "errno of mremap without memory for page tables")
         try uffd.expectNoMessage("mremap failed")
+        // Looked for first: to read a page that is lost would take for ever.
+        let lost = try pages.indices.filter {
+            let entry = try PagemapEntry(of: pages[$0].start)
+            return !entry.isPresent && !entry.isSwapped
+        }
+        try expect(lost.isEmpty, "all \(tables) pages are there when mremap has failed", seen: "lost: \(lost)")
         for (index, page) in pages.enumerated() {
             try Pattern.expect(seed: 0, page: index, at: page.start, count: size, "what did not move")
         }
