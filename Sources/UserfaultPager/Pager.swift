@@ -18,7 +18,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     /// - Parameters:
     ///   - uffd: The userfaultfd: this process' own, or one that another process sent.
     ///   - source: Where pages come from.
-    ///   - owner: The process whose memory it is. A descriptor of another process' memory needs one.
+    ///   - owner: The process whose memory it is. A descriptor of another process' memory needs one. Which process that is, the
+    ///     kernel does not tell: a policy kills the one that is named here, and its end is taken for the memory's.
     ///   - runtime: Threads that it shares with other pagers; `nil` for threads of its own.
     ///   - configuration: How to work.
     /// - Throws: ``PagerError/configuration(_:)`` if the configuration or the owner does not suit the descriptor, and
@@ -122,7 +123,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// Loads every page of a region that was not loaded yet, and waits until all are there.
     ///
-    /// The region can be removed then, and the descriptor closed, without anybody noticing. Faults go first.
+    /// The region can be removed then, and the descriptor closed, without anybody noticing. Faults go first. A source that
+    /// hangs in every worker holds it up, with ``PagerConfiguration/sourceTimeout`` as well: give a limit.
     ///
     /// - Parameters:
     ///   - region: What to load.
@@ -255,7 +257,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
 
     /// The pages of a region that were written since they were filled or last asked for, by where they begin in it.
     ///
-    /// Only for regions that are filled write-protected. Pages that were there before the region was added count from
+    /// Only for regions that are filled write-protected. With `UserfaultFD.Features.eventRemove`, pages that the program dropped
+    /// are among them: they are zeros now. Pages that were there before the region was added count from
     /// then on. Each page is protected again before it is reported, so that no write is lost; faults are served
     /// meanwhile. With `UserfaultFD.Features.writeProtectAsync` the kernel is asked, by `PAGEMAP_SCAN`.
     ///

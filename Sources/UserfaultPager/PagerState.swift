@@ -20,7 +20,9 @@ public final class PagerState: Sendable {
         file = try StateFile()
     }
 
-    /// The state that another process has left.
+    /// The state that another process has left, for a pager that resumes.
+    ///
+    /// A new pager makes its state itself: one that no pager has used yet cannot be handed to its process.
     ///
     /// - Parameter file: The memory file; it stays the caller's.
     /// - Throws: ``PagerError/state(_:)`` if the file holds no state, or one of another version;

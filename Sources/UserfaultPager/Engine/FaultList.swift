@@ -19,17 +19,18 @@ struct PendingFault {
     var job = 0
     /// It was read by the thread that serves it, a moment ago: no further look at the clock tells more.
     var isJustNow = false
-    /// It came as a signal, which does not say whose the page is.
-    var isSignal = false
+    /// However soon it is served, the page may be another's: a signal does not say whose it is, and a message may have waited
+    /// until it was read.
+    var isUncertain = false
 
     /// Whether its page may have become another's: no thread has faulted there just now.
     ///
     /// A thread that waits may be interrupted, and then unmap what it has touched.
     func mayBeForeign(at moment: UInt64) -> Bool {
-        since == 0 || job != 0 || moment &- since > 10_000_000
+        isUncertain || since == 0 || job != 0 || moment &- since > 10_000_000
     }
 
-    var mayBeForeign: Bool { isSignal || mayBeForeign(at: MonotonicInstant.now.nanoseconds) }
+    var mayBeForeign: Bool { isUncertain || mayBeForeign(at: MonotonicInstant.now.nanoseconds) }
 
     /// How long to wait until the mapping has changed, in nanoseconds: a little longer after many attempts.
     ///

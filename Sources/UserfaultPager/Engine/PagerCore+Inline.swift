@@ -40,8 +40,10 @@ extension PagerCore where Source: ~Copyable {
         while !isStopping.load(ordering: .relaxed) {
             _ = try awaitMessages(memory, &handler)
             let now = MonotonicInstant.now.nanoseconds
+            let isLate = memory.noteReading(at: now)
             while let fault = handler.batch.nextPageFault() {
-                guard serveOrKeep(PendingFault(fault: fault, since: now), of: memory, &handler) else { return }
+                let pending = PendingFault(fault: fault, since: now, isUncertain: isLate)
+                guard serveOrKeep(pending, of: memory, &handler) else { return }
             }
             guard handler.faults.isEmpty && handler.later.isEmpty else {
                 guard serveLists(memory, &handler, now) else { return }
@@ -153,8 +155,9 @@ extension PagerCore where Source: ~Copyable {
     func readFaults(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
         let count = try memory.readFaults(into: &handler.batch)
         let now = MonotonicInstant.now.nanoseconds
+        let isLate = memory.noteReading(at: now)
         while let fault = handler.batch.nextPageFault() {
-            _ = handler.faults.append(PendingFault(fault: fault, since: now))
+            _ = handler.faults.append(PendingFault(fault: fault, since: now, isUncertain: isLate))
         }
         return count
     }
@@ -167,11 +170,12 @@ extension PagerCore where Source: ~Copyable {
         try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int? in
             guard let count = try memory.read(uffd, into: &handler.batch) else { return nil }
             let now = count > 0 ? MonotonicInstant.now.nanoseconds : 0
+            let isLate = count > 0 && memory.noteReading(at: now)
             while let event = handler.batch.next() {
                 switch consume event {
                 case .pagefault(let fault):
                     // There is room: the list is as long as the batch, and empty.
-                    _ = handler.faults.append(PendingFault(fault: fault, since: now))
+                    _ = handler.faults.append(PendingFault(fault: fault, since: now, isUncertain: isLate))
                 case let other:
                     handler.bench.record.count(.events)
                     do throws(UserfaultError) {

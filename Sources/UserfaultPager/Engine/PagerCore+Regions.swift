@@ -60,7 +60,9 @@ extension PagerCore where Source: ~Copyable {
                         extents: extents(bytes, options.pageSize))
                 })
         }
-        guard memories[0].journal != nil else { throw .state("the state is another pager's: resume that") }
+        guard memories[0].journal != nil else {
+            throw .state("the state comes from another process: resume it, or make a new PagerState")
+        }
         let entry = try file.makeEntry(id: id, range, offset: offset, options)
         do throws(PagerError) {
             return RegionReference(

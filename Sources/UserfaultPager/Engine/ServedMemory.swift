@@ -58,6 +58,8 @@ final class ServedMemory: @unchecked Sendable {
     /// Counts services that have ended for which other threads wait.
     private let settled = FutexWord()
     private let creator = currentProcessID
+    /// When messages were read last.
+    private let lastReading = Atomic<UInt64>(0)
     /// How often what is served here has changed, from the first opening on.
     ///
     /// It never falls: what comes in the place of what has ended is a change.
@@ -215,6 +217,16 @@ final class ServedMemory: @unchecked Sendable {
         try withDescriptor { (uffd) throws(UserfaultError) in
             try uffd.readWhereDescriptorsAreFree(into: &batch, neverWaits: !waitsInRead) ?? 0
         }
+    }
+
+    /// Notes that messages were read; on the thread that reads.
+    ///
+    /// - Returns: Whether they may have waited for that: nobody has read for a while, be it because there was nothing.
+    @inline(__always)
+    func noteReading(at moment: UInt64) -> Bool {
+        let before = lastReading.load(ordering: .relaxed)
+        lastReading.store(moment, ordering: .relaxed)
+        return moment &- before > 10_000_000
     }
 
     /// A second descriptor of the same kernel object.

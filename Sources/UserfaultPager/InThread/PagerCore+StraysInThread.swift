@@ -16,7 +16,7 @@ extension PagerCore where Source: ~Copyable {
     /// - Returns: ``FaultSignal/Answer/unclaimed`` where the thread may go on, or comes back to be refused.
     func serveStray(at address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
         var pending = PendingFault(fault: PageFault(address: address, flags: []), since: 0)
-        pending.isSignal = true
+        pending.isUncertain = true
         let memory = memories[0]
         let page = AddressRange.page(holding: address, size: .base)
         let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page, askedBy: pending)

@@ -18,7 +18,8 @@ extension PagerCore where Source: ~Copyable {
     func restore(from file: StateFile) throws(PagerError) {
         guard file.isLeft else { throw .state("the state is new, or another pager has it") }
         guard file[.features] == features else {
-            throw .state("the userfaultfd has other features than the other pager's")
+            throw .state(
+                "the userfaultfd has other features than the pager had that used the state, or none has used it")
         }
         var regions: [Int: RegionReference] = [:]
         var isTaken = false

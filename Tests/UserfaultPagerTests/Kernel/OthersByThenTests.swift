@@ -66,11 +66,14 @@ struct OthersByThenTests {
                 }
             }
             #expect(gate.waitUntilReached())
-            try mapping.unmap()
-            let other = try Mapping(anonymous: pages * pageBytes, placement: .at(range.start))
+            let other = try Mapping(anonymous: pages * pageBytes, placement: .replacing(range.start))
+            _ = mapping.release()
             let second = try Pager(UserfaultFD(), source: NumberedSource())
             try second.add(other.range, options: RegionOptions(readAhead: .none))
             try second.start()
+            // For less than ten milliseconds a thread that has faulted is taken to be there still.
+            let now = MonotonicInstant.now.nanoseconds
+            wait { MonotonicInstant.now.nanoseconds - now > 20_000_000 }
             gate.open()
             #expect(wait { first.statistics.outstanding == 0 })
             #expect(toucher.join())
