@@ -132,7 +132,10 @@ extension PagerCore where Source: ~Copyable {
             break
         case .failed:
             finishQueued(item.pending.job, failed: true)
-        case .left, .gone:
+        case .left:
+            // Another has the page in hand, and may fail: a job looks again.
+            finishQueued(item.pending.job, failed: false, isDirty: true)
+        case .gone:
             finishQueued(item.pending.job, failed: false)
         case .ended:
             noteEnd(of: memory)

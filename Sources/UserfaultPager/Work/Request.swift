@@ -184,7 +184,8 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
                 finishQueued(job, failed: false, isDirty: true)
             }
         case .failed: finishQueued(job, failed: true)
-        case .done, .left, .gone, .pending: finishQueued(job, failed: false)
+        case .left: finishQueued(job, failed: false, isDirty: true)
+        case .done, .gone, .pending: finishQueued(job, failed: false)
         case .ended:
             noteEnd(of: request.memory)
             finishQueued(job, failed: false)

@@ -179,6 +179,41 @@ struct PopulateTests {
         try pager.stop(.poison)
     }
 
+    /// A page whose second attempt finds it in another's hand is not there yet.
+    @Test
+    func aPageInAnothersHandIsWaitedFor() throws {
+        let mapping = try Mapping(anonymous: pageBytes)
+        let range = mapping.range
+        let gate = Gate()
+        let calls = Shared(Atomic<Int>(0))
+        let source = ClosureSource<Unavailable>(isSlow: true) { offset, pages throws(Unavailable) in
+            guard calls.value.add(1, ordering: .relaxed).oldValue > 0 else { throw Unavailable() }
+            gate.pass()
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(UserfaultFD(), source: source, configuration: PagerConfiguration(service: .workers(3)))
+        let region = try pager.add(
+            range, options: RegionOptions(failure: FailurePolicy(retries: 5, backOff: .seconds(60))))
+        try pager.start()
+        let populating = Toucher { error { () throws(PagerError) in try pager.populate(region) } }
+        let queue = pager.core.queue
+        #expect(wait { queue.count == 1 })
+        var attempt = try #require(queue.take(where: { $0.pending.job != 0 }))
+        let job = try #require(queue.job(attempt.pending.job))
+        let toucher = Toucher { range.loadWord(0) }
+        #expect(gate.waitUntilReached())
+        // As if its time had come.
+        attempt.pending.due = 0
+        #expect(queue.put(attempt))
+        #expect(wait { job.isOver || job.state.withLock { $0.passes > 0 } })
+        #expect(!job.isOver)
+        gate.open()
+        #expect(toucher.value() == NumberedSource.word(0))
+        #expect(populating.value() == .some(nil))
+        #expect(calls.value.load(ordering: .relaxed) == 2)
+        try pager.stop(.poison)
+    }
+
     /// A source that answers for one page at a time is asked again for the others.
     @Test(arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func aPrefetchGoesOnAfterAShortAnswer(service: PagerConfiguration.Service) throws {
