@@ -29,9 +29,12 @@ final class Runtime: Sendable {
         /// Pagers that have gone, and whose users are to be told something.
         var leaving: [any RuntimeMember] = []
         var threads: [NativeThread] = []
-        /// Loaders that come and go: those that run, and those that were started and not joined.
+        /// Loaders that come and go: those that run, and by their numbers those that were started and not joined.
         var visiting = 0
-        var visitors: [NativeThread] = []
+        var visitors: [Int: NativeThread] = [:]
+        /// The numbers of those that do nothing any more but end.
+        var leavers: [Int] = []
+        var nextVisitor = 0
         /// It ends with its last pager.
         var isLetGo = false
         var isClosed = false
@@ -221,14 +224,13 @@ final class Runtime: Sendable {
     func needLoaders() throws(PagerError) {
         guard !hasLoaders.load(ordering: .acquiring) else { return }
         let error = state.withLock { state -> PagerError? in
-            if state.visiting == 0 {
-                // Earlier ones are at their end.
-                for thread in state.visitors { thread.join() }
-                state.visitors = []
-            }
+            // Each time: one of them may hang in a source for ever.
+            for number in state.leavers { state.visitors.removeValue(forKey: number)?.join() }
+            state.leavers = []
             while state.visiting < plan.visitors, !state.isClosed {
                 do throws(PagerError) {
-                    state.visitors.append(try makeVisitor())
+                    state.visitors[state.nextVisitor] = try makeVisitor(state.nextVisitor)
+                    state.nextVisitor += 1
                     state.visiting += 1
                 } catch {
                     // One is enough.
@@ -240,23 +242,24 @@ final class Runtime: Sendable {
         if let error { throw error }
     }
 
-    private func makeVisitor() throws(PagerError) -> NativeThread {
+    private func makeVisitor(_ number: Int) throws(PagerError) -> NativeThread {
         try asPagerError { () throws(UserfaultError) in
             let room = Handed(try Workbench())
             return try NativeThread("uffd-loader", stackSize: Self.stackBytes) { [self] in
                 var bench = room.take()
-                repeat { load(with: &bench, stays: false) } while !visitorLeaves()
+                repeat { load(with: &bench, stays: false) } while !visitorLeaves(number)
             }
         }
     }
 
     /// - Returns: `false` if there is work again, for which nobody else may have come.
-    private func visitorLeaves() -> Bool {
+    private func visitorLeaves(_ number: Int) -> Bool {
         state.withLock { state in
             if !isEnding.load(ordering: .acquiring), state.members.contains(where: { $0.queue.hasWork }) {
                 return false
             }
             state.visiting -= 1
+            state.leavers.append(number)
             return true
         }
     }
@@ -274,9 +277,9 @@ final class Runtime: Sendable {
         let threads = state.withLock { state in
             defer {
                 state.threads = []
-                state.visitors = []
+                state.visitors = [:]
             }
-            return state.threads + state.visitors
+            return state.threads + state.visitors.values
         }
         for thread in threads where !thread.join(until: deadline) { thread.detach() }
     }

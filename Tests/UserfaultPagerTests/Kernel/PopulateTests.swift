@@ -159,6 +159,37 @@ struct PopulateTests {
         try pager.stop(.poison)
     }
 
+    /// Loaders that come and go are joined, even while one of them hangs in its source.
+    @Test
+    func loadersThatGoAreJoinedWhileOneHangs() throws {
+        let mapping = try Mapping(anonymous: 64 * pageBytes)
+        let range = mapping.range
+        let gate = Gate()
+        let source = ClosureSource<Never>(isSlow: true) { offset, pages in
+            if offset == 0 { gate.pass() }
+            return NumberedSource().load(offset: offset, into: &pages)
+        }
+        let pager = try Pager(UserfaultFD(), source: source, configuration: PagerConfiguration(service: .inline))
+        let hung = try pager.add(range.part(at: 0, count: pageBytes))
+        let others = try pager.add(
+            range.part(at: pageBytes, count: 63 * pageBytes), offset: pageBytes,
+            options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let populating = Toucher { error { () throws(PagerError) in try pager.populate(hung) } }
+        #expect(gate.waitUntilReached())
+        pager.core.queue.job(1)?.end()
+        #expect(populating.value() == .some(.notRunning))
+        let runtime = pager.core.runtime
+        for page in 0..<16 {
+            try pager.prefetch(others, offset: page * pageBytes, count: pageBytes)
+            #expect(wait { pager.statistics.pagesReadAhead == UInt64(page + 1) })
+            #expect(wait { runtime.state.withLock { $0.visiting } == 1 })
+        }
+        #expect(runtime.state.withLock { $0.visitors.count } <= runtime.plan.visitors)
+        gate.open()
+        try pager.stop(.poison)
+    }
+
     /// The faults of others are served while a populate runs on a source that hangs.
     @Test
     func aFaultIsServedWhileAPopulateHangs() throws {
