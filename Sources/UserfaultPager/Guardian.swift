@@ -50,7 +50,7 @@ public struct Guardian: ~Copyable, Sendable {
         while true {
             switch signs.wait() {
             case nil: continue
-            case .client(let id): clients[id] = nil
+            case .client(let id): forget(id, &clients)
             case .socket: if !takeMessage(&clients) { signs.forget(socket.rawValue) }
             case .pager:
                 // What it said before its end counts.
@@ -66,6 +66,14 @@ public struct Guardian: ~Copyable, Sendable {
         return clients.values.count { (try? $0.process.waitForExit()) ?? false }
     }
 
+    /// Guards a client no more.
+    ///
+    /// Its process is shared with the one that serves: closing a descriptor of it does not end that it is watched.
+    private func forget(_ id: UInt64, _ clients: inout [UInt64: Client]) {
+        guard let client = clients.removeValue(forKey: id) else { return }
+        signs.forget(client.process.descriptor.rawValue)
+    }
+
     private var hasMessage: Bool { ((try? poll(socket.rawValue, until: Deadline(after: .zero))) ?? 0) != 0 }
 
     /// - Returns: `false` at the end of the stream.
@@ -78,7 +86,7 @@ public struct Guardian: ~Copyable, Sendable {
                 let result = take(words.second, from: &message, &clients)
                 // A process that has died waits for no answer, and what it said afterwards counts.
                 try? GuardianMessage(words.second, UInt64(result?.rawValue ?? 0)).send(over: socket)
-            case .dismiss: clients[words.second] = nil
+            case .dismiss: forget(words.second, &clients)
             case nil: return false
             }
             return true

@@ -1,3 +1,4 @@
+import CTestSupport
 import Glibc
 import SystemPackage
 import Testing
@@ -72,6 +73,40 @@ struct GuardianTests {
             #expect(try server.guardClients() == 0)
             #expect(client.wait() == 1)
             #expect(server.wait() == 0)
+        }
+    }
+
+    /// A client that has ended, or that was dismissed and ends, wakes the guardian no more.
+    @Test
+    func aClientThatIsGoneIsNotLookedAtAgain() async {
+        await #expect(processExitsWith: .success) {
+            var sockets: [CInt] = [-1, -1]
+            try #require(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
+            let ends = sockets.map { FileDescriptor(rawValue: $0) }
+            let server = cts_fork_waiting()
+            let pager = try #require(Owner.process(id: server))
+            let guardian = Toucher {
+                do { return try Guardian(of: pager, over: ends[0]).stand() } catch { return -1 }
+            }
+            let link = GuardianLink(over: ends[1])
+            for isDismissed in [true, false] {
+                let client = cts_fork_waiting()
+                let owner = try #require(Owner.process(id: client))
+                let uffd = try UserfaultFD()
+                guard wait(until: { Footprint.sleepingThreads(named: "toucher") == 1 }) else { exit(2) }
+                let before = Footprint().descriptors
+                let watch = try link.guard(uffd, of: owner)
+                if isDismissed {
+                    try link.dismiss(watch)
+                    guard wait(until: { Footprint().descriptors == before }) else { exit(3) }
+                }
+                guard cts_kill(client) == -SIGKILL else { exit(4) }
+                guard wait(until: { Footprint().descriptors == before }) else { exit(5) }
+                guard wait(until: { Footprint.sleepingThreads(named: "toucher") == 1 }) else { exit(6) }
+                withExtendedLifetime(owner) {}
+                extendLifetime(uffd)
+            }
+            guard cts_kill(server) == -SIGKILL, guardian.value() == .some(0) else { exit(7) }
         }
     }
 
