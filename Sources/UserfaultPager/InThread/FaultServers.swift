@@ -105,13 +105,27 @@ enum FaultServers {
     ///
     /// One whose source hangs is kept past the deadline, until another server comes or goes.
     static func remove(_ server: FaultServer, until deadline: Deadline) {
-        if let index = kept.withLock({ kept in kept.first { $0.value === server }?.key }) {
-            unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
-            while unsafe !places[index].isFree, !deadline.hasPassed {
-                pauseThread(for: .microseconds(50))
-            }
+        if let index = withdraw(server) {
+            while isKept(server, at: index), !deadline.hasPassed { pauseThread(for: .microseconds(50)) }
         }
         dismissIdle()
+    }
+
+    /// Has a server not asked any more.
+    ///
+    /// - Returns: Its place, or `nil` if it has none.
+    static func withdraw(_ server: FaultServer) -> Int? {
+        guard let index = kept.withLock({ kept in kept.first { $0.value === server }?.key }) else { return nil }
+        unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
+        return index
+    }
+
+    /// Whether a handler may be with a server that was withdrawn.
+    ///
+    /// Once nobody is, another thread may dismiss it and give its place to another server.
+    static func isKept(_ server: FaultServer, at index: Int) -> Bool {
+        guard kept.withLock({ $0[index] === server }) else { return false }
+        return unsafe !places[index].isFree
     }
 
     /// Dismisses servers that were removed and that nobody is with any more.

@@ -1,3 +1,4 @@
+import Glibc
 import Synchronization
 import Testing
 import UserfaultFD
@@ -32,6 +33,22 @@ struct FaultServerTests {
             }
             for toucher in touchers { #expect(toucher.value() == true) }
             #expect(departures.value.load(ordering: .relaxed) == 4 * turns)
+        }
+    }
+
+    /// Who waits until nobody is with a server does not wait for those that are with the next one in its place.
+    @Test func theNextServerInAPlaceIsNotWaitedFor() async {
+        await #expect(processExitsWith: .success) {
+            let departures = Shared(Atomic<Int>(0))
+            let first = Visitor(departures)
+            let second = Visitor(departures)
+            try FaultServers.add(first)
+            let place = try #require(FaultServers.withdraw(first))
+            try FaultServers.add(second)
+            guard departures.value.load(ordering: .relaxed) == 1 else { exit(2) }
+            guard FaultServers.withdraw(second) == place else { exit(3) }
+            try FaultServers.add(Visitor(departures))
+            guard !FaultServers.isKept(first, at: place), !FaultServers.isKept(second, at: place) else { exit(4) }
         }
     }
 
