@@ -166,7 +166,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
     ///     own time, see ``Ending/poison``.
     /// - Throws: ``PagerError/noSuchRegion``, ``PagerError/configuration(_:)`` where the kernel cannot poison; as
     ///   ``populate(_:within:)``, and then the service has ended all the same, unless the kernel cannot poison, or the
-    ///   program changes its memory without end: ``PagerError/timedOut(pagesLeft:)``, and the region is served still.
+    ///   program changes its memory without end: ``PagerError/timedOut(pagesLeft:)``, and what is left of the region is served
+    ///   still. Its parts in shards and in children of forks end one after the other.
     public func remove(_ region: Region, _ ending: Ending, within limit: Duration? = nil) throws(PagerError) {
         let deadline = Deadline(after: limit)
         try core.whileOpen { () throws(PagerError) in

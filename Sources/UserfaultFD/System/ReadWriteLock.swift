@@ -6,11 +6,11 @@ internal import SystemPackage
 /// Not recursive: a reader that asks again while a writer waits waits for ever.
 @safe
 package struct ReadWriteLock: ~Copyable, @unchecked Sendable {
-    // Allocated by C: a lock must not move, and Swift does not know the size of a pthread_rwlock_t on every libc.
+    // Allocated by C: a lock must not move, and Swift does not know the size of the pthread_mutex_t in it on every libc.
     private let lock: OpaquePointer
 
     /// - Parameter parts: How many parts it has, a power of two: readers on different processors seldom share one, and a
-    ///   writer locks them all.
+    ///   writer waits for the readers of each.
     package init(parts: Int = 1) throws(UserfaultError) {
         guard let lock = unsafe cuffd_rwlock_create(UInt32(parts)) else {
             throw UserfaultError(.createLock, errno: .noMemory)

@@ -1,6 +1,6 @@
 internal import UserfaultFD
 
-// Of one handler, or the reader: no other thread sees it.
+// Of one thread at a time: of a handler or the reader, or under the lock of ServedMemory.kept.
 
 /// A fault that could not be resolved yet.
 struct PendingFault {

@@ -1,7 +1,8 @@
 internal import Synchronization
 internal import UserfaultFD
 
-// What became of the address space. Runs on the thread that reads the descriptor, and at the end on the one that stops.
+// What became of the address space. Runs on the thread that reads the descriptor; in a rehearsal on the one that starts the
+// pager, at the end on the one that stops it, and on the one that goes on in the place of another pager.
 
 extension PagerCore where Source: ~Copyable {
     /// Takes in what happened to the address space, in the exclusion in which it was read.

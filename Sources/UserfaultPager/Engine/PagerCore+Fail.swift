@@ -1,7 +1,7 @@
 internal import UserfaultFD
 
 // What happens when a page cannot be had, or is not of a region. Never on the way of an ordinary fault. Runs on every
-// thread that serves, and on the watchdog.
+// thread that serves or completes a request, and on the watchdog.
 
 extension PagerCore where Source: ~Copyable {
     /// Does what the region's policy says of a page in hand that could not be loaded or filled.

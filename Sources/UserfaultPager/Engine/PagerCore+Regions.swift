@@ -252,7 +252,7 @@ extension PagerCore where Source: ~Copyable {
     /// Ends the service of a region: what is still open is poisoned, or left as zeros.
     ///
     /// - Returns: `false` if pages could not be poisoned by the deadline, because the program does not come to the end of
-    ///   a change: the region is served still.
+    ///   a change. That descriptor and those after it serve the region still.
     func remove(_ region: RegionReference, leavingZeros: Bool, until deadline: Deadline) -> Bool {
         var poisoned = 0
         var isRemoved = true
