@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 const int CUFFD_O_CLOEXEC = O_CLOEXEC;
@@ -41,6 +42,11 @@ int cuffd_set_status_flags(int fd, int flags) { return CUFFD_ANSWER(fcntl(fd, F_
 
 ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset) {
     return CUFFD_ANSWER(pread(fd, bytes, count, offset));
+}
+
+ssize_t cuffd_pread_now(int fd, void *bytes, size_t count, int64_t offset) {
+    struct iovec room = {bytes, count};
+    return CUFFD_ANSWER(preadv2(fd, &room, 1, offset, RWF_NOWAIT));
 }
 
 ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset) {

@@ -25,6 +25,17 @@ public protocol PageSource: ~Copyable, Sendable {
     /// - Throws: ``Failure``; the engine then does what the region's ``FailurePolicy`` says.
     borrowing func load(offset: Int, into pages: inout OutputRawSpan) throws(Failure) -> PageReply
 
+    /// Answers as ``load(offset:into:)`` does if that needs no waiting, and does nothing else.
+    ///
+    /// Asked first, on a thread that serves other pagers too, if ``isOftenReady``: for sources that are slow only sometimes, such
+    /// as files whose pages are mostly in memory. After `nil` a thread that may wait calls ``load(offset:into:)``.
+    ///
+    /// - Parameters:
+    ///   - offset: Where the first page begins, in bytes.
+    ///   - pages: Empty room for one page or many. What was appended before `nil` is returned does not count.
+    /// - Returns: What the pages are, or `nil` if it would have to wait or cannot load them. `nil` unless said.
+    borrowing func loadIfReady(offset: Int, into pages: inout OutputRawSpan) -> PageReply?
+
     /// Where the source has data, from an offset on: for sources that are mostly holes.
     ///
     /// Asked on the thread that adds a region, from its start to its end. What lies between is zeros, for good: it is not
@@ -40,6 +51,9 @@ public protocol PageSource: ~Copyable, Sendable {
     ///
     /// Slow sources are asked by worker threads, while another thread goes on reading faults. `false` unless said.
     var isSlow: Bool { get }
+
+    /// Whether ``loadIfReady(offset:into:)`` is worth a try, for a slow source. `false` unless said.
+    var isOftenReady: Bool { get }
 
     /// Whether ``load(offset:into:)`` may be called in a signal handler, for ``PagerConfiguration/Service/inThread``.
     ///
@@ -86,6 +100,10 @@ extension PageSource where Self: ~Copyable {
     public func extent(from offset: Int) -> Range<Int>? { offset..<Int.max }
     /// Whether loading may wait, see ``PageSource/isSlow``.
     public var isSlow: Bool { false }
+    /// Says that it would have to wait, see ``PageSource/loadIfReady(offset:into:)``.
+    public func loadIfReady(offset: Int, into pages: inout OutputRawSpan) -> PageReply? { nil }
+    /// Whether asking without waiting is worth a try, see ``PageSource/isOftenReady``.
+    public var isOftenReady: Bool { false }
     /// Whether it may be asked in a signal handler, see ``PageSource/isSignalSafe``.
     public var isSignalSafe: Bool { false }
     /// Whether it only says where its pages are, see ``PageSource/isInstant``.

@@ -52,12 +52,14 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
             throw .configuration("the descriptor is of this process' memory, whose owner is no other process")
         }
         let followsForks = features.contains(.eventFork)
+        // A thread of this process that waits inside `fork` may hold what a source needs.
+        let followsOwnForks = followsForks && (owner.isCurrent || owner.processID == currentProcessID)
         let plan: ServicePlan
         let threads: Runtime
         if let runtime {
             plan = try .shared(
-                configuration, loaders: runtime.loadersPerPager, sourceIsSlow: source.isSlow,
-                followsForks: followsForks,
+                configuration, loaders: runtime.loadersPerPager,
+                sourceWaits: source.isSlow && !source.isOftenReady, followsOwnForks: followsOwnForks,
                 isInThread: features.contains(.sigbus))
             threads = runtime.runtime
         } else {

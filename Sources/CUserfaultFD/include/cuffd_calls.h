@@ -69,6 +69,8 @@ int cuffd_status_flags(int fd);
 /// F_SETFL.
 int cuffd_set_status_flags(int fd, int flags);
 ssize_t cuffd_pread(int fd, void *bytes, size_t count, int64_t offset);
+/// preadv2(2) with RWF_NOWAIT: what can be read without waiting for a disk; -EAGAIN for nothing.
+ssize_t cuffd_pread_now(int fd, void *bytes, size_t count, int64_t offset);
 ssize_t cuffd_pwrite(int fd, const void *bytes, size_t count, int64_t offset);
 int cuffd_fsync(int fd);
 /// lseek(2) to an offset from the start, from where it is, from the end, or to data from an offset on.

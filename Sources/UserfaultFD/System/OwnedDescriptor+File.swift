@@ -69,6 +69,22 @@ extension OwnedDescriptor {
         return done
     }
 
+    /// Reads what the page cache has at an offset, by one call that does not wait for a disk.
+    ///
+    /// - Returns: The bytes that were read; 0 if it would have to wait, at the file's end, and if the file cannot be read.
+    @unsafe
+    package func readWithoutWaiting(into room: UnsafeMutableRawBufferPointer, at offset: Int) -> Int {
+        guard let start = room.baseAddress else { return 0 }
+        return unsafe max(0, cuffd_pread_now(rawValue, start, room.count, Int64(offset)))
+    }
+
+    /// Whether the file's system knows reading without waiting, and no filter of system calls refuses it.
+    package var readsWithoutWaiting: Bool {
+        var byte: UInt8 = 0
+        let value = unsafe cuffd_pread_now(rawValue, &byte, 1, 0)
+        return value >= 0 || value == -Int(Errno.resourceTemporarilyUnavailable.rawValue)
+    }
+
     /// Writes all bytes at an offset, repeating the call until that much is written.
     ///
     /// - Throws: ``UserfaultError``, whose ``UserfaultError/bytesCompleted`` says how far it got.

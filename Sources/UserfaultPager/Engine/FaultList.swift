@@ -15,6 +15,10 @@ struct PendingFault {
     var failures = 0
     /// How often the file had no page that the source said was there.
     var absences = 0
+    /// A thread that must not wait has tried it and left it to one that may.
+    var wasTried = false
+    /// How many pages that thread found to be worth filling after it.
+    var ahead = 0
     /// The job that it is a part of; 0 for none.
     var job = 0
     /// It was read by the thread that serves it, a moment ago: no further look at the clock tells more.

@@ -38,6 +38,14 @@ extension PagerCore where Source: ~Copyable {
         return .later(later)
     }
 
+    /// Leaves a fault to a thread that may wait for the source, at once.
+    func leaveToLoader(_ pending: PendingFault) -> Served {
+        var tried = pending
+        tried.wasTried = true
+        tried.due = 1
+        return .later(tried)
+    }
+
     /// Poisons a page that is given up, which asks the kernel at the same time whether it is there after all.
     ///
     /// Only where it was not, the failure is reported, and the owner is killed if the policy says so.

@@ -43,7 +43,7 @@ extension PagerCore where Source: ~Copyable {
         pauseThread(for: .milliseconds(1))
     }
 
-    /// Serves what was read; what has to be tried again is left to loaders.
+    /// Serves what was read; what has to be tried again, or waited for, is left to loaders.
     private func serveAll(of memory: ServedMemory, _ handler: inout Handler) {
         for index in 0..<handler.faults.count {
             switch serve(handler.faults[index], of: memory, with: &handler.bench, readsAhead: true) {
@@ -123,7 +123,8 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Fills pages behind one that was waited for, as long as nobody waits for others.
-    func readAhead(of fault: PageFault, _ memory: ServedMemory, with bench: inout Workbench) {
+    func readAhead(of pending: PendingFault, _ memory: ServedMemory, with bench: inout Workbench) {
+        let fault = pending.fault
         var left = 0
         var next: UInt = 0
         guard !touches.isOn else { return }
@@ -132,7 +133,10 @@ extension PagerCore where Source: ~Copyable {
                 return
             }
             let page = fault.page(size: span.region.pageSize)
-            left = span.region.readAhead(at: span.offset + Int(page.start - span.range.start))
+            // A thread that has tried the fault has counted it.
+            left =
+                pending.wasTried
+                ? pending.ahead : span.region.readAhead(at: span.offset + Int(page.start - span.range.start))
             next = page.end
         }
         while left > 0, queue.count == 0, !isStopping.load(ordering: .relaxed) {

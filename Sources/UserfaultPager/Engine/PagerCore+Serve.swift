@@ -22,6 +22,8 @@ extension PagerCore where Source: ~Copyable {
 
     /// So many pages are worth a call of their own behind the one that is waited for.
     private static var longWindow: Int { 32 }
+    /// The most pages that a thread reads ahead that must not wait: other pagers' faults wait meanwhile.
+    private static var shortTurn: Int { 64 }
 
     /// Serves one fault: looks up, loads and fills.
     ///
@@ -39,18 +41,23 @@ extension PagerCore where Source: ~Copyable {
         _ pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench, readsAhead: Bool
     ) -> Served {
         if pending.fault.threadID != 0, isSelfDeadlock(pending.fault, of: memory) { return .done }
+        var pending = pending
         var behind = 0
         let turn = memory.sharingOrder { (uffd, machine) -> Turn in
             if isPaused { return .order(holdOrRefuse(pending.fault, of: memory, machine)) }
             let order = machine.begin(pending.fault, readAt: pending.since, isSignal: memory.sendsSignals)
             guard case .fill(var claim) = order else { return .order(order) }
-            if pending.attempts == 0 {
+            if pending.attempts == 0, !pending.wasTried {
                 bench.record.count(pending.fault.kind == .minor ? .minor : .missing, in: claim.region)
             }
             if touches.isOn { note(claim) }
             if readsAhead, !touches.isOn, claim.content == .source, pending.failures == 0 {
                 let fitting = Workbench.stagingBytes &>> claim.region.pageShift - 1
                 behind = min(fitting, claim.region.readAhead(at: claim.offset))
+                if !bench.mayWait, isAskedFirst {
+                    pending.ahead = behind
+                    behind = min(behind, Self.shortTurn)
+                }
                 // A few pages come along with the one that is waited for; many come behind it.
                 if behind > 0, behind < Self.longWindow {
                     machine.extend(&claim, by: behind)
@@ -125,6 +132,9 @@ extension PagerCore where Source: ~Copyable {
                 start = end
             case .failed: return fail(claim, pending, of: memory, by: bench.record)
             case .takenAway: return .failed
+            case .notReady:
+                giveBack(claim, of: memory)
+                return leaveToLoader(pending)
             }
         }
         return put(filling, into: claim, for: pending, of: memory, by: bench.record, since: start)
@@ -192,6 +202,8 @@ extension PagerCore where Source: ~Copyable {
         case failed
         /// The watchdog has lost patience, and the claim.
         case takenAway
+        /// The source would have to be waited for.
+        case notReady
     }
 
     /// Asks the source for pages in hand, and gives back those that it did not answer for.
@@ -203,8 +215,10 @@ extension PagerCore where Source: ~Copyable {
     ) -> Loaded {
         let isLimited = configuration.sourceTimeout != nil
         if isLimited { bench.record.beginLoad(claim, of: memory, at: start) }
-        var answer = ask(claim, with: &bench)
+        let mustNotWait = isAskedFirst && !bench.mayWait
+        var answer = mustNotWait ? askIfReady(claim, with: &bench) : ask(claim, with: &bench)
         if isLimited, !bench.record.endLoad() { return .takenAway }
+        if answer == nil, mustNotWait { return .notReady }
         if answer == nil, claim.pages > 1 {
             // Which of the pages it is that fails, nobody knows: the one that is waited for gets a chance of its own.
             giveBack(claim.dropFirst(claim.region.pageSize.bytes), of: memory)
@@ -247,6 +261,22 @@ extension PagerCore where Source: ~Copyable {
             return understand(.memory(at: bench.staging.range.start, count: appended), claim, room.count)
         }
         return understand(reply, claim, room.count)
+    }
+
+    /// As ``ask(_:with:)``, without waiting.
+    ///
+    /// - Returns: `nil` if that cannot be. Huge pages take long even from memory.
+    @inline(__always)
+    private func askIfReady(_ claim: Claim, with bench: inout Workbench) -> Answer? {
+        guard !claim.region.isHuge else { return nil }
+        let room = unsafe UnsafeMutableRawBufferPointer(
+            start: bench.staging.unsafeBaseAddress, count: min(claim.range.count, bench.staging.count))
+        var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
+        let reply = source.loadIfReady(offset: claim.offset, into: &pages)
+        let appended = unsafe pages.finalize(for: room)
+        guard let reply else { return nil }
+        return understand(
+            reply == .data ? .memory(at: bench.staging.range.start, count: appended) : reply, claim, room.count)
     }
 
     /// What a reply says of pages in hand.

@@ -89,6 +89,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isReentrant: Bool
     /// Whether it is asked in the order, see ``PageSource/isInstant``: where no fork waits for that, which holds the heap.
     let answersAtOnce: Bool
+    /// Whether threads that must not wait ask it first.
+    let isAskedFirst: Bool
     /// Requests that it has not completed.
     let requests = Requests()
     /// What threads count with that are not only this pager's.
@@ -187,6 +189,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         isAsynchronous = source.handling == .asynchronous
         isReentrant = isAsynchronous && source.isReentrant
         answersAtOnce = source.isInstant && configuration.sourceTimeout == nil && !followsForks
+        isAskedFirst = source.isSlow && source.isOftenReady
         isInThread = memories[0].sendsSignals
         self.source = source
         registry.withLock { $0.records.append(readerRecord) }

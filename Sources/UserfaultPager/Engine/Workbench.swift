@@ -8,6 +8,8 @@ struct Workbench: ~Copyable {
     private(set) var staging: Mapping
     /// What the thread counts with for the pager that it works for.
     var record: ThreadRecord
+    /// Whether the thread may wait for a source: not one that also serves other pagers' faults.
+    var mayWait = true
     /// The thread's id, of a loader.
     var thread: Int32 = 0
 

@@ -19,6 +19,8 @@ public struct FileSource: ~Copyable, PageSource {
 
     /// Whether reading may wait for a disk.
     public let isSlow: Bool
+    /// Whether pages that the page cache has can be told from others: not in a tmpfs, and not in a memory file.
+    public let isOftenReady: Bool
     /// Where the file ended when the source was made, in bytes.
     public let byteCount: Int
     private let file: OwnedFile
@@ -33,6 +35,7 @@ public struct FileSource: ~Copyable, PageSource {
     public init(adopting rawDescriptor: Int32, isSlow: Bool = true) throws(PagerError) {
         let owned = try OwnedFile(adopting: rawDescriptor)
         byteCount = try owned.size()
+        isOftenReady = isSlow && owned.descriptor.readsWithoutWaiting
         file = owned
         self.isSlow = isSlow
     }
@@ -62,6 +65,20 @@ public struct FileSource: ~Copyable, PageSource {
         if let failure, pages.byteCount < PageSize.base.bytes { throw failure }
         if failure == nil { unsafe pages.append(repeating: 0, count: pages.freeCapacity, as: UInt8.self) }
         return .data
+    }
+
+    /// Reads what the page cache has, by `preadv2(2)` with `RWF_NOWAIT`, see ``PageSource/loadIfReady(offset:into:)``.
+    public func loadIfReady(offset: Int, into pages: inout OutputRawSpan) -> PageReply? {
+        guard offset < byteCount else { return .zero }
+        let wanted = min(pages.freeCapacity, byteCount - offset)
+        unsafe pages.withUnsafeMutableBytes { buffer, initialized in
+            let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
+            initialized = unsafe file.descriptor.readWithoutWaiting(into: room, at: offset)
+        }
+        if pages.byteCount == wanted {
+            unsafe pages.append(repeating: 0, count: pages.freeCapacity, as: UInt8.self)
+        }
+        return pages.byteCount < PageSize.base.bytes ? nil : .data
     }
 }
 

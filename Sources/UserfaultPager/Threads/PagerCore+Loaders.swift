@@ -119,7 +119,7 @@ extension PagerCore where Source: ~Copyable {
         switch serve(item.pending, of: memory, with: &bench, readsAhead: !source.isSlow && !isForJob) {
         case .done:
             finishQueued(item.pending.job, failed: false)
-            if source.isSlow, !isForJob { readAhead(of: item.pending.fault, memory, with: &bench) }
+            if source.isSlow, !isForJob { readAhead(of: item.pending, memory, with: &bench) }
         case .later(var again):
             // The event that it waits for is read by another thread, which needs no help for it.
             again.setDue()

@@ -170,6 +170,7 @@ final class Runtime: Sendable {
             })
         try start(name) { runtime throws(UserfaultError) in
             var handler = room.take()
+            handler.bench.mayWait = false
             defer {
                 reader.leave()
                 runtime.clock.settleDepartures()

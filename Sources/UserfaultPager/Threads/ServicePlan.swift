@@ -42,8 +42,10 @@ struct ServicePlan {
     }
 
     /// For a pager of a runtime that is shared.
+    ///
+    /// - Parameter sourceWaits: The source is slow, and there is no point in asking it without waiting.
     static func shared(
-        _ configuration: PagerConfiguration, loaders: Int, sourceIsSlow: Bool, followsForks: Bool, isInThread: Bool
+        _ configuration: PagerConfiguration, loaders: Int, sourceWaits: Bool, followsOwnForks: Bool, isInThread: Bool
     ) throws(PagerError) -> ServicePlan {
         if isInThread { return ServicePlan(reading: .ownHandlers, loaderLimit: loaders) }
         switch configuration.service {
@@ -53,7 +55,7 @@ struct ServicePlan {
             return ServicePlan(reading: .handingOver, loaderLimit: count)
         case .automatic:
             return ServicePlan(
-                reading: sourceIsSlow || followsForks ? .handingOver : .inPlace, loaderLimit: loaders)
+                reading: sourceWaits || followsOwnForks ? .handingOver : .inPlace, loaderLimit: loaders)
         }
     }
 

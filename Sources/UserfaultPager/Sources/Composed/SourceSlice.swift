@@ -28,6 +28,8 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
     /// As the source's.
     public var isSlow: Bool { base.isSlow }
     /// As the source's.
+    public var isOftenReady: Bool { base.isOftenReady }
+    /// As the source's.
     public var handling: PageHandling { base.handling }
     /// Whether requests may be handed over while one is completed, see ``PageSource/isReentrant``.
     public var isReentrant: Bool { base.isReentrant }
@@ -52,6 +54,16 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
         // The source may answer for more than the room.
         return try pages.withRoom(wanted) { (room) throws(Base.Failure) in
             try base.load(offset: start + offset, into: &room).limited(to: wanted)
+        }
+    }
+
+    /// Answers for a page without waiting, see ``PageSource/loadIfReady(offset:into:)``.
+    public func loadIfReady(offset: Int, into pages: inout OutputRawSpan) -> PageReply? {
+        guard offset < count else { return .zero }
+        let wanted = count - offset
+        guard wanted < pages.freeCapacity else { return base.loadIfReady(offset: start + offset, into: &pages) }
+        return pages.withRoom(wanted) { room in
+            base.loadIfReady(offset: start + offset, into: &room)?.limited(to: wanted)
         }
     }
 

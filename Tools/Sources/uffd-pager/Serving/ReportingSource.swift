@@ -11,6 +11,7 @@ struct ReportingSource<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
     }
 
     var isSlow: Bool { base.isSlow }
+    var isOftenReady: Bool { base.isOftenReady }
     var fillsFile: Bool { base.fillsFile }
     var handling: PageHandling { base.handling }
 
@@ -23,6 +24,12 @@ struct ReportingSource<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
             log.noteNotLoaded(offset: offset, "\(error)")
             throw error
         }
+    }
+
+    func loadIfReady(offset: Int, into pages: inout OutputRawSpan) -> PageReply? {
+        let reply = base.loadIfReady(offset: offset, into: &pages)
+        if reply != nil { log.noteLoaded() }
+        return reply
     }
 
     func extent(from offset: Int) -> Range<Int>? { base.extent(from: offset) }

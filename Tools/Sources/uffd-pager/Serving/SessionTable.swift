@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import NIOCore
 import Synchronization
 import UserfaultFD
 import UserfaultHandoff
@@ -23,6 +24,9 @@ final class SessionTable: Sendable {
 
     /// Threads that read files, of which one machine has at most half: so many pages of all machines are read at once.
     private static var loaders: Int { 16 }
+    /// Threads that read faults, and serve pages that are in memory: one alone could keep no more than one processor busy with
+    /// machines.
+    private static var handlers: Int { min(8, System.coreCount) }
 
     let keepers: Keepers?
     private let state = Mutex(State())
@@ -42,7 +46,7 @@ final class SessionTable: Sendable {
     /// - Throws: ``Failure`` with ``ExitCode/system``.
     init(limit: Int, keptBy keepers: Keepers?, logger: Logger) throws {
         do {
-            runtime = try PagerRuntime(loaders: Self.loaders)
+            runtime = try PagerRuntime(handlers: Self.handlers, loaders: Self.loaders)
         } catch {
             throw Failure(.system, "no threads: \(error)")
         }
