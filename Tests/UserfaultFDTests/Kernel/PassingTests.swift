@@ -148,7 +148,6 @@ extension Kernel {
                 }
                 _ = cts_limit_descriptors(before)
                 #expect(watched.isClosed == true)
-                #expect(dup(0) == free)
             }
         }
 
