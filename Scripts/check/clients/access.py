@@ -5,7 +5,7 @@ import struct
 import subprocess
 
 from firecracker import serving as serving_firecracker
-from harness import LIMIT, Pager, Skip, check, connect, folder, require, server_of
+from harness import LIMIT, Pager, Skip, check, connect, folder, program, require, server_of
 from memory import LIBC, answer
 from serve import ask, ctl, serving
 
@@ -31,6 +31,16 @@ with contextlib.suppress(ConnectionError):
     return run.stdout
 
 
+def ctl_of_stranger(*arguments):
+    """How ctl ends for another user and group, and what it says."""
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    run = subprocess.run(
+        ["setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups", program(), "ctl", *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=LIMIT)
+    return run.returncode, run.stdout + run.stderr
+
+
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -40,6 +50,26 @@ def access_strangers_are_sent_away_at_once():
     with serving("--socket-mode", "666") as (_, _, control):
         for send in (b"", REQUEST):
             require(" 403 " in as_stranger(control, send), "a stranger is not refused")
+
+
+@check
+def access_ctl_tells_who_is_allowed():
+    """Whether the server answers before it has the request, or after that, and resets the connection."""
+    with serving("--socket-mode", "666", "--allow-user", "4711") as (pager, directory, control):
+        for arguments in 20 * [("list",), ("add", "m", "--socket", directory / "m", "--memory", directory / "memory")]:
+            code, text = ctl_of_stranger(*arguments, "--control", control)
+            require(code == 77, f"exit code {code}: {text}")
+            require(f"user {STRANGER} " in text and "only user 0, 4711;" in text and "--allow-user" in text, text)
+        pager.says("warning: a request at the control socket was refused")
+        lines = pager.output().count("was refused")
+        # Of forty. One line comes in ten seconds, and the machine may be slow.
+        require(lines < 20 and f"user {STRANGER} " in pager.output(), f"{lines} lines: {pager.output()}")
+    with serving("--socket-mode", "600") as (_, directory, control):
+        code, text = ctl_of_stranger("list", "--control", control)
+        require(code == 77 and "--socket-mode" in text and "mode 0600" in text, f"exit code {code}: {text}")
+        directory.chmod(0o700)
+        code, text = ctl_of_stranger("list", "--control", control)
+        require(code == 77 and "cannot enter its folder" in text, f"exit code {code}: {text}")
 
 
 @check

@@ -15,6 +15,8 @@ extension ExitCode {
     static let uncreatable = ExitCode(73)
     /// Output cannot be written (EX_IOERR).
     static let unwritable = ExitCode(74)
+    /// This user may not do it (EX_NOPERM).
+    static let notAllowed = ExitCode(77)
 }
 
 /// The descriptors that the program is started with.

@@ -9,7 +9,7 @@ struct UffdPager: AsyncParsableCommand {
             Exit codes: 0 all clients were served to their end; 1 a client could not be served; 64 wrong usage; 66 a file \
             cannot be read; 69 this host cannot do what was asked; 70 the server died and its clients were killed; 71 the \
             kernel refused; 73 a socket or file cannot be made; 74 output cannot be written; 75 the server died, and systemd \
-            is to start a successor.
+            is to start a successor; 77 this user may not use the control socket.
             """,
         version: "uffd-pager \(Version.text)",
         subcommands: [

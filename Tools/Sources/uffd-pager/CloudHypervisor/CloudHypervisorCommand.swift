@@ -55,10 +55,11 @@ extension CloudHypervisorCommand {
         }
 
         private static func listen(at path: String) throws -> HandoffListener {
+            try SocketPath.check(path, .uncreatable)
             do throws(HandoffError) {
                 return try HandoffListener(path: path)
             } catch {
-                throw Failure(.uncreatable, "\(path): \(error)")
+                throw Failure(.uncreatable, SocketPath.complaint(path, error))
             }
         }
 

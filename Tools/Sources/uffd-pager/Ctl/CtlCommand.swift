@@ -1,7 +1,6 @@
 import ArgumentParser
 import FoundationEssentials
 import Glibc
-import NIOHTTP1
 import UserfaultHandoff
 
 /// Paths as the server needs them, which runs in another folder.
@@ -13,13 +12,13 @@ private enum LocalPath {
     }
 }
 
-struct CtlCommand: AsyncParsableCommand {
+struct CtlCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "ctl",
         abstract: "Ask a running uffd-pager serve.",
         discussion: """
             Exit codes: 0 done, 1 refused, or memory was lost that was to be loaded, 64 wrong usage, 69 nobody answers at the \
-            control socket, or not in time.
+            control socket, or not in time, 77 this user may not use it.
             """,
         subcommands: [
             List.self, Show.self, Add.self, Remove.self, Prefetch.self, Populate.self, Pause.self,
@@ -49,17 +48,20 @@ struct CtlCommand: AsyncParsableCommand {
         ///
         /// - Parameter isLong: Whether the answer may take as long as the machine likes.
         func ask(
-            _ method: HTTPMethod, _ target: String, body: (some Encodable)? = String?.none, isLong: Bool = false
-        ) async throws {
+            _ method: ControlClient.Method, _ target: String, body: (some Encodable)? = String?.none,
+            isLong: Bool = false
+        ) throws {
             let limit = timeout ?? (isLong ? nil : 30)
             let encoder = JSONEncoder()
             encoder.outputFormatting = .withoutEscapingSlashes
             let text = try body.map { String(decoding: try encoder.encode($0), as: UTF8.self) }
-            let answer = try await ControlClient(path: control, limit: limit.map { .seconds($0) })
+            let answer = try ControlClient(path: control, limit: limit.map { .seconds($0) })
                 .ask(method, target, body: text)
-            guard (200..<300).contains(answer.status.code) else {
+            guard (200..<300).contains(answer.status) else {
                 let document = try? JSONDecoder().decode(ErrorDocument.self, from: Data(answer.body.utf8))
-                throw Failure(.failure, document?.error ?? "the answer is \(answer.status): \(answer.body)")
+                throw Failure(
+                    answer.status == 403 ? .notAllowed : .failure,
+                    document?.error ?? "the answer is \(answer.status): \(answer.body)")
             }
             guard !answer.body.isEmpty else { return }
             try Standard.write(answer.body.hasSuffix("\n") ? answer.body : answer.body + "\n")
@@ -92,21 +94,21 @@ struct CtlCommand: AsyncParsableCommand {
         var query: String { seconds.map { "seconds=\($0)" } ?? "" }
     }
 
-    struct List: AsyncParsableCommand {
+    struct List: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List all machines, as JSON.")
         @OptionGroup var control: Control
-        func run() async throws { try await control.ask(.GET, "/v1/machines") }
+        func run() throws { try control.ask(.get, "/v1/machines") }
     }
 
-    struct Show: AsyncParsableCommand {
+    struct Show: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Show one machine, its sessions and statistics, as JSON.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() async throws { try await control.ask(.GET, try machine.path) }
+        func run() throws { try control.ask(.get, try machine.path) }
     }
 
-    struct Add: AsyncParsableCommand {
+    struct Add: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Begin to listen for a machine.")
         @OptionGroup var control: Control
         @Argument(help: "A name for the machine.") var name: String
@@ -123,7 +125,7 @@ struct CtlCommand: AsyncParsableCommand {
         @Flag(help: "Load all memory in the background.") var populate = false
         @OptionGroup var access: AccessOptions
 
-        func run() async throws {
+        func run() throws {
             var machine = MachineSpecification(
                 name: name, socket: LocalPath.absolute(socket),
                 memory: MemorySource.isAddress(memory) ? memory : LocalPath.absolute(memory))
@@ -139,11 +141,11 @@ struct CtlCommand: AsyncParsableCommand {
             machine.allowUsers = try access.users
             machine.allowGroups = try access.groups
             machine.socketMode = access.socketMode.map { String($0.value, radix: 8) }
-            try await control.ask(.POST, "/v1/machines", body: machine, isLong: true)
+            try control.ask(.post, "/v1/machines", body: machine, isLong: true)
         }
     }
 
-    struct Remove: AsyncParsableCommand {
+    struct Remove: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Stop listening for a machine, and end its sessions.",
             discussion: """
@@ -155,50 +157,50 @@ struct CtlCommand: AsyncParsableCommand {
         @OptionGroup var limit: Limit
         @Option(help: "What happens to memory that was not loaded.") var ending: SessionEnding = .load
 
-        func run() async throws {
-            try await control.ask(.DELETE, "\(try machine.path)?ending=\(ending.rawValue)&\(limit.query)", isLong: true)
+        func run() throws {
+            try control.ask(.delete, "\(try machine.path)?ending=\(ending.rawValue)&\(limit.query)", isLong: true)
         }
     }
 
-    struct Prefetch: AsyncParsableCommand {
+    struct Prefetch: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Load the pages of a recorded working set.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
         @Argument(help: "The recorded working set, a file of the server's.", completion: .file()) var workingSet: String
 
-        func run() async throws {
-            try await control.ask(
-                .POST, try machine.path + "/prefetch", body: PrefetchRequest(workingSet: LocalPath.absolute(workingSet))
+        func run() throws {
+            try control.ask(
+                .post, try machine.path + "/prefetch", body: PrefetchRequest(workingSet: LocalPath.absolute(workingSet))
             )
         }
     }
 
-    struct Populate: AsyncParsableCommand {
+    struct Populate: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Load all memory of a machine, and wait for it.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
-        func run() async throws {
-            try await control.ask(.POST, "\(try machine.path)/populate?\(limit.query)", isLong: true)
+        func run() throws {
+            try control.ask(.post, "\(try machine.path)/populate?\(limit.query)", isLong: true)
         }
     }
 
-    struct Pause: AsyncParsableCommand {
+    struct Pause: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Change no page of a machine: threads that touch one that is not there wait until it is resumed.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() async throws { try await control.ask(.POST, "\(try machine.path)/pause") }
+        func run() throws { try control.ask(.post, "\(try machine.path)/pause") }
     }
 
-    struct Resume: AsyncParsableCommand {
+    struct Resume: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Go on with a machine that was paused.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() async throws { try await control.ask(.POST, "\(try machine.path)/resume") }
+        func run() throws { try control.ask(.post, "\(try machine.path)/resume") }
     }
 
-    struct Drain: AsyncParsableCommand {
+    struct Drain: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Load all memory of a machine's sessions, and let go of them.",
             discussion: """
@@ -208,14 +210,14 @@ struct CtlCommand: AsyncParsableCommand {
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
-        func run() async throws {
-            try await control.ask(.POST, "\(try machine.path)/drain?\(limit.query)", isLong: true)
+        func run() throws {
+            try control.ask(.post, "\(try machine.path)/drain?\(limit.query)", isLong: true)
         }
     }
 
-    struct Metrics: AsyncParsableCommand {
+    struct Metrics: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Print the metrics for Prometheus.")
         @OptionGroup var control: Control
-        func run() async throws { try await control.ask(.GET, "/metrics") }
+        func run() throws { try control.ask(.get, "/metrics") }
     }
 }

@@ -35,11 +35,13 @@ struct ControlServer {
     ) {
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
+        let refusals = Refusals(logger)
         let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
         let application = Application(
             router: ControlRouter.make(registry, RequestLimits()),
             server: .http1(
-                configuration: .init(additionalChannelHandlers: [PeerHandler(peers)], idleTimeout: Self.idleTime)),
+                configuration: .init(
+                    additionalChannelHandlers: [PeerHandler(peers, refusals)], idleTimeout: Self.idleTime)),
             configuration: ApplicationConfiguration(
                 address: .unixDomainSocket(path: socket.place), serverName: nil,
                 availableConnectionsDelegate: MaximumAvailableConnections(Self.connections, logger: quiet)),

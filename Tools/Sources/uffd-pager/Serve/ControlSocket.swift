@@ -13,8 +13,8 @@ final class ControlSocket: Sendable {
     ///
     /// Open as long as the server may look for its socket.
     private let opened: Int32
-    /// Which file was put at the path.
-    private let published = Mutex<Identity?>(nil)
+    /// Which file of ours is at the path.
+    private let published: Mutex<Identity?>
 
     private struct Identity: Equatable {
         let device: dev_t
@@ -32,18 +32,25 @@ final class ControlSocket: Sendable {
 
     /// - Throws: ``Failure`` with ``ExitCode/uncreatable``.
     init(_ path: String) throws {
-        // Whether somebody listens there, or it is not a socket, is found out as for every other socket.
-        do { try HandoffListener(path: path).removePath() } catch {
-            throw Failure(.uncreatable, "\(path): \(error)")
+        try SocketPath.check(path, .uncreatable)
+        // Whether somebody listens there, or it is not a socket, is found out as for every other socket. What is bound stays:
+        // clients see that nobody listens yet, and wait.
+        do { _ = try HandoffListener(path: path) } catch {
+            throw Failure(.uncreatable, SocketPath.complaint(path, error))
         }
+        published = Mutex(Identity(path))
         let parent = path.lastIndex(of: "/").map { path[...$0] } ?? ""
         var template = Array("\(parent).XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { throw Self.failure(path) }
+        guard mkdtemp(&template) != nil else {
+            unlink(path)
+            throw Self.failure(path)
+        }
         folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         opened = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         guard opened >= 0 else {
             let failure = Self.failure(path)
             rmdir(folder)
+            unlink(path)
             throw failure
         }
         self.path = path
@@ -66,9 +73,13 @@ final class ControlSocket: Sendable {
         // Not by a path that goes through a link.
         let bound = "\(folder)/\(Self.name)"
         if let mode { try HandoffListener.setMode(mode, ofSocketAt: bound) }
-        // Unlike renaming, this replaces nobody else's.
-        guard link(bound, path) == 0 else { throw Self.failure(path) }
-        published.withLock { $0 = Identity(bound) }
+        try published.withLock { published in
+            let identity = Identity(bound)
+            // Nobody else's is replaced.
+            let isOurs = published != nil && Identity(path) == published
+            guard (isOurs ? rename(bound, path) : link(bound, path)) == 0 else { throw Self.failure(path) }
+            published = identity
+        }
     }
 
     /// Removes it, unless another is at its path by now.

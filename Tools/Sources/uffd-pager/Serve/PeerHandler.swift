@@ -1,9 +1,37 @@
 import FoundationEssentials
 import Glibc
 import HTTPTypes
+import Logging
 import NIOCore
 import NIOHTTPTypes
+import Synchronization
 import UserfaultHandoff
+
+/// Logs who was refused: at most one line in ten seconds, since anybody can connect as often as he likes.
+final class Refusals: Sendable {
+    private struct State {
+        var next = ContinuousClock.now
+        /// Since the last line.
+        var count = 0
+    }
+
+    private let state = Mutex(State())
+    private let logger: Logger
+
+    init(_ logger: Logger) { self.logger = logger }
+
+    func note(_ text: String) {
+        let count = state.withLock { state in
+            state.count += 1
+            guard .now >= state.next else { return 0 }
+            defer { state = State(next: .now + .seconds(10)) }
+            return state.count
+        }
+        guard count > 0 else { return }
+        logger.warning(
+            "a request at the control socket was refused", metadata: ["error": "\(text)", "count": "\(count)"])
+    }
+}
 
 /// Closes the connections of peers that are not allowed, by what the kernel says of them, before they send anything.
 final class PeerHandler: ChannelInboundHandler, RemovableChannelHandler {
@@ -11,8 +39,12 @@ final class PeerHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias OutboundOut = HTTPResponsePart
 
     private let peers: PeerPolicy
+    private let refusals: Refusals
 
-    init(_ peers: PeerPolicy) { self.peers = peers }
+    init(_ peers: PeerPolicy, _ refusals: Refusals) {
+        self.peers = peers
+        self.refusals = refusals
+    }
 
     /// `struct ucred`.
     private struct Credentials: Sendable {
@@ -34,7 +66,8 @@ final class PeerHandler: ChannelInboundHandler, RemovableChannelHandler {
             switch result {
             case .success(let peer):
                 if !handler.allows(peer) {
-                    handler.refuse("user \(peer.uid) of group \(peer.gid) is not allowed", context)
+                    handler.refuse(
+                        "user \(peer.uid) of group \(peer.gid) is not allowed: only \(handler.allowed)", context)
                 }
             case .failure(let error): handler.refuse("the peer is not known: \(error)", context)
             }
@@ -46,7 +79,19 @@ final class PeerHandler: ChannelInboundHandler, RemovableChannelHandler {
         peer.uid == 0 || peer.uid == geteuid() || peers.allows(user: peer.uid, group: peer.gid, process: peer.pid)
     }
 
+    /// Who is allowed, and how to allow others.
+    private var allowed: String {
+        func list(_ ids: Set<UInt32>) -> String { ids.sorted().map(String.init).joined(separator: ", ") }
+        let always: Set<UInt32> = [0, geteuid()]
+        let who =
+            if let groups = peers.groups {
+                "group \(list(groups))\(peers.users.map { " with user \(list($0))" } ?? ""), and user \(list(always))"
+            } else { "user \(list(always.union(peers.users ?? [])))" }
+        return "\(who); run it as one of them, or start the server with --allow-user or --allow-group"
+    }
+
     private func refuse(_ text: String, _ context: ChannelHandlerContext) {
+        refusals.note(text)
         let body = (try? JSONEncoder().encode(ErrorDocument(error: text))).map(ByteBuffer.init(bytes:)) ?? ByteBuffer()
         let head = HTTPResponse(
             status: .forbidden,

@@ -60,6 +60,7 @@ final class FrontDoor: Sendable {
         _ machine: String, at path: String, mode: UInt32? = nil, for format: HandoffFormat, from peers: PeerPolicy,
         description: [UInt8]? = nil, _ handler: @escaping HandoffServer.Handler
     ) throws -> HandoffServer.Listening {
+        try SocketPath.check(path, .uncreatable)
         do {
             let passed = PassedDescriptors.takeSocket(of: machine, at: path)
             let listener =
@@ -70,7 +71,7 @@ final class FrontDoor: Sendable {
             try keep(machine, passed?.isSystemds == false, own, description)
             return try server.listen(listener, for: format, from: peers, handler)
         } catch {
-            throw Failure(.uncreatable, "\(path): \(error)")
+            throw Failure(.uncreatable, SocketPath.complaint(path, error))
         }
     }
 
