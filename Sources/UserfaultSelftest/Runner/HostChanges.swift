@@ -110,20 +110,17 @@ struct HostChanges {
     }
 
     private mutating func growPool(free: Int) -> GuardianReply {
-        let pool = HugePagePool.path
-        guard let total = ProcFile.line(pool).flatMap({ Int($0) }) else {
-            return .refused("this kernel has no huge pages")
-        }
-        let missing = free - HugePagePool.free
-        guard missing > 0 else { return .done("") }
-        if case .refused(let reason) = set(pool, to: "\(total + missing)") { return .refused(reason) }
-        if HugePagePool.free < free {
-            // Memory may only be too scattered.
+        let path = HugePagePool.path
+        let total = { ProcFile.line(path).flatMap { Int($0) } }
+        guard total() != nil else { return .refused("this kernel has no huge pages") }
+        let refusal = HugePagePool.grow(free: free, counts: { total().map { (total: $0, free: HugePagePool.free) } }) {
+            size in
+            if case .refused(let reason) = set(path, to: "\(size)") { return reason }
+            return nil
+        } compact: {
             _ = ProcFile.write("1", to: "/proc/sys/vm/compact_memory")
-            _ = set(pool, to: "\(total + missing)")
         }
-        let got = HugePagePool.free
-        return got >= free ? .done("") : .refused("only \(got) of \(free) huge pages could be had: free some memory")
+        return refusal.map(GuardianReply.refused) ?? .done("")
     }
 
     // MARK: Swap

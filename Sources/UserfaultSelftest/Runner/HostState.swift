@@ -22,6 +22,36 @@ enum HugePagePool {
         let count = { ProcFile.number($0, in: "/proc/meminfo") ?? 0 }
         return max(0, count("HugePages_Free") - count("HugePages_Rsvd"))
     }
+
+    /// How often the pool is asked to grow for one result.
+    private static let mostAttempts = 8
+
+    /// Makes the pool so large that `free` pages are free.
+    ///
+    /// Another program may take a page at any moment, so what is missing is counted again after each change.
+    ///
+    /// - Parameters:
+    ///   - counts: How many pages there are and how many are free; nil if that cannot be read.
+    ///   - resize: Sets how many pages there are; returns why it cannot.
+    ///   - compact: Brings free memory together.
+    /// - Returns: Why fewer are free; nil on success.
+    static func grow(
+        free needed: Int, counts: () -> (total: Int, free: Int)?, resize: (Int) -> String?, compact: () -> Void
+    ) -> String? {
+        var free = 0
+        for attempt in 0..<mostAttempts {
+            guard let before = counts() else { return "the pool of huge pages cannot be read" }
+            guard before.free < needed else { return nil }
+            // The pool may not have grown because memory is too scattered.
+            if attempt > 0 { compact() }
+            if let reason = resize(before.total + needed - before.free) { return reason }
+            guard let after = counts() else { return "the pool of huge pages cannot be read" }
+            free = after.free
+            // Compacting did not help either: there is no memory.
+            if attempt > 0, free < needed, after.total <= before.total { break }
+        }
+        return free >= needed ? nil : "only \(free) of \(needed) huge pages could be had: free some memory"
+    }
 }
 
 /// The swap areas in use.

@@ -1,0 +1,58 @@
+import Testing
+
+@testable import UserfaultSelftest
+
+/// The pool of huge pages while other programs use it too.
+@Suite struct HugePagePoolTests {
+    /// A pool from which another program takes pages whenever it has grown.
+    private final class Pool {
+        var total: Int
+        var used: Int
+        /// How many pages another program takes after each of the next changes.
+        var taken: [Int]
+        /// How many pages there is memory for.
+        let most: Int
+        private(set) var sizes: [Int] = []
+
+        init(total: Int, used: Int, taken: [Int] = [], most: Int = 1000) {
+            self.total = total
+            self.used = used
+            self.taken = taken
+            self.most = most
+        }
+
+        func grow(free: Int) -> String? {
+            HugePagePool.grow(free: free, counts: { (total: total, free: total - used) }) { size in
+                sizes.append(size)
+                total = min(size, most)
+                if !taken.isEmpty { used = min(total, used + taken.removeFirst()) }
+                return nil
+            } compact: {
+            }
+        }
+    }
+
+    @Test func whatIsThereIsLeftAlone() {
+        let pool = Pool(total: 40, used: 8)
+        #expect(pool.grow(free: 32) == nil)
+        #expect(pool.sizes.isEmpty)
+    }
+
+    @Test func aPageThatAnotherTakesMeanwhileIsMadeUpFor() {
+        let pool = Pool(total: 0, used: 0, taken: [1, 2])
+        #expect(pool.grow(free: 32) == nil)
+        #expect(pool.sizes == [32, 33, 35])
+    }
+
+    @Test func growingEndsWithTheMemory() {
+        let pool = Pool(total: 2, used: 2, most: 20)
+        #expect(pool.grow(free: 32) == "only 18 of 32 huge pages could be had: free some memory")
+        #expect(pool.sizes.count == 2)
+    }
+
+    @Test func growingEndsIfAnotherTakesEveryPage() {
+        let pool = Pool(total: 0, used: 0, taken: Array(repeating: 1000, count: 1000), most: 100_000)
+        #expect(pool.grow(free: 4) == "only 0 of 4 huge pages could be had: free some memory")
+        #expect(pool.sizes.count == 8)
+    }
+}
