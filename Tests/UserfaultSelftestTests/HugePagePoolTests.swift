@@ -55,4 +55,22 @@ import Testing
         #expect(pool.grow(free: 4) == "only 0 of 4 huge pages could be had: free some memory")
         #expect(pool.sizes.count == 8)
     }
+
+    @Test func onlyWhatABusyPoolExplainsIsExcused() {
+        let rows: [(HugePageUse, hasUsers: Bool, isLastTry: Bool, HugePageUse.Verdict)] = [
+            // A page is lost, and nobody has it.
+            (HugePageUse(free: (32, 31), total: (32, 32), needed: 32), false, false, .none),
+            (HugePageUse(free: (32, 31), total: (32, 32), needed: 32), true, false, .perhaps),
+            // Another program has made the pool smaller.
+            (HugePageUse(free: (32, 8), total: (32, 8), needed: 32), false, false, .perhaps),
+            (HugePageUse(free: (32, 8), total: (32, 8), needed: 32), false, true, .perhaps),
+            // The last try began with three times as many.
+            (HugePageUse(free: (96, 90), total: (96, 96), needed: 32), true, true, .enough),
+            (HugePageUse(free: (96, 90), total: (96, 96), needed: 32), true, false, .perhaps),
+            (HugePageUse(free: (96, 31), total: (96, 96), needed: 32), true, true, .perhaps),
+        ]
+        for (use, hasUsers, isLastTry, verdict) in rows {
+            #expect(use.verdict(hasUsers: hasUsers, isLastTry: isLastTry) == verdict, "\(use)")
+        }
+    }
 }

@@ -49,6 +49,22 @@ struct RunnerTests {
         #expect(result.reason == "nothing to see")
     }
 
+    @Test func whatChanceKeepsFromAVerdictIsTriedAgain() throws {
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try Data().write(to: file)
+        defer { try? FileManager.default.removeItem(at: file) }
+        let result = try result(of: "selfcheck-chance", environment: "UFFD_SELFTEST_TRIES=\(file.path)")
+        #expect(result.outcome == "pass")
+        #expect(result.detail == "try 1: this time no luck at try 1\ntry 2: this time no luck at try 2")
+    }
+
+    @Test func tryingAgainEnds() throws {
+        let result = try result(of: "selfcheck-chance")
+        #expect(result.outcome == "skip")
+        #expect(result.reason == "this time no luck")
+        #expect(result.detail == "try 1: this time no luck\ntry 2: this time no luck")
+    }
+
     @Test func aMissingRequirementIsASkip() throws {
         let result = try result(of: "selfcheck-require")
         #expect(result.outcome == "skip")

@@ -209,7 +209,7 @@ enum BrokenPageCases: CaseTheme {
                 try BrokenPages.note(area.page(page))
                 let answer = RawMemory.advise(area.page(page), Advice(rawValue: 101))  // MADV_SOFT_OFFLINE
                 guard answer != -EBUSY, answer != -EAGAIN else {
-                    try context.skip("this time the kernel could not take a page out of use")
+                    try context.skip(thisTime: "the kernel could not take a page out of use")
                 }
                 try expectEqual(answer, 0, "answer of MADV_SOFT_OFFLINE")
             }

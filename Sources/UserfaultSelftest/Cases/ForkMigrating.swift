@@ -35,7 +35,7 @@ enum ForkMigratingCases: CaseTheme {
             }
             let moves = try mover.finish()
             context.record("\(moves) moves and \(forks) forks")
-            guard moves > 0 else { try context.skip("this time no page was moved") }
+            guard moves > 0 else { try context.skip(thisTime: "no page was moved") }
             try area.expectProtected([0, 1, 2, 3], "after the forks")
             for page in 0..<4 { try area.expectView(page, "after the forks") }
         }

@@ -147,7 +147,7 @@ enum KernelBugCases: CaseTheme {
             // A write makes a huge page; all of it is zero.
             for page in 0..<count { Touch.store(area.address(page * Area.hugePageCount), 0) }
             guard try area.hugeBytes() == area.range.count else {
-                try context.skip("this time no huge page was to be had")
+                try context.skip(thisTime: "no huge page was to be had")
             }
             let uffd = try UserfaultFD()
             try uffd.register(area.range, modes: .writeProtect)
@@ -156,7 +156,7 @@ enum KernelBugCases: CaseTheme {
                 try context.reclaimMemoryGroup(1 << 20)
             }
             guard try area.hugeBytes() < area.range.count else {
-                try context.skip("this time reclaim split no huge page")
+                try context.skip(thisTime: "reclaim split no huge page")
             }
             let entries = try PagemapEntry.entries(of: area.range)
             let zeros = entries.filter { !$0.isExclusive && $0.isPresent }.count
@@ -190,7 +190,7 @@ enum KernelBugCases: CaseTheme {
             }
             let moves = try mover.finish()
             context.record("\(moves) moves and \(fills) fills")
-            guard moves > 0 else { try context.skip("this time no huge page was moved") }
+            guard moves > 0 else { try context.skip(thisTime: "no huge page was moved") }
             try expectPatterns(0..<area.pageCount, at: area.range.start, "the huge page that has moved")
         },
     ]

@@ -85,7 +85,7 @@ enum MemoryOddityCases: CaseTheme {
             try expectEqual(RawScan.look.scan(area.range).regions, [], "written while nobody needs the memory")
             try area.view.advise(.pageOut, area.pages(1..<3))
             for page in 1..<3 where try PagemapEntry(of: area.address(page)).isPresent {
-                try context.skip("this time the kernel kept what was given up")
+                try context.skip(thisTime: "the kernel kept what was given up")
             }
             try expectEqual(RawScan.take.scan(area.range).regions, [area.pages(1..<3)], "written after it was freed")
             for page in 1..<3 { try area.expectZeroView(page) }
@@ -160,7 +160,7 @@ enum MemoryOddityCases: CaseTheme {
             let protected = area.memory.isPrivate ? [1, 2] : []
             try area.expectProtected(protected, "while swapped out")
             try context.turnSwapOff()
-            guard try !area.hasSwappedPages() else { try context.skip("this time pages went to other swap space") }
+            guard try !area.hasSwappedPages() else { try context.skip(thisTime: "pages went to other swap space") }
             try area.expectProtected(protected, "after swapoff")
             for page in 0..<4 {
                 let touch = try Touch.read(area.address(page))

@@ -245,7 +245,7 @@ enum MoveErrorCases: CaseTheme {
                     try (0..<2).allSatisfy { try !PagemapEntry(of: source.address($0)).isExclusive }
                 }
             } catch is CaseFailure {
-                try context.skip("this time KSM did not merge the pages")
+                try context.skip(thisTime: "KSM did not merge the pages")
             }
             try expectEqual(
                 uffd.raw(.move, destination.page(0), source: source.address(0)), .failed(.resourceBusy),

@@ -65,7 +65,7 @@ enum ProtectedOddityCases: CaseTheme {
             try area.view.advise(.hugePage)
             try expectEqual(Touch.load(area.address(3)), .byte(0), "a read")
             guard try PagemapEntry.entries(of: area.range).allSatisfy(\.isPresent) else {
-                try context.skip("this time the kernel mapped no huge zero page")
+                try context.skip(thisTime: "the kernel mapped no huge zero page")
             }
             let uffd = try UserfaultFD()
             try uffd.register(area.range, modes: .writeProtect)

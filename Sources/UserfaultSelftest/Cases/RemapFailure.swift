@@ -18,7 +18,7 @@ enum RemapFailureCases: CaseTheme {
         ) { context in
             // At its new place each page has another index, so that no table moves as a whole.
             let hasFailed = try fail(context, features: .eventRemap, offset: PageSize.base.bytes)
-            guard hasFailed else { try context.skip("this time there was memory for all page tables") }
+            guard hasFailed else { try context.skip(thisTime: "there was memory for all page tables") }
         },
         SelftestCase(
             "event-remap-no-memory-not-enabled", on: [.anon],
@@ -29,7 +29,7 @@ enum RemapFailureCases: CaseTheme {
             let page = PageSize.base.bytes
             let failed = try [0, page].filter { try fail(context, features: [], offset: $0) }
             context.record("mremap failed with pages at the same index in their tables: \(failed.contains(0))")
-            guard failed.contains(page) else { try context.skip("this time there was memory for all page tables") }
+            guard failed.contains(page) else { try context.skip(thisTime: "there was memory for all page tables") }
         },
     ]
 

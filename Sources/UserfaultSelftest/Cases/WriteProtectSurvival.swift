@@ -119,7 +119,7 @@ enum WriteProtectSurvivalCases: CaseTheme {
             try area.swapOut(0..<4)
             try area.expectProtected([1, 2], "while swapped out")
             try context.turnSwapOff()
-            guard try !area.hasSwappedPages() else { try context.skip("this time pages went to other swap space") }
+            guard try !area.hasSwappedPages() else { try context.skip(thisTime: "pages went to other swap space") }
             try area.expectProtected([1, 2], "after swapoff")
             for page in 0..<4 { try area.expectView(page, "after swapoff") }
             for page in [0, 3] { try expectEqual(Touch.store(area.address(page), 1), .byte(1), "a write beside them") }

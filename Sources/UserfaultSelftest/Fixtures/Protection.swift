@@ -106,7 +106,7 @@ extension Area {
             try Waiting.until(what, within: isProven ? Waiting.patience : Waiting.ordinary, attempt)
         } catch let failure as CaseFailure {
             if isProven { throw failure }
-            throw CaseSkip("this time MADV_PAGEOUT did not swap the pages out")
+            throw CaseSkip(thisTime: "MADV_PAGEOUT did not swap the pages out")
         }
     }
 

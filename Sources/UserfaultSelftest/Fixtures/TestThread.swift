@@ -31,7 +31,7 @@ package final class TestThread: Sendable {
         let answer = Threads.start(name) { start.run() }
         guard answer == 0 else {
             // What the host can start was measured before the case; another program has taken it since.
-            throw CaseSkip("this time no thread could be started: \(Errno(rawValue: -answer))")
+            throw CaseSkip(thisTime: "no thread could be started: \(Errno(rawValue: -answer))")
         }
         try Waiting.until("the thread starts") { start.threadID.load(ordering: .acquiring) != 0 }
     }

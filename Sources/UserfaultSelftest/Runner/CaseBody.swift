@@ -38,7 +38,7 @@ package enum CaseBody {
             try selftestCase.body(context)
             return .passed
         } catch let skip as CaseSkip {
-            return .skipped(skip.reason)
+            return .skipped(skip.reason, isByChance: skip.isByChance)
         } catch let failure as CaseFailure {
             return .failed(
                 reason: "\(failure.expected); seen: \(failure.seen)",

@@ -52,7 +52,7 @@ extension CaseContext {
             throw CaseSkip("the runner has made no swap space")
         }
         let answer = css_swapoff(path)
-        guard -answer != ENOMEM else { throw CaseSkip("this time there was no memory for what is swapped out") }
+        guard -answer != ENOMEM else { throw CaseSkip(thisTime: "there was no memory for what is swapped out") }
         try expectEqual(answer, 0, "answer of swapoff")
     }
 

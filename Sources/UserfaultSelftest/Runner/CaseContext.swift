@@ -39,6 +39,11 @@ package final class CaseContext: Sendable {
         throw CaseSkip(reason)
     }
 
+    /// Ends this try of the case as a skip; the next one may go on.
+    package func skip(thisTime reason: String) throws(CaseSkip) -> Never {
+        throw CaseSkip(thisTime: reason)
+    }
+
     /// Runs what `onFailure` kept, the latest first, because that is nearest to the failure.
     func evidence() -> [String] {
         evidenceClosures.withLock { $0 }.reversed().map { $0() }

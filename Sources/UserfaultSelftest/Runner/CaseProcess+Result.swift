@@ -27,9 +27,10 @@ extension CaseProcess.Ending {
             result.fail("it was killed by \(SignalName.of(signal))", detail: [])
         case (.exited(0), .passed):
             break
-        case (.exited(0), .skipped(let reason)):
+        case (.exited(0), .skipped(let reason, let isByChance)):
             result.outcome = .skip
             result.reason = reason
+            result.isByChance = isByChance
         case (.exited(0), .failed(let reason, let detail)):
             result.fail(reason, detail: detail)
         case (.exited(let code), _):

@@ -13,6 +13,8 @@ package struct CaseResult: Sendable {
     package var seconds: Double
     /// What a reader needs to know besides: all about a failure, notes about a pass.
     package var detail: [String]
+    /// Whether chance or other programs brought about the skip, so that another try may come to a verdict.
+    var isByChance = false
 
     package mutating func fail(_ reason: String, detail lines: [String]) {
         if outcome != .fail {

@@ -37,13 +37,15 @@ struct Conditions {
         self.losesMemory = losesMemory
     }
 
-    mutating func prepare(_ result: SelectedResult) -> Readiness {
+    /// - Parameter attempt: Counts the tries of the result, from 1. Each has more huge pages where others use them too.
+    mutating func prepare(_ result: SelectedResult, attempt: Int) -> Readiness {
         if let impossible { return .missing(reason: impossible) }
         // What only needs a look comes first, so that nothing is changed for a result that is skipped anyway.
         let requirements = result.requirements
         for requirement in requirements.filter({ !$0.changesHost }) + requirements.filter(\.changesHost) {
             if let reason = missing(requirement, for: result.memory) { return .missing(reason: reason) }
         }
+        if attempt > 1, let count = result.hugePages { _ = changes.ask(.hugePages(free: count * attempt)) }
         if let reason = hold(settings(for: requirements)) { return .missing(reason: reason) }
         let group = memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? []
         let ownSwap = swap.map { ["\(SwapSpace.variable)=\($0)"] } ?? []

@@ -19,9 +19,17 @@ package struct CaseFailure: Error {
 /// What a case throws when it finds only while running that it cannot run here.
 package struct CaseSkip: Error {
     package let reason: String
+    /// Whether another try may go on where this one could not.
+    let isByChance: Bool
 
-    package init(_ reason: String) {
+    package init(_ reason: String, isByChance: Bool = false) {
         self.reason = reason
+        self.isByChance = isByChance
+    }
+
+    /// Something did not happen that is left to the kernel or to other programs, and may happen at the next try.
+    package init(thisTime reason: String) {
+        self.init("this time \(reason)", isByChance: true)
     }
 }
 

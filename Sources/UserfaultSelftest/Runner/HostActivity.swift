@@ -2,6 +2,7 @@
 struct HostActivity {
     private let kills = vmstat("oom_kill")
     private let freeHugePages: Int
+    private let hugePages = HugePagePool.total
 
     /// - Parameter free: How many huge pages were free before the result's conditions were looked at: another program may have
     ///   taken them since.
@@ -9,30 +10,72 @@ struct HostActivity {
         freeHugePages = max(free, HugePagePool.free)
     }
 
-    /// Says in a failure what happened on the host meanwhile; what the host alone has brought about is a skip.
-    func explain(_ result: inout CaseResult, ofProcessKilled wasKilled: Bool) {
+    /// Says in a failure what happened on the host meanwhile; what the host alone may have brought about is a skip by
+    /// chance.
+    ///
+    /// - Parameter isLastTry: Whether the result is not tried again if it is a skip by chance.
+    func explain(_ result: inout CaseResult, ofProcessKilled wasKilled: Bool, isLastTry: Bool) {
         guard result.outcome == .fail else { return }
         if vmstat("oom_kill") > kills {
             // A case in a memory control group of its own may run out of memory by the kernel's fault.
             if wasKilled, !result.selected.selftestCase.requires.contains(.memoryGroup) {
-                return skip(&result, "this time the host ran out of memory and its process was killed: free some")
+                return skip(&result, "the host ran out of memory and its process was killed: free some")
             }
             result.detail.append("disturbed: the kernel killed a process because memory ran out")
         }
-        guard result.selected.memory?.isHugetlb == true, HugePagePool.free != freeHugePages else { return }
+        guard let needed = result.selected.hugePages else { return }
+        let use = HugePageUse(
+            free: (freeHugePages, HugePagePool.free), total: (hugePages, HugePagePool.total), needed: needed)
+        guard use.hasChanged else { return }
         let users = HugePageUsers.all()
-        if users.isEmpty {
-            result.detail.append("free huge pages: \(freeHugePages) before it, \(HugePagePool.free) after it")
-        } else {
-            skip(&result, "this time other programs used its huge pages: \(users.joined(separator: ", "))")
+        switch use.verdict(hasUsers: !users.isEmpty, isLastTry: isLastTry) {
+        case .none: result.detail.append(use.description)
+        case .enough: result.detail.append("\(use), used by \(users.joined(separator: ", ")); it needs \(needed)")
+        case .perhaps where users.isEmpty: skip(&result, "the pool of huge pages was changed: \(use)")
+        case .perhaps: skip(&result, "other programs used its huge pages: \(users.joined(separator: ", "))")
         }
     }
 
     private func skip(_ result: inout CaseResult, _ reason: String) {
         result.detail.append("it failed: \(result.reason ?? "")")
+        let skip = CaseSkip(thisTime: reason)
         result.outcome = .skip
-        result.reason = reason
+        result.reason = skip.reason
+        result.isByChance = skip.isByChance
     }
+}
+
+/// How the pool of huge pages changed while a result ran that failed.
+struct HugePageUse: CustomStringConvertible {
+    /// Whether other programs have brought about the failure.
+    enum Verdict {
+        /// No other program used the pool.
+        case none
+        /// Others may have taken a page that the result needed.
+        case perhaps
+        /// Others used the pool, but left what the result needs, after tries that came to the same.
+        case enough
+    }
+
+    /// Pages that were free before and after it.
+    let free: (before: Int, after: Int)
+    /// Pages in the pool before and after it.
+    let total: (before: Int, after: Int)
+    /// How many free pages the result needs.
+    let needed: Int
+
+    var hasChanged: Bool { free.before != free.after || total.before != total.after }
+
+    /// Whether other programs may have brought about the failure.
+    ///
+    /// Nobody can tell how few pages were free in between, so a failure while others use the pool is tried again, each
+    /// time with more free pages to begin with. If it still fails with so many left, the pool is not the reason.
+    func verdict(hasUsers: Bool, isLastTry: Bool) -> Verdict {
+        guard hasUsers || total.before != total.after else { return .none }
+        return isLastTry && free.after >= needed ? .enough : .perhaps
+    }
+
+    var description: String { "free huge pages: \(free.before) before it, \(free.after) after it" }
 }
 
 /// The programs that have huge pages mapped now.

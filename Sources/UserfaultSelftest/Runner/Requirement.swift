@@ -95,6 +95,13 @@ extension SelectedResult {
             }
         }
     }
+
+    /// How many free huge pages it needs; nil if its memory is not of huge pages.
+    var hugePages: Int? {
+        guard memory?.isHugetlb == true else { return nil }
+        for case .hugePages(let count) in requirements { return count }
+        return nil
+    }
 }
 
 extension Requirement {

@@ -7,6 +7,10 @@ struct RunLoop {
         let selected: SelectedResult
         var process: CaseProcess?
         var activity: HostActivity?
+        /// Counts the times that it was begun.
+        var attempt = 1
+        /// What came of the tries before this one.
+        var earlier: [String] = []
         /// What the kernel has complained about while it ran.
         var complaints: [String] = []
         /// What came of it; nil while it runs.
@@ -15,6 +19,8 @@ struct RunLoop {
 
     /// How many results may wait to be reported for one that takes long.
     private static let mostPlaces = 32
+    /// How often a result is begun that chance or other programs have kept from a verdict.
+    private static let mostAttempts = 3
 
     private let options: Runner.Options
     private let host: Host
@@ -75,37 +81,45 @@ struct RunLoop {
             && !running.contains { $0.selected.isAlone }
     }
 
-    /// Starts the process of a result, or skips it.
+    /// Gives a result a place and starts its process, or skips it.
     private mutating func begin(_ selected: SelectedResult) {
         reporter.starting(selected)
+        places.append(Place(selected: selected))
         if let budget = options.timeBudget, ContinuousClock.now - start >= budget {
-            return skip(selected, "the time budget of \(budget) is used up")
+            return skip(places.count - 1, "the time budget of \(budget) is used up")
         }
+        startProcess(places.count - 1)
+    }
+
+    /// Starts the process of the result that has a place, or skips it.
+    private mutating func startProcess(_ index: Int) {
+        let selected = places[index].selected
         let freeHugePages = HugePagePool.free
-        let readiness = conditions.prepare(selected)
+        let readiness = conditions.prepare(selected, attempt: places[index].attempt)
         if let signal = readSignal(signals) { return ending.stop = .signal(signal) }
         switch readiness {
-        case .missing(let reason): skip(selected, reason)
+        case .missing(let reason): skip(index, reason)
         case .ready(let environment):
             let limit = options.timeout ?? conditions.stretched(selected.selftestCase.limit)
             let patience = options.timeout.map { ["\(Waiting.variable)=\(Int($0.inSeconds))"] } ?? []
             let activity = HostActivity(freeHugePages: freeHugePages)
             do {
-                let process = try CaseProcess(
+                places[index].process = try CaseProcess(
                     identity: selected.identity, environment: environment + patience, limit: limit,
                     isExtensible: options.timeout == nil)
-                places.append(Place(selected: selected, process: process, activity: activity))
+                places[index].activity = activity
             } catch {
                 // That processes can be started was seen when the run began.
-                skip(selected, "this time its process could not be started: \(error)")
+                skip(index, CaseSkip(thisTime: "its process could not be started: \(error)").reason)
             }
         }
     }
 
-    private mutating func skip(_ selected: SelectedResult, _ reason: String) {
+    private mutating func skip(_ index: Int, _ reason: String) {
         conditions.release()
-        let result = CaseResult(selected: selected, outcome: .skip, reason: reason, seconds: 0, detail: [])
-        places.append(Place(selected: selected, result: result))
+        places[index].result = CaseResult(
+            selected: places[index].selected, outcome: .skip, reason: reason, seconds: 0,
+            detail: places[index].earlier)
     }
 
     /// Waits until a process has ended, and keeps what came of it.
@@ -118,11 +132,25 @@ struct RunLoop {
             let end = process.ending(cause, sparing: conditions.ownProcesses.union(others).union(unkillable))
             unkillable.formUnion(end.strays.unkillable)
             var result = end.result(of: places[index].selected, limit: process.limit)
-            places[index].activity?.explain(&result, ofProcessKilled: end.wasKilled)
+            let isLastTry = places[index].attempt == Self.mostAttempts
+            places[index].activity?.explain(&result, ofProcessKilled: end.wasKilled, isLastTry: isLastTry)
             conditions.release()
             noticeComplaints()
-            places[index].result = result
+            if result.isByChance, !isLastTry, places[index].complaints.isEmpty, goesOn {
+                tryAgain(index, after: result)
+            } else {
+                result.detail += places[index].earlier
+                places[index].result = result
+            }
         }
+    }
+
+    /// Begins a result again that came to no verdict.
+    private mutating func tryAgain(_ index: Int, after result: CaseResult) {
+        places[index].earlier.append("try \(places[index].attempt): \(result.reason ?? "")")
+        places[index].attempt += 1
+        places[index].process = nil
+        startProcess(index)
     }
 
     /// Keeps what the kernel complains about with everything that runs: nobody knows whose fault it is.

@@ -1,5 +1,6 @@
 import CSelftestSupport
 import Glibc
+import SystemPackage
 import UserfaultFD
 
 /// Cases that check the runner itself: each ends in another way.
@@ -23,6 +24,16 @@ enum SelfCheckCases: CaseTheme {
         },
         SelftestCase("selfcheck-skip", "a case that skips itself is a skip") { context in
             try context.skip("nothing to see")
+        },
+        SelftestCase("selfcheck-chance", "a case that chance keeps from a verdict is tried again") { context in
+            guard let path = getenv("UFFD_SELFTEST_TRIES") else { try context.skip(thisTime: "no luck") }
+            // The file grows by a byte with each try; the third is lucky.
+            let file = try FileDescriptor.open(
+                FilePath(platformString: path), .writeOnly, options: [.append, .closeOnExec])
+            try file.closeAfter { _ = try file.writeAll([0]) }
+            var status = stat()
+            try expectEqual(stat(path, &status), 0, "the answer of stat")
+            guard status.st_size >= 3 else { try context.skip(thisTime: "no luck at try \(status.st_size)") }
         },
         SelftestCase(
             "selfcheck-require", "a case whose requirement is missing is a skip", requires: [.file("/nowhere")]
