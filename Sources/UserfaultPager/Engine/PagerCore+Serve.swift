@@ -112,19 +112,22 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// Loads and fills pages in hand.
+    ///
+    /// - Parameter now: The moment, where the caller has looked at the clock already.
     @inline(__always)
     func fill(
-        _ claim: Claim, for pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench
+        _ claim: Claim, for pending: PendingFault, of memory: ServedMemory, with bench: inout Workbench,
+        at now: UInt64? = nil
     ) -> Served {
         var claim = claim
         let filling: Filling
-        var start = pending.isJustNow ? pending.since : MonotonicInstant.now.nanoseconds
+        var start = pending.isJustNow ? pending.since : now ?? MonotonicInstant.now.nanoseconds
         switch claim.content {
         case .zeros: filling = .zeros
         case .file: filling = .file
         case .poison: filling = .poison
         case .source where isAsynchronous:
-            return request(claim, for: pending, of: memory)
+            return request(claim, for: pending, of: memory, at: start)
         case .source:
             switch load(&claim, of: memory, with: &bench, at: start) {
             case .loaded(let loaded, let end):
@@ -167,11 +170,12 @@ extension PagerCore where Source: ~Copyable {
         of memory: ServedMemory, with bench: inout Workbench, after page: AddressRange? = nil,
         _ claiming: (borrowing PagerStateMachine) -> Claim?
     ) -> FilledAhead? {
+        var now: UInt64 = 0
         let claim = memory.sharingOrder { _, machine -> Claim? in
             let claim = claiming(machine)
             if let claim {
-                bench.record.begin(
-                    claim.range.start, region: claim.region.bits, since: MonotonicInstant.now.nanoseconds)
+                now = MonotonicInstant.now.nanoseconds
+                bench.record.begin(claim.range.start, region: claim.region.bits, since: now)
             }
             return claim
         }
@@ -190,7 +194,7 @@ extension PagerCore where Source: ~Copyable {
             claim = confined
         }
         let nobody = PendingFault(fault: PageFault(address: claim.range.start, flags: []), since: 0)
-        switch fill(claim, for: nobody, of: memory, with: &bench) {
+        switch fill(claim, for: nobody, of: memory, with: &bench, at: now) {
         case .done, .pending: return FilledAhead(claim, isRequested: isAsynchronous)
         case .left, .failed, .gone, .later, .ended: return nil
         }

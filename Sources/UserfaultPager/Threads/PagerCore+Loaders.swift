@@ -29,16 +29,19 @@ extension PagerCore where Source: ~Copyable {
             leave(&bench)
             return false
         }
-        let hasServed = takePiece(priority, with: &bench, next: &next)
+        let now = MonotonicInstant.now.nanoseconds
+        let hasServed = takePiece(priority, at: now, with: &bench, next: &next)
         runtime.endPiece()
         leave(&bench)
         if hasServed { queue.wakeLoaders(1) }
         return hasServed
     }
 
-    private func takePiece(_ priority: Job.Priority, with bench: inout Workbench, next: inout UInt64) -> Bool {
+    private func takePiece(
+        _ priority: Job.Priority, at now: UInt64, with bench: inout Workbench, next: inout UInt64
+    ) -> Bool {
         guard queue.window?.enter() ?? true else { return false }
-        let job = queue.join(priority, at: MonotonicInstant.now.nanoseconds, next: &next)
+        let job = queue.join(priority, at: now, next: &next)
         if let job { step(job, with: &bench) }
         if queue.window?.leave() == true { queue.wakeLoaders(1) }
         return job != nil
@@ -46,20 +49,26 @@ extension PagerCore where Source: ~Copyable {
 
     /// Does pieces of jobs on a thread that has just completed a request, so that no loader has to be woken for them.
     ///
-    /// Two at most: a window that has become larger is filled, and the thread is soon back at its source. What it leaves
-    /// is for loaders, which the window wakes when many requests are missing.
+    /// Several at a time, which costs less than one by one, and not too many: the thread is soon back at its source. What
+    /// it leaves is for loaders, which the window wakes when many requests are missing.
     func askForMore(by record: ThreadRecord) {
-        guard queue.hasJobs, uses.enterThread() else { return }
+        guard queue.hasJobs, let room = queue.window?.room, room > 0, uses.enterThread() else { return }
         defer { leaveThread() }
-        guard var bench = spareBench.withLock({ $0.take() }) ?? (try? Workbench()) else { return }
+        var spare: Workbench?
+        spareBench.withLock { swap(&$0, &spare) }
+        guard var bench = spare.take() ?? (try? Workbench()) else { return }
         bench.record = record
+        let now = MonotonicInstant.now.nanoseconds
         var next = UInt64.max
-        for _ in 0..<2 where !Job.Priority.allCases.contains(where: { takePiece($0, with: &bench, next: &next) }) {
-            break
+        for _ in 0..<min(room, 16) {
+            guard
+                takePiece(.prefetch, at: now, with: &bench, next: &next)
+                    || takePiece(.populate, at: now, with: &bench, next: &next)
+            else { break }
         }
         bench.record = .nobodys
-        let spare = Handed(bench)
-        spareBench.withLock { $0 = spare.take() }
+        spare = consume bench
+        spareBench.withLock { swap(&$0, &spare) }
     }
 
     /// Begins to work for this pager.

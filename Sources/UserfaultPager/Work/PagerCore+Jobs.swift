@@ -310,6 +310,8 @@ extension PagerCore where Source: ~Copyable {
         let offsets = run.offset..<run.offset + run.count
         var address: UInt? = 0
         while let from = address {
+            var end: UInt = 0
+            var isLast = false
             let filled = fillUnasked(of: memory, with: &bench) { machine in
                 guard let (span, pages) = machine.pages(at: offsets, of: region, from: from) else {
                     address = nil
@@ -319,12 +321,15 @@ extension PagerCore where Source: ~Copyable {
                     address = pages.start &+ UInt(span.bytesToData(from: pages.start))
                     return nil
                 }
-                address = claim.range.end
+                end = claim.range.end
+                address = end
+                // Nearly always: then the order need not be taken once more to learn it.
+                isLast = machine.pages(at: offsets, of: region, from: end) == nil
                 return claim
             }
             guard let filled else { continue }
             limit?.charge(filled.range.count, at: MonotonicInstant.now.nanoseconds)
-            address = filled.next
+            address = isLast && filled.next == end ? nil : filled.next
         }
     }
 }

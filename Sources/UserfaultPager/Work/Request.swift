@@ -93,14 +93,16 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
     }
 
     /// Asks for pages in hand that come later.
+    ///
+    /// - Parameter now: The moment.
     @inline(never)
-    func request(_ claim: Claim, for pending: PendingFault, of memory: ServedMemory) -> Served {
+    func request(_ claim: Claim, for pending: PendingFault, of memory: ServedMemory, at now: UInt64) -> Served {
         uses.enterAgain()
         guard memory.beginUse() else {
             if uses.leave() { close() }
             return .done
         }
-        let request = Request(self, claim, memory, pending, since: MonotonicInstant.now.nanoseconds)
+        let request = Request(self, claim, memory, pending, since: now)
         requests.insert(request)
         queue.window?.begin(isDemand: request.isDemand)
         source.hand(
@@ -119,7 +121,8 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
         record.begin(claim.range.start, region: claim.region.bits, since: request.pending.since)
         record.recordLoad(now &- request.since)
         let served: Served
-        if let answer = reply.flatMap({ understand($0, claim, claim.range.count) }) {
+        // Not `flatMap`, for which the type of what it returns is looked up each time.
+        if let reply, let answer = understand(reply, claim, claim.range.count) {
             if case .poison = answer.filling { claim.content = .poison }
             if answer.bytes < claim.range.count {
                 leaveBehind(claim.dropFirst(answer.bytes), of: request)

@@ -53,6 +53,13 @@ final class RequestWindow: Sendable {
         return isAwaited.exchange(false, ordering: .sequentiallyConsistent)
     }
 
+    /// How many requests there may be besides, if it is worth to ask for more: an eighth is missing.
+    var room: Int {
+        let size = size.load(ordering: .relaxed)
+        let missing = size - open.load(ordering: .relaxed)
+        return missing >= max(1, size / 8) ? missing : 0
+    }
+
     /// A request is made.
     func begin(isDemand: Bool) {
         guard isDemand else {

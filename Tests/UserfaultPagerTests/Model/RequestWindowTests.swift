@@ -36,6 +36,22 @@ struct RequestWindowTests {
         #expect(fill(window) == 1)
     }
 
+    /// Who completes requests asks for more when an eighth is missing, and when there are few at once.
+    @Test func thereIsRoomForSeveral() {
+        let window = RequestWindow(most: 64)
+        #expect(fill(window) == 64)
+        #expect(window.room == 0)
+        for missing in 1...8 {
+            #expect(window.room == 0, "\(missing - 1) are missing")
+            _ = window.end(isDemand: false)
+        }
+        #expect(window.room == 8)
+        window.begin(isDemand: true)
+        #expect(window.room == 0)
+        for _ in 0..<53 { _ = window.end(isDemand: false) }
+        #expect(window.room == 1)
+    }
+
     @Test func oneIsAlwaysAllowed() {
         let window = RequestWindow(most: 1)
         window.begin(isDemand: true)
