@@ -69,8 +69,26 @@ struct BlockMap {
         return found
     }
 
-    /// Whether all of a range, whose windows are known, is zeros, or data.
-    func isAll(zeros: Bool, in range: Range<Int>) -> Bool { allSatisfy(in: range) { $0.isZero == zeros } }
+    /// What is in a range.
+    enum Content: Hashable {
+        /// This window of it, the first of such, is not known.
+        case unknown(window: Int)
+        case zeros
+        case data
+        /// Both.
+        case mixed
+    }
+
+    /// What is in a range that is not empty.
+    func content(of range: Range<Int>) -> Content {
+        if let window = unknownWindow(in: range) { return .unknown(window: window) }
+        var isZero: Bool?
+        let isOfOneKind = allSatisfy(in: range) { run in
+            if isZero == nil { isZero = run.isZero }
+            return run.isZero == isZero
+        }
+        return isOfOneKind ? isZero == true ? .zeros : .data : .mixed
+    }
 
     private func allSatisfy(in range: Range<Int>, _ condition: (BlockRun) -> Bool) -> Bool {
         var at = range.lowerBound

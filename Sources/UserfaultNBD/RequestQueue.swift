@@ -10,6 +10,8 @@ final class Letter: @unchecked Sendable {
     private var request: PageRequest?
     /// A read of several requests failed: it is read by itself, to learn which of them it was.
     var isAlone = false
+    /// The round of the thread in which it came.
+    var round = 0
 
     init(_ request: consuming PageRequest) {
         range = request.offset..<request.offset + request.byteCount
@@ -40,12 +42,14 @@ struct RequestQueue {
     private struct Line {
         var letters: [Letter?] = []
         var first = 0
-        /// Where each is, by where it begins.
+        /// Where each is that another may be read along with, by where it begins.
         var places: [Int: Int] = [:]
         var count = 0
+        /// The most bytes of one read: a request that has so many has no neighbours.
+        let most: Int
 
         mutating func put(_ letter: Letter) {
-            places[letter.range.lowerBound] = letters.count
+            if letter.range.count < most { places[letter.range.lowerBound] = letters.count }
             letters.append(letter)
             count += 1
         }
@@ -54,7 +58,9 @@ struct RequestQueue {
             guard let letter = letters[place] else { return nil }
             letters[place] = nil
             count -= 1
-            if places[letter.range.lowerBound] == place { places[letter.range.lowerBound] = nil }
+            if letter.range.count < most, places[letter.range.lowerBound] == place {
+                places[letter.range.lowerBound] = nil
+            }
             while first < letters.count, letters[first] == nil { first += 1 }
             if first == letters.count {
                 letters.removeAll(keepingCapacity: true)
@@ -70,7 +76,7 @@ struct RequestQueue {
             first = 0
             places.removeAll(keepingCapacity: true)
             for (place, letter) in letters.enumerated() {
-                if let letter { places[letter.range.lowerBound] = place }
+                if let letter, letter.range.count < most { places[letter.range.lowerBound] = place }
             }
         }
 
@@ -87,7 +93,7 @@ struct RequestQueue {
         mutating func removeAll(where isUnwanted: (Letter) -> Bool) -> [Letter] {
             let kept = letters.compactMap(\.self)
             var removed: [Letter] = []
-            self = Line()
+            self = Line(most: most)
             for letter in kept {
                 if isUnwanted(letter) { removed.append(letter) } else { put(letter) }
             }
@@ -95,8 +101,14 @@ struct RequestQueue {
         }
     }
 
-    private var demand = Line()
-    private var ahead = Line()
+    private var demand: Line
+    private var ahead: Line
+
+    /// - Parameter most: The most bytes of one read.
+    init(most: Int = .max) {
+        demand = Line(most: most)
+        ahead = Line(most: most)
+    }
 
     var isEmpty: Bool { demand.count == 0 && ahead.count == 0 }
 

@@ -128,8 +128,9 @@ final class Connection {
 
     /// Reads or writes what can be.
     ///
+    /// - Parameter now: When it was told that it can.
     /// - Throws: ``NBDError`` if the connection is gone.
-    func advance(_ ready: Int16) throws(NBDError) {
+    func advance(_ ready: Int16, at now: MonotonicInstant) throws(NBDError) {
         let operation: NBDError.Operation = isReady ? .connection : .connect
         lastReplyBytes = nil
         let direction = direction
@@ -137,7 +138,7 @@ final class Connection {
             // One call takes one reply. Another that finds none would leave libnbd in the middle of one, where it sends
             // nothing.
             guard unsafe nbd_aio_notify_read(handle) != -1 else { throw Self.lastError(operation) }
-            lastProgress = .now
+            lastProgress = now
         } else if direction.wantsToWrite {
             guard unsafe nbd_aio_notify_write(handle) != -1 else { throw Self.lastError(operation) }
         }

@@ -33,10 +33,11 @@ extension Loop {
     /// - Returns: How many were read.
     func advance(_ connection: Connection, _ ready: Int16, most: Int) -> Int {
         var waiting = most > 1 && ready.isReadable ? connection.bytesWaiting : 0
+        let now = MonotonicInstant.now
         var count = 0
         while true {
             do throws(NBDError) {
-                try connection.advance(ready)
+                try connection.advance(ready, at: now)
                 if connection.isConnecting, connection.isNegotiated { try welcome(connection) }
             } catch {
                 lose(connection, error)
@@ -63,6 +64,8 @@ extension Loop {
         guard export == nil else { return }
         export = found
         map = BlockMap(byteCount: found.byteCount)
+        // There are no requests before it is known.
+        queue = RequestQueue(most: mostBytesAtOnce(found))
         opening.set(.success(found))
         guard found.allowsManyConnections else { return }
         for number in 1..<max(1, configuration.connections) { connections.append(Connection(number: number)) }

@@ -22,27 +22,23 @@ extension Loop {
             let demandOnly = connection.inFlight >= max(1, depth / 2)
             guard let next = queue.first(demandOnly: demandOnly) else { return }
             guard memory == 0 || memory + next.range.count <= configuration.memoryLimit else { return }
-            guard let letter = queue.takeFirst(demandOnly: demandOnly), !letter.dropIfCancelled() else { continue }
-            switch look(letter, export) {
+            guard let letter = queue.takeFirst(demandOnly: demandOnly) else { return }
+            // What has just come is wanted.
+            if letter.round != round, letter.dropIfCancelled() { continue }
+            switch content(of: letter, export) {
             case .zeros: complete(letter)
             case .unknown(let window): park(letter, window, on: connection)
-            case .content: read(letter, export, on: connection)
+            case .data: read(letter, isAllData: true, export, on: connection)
+            case .mixed: read(letter, isAllData: false, export, on: connection)
             }
         }
     }
 
-    private enum Look {
-        case zeros
-        case unknown(window: Int)
-        case content
-    }
-
-    private func look(_ letter: Letter, _ export: NBDExport) -> Look {
+    /// What a request is for; after the export's end there are zeros.
+    private func content(of letter: Letter, _ export: NBDExport) -> BlockMap.Content {
         let range = letter.range.clamped(to: 0..<export.byteCount)
         guard !range.isEmpty else { return .zeros }
-        guard export.hasExtents else { return .content }
-        if let window = map.unknownWindow(in: range) { return .unknown(window: window) }
-        return map.isAll(zeros: true, in: range) ? .zeros : .content
+        return export.hasExtents ? map.content(of: range) : .data
     }
 
     private func complete(_ letter: Letter) {
@@ -50,10 +46,12 @@ extension Loop {
         letter.take()?.complete(.zero)
     }
 
-    private func read(_ letter: Letter, _ export: NBDExport, on connection: Connection) {
-        let neighbours = takeNeighbours(of: letter, export)
+    /// - Parameter isAllData: Whether there is no hole in what is asked for.
+    private func read(_ letter: Letter, isAllData: Bool, _ export: NBDExport, on connection: Connection) {
+        var isAllData = isAllData
+        let neighbours = takeNeighbours(of: letter, &isAllData, export)
         let wanted = letter.range.lowerBound..<(neighbours.last ?? letter).range.upperBound
-        if export.takes(wanted), !export.hasExtents || map.isAll(zeros: false, in: wanted) {
+        if export.takes(wanted), isAllData {
             let read = Read(letter, neighbours, wanted, zeros: [], in: readMemory)
             return send(CollectionOfOne(wanted), of: read, on: connection)
         }
@@ -69,18 +67,27 @@ extension Loop {
         send(parts, of: Read(letter, neighbours, lower..<upper, zeros: zeros, in: readMemory), on: connection)
     }
 
+    /// The most bytes that neighbouring requests are read of at once.
+    func mostBytesAtOnce(_ export: NBDExport) -> Int {
+        min(max(configuration.coalescedBytes, export.preferredBlock), export.maximumBlock)
+    }
+
     /// Takes the requests that continue where one ends, as far as one read is to bring them.
-    private func takeNeighbours(of letter: Letter, _ export: NBDExport) -> [Letter] {
+    ///
+    /// - Parameter isAllData: Whether there is no hole in all of them.
+    private func takeNeighbours(of letter: Letter, _ isAllData: inout Bool, _ export: NBDExport) -> [Letter] {
         var neighbours: [Letter] = []
-        let most = min(max(configuration.coalescedBytes, export.preferredBlock), export.maximumBlock)
+        let most = mostBytesAtOnce(export)
         var count = letter.range.count
         while count < most, memory + count < configuration.memoryLimit,
             let neighbour = queue.takeNeighbour(of: neighbours.last ?? letter, atMost: most - count)
         {
-            guard case .content = look(neighbour, export) else {
+            let content = content(of: neighbour, export)
+            guard content == .data || content == .mixed else {
                 queue.put(neighbour)
                 break
             }
+            if content == .mixed { isAllData = false }
             neighbours.append(neighbour)
             count += neighbour.range.count
         }

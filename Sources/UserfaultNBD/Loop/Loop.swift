@@ -13,8 +13,6 @@ final class Loop: @unchecked Sendable {
         var isClosing = false
         /// The thread waits, or is about to: it has to be woken for what comes.
         var isAsleep = false
-        /// A thread waits for something in it.
-        var isUrgent = false
 
         var isEmpty: Bool { letters.isEmpty && questions.isEmpty && !isClosing }
     }
@@ -28,6 +26,8 @@ final class Loop: @unchecked Sendable {
     private static var repliesAtOnce: Int { 32 }
 
     private let inbox = Mutex(Inbox())
+    /// A thread waits for something in it; written under its lock.
+    private let urgency = Atomic<Bool>(false)
     private let wake: EventFD
 
     // The thread's own.
@@ -35,6 +35,8 @@ final class Loop: @unchecked Sendable {
     var export: NBDExport?
     /// Requests that were in the inbox; its memory is used again.
     private var arrived: [Letter] = []
+    /// How often it has looked into the inbox.
+    private(set) var round = 0
     var queue = RequestQueue()
     var map = BlockMap(byteCount: 0)
     /// Those that the last wait was for.
@@ -77,7 +79,7 @@ final class Loop: @unchecked Sendable {
         let letter = Letter(request)
         putIn { inbox in
             inbox.letters.append(letter)
-            if letter.isDemand { inbox.isUrgent = true }
+            if letter.isDemand { urgency.store(true, ordering: .relaxed) }
         }
     }
 
@@ -85,7 +87,7 @@ final class Loop: @unchecked Sendable {
     func put(_ question: Question) {
         putIn { inbox in
             inbox.questions.append(question)
-            inbox.isUrgent = true
+            urgency.store(true, ordering: .relaxed)
         }
     }
 
@@ -130,10 +132,14 @@ final class Loop: @unchecked Sendable {
             swap(&arrived, &inbox.letters)
             questions += inbox.questions
             inbox.questions.removeAll()
-            inbox.isUrgent = false
+            urgency.store(false, ordering: .relaxed)
             return inbox.isClosing
         }
-        for letter in arrived { queue.put(letter) }
+        round += 1
+        for letter in arrived {
+            letter.round = round
+            queue.put(letter)
+        }
         arrived.removeAll(keepingCapacity: true)
         return !isClosing
     }
@@ -166,7 +172,7 @@ final class Loop: @unchecked Sendable {
     }
 
     /// Whether a thread waits for something in the inbox.
-    var isUrgent: Bool { inbox.withLock(\.isUrgent) }
+    var isUrgent: Bool { urgency.load(ordering: .relaxed) }
 
     /// Waits, and reads or writes what each connection can.
     ///

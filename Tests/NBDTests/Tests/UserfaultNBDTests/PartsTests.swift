@@ -107,6 +107,34 @@ import Testing
         #expect(queue.isEmpty)
     }
 
+    @Test func contentIsOfOneKindOrMixed() {
+        let window = BlockMap.windowBytes
+        var map = BlockMap(byteCount: 2 * window)
+        map.learn(
+            window: 0,
+            [
+                BlockRun(range: 0..<8192, isZero: true), BlockRun(range: 8192..<16384, isZero: false),
+                BlockRun(range: 16384..<window, isZero: true),
+            ])
+        #expect(map.content(of: 0..<8192) == .zeros)
+        #expect(map.content(of: 8192..<16384) == .data)
+        #expect(map.content(of: 4096..<12288) == .mixed)
+        #expect(map.content(of: 12288..<20480) == .mixed)
+        #expect(map.content(of: window - 4096..<window + 4096) == .unknown(window: 1))
+    }
+
+    /// What is as long as a read may be is read by itself; what is shorter goes along with it.
+    @Test func longRequestsHaveNoNeighbours() {
+        var queue = RequestQueue(most: 8192)
+        for range in [0..<8192, 8192..<16384, 16384..<20480] { queue.put(Letter(range: range, isDemand: false)) }
+        guard let first = queue.takeFirst() else { return #expect(Bool(false), "an empty queue") }
+        #expect(queue.takeNeighbour(of: first, atMost: 1 << 20) == nil)
+        guard let second = queue.takeFirst() else { return #expect(Bool(false), "an empty queue") }
+        #expect(second.range == 8192..<16384)
+        #expect(queue.takeNeighbour(of: second, atMost: 1 << 20)?.range == 16384..<20480)
+        #expect(queue.isEmpty)
+    }
+
     @Test func manyRequestsComeInOrder() {
         var queue = RequestQueue()
         for page in 0..<5000 { queue.put(Letter(range: page * 8192..<page * 8192 + 4096, isDemand: false)) }
