@@ -323,7 +323,7 @@ extension PagerCore where Source: ~Copyable {
                     return Settlement(wake: machine.giveBack(claim), next: claim.isAwaited ? .again : .finished)
                 }
                 // No thread has faulted there just now, and what was loaded takes its time.
-                if pending.mayBeForeign(at: start), !memory.isHolder(of: claim) {
+                if pending.mayBeForeign(at: start), !memory.mayFill(claim) {
                     // Of pages for which a thread waits, the first is looked at by itself.
                     guard claim.pages == 1 || claim.isAwaited else {
                         return Settlement(wake: machine.giveBack(claim), next: .again)

@@ -19,9 +19,12 @@ private final class SparingSource: AsynchronousPageSource {
 @Suite(.serialized, .timeLimit(.minutes(5)))
 struct RequestTests {
     private func pager(
-        _ box: Mailbox, _ configuration: PagerConfiguration = PagerConfiguration()
+        _ box: Mailbox, _ configuration: PagerConfiguration = PagerConfiguration(),
+        features: UserfaultFD.Features = []
     ) throws -> Pager<AsynchronousSource<LaterSource>> {
-        try Pager(UserfaultFD(), source: AsynchronousSource(LaterSource(box: box)), configuration: configuration)
+        try Pager(
+            UserfaultFD(features: features), source: AsynchronousSource(LaterSource(box: box)),
+            configuration: configuration)
     }
 
     /// A piece that lies in two mappings is loaded in two parts.
@@ -54,6 +57,50 @@ struct RequestTests {
         #expect(filled == 64)
         try pager.stop(.poison)
         for page in 0..<filled { #expect(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
+    }
+
+    /// How memory became another's.
+    enum Departure: CaseIterable {
+        case unmapped, replaced, moved
+        /// It is nobody's.
+        case plain
+    }
+
+    /// A page comes when its memory is another's: the kernel says so, or its event of unmapping was read.
+    @Test(arguments: [UserfaultFD.Features(), .eventUnmap], Departure.allCases)
+    func memoryThatHasBecomeAnothersIsLeftAlone(features: UserfaultFD.Features, departure: Departure) throws {
+        var mapping = try Mapping(anonymous: 3 * pageBytes)
+        let range = mapping.range
+        let box = Mailbox()
+        let pager = try pager(box, features: features)
+        try pager.add(range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let other = try UserfaultFD()
+        try pager.replay(WorkingSet(offsets: [0, UInt64(2 * pageBytes)], pageBytes: UInt32(pageBytes)))
+        #expect(wait { box.received.load(ordering: .acquiring) == 2 })
+        let letters = box.takeAll()
+        try #require(letters.count == 2)
+        letters[0].take().completeNumbered()
+        #expect(try AddressSpace.residency(of: range).count { $0 } == 1)
+        var placement = Mapping.Placement.at(range.start)
+        switch departure {
+        case .unmapped, .plain: try mapping.unmap()
+        case .replaced:
+            _ = mapping.release()
+            placement = .replacing(range.start)
+        case .moved:
+            try mapping.remap(to: .replacing(Mapping(anonymous: range.count).release().start))
+            try mapping.unmap()
+        }
+        let again = try Mapping(anonymous: range.count, placement: placement)
+        if departure != .plain { try other.register(again.range, modes: .missing) }
+        letters[1].take().completeNumbered()
+        #expect(try AddressSpace.residency(of: again.range) == [false, false, false])
+        try pager.stop(.poison)
+        #expect(try AddressSpace.residency(of: again.range) == [false, false, false])
+        #expect(pager.statistics.pagesCopied == 1)
+        withExtendedLifetime(again) {}
+        extendLifetime(other)
     }
 
     /// Sixteen pages are outstanding at once on the one thread that reads, and come in the reverse order.
