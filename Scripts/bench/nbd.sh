@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Measures pages over NBD from nbdkit on this machine, as ratios: Scripts/bench/nbd.sh [--real-time] [PAGES [MEASUREMENT...]]
 # With --real-time, server and measuring program go before everything else on the machine; needs root.
-# MEASUREMENT is one of prefetch, demand, connections, overhead; all of them unless given. They print
+# MEASUREMENT is one of prefetch, demand, connections, overhead, overhead-asking; all of them unless given. They print
 #   prefetch-time             time to the last of PAGES recorded pages without prefetch / with it; the server waits 1 ms a read
 #   prefetch-time-sequential  the same with all memory, four times as much, loaded in order
 #   demand-median, -p99       median and 99th percentile of the waits for other pages while recorded ones are loaded / without
 #   connections               time a page with one request at a time / with eight connections; the server waits 10 ms a read
 #   overhead                  time a page of the pager / of a C program with libnbd's asynchronous calls; no wait
+#   overhead-asking           the same where the kernel does not tell the pager of unmapping, so that it asks for each page
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/../lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -20,7 +21,7 @@ fi
 pages=${1:-56300}
 shift $(($# > 0 ? 1 : 0))
 measurements=("$@")
-[[ $# -gt 0 ]] || measurements=(prefetch demand connections overhead)
+[[ $# -gt 0 ]] || measurements=(prefetch demand connections overhead overhead-asking)
 Scripts/check/nbd.sh --prepare
 package=(--package-path Tests/NBDTests --scratch-path .build-nbd-bench -c release)
 swift build "${package[@]}" --product nbd-bench --quiet
@@ -49,7 +50,7 @@ for measurement in "${measurements[@]}"; do
     case $measurement in
         prefetch | demand) measure "$measurement" "$pages" 1ms ;;
         connections) measure connections $((pages / 4)) 10ms ;;
-        overhead) measure overhead "$pages" ;;
+        overhead | overhead-asking) measure "$measurement" "$pages" ;;
         *)
             echo "no such measurement: $measurement" >&2
             exit 64

@@ -8,7 +8,8 @@ import UserfaultPager
 //   nbd-bench prefetch URI PAGES       touches recorded pages without and with prefetch
 //   nbd-bench demand URI PAGES         touches other pages alone, and while recorded ones are replayed
 //   nbd-bench connections URI PAGES    one request at a time, and eight connections
-//   nbd-bench overhead URI PAGES       a C program, and the pager
+//   nbd-bench overhead URI PAGES       a C program, and the pager, which is told of unmapping
+//   nbd-bench overhead-asking URI PAGES    the same, and it is not told
 
 /// Runs a body and measures it, in seconds.
 func seconds(_ body: () throws -> Void) rethrows -> Double {
@@ -23,10 +24,13 @@ struct Bench: ~Copyable {
     let pager: Pager<AsynchronousSource<NBDSource>>
     let region: Region
 
-    init(_ uri: String, bytes: Int, _ configuration: NBDConfiguration = NBDConfiguration()) throws {
+    init(
+        _ uri: String, bytes: Int, _ configuration: NBDConfiguration = NBDConfiguration(),
+        features: UserfaultFD.Features = []
+    ) throws {
         let mapping = try Mapping(anonymous: bytes, options: .noReserve)
         let pager = try Pager(
-            UserfaultFD(), source: AsynchronousSource(NBDSource(uri, configuration: configuration)))
+            UserfaultFD(features: features), source: AsynchronousSource(NBDSource(uri, configuration: configuration)))
         let region = try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
         try pager.start()
         self.mapping = mapping
@@ -167,7 +171,7 @@ func connections(_ uri: String, _ pages: Int) throws {
     print("RATIO connections \(one / eight)")
 }
 
-func overhead(_ uri: String, _ pages: Int) throws {
+func overhead(_ uri: String, _ pages: Int, _ features: UserfaultFD.Features) throws {
     let offsets = order(pages)
     let bytes = 2 * pages * Bench.page
     var c = 0.0
@@ -179,7 +183,8 @@ func overhead(_ uri: String, _ pages: Int) throws {
     }
     func measurePager() throws -> Double {
         let bench = try Bench(
-            uri, bytes: bytes, NBDConfiguration(connections: 1, requestsPerConnection: 128, coalescedBytes: 4096))
+            uri, bytes: bytes, NBDConfiguration(connections: 1, requestsPerConnection: 128, coalescedBytes: 4096),
+            features: features)
         let time = try seconds {
             try bench.replay(offsets)
             bench.waitForPages(offsets.count, atLeast: 0.9 * fastest)
@@ -200,18 +205,19 @@ func overhead(_ uri: String, _ pages: Int) throws {
         ratios.append(pager / c)
     }
     ratios.sort()
-    print("RATIO overhead \((ratios[8] + ratios[9]) / 2)")
+    print("RATIO \(arguments[1]) \((ratios[8] + ratios[9]) / 2)")
 }
 
 let arguments = CommandLine.arguments
 guard arguments.count == 4, let pages = Int(arguments[3]) else {
-    print("usage: nbd-bench prefetch|demand|connections|overhead URI PAGES")
+    print("usage: nbd-bench prefetch|demand|connections|overhead|overhead-asking URI PAGES")
     exit(64)
 }
 switch arguments[1] {
 case "prefetch": try prefetch(arguments[2], pages)
 case "demand": try demand(arguments[2], pages)
 case "connections": try connections(arguments[2], pages)
-case "overhead": try overhead(arguments[2], pages)
+case "overhead": try overhead(arguments[2], pages, .eventUnmap)
+case "overhead-asking": try overhead(arguments[2], pages, [])
 default: exit(64)
 }
