@@ -233,7 +233,10 @@ enum MoveErrorCases: CaseTheme {
         SelftestCase(
             "move-merged", on: [.anon],
             "a page merged with an equal one cannot be moved: EBUSY",
-            requires: [.features(.move), .setting(.sharedPageMerging, "1")], limit: .seconds(30), covers: [.moveErrors]
+            requires: [
+                // Without pauses: where virtual machines run, there are gigabytes of their memory to look at first.
+                .features(.move), .setting(.sharedPageMerging, "1"), .setting(.sharedPageMergingPause, "0"),
+            ], limit: .seconds(30), covers: [.moveErrors]
         ) { context in
             let (source, destination) = try (Area(context, pages: 2), Area(context, pages: 2))
             for page in 0..<2 { Pattern.write(seed: 6, page: 0, at: source.address(page), count: PageSize.base.bytes) }

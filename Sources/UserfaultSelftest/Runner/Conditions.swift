@@ -95,7 +95,8 @@ struct Conditions {
             _ = changes.ask(.restore(path: setting.path))
             originals[setting] = nil
         }
-        for (setting, value) in wanted {
+        // In order, so that the reason of a skip is the same in each run.
+        for (setting, value) in wanted.sorted(by: { $0.key.path < $1.key.path }) {
             guard let current = setting.current else { return "this kernel has no \(setting.path)" }
             guard current != value else { continue }
             originals[setting] = originals[setting] ?? current

@@ -75,6 +75,8 @@ package struct SystemSetting: Hashable, Sendable {
     package static let shmemHugePages = Self(path: "/sys/kernel/mm/transparent_hugepage/shmem_enabled")
     package static let unprivilegedUserfaultfd = Self(path: "/proc/sys/vm/unprivileged_userfaultfd")
     package static let sharedPageMerging = Self(path: "/sys/kernel/mm/ksm/run")
+    /// How many milliseconds it pauses after each hundred pages.
+    package static let sharedPageMergingPause = Self(path: "/sys/kernel/mm/ksm/sleep_millisecs")
 }
 
 extension SelectedResult {
