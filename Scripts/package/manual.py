@@ -50,7 +50,10 @@ def page(command, path, parents, children, files):
     if command.get("discussion"):
         lines.append(".SH DESCRIPTION")
         for paragraph in command["discussion"].split("\n\n"):
-            lines += [".PP", escape(paragraph)]
+            lines.append(".PP")
+            for line in paragraph.splitlines():
+                # An indented line is one of a list.
+                lines += [".br"] * line.startswith("  ") + [escape(line.strip())]
     if shown:
         lines.append(".SH OPTIONS")
     for argument in shown:

@@ -3,13 +3,14 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 
 from firecracker import SIZE, compare_one, hand_over, machine_that_reads, serve_one
-from harness import (LIMIT, Machine, Pager, Skip, becomes, check, compare, content, expect_end, firecracker_json, folder,
+from harness import (LIMIT, REPO, Machine, Pager, Skip, becomes, check, compare, content, expect_end, firecracker_json, folder,
                      memory_file, program, registered, require, server_of)
 
 
@@ -282,6 +283,62 @@ def serve_configuration_file():
                 pager.ends(66)
                 text = pager.output()
                 require("cannot be read: No such file or directory" in text and "NSError" not in text, text)
+
+
+@check
+def serve_complaints_about_the_configuration():
+    """They name the line, the key, and what was expected."""
+    good = '"name": "a",\n"socket": "s",\n"memory": "m"'
+    with folder() as directory:
+        config = directory / "config"
+        for text, complaint in (
+                ('[]', "line 1: this must be an object in { }"),
+                ('{"maxSessions": 1,\n"machine": []}',
+                 "line 2: machine: this key is not known; the known ones are machines, maxMachines, maxSessions"),
+                ('{"maxSessions":\n"x"}', "line 1: maxSessions: this must be a number"),
+                ('{"maxMachines": 1.5}', "line 1: maxMachines: this must be a whole number from 1 to 100000"),
+                ('{"maxMachines": 99999999999999999999999}', "maxMachines: this must be a whole number"),
+                ('{"machines": {}}', "machines: this must be a list in [ ]"),
+                ('{"machines":\n[null]}', "line 2: machines[0]: this must be an object in { }, and not null"),
+                ('{"machines": [\n{"name": "a", "memory": "m"}]}', "line 2: machines[0]: the key 'socket' is missing"),
+                ('{"machines": [\n{"name": 3}]}', "line 2: machines[0].name: this must be a text in quotes"),
+                (f'{{"machines": [{{{good},\n"extra": 1}}]}}', "line 4: machines[0].extra: this key is not known"),
+                (f'{{"machines": [{{{good},\n"populate": 1}}]}}', "line 4: machines[0].populate: this must be true or false"),
+                (f'{{"machines": [{{{good},\n"format": "x"}}]}}',
+                 'line 4: machines[0].format: "x" is not one of "firecracker", "handoff"'),
+                (f'{{"machines": [{{{good},\n"allowUsers": [-1]}}]}}',
+                 "line 4: machines[0].allowUsers: this must be a whole number from 0 to 4294967295")):
+            config.write_text(text)
+            with Pager("serve", "--control", directory / "control", "--config", config) as pager:
+                pager.ends(66)
+                require(f"uffd-pager: {config}: " in pager.output() and complaint in pager.output(), f"{text}: {pager.output()}")
+
+
+@check
+def serve_configuration_is_documented():
+    """Each key that is read is in the manual, in pagers.md, and in the description of the control socket, and no other."""
+    def known(target, body):
+        status, answer = ask(control, "POST", target, body)
+        require(status == 400, f"{status}: {answer}")
+        return set(re.search("the known ones are (.*)", answer["error"])[1].split(", "))
+
+    with serving() as (_, directory, control):
+        machine = known("/v1/machines", {"x": 1})
+        described = ask(control, "GET", "/openapi.json")[1]["components"]["schemas"]["Specification"]["properties"]
+        require(set(described) == machine, f"openapi.json: {set(described) ^ machine}")
+        config = directory / "config"
+        config.write_text('{"x": 1}')
+        with Pager("serve", "--control", directory / "other", "--config", config) as pager:
+            pager.ends(66)
+            file = set(re.search("the known ones are (.*)", pager.output())[1].split(", "))
+    manual = subprocess.run([program(), "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    page = (REPO / "docs/pagers.md").read_text().split("The configuration is an object in JSON.")[1]
+    for keys, part, table in ((file, "Keys of the configuration file", 0), (machine, "Keys of each machine", 1)):
+        found = set(re.findall(r"^  (\w+): ", manual.split(part)[1].split("\n\n")[0], re.MULTILINE))
+        require(found == keys, f"the manual: {found ^ keys}")
+        rows = page.split("|---|---|\n")[table + 1].split("\n\n")[0].splitlines()
+        found = {key for row in rows for key in re.findall("`([^`]+)`", row.split(" | ")[0])}
+        require(found == keys, f"pagers.md: {found ^ keys}")
 
 
 @check

@@ -256,6 +256,13 @@ def told_by_exit_codes_and_messages():
         long = directory / ("x" * 120)
         for arguments, code, text in (
                 (("firecracker", "--socket", directory / "s", "--memory", directory / "empty"), 66, "is empty"),
+                (("firecracker", "--socket", directory / "s", "--memory", "http://host/memory"), 64, "curl http://host/memory"),
+                (("firecracker", "--socket", directory / "s", "--memory", "s3://host/memory"), 64, "an nbd URI"),
+                (("firecracker", "--socket", long, "--memory", memory), 73, "use a shorter one"),
+                (("firecracker", "--socket", directory / "none/s", "--memory", memory), 73, "its folder does not exist"),
+                (("firecracker", "--socket", memory, "--memory", memory), 73, "is not a socket; remove it"),
+                (("serve", "--control", long), 73, "use a shorter one"),
+                ((*good, "--tls-username", "me"), 64, "--tls-certificates, --tls-psk-file and --tls-username are for nbds"),
                 ((*good, "--record", directory), 73, "Is a directory"),
                 ((*nbd, "--cache", f"{directory}:0"), 64, "--cache"),
                 ((*nbd, "--cache", f"{directory}:5X"), 64, "Usage: uffd-pager firecracker"),
@@ -270,9 +277,9 @@ def told_by_exit_codes_and_messages():
             found = run(*arguments)
             require(found.returncode == code and text in found.stderr, f"{arguments}: {found.returncode}, {found.stderr}")
         (directory / "config").write_text('{"machines": [\n  {"name": "a",, "x"}\n]}')
-        require("config: this is no JSON, line 2, column 16: " in run(*config).stderr, run(*config).stderr)
+        require("config: this is not valid JSON, line 2, column 16: " in run(*config).stderr, run(*config).stderr)
         (directory / "config").write_text('{"maxSessions": 0}')
-        require(".maxSessions" in run(*config).stderr, "another limit is named")
+        require("line 1: maxSessions: " in run(*config).stderr, "another limit is named")
         with open("/dev/full", "w", encoding="ascii") as full:
             for arguments in (("--version",), ("--help",), ("firecracker", "--help")):
                 require((found := run(*arguments, stdout=full)).returncode == 74, f"{arguments}: {found.returncode}")

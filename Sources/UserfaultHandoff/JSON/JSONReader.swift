@@ -57,6 +57,35 @@ struct JSONReader {
         }
     }
 
+    /// Where a value is, or, for the last member of a path, its name's end.
+    ///
+    /// - Returns: `nil` if there is none.
+    mutating func place(of path: ArraySlice<any CodingKey>) throws(HandoffError) -> Int? {
+        let first = peek
+        guard let key = path.first else { return position }
+        var found: Int?
+        func look(_ reader: inout JSONReader, isHere: Bool) throws(HandoffError) {
+            if isHere, found == nil {
+                var inside = reader
+                let isName = path.count == 1 && key.intValue == nil
+                found = isName ? reader.position : try inside.place(of: path.dropFirst())
+            }
+            try reader.skipValue()
+        }
+        if let index = key.intValue, first == UInt8(ascii: "[") {
+            var next = 0
+            try array { (reader) throws(HandoffError) in
+                try look(&reader, isHere: next == index)
+                next += 1
+            }
+        } else if first == UInt8(ascii: "{") {
+            try object { (reader, name) throws(HandoffError) in
+                try look(&reader, isHere: name == key.stringValue)
+            }
+        }
+        return found
+    }
+
     /// Makes sure that nothing follows.
     mutating func end() throws(HandoffError) {
         guard peek == nil else { throw malformed("something follows the value") }

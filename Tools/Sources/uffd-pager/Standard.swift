@@ -17,6 +17,14 @@ extension ExitCode {
     static let unwritable = ExitCode(74)
     /// This user may not do it (EX_NOPERM).
     static let notAllowed = ExitCode(77)
+
+    /// What the manuals of commands say that serve clients.
+    static let ofServers = """
+        Exit codes: 0 all clients were served to their end; 1 one of them was not; 64 wrong usage; 66 a file cannot be read; \
+        69 this host cannot do what was asked; 70 the server died and its clients were killed; 71 the kernel refused; 73 a \
+        socket or file cannot be made; 74 output cannot be written; 75 with --fd-store, the server died, and systemd is to \
+        start a successor.
+        """
 }
 
 /// The descriptors that the program is started with.

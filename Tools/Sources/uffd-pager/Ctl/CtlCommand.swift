@@ -17,8 +17,8 @@ struct CtlCommand: ParsableCommand {
         commandName: "ctl",
         abstract: "Ask a running uffd-pager serve.",
         discussion: """
-            Exit codes: 0 done, 1 refused, or memory was lost that was to be loaded, 64 wrong usage, 69 nobody answers at the \
-            control socket, or not in time, 77 this user may not use it.
+            Exit codes: 0 done; 1 refused, or memory was lost that was to be loaded; 64 wrong usage; 69 nobody answers at the \
+            control socket, or not in time; 74 output cannot be written; 77 this user may not use it.
             """,
         subcommands: [
             List.self, Show.self, Add.self, Remove.self, Prefetch.self, Populate.self, Pause.self,

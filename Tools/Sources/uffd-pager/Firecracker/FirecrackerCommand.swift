@@ -11,8 +11,7 @@ struct FirecrackerCommand: GuardedCommand {
 
             On SIGTERM, SIGINT and SIGHUP, the memory that is left is loaded, so that the machines go on by themselves.
 
-            Exit codes: 0 all machines were served to their end, 1 one of them was not, 66 a file cannot be read, 70 the \
-            server died and its clients were killed, 71 the kernel refused, 73 the socket cannot be made.
+            \(ExitCode.ofServers)
             """
     )
 

@@ -6,13 +6,12 @@ struct HandoffCommand: GuardedCommand {
         commandName: "handoff",
         abstract: "Serve the memory of processes that hand it over by this project's own protocol.",
         discussion: """
-            docs/pagers.md describes the protocol, and Examples/handoff-client.c is a client in one page of C. Every process \
-            that connects is served from the same memory file.
+            The guide pagers.md describes the protocol, and handoff-client.c is a client in one page of C. The Debian package \
+            has them in /usr/share/doc/uffd-pager. Every process that connects is served from the same memory file.
 
             On SIGTERM, SIGINT and SIGHUP, the memory that is left is loaded, so that the processes go on by themselves.
 
-            Exit codes: 0 all processes were served to their end, 1 one of them was not, 66 a file cannot be read, 70 the \
-            server died and its clients were killed, 71 the kernel refused, 73 the socket cannot be made.
+            \(ExitCode.ofServers)
             """
     )
 

@@ -8,7 +8,8 @@ struct ProbeCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "probe",
         abstract: "Show which clients this host can serve; for anything missing, why and how to fix it.",
-        discussion: "Exit codes: 0 all clients that were asked for can be served, 69 one of them cannot."
+        discussion:
+            "Exit codes: 0 all clients that were asked for can be served; 64 wrong usage; 69 one of them cannot; 74 output cannot be written."
     )
 
     @Argument(help: "The clients to look at; by default all.")

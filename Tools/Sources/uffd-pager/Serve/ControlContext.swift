@@ -42,8 +42,8 @@ struct ErrorMiddleware: RouterMiddleware {
                 case .refused, .failed: .unprocessableContent
                 }
             return try Self.error(status, error.text)
-        } catch let error as DecodingError {
-            return try Self.error(.badRequest, error.sentence)
+        } catch let error as JSONDocument.Complaint {
+            return try Self.error(.badRequest, error.description)
         } catch let error as HTTPError {
             return try Self.error(error.status, error.body ?? error.status.reasonPhrase)
         }

@@ -74,7 +74,7 @@ extension ControlContext {
 extension Request {
     /// The body, which is JSON.
     ///
-    /// - Throws: `DecodingError`, which says what is wrong where; ``ControlError/tooLong(_:)``.
+    /// - Throws: ``JSONDocument/Complaint``; ``ControlError/tooLong(_:)``.
     fileprivate func document<Document: Decodable>(
         _: Document.Type, _ context: ControlContext
     ) async throws -> Document {

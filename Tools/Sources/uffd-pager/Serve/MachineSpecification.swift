@@ -47,7 +47,7 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         let values = try decoder.container(keyedBy: CodingKeys.self)
         name = try values.decode(String.self, forKey: .name)
         socket = try values.decode(String.self, forKey: .socket)
-        format = try values.decodeIfPresent(HandoffFormat.self, forKey: .format) ?? .firecracker
+        format = try values.decodeChoice(HandoffFormat.self, forKey: .format) ?? .firecracker
         memory = try values.decode(String.self, forKey: .memory)
         tlsCertificates = try values.decodeIfPresent(String.self, forKey: .tlsCertificates)
         tlsPskFile = try values.decodeIfPresent(String.self, forKey: .tlsPskFile)
@@ -55,10 +55,10 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         cacheRevision = try values.decodeIfPresent(String.self, forKey: .cacheRevision)
         prefetch = try values.decodeIfPresent(String.self, forKey: .prefetch)
         record = try values.decodeIfPresent(String.self, forKey: .record)
-        onFailure = try values.decodeIfPresent(OnFailure.self, forKey: .onFailure) ?? .poison
+        onFailure = try values.decodeChoice(OnFailure.self, forKey: .onFailure) ?? .poison
         populate = try values.decodeIfPresent(Bool.self, forKey: .populate) ?? false
-        allowUsers = try values.decodeIfPresent([UInt32].self, forKey: .allowUsers)
-        allowGroups = try values.decodeIfPresent([UInt32].self, forKey: .allowGroups)
+        allowUsers = try values.decodeNumbers(0...Int(UInt32.max), forKey: .allowUsers)?.map(UInt32.init)
+        allowGroups = try values.decodeNumbers(0...Int(UInt32.max), forKey: .allowGroups)?.map(UInt32.init)
         socketMode = try values.decodeIfPresent(String.self, forKey: .socketMode)
         guard Self.isName(name) else {
             throw DecodingError.dataCorruptedError(
@@ -119,91 +119,3 @@ struct MachineSpecification: Codable, Equatable, Sendable {
 }
 
 extension HandoffFormat: @retroactive ExpressibleByArgument {}
-
-/// What the configuration file says.
-struct ConfigurationFile: Codable, Equatable, Sendable {
-    var machines: [MachineSpecification] = []
-    /// The most sessions that are served at the same time.
-    var maxSessions = 1024
-    /// The most machines.
-    var maxMachines = 1024
-
-    enum CodingKeys: String, CodingKey, CaseIterable {
-        case machines, maxSessions, maxMachines
-    }
-
-    init() {}
-
-    init(from decoder: any Decoder) throws {
-        try decoder.refuseUnknownKeys(CodingKeys.self)
-        let values = try decoder.container(keyedBy: CodingKeys.self)
-        machines = try values.decodeIfPresent([MachineSpecification].self, forKey: .machines) ?? []
-        maxSessions = try values.decodeIfPresent(Int.self, forKey: .maxSessions) ?? 1024
-        maxMachines = try values.decodeIfPresent(Int.self, forKey: .maxMachines) ?? 1024
-        for (key, limit) in [(CodingKeys.maxSessions, maxSessions), (.maxMachines, maxMachines)]
-        where !(1...100_000).contains(limit) {
-            throw DecodingError.dataCorruptedError(
-                forKey: key, in: values, debugDescription: "a limit is a number from 1 to 100000, and not \(limit)")
-        }
-    }
-
-    /// - Throws: ``Failure`` with ``ExitCode/unreadable``, and what is wrong where.
-    init(path: String) throws {
-        do {
-            let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
-            self = try JSONDocument.read(Self.self, from: file.closeAfter { try Self.content(of: file) })
-        } catch let error as DecodingError {
-            throw Failure(.unreadable, "\(path): \(error.sentence)")
-        } catch {
-            throw Failure(.unreadable, "\(path) cannot be read: \(error)")
-        }
-    }
-
-    private static func content(of file: FileDescriptor) throws -> Data {
-        let part = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 1)
-        defer { part.deallocate() }
-        var content = Data()
-        while case let count = try file.read(into: part), count > 0 {
-            content.append(contentsOf: part.prefix(count))
-            guard content.count <= 64 << 20 else { throw Errno.fileTooLarge }
-        }
-        return content
-    }
-}
-
-/// Any key of a document.
-private struct AnyKey: CodingKey {
-    let stringValue: String
-    let intValue: Int? = nil
-
-    init(stringValue: String) { self.stringValue = stringValue }
-    init?(intValue: Int) { nil }
-}
-
-extension Decoder {
-    /// A key that nobody reads is a slip of who wrote it.
-    fileprivate func refuseUnknownKeys<Keys: CodingKey & CaseIterable>(_: Keys.Type) throws {
-        let known = Set(Keys.allCases.map(\.stringValue))
-        let container = try container(keyedBy: AnyKey.self)
-        guard let unknown = container.allKeys.first(where: { !known.contains($0.stringValue) }) else { return }
-        throw DecodingError.dataCorruptedError(
-            forKey: unknown, in: container,
-            debugDescription: "this is not known; \(known.sorted().joined(separator: ", ")) are")
-    }
-}
-
-extension DecodingError {
-    /// What is wrong, and where.
-    var sentence: String {
-        func text(_ context: Context, _ what: String) -> String {
-            let path = context.codingPath.map { $0.intValue.map { "[\($0)]" } ?? ".\($0.stringValue)" }.joined()
-            return path.isEmpty ? what : "\(path): \(what)"
-        }
-        return switch self {
-        case .keyNotFound(let key, let context): text(context, "'\(key.stringValue)' is missing")
-        case .typeMismatch(_, let context), .valueNotFound(_, let context), .dataCorrupted(let context):
-            text(context, context.debugDescription)
-        @unknown default: "\(self)"
-        }
-    }
-}

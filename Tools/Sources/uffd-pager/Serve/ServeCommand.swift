@@ -12,8 +12,9 @@ struct ServeCommand: GuardedCommand {
 
             On SIGTERM, SIGINT and SIGHUP, the memory that is left is loaded, so that the machines go on by themselves.
 
-            Exit codes: 0 all clients were served to their end, 1 one of them was not, 66 a file cannot be read, 70 the \
-            server died and its clients were killed, 71 the kernel refused, 73 a socket cannot be made.
+            \(ConfigurationKeys.text)
+
+            \(ExitCode.ofServers)
             """
     )
 

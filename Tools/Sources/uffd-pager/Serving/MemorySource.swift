@@ -32,6 +32,7 @@ enum MemorySource: Sendable {
     /// - Throws: ``Failure`` with ``ExitCode/unreadable``; `ValidationError` for a file with a cache, and for certificates
     ///   that are not used.
     init(_ name: String, tls: TLSOptions, cache: MemoryCache? = nil, logger: Logger) throws {
+        try Self.check(name)
         try tls.check(for: name)
         guard Self.isAddress(name) else {
             if cache != nil { try Self.checkCache(for: name) }
@@ -55,6 +56,19 @@ enum MemorySource: Sendable {
         #else
         throw Failure(.unavailable, "\(name): this program was built without NBD (swift build --traits NBD)")
         #endif
+    }
+
+    /// - Throws: `ValidationError` for the address of a server that no source here asks.
+    static func check(_ name: String) throws {
+        guard !isAddress(name), let end = name.firstRange(of: "://")?.lowerBound, end > name.startIndex,
+            name[..<end].allSatisfy({ $0.isASCII && $0.isLetter || $0.isNumber || "+-.".contains($0) })
+        else { return }
+        let remedy =
+            ["http", "https", "ftp"].contains(name[..<end].lowercased())
+            ? "let nbdkit read it, 'nbdkit --unix /run/memory.socket curl \(name)', and name "
+                + "'nbd+unix:///?socket=/run/memory.socket'"
+            : "name a file, a block device, or an nbd URI"
+        throw ValidationError("memory does not come from \(name): \(remedy)")
     }
 
     /// - Throws: `ValidationError` unless this is memory that a cache is for.

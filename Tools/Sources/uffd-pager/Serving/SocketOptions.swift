@@ -21,6 +21,7 @@ struct SocketOptions: ParsableArguments {
     var once = false
 
     func validate() throws {
+        try MemorySource.check(memory)
         try machine.tls.check(for: memory)
         if machine.keeping.isWanted { try MemorySource.checkCache(for: memory) }
     }

@@ -22,7 +22,7 @@ struct TLSOptions: ParsableArguments, Sendable {
 
     @Option(
         help: ArgumentHelp(
-            "The name under which the key is in that file; the user's own unless said.", valueName: "name"))
+            "The name under which the key is in that file; default: the user's own.", valueName: "name"))
     var tlsUsername: String?
 
     /// Looks whether an address can be used with these.
@@ -33,13 +33,14 @@ struct TLSOptions: ParsableArguments, Sendable {
         let isEncrypted = memory.hasPrefix("nbds:") || memory.hasPrefix("nbds+unix:")
         let isGiven = tlsCertificates != nil || tlsPskFile != nil || tlsUsername != nil
         guard isEncrypted || !isGiven else {
-            throw ValidationError("certificates and keys are for nbds addresses, not for \(memory)")
+            throw ValidationError(
+                "--tls-certificates, --tls-psk-file and --tls-username are for nbds addresses, not for \(memory)")
         }
         guard tlsCertificates == nil || tlsPskFile == nil else {
-            throw ValidationError("certificates and pre-shared keys exclude each other")
+            throw ValidationError("--tls-certificates and --tls-psk-file exclude each other: name one of them")
         }
         guard tlsUsername == nil || tlsPskFile != nil else {
-            throw ValidationError("a name goes together with a file of pre-shared keys")
+            throw ValidationError("--tls-username needs --tls-psk-file, the file that has the key of this name")
         }
     }
 
