@@ -61,6 +61,8 @@ public struct PagerConfiguration: Sendable {
 
     /// Children of forks that are served at the same time; what a further one has not loaded is poisoned in it.
     ///
+    /// The thread that reads the fork poisons it, and serves no other pager meanwhile.
+    ///
     /// 0 to 10 000. Only with `UserfaultFD.Features.eventFork`, and then not 0.
     public var maximumChildren: Int
 

@@ -9,8 +9,8 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// - Parameter spare: Room for messages of a child that is let go.
     func take(
-        _ event: consuming Event, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD,
-        _ spare: inout EventBatch
+        _ event: consuming Event, of memory: ServedMemory, _ machine: inout PagerStateMachine,
+        _ uffd: borrowing UserfaultFD, _ spare: inout EventBatch
     ) throws(UserfaultError) {
         let wake: AddressRange?
         switch consume event {
@@ -18,7 +18,7 @@ extension PagerCore where Source: ~Copyable {
         case .unmap(let range): wake = try machine.apply(.unmap(range))
         case .remap(let from, let to, let count): wake = try machine.apply(.remap(from: from, to: to, count: count))
         case .fork(let child):
-            _ = adopt(child, of: machine, &spare)
+            _ = adopt(child, of: memory, machine, &spare)
             return
         case .pagefault: return
         case .unknown: return
@@ -30,11 +30,12 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// - Returns: Its place, or `nil` if it was let go.
     func adopt(
-        _ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine, _ spare: inout EventBatch
+        _ child: consuming UserfaultFD, of parent: ServedMemory, _ machine: borrowing PagerStateMachine,
+        _ spare: inout EventBatch
     ) -> Int? {
         // It has the flags with which its parent's was opened, and not those that were set since.
         try? child.setNonBlocking(true)
-        guard !isSealing.load(ordering: .sequentiallyConsistent), let slot = awaitSlot() else {
+        guard !isSealing.load(ordering: .sequentiallyConsistent), let slot = vacantSlot(for: parent) else {
             abandon(child, of: machine, &spare)
             return nil
         }
@@ -50,25 +51,16 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
-    /// A place for a child: those that have ended may be about to leave theirs.
-    private func awaitSlot() -> Int? {
-        // A process that has exited has its memory until a call that is under way for it returns.
-        let deadline = Deadline(after: .milliseconds(100))
-        while true {
-            if let slot = vacantSlot() { return slot }
-            if deadline.hasPassed { return nil }
-            NativeThread.yield()
-        }
-    }
-
-    /// A place for a child, as far as one is free now.
-    func vacantSlot() -> Int? {
+    /// A place for a child of a process, in the exclusion in which that is read of.
+    ///
+    /// Waits for no living child: other pagers of the runtime wait meanwhile.
+    func vacantSlot(for parent: ServedMemory) -> Int? {
         var living = 0
         for slot in children.indices where !children[slot].isVacant && !children[slot].hasEnded { living += 1 }
         if living < configuration.maximumChildren, let slot = firstVacant { return slot }
         // Nobody tells when a child ends.
-        for slot in children.indices where children[slot].beginUse() {
-            if children[slot].probeEnd() {
+        for slot in children.indices where children[slot] !== parent && children[slot].beginUse() {
+            if children[slot].probeEndAlone() {
                 if !children[slot].hasEnded { living -= 1 }
                 children[slot].noteEnd()
             }

@@ -11,7 +11,7 @@ extension PagerCore where Source: ~Copyable {
     func confine(_ claim: Claim, of memory: ServedMemory) -> Claim? {
         var claim = claim
         while true {
-            switch memory.holder(of: claim) {
+            switch memory.sharingOrder({ _, _ in memory.holder(of: claim) }) {
             case .thisDescriptor, .changing, .processGone:
                 // What changes, and who is gone, the fill finds out.
                 return claim

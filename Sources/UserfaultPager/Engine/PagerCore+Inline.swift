@@ -179,7 +179,7 @@ extension PagerCore where Source: ~Copyable {
                 case let other:
                     handler.bench.record.count(.events)
                     do throws(UserfaultError) {
-                        try take(other, &machine, uffd, &handler.spare)
+                        try take(other, of: memory, &machine, uffd, &handler.spare)
                     } catch {
                         // No child that is still in the batch is shown zeros.
                         _ = letGo(&handler.batch)

@@ -84,7 +84,11 @@ extension PagerCore where Source: ~Copyable {
         _ = memories[0].withDescriptor { uffd in
             FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(range) })
         }
-        if vacantSlot() != nil, let slot = adopt(try memories[0].duplicate(), of: machine, &handler.spare) {
+        let parent = memories[0]
+        if vacantSlot(for: parent) != nil,
+            let slot = adopt(try parent.duplicate(), of: parent, machine, &handler.spare)
+        {
+            _ = children[slot].probeEndAlone()
             children[slot].noteEnd()
             // Another thread may be looking at it, and it refers to the region here.
             while !children[slot].isVacant {

@@ -165,7 +165,7 @@ extension PagerCore where Source: ~Copyable {
             guard count > 0 else { return sum }
             sum += count
             while let event = unsafe lastReading.batch.next() {
-                unsafe try? take(event, &machine, uffd, &lastReading.spare)
+                unsafe try? take(event, of: memory, &machine, uffd, &lastReading.spare)
             }
         }
     }

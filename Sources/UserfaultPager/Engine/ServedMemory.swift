@@ -255,7 +255,7 @@ final class ServedMemory: @unchecked Sendable {
         }
     }
 
-    /// Whose the memory of pages is, before they are filled without a thread that waits for them.
+    /// Whose the memory of pages is, before they are filled without a thread that waits for them; in the order.
     func holder(of claim: Claim) -> RangeHolder {
         unsafe hearsOfUnmapping
             ? uffd.pointee.probe(claim.range) : uffd.pointee.holder(of: claim.range, modes: claim.region.modes)
@@ -276,8 +276,17 @@ final class ServedMemory: @unchecked Sendable {
     func mayFill(_ claim: Claim) -> Bool { hearsOfUnmapping && claim.pages == 1 || isHolder(of: claim) }
 
     /// Whether pages lie in one mapping with one on which a thread has just faulted: then they are this descriptor's.
-    func isInOneMapping(_ range: AddressRange) -> Bool { unsafe uffd.pointee.probe(range) != .nobody }
+    func isInOneMapping(_ range: AddressRange) -> Bool {
+        // In the order of a child: see ``probeEndAlone()``. Elsewhere it would only cost time.
+        guard hasEvents else { return unsafe uffd.pointee.probe(range) != .nobody }
+        return sharingOrder { uffd, _ in uffd.probe(range) != .nobody }
+    }
 
     /// Asks the kernel whether the process whose memory it is has ended.
     func probeEnd() -> Bool { withDescriptor { uffd in uffd.isProcessGone } }
+
+    /// As ``probeEnd()``, while no other call is under way: it would keep the memory of a process that has ended.
+    ///
+    /// For that, every call for a child is made in the order.
+    func probeEndAlone() -> Bool { excludingOthers { uffd, _ in uffd.isProcessGone } }
 }

@@ -56,7 +56,8 @@ extension PagerCore where Source: ~Copyable {
             for memory in memories where !memory.hasEnded && memory.probeEnd() { noteEnd(of: memory) }
         }
         for child in children where child.beginUse() {
-            if child.probeEnd() { noteEnd(of: child) }
+            // In the order, as all calls for children.
+            if child.sharingOrder({ _, _ in child.probeEnd() }) { noteEnd(of: child) }
             child.endUse()
         }
     }

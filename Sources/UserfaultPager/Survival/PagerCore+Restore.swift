@@ -65,7 +65,7 @@ extension PagerCore where Source: ~Copyable {
                     if !isDamaged {
                         // Read by the other, and perhaps taken in by nobody.
                         try file.recover { (event) throws(UserfaultError) in
-                            unsafe try take(event, &machine, uffd, &lastReading.spare)
+                            unsafe try take(event, of: memory, &machine, uffd, &lastReading.spare)
                         }
                         file.note(machine, changed: true)
                     }

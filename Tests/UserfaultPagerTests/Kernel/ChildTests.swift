@@ -1,0 +1,39 @@
+import CTestSupport
+import Glibc
+import Testing
+import UserfaultFD
+
+@testable import UserfaultPager
+
+/// Children of forks for which there is no place.
+@Suite(.serialized, .timeLimit(.minutes(5)))
+struct ChildTests {
+    /// Serves memory whose program has one child, which lives: there is no place for a second one.
+    private static func withoutAPlace(
+        pages: Int, _ body: (AddressRange, Pager<NumberedSource>) throws -> Void
+    ) throws {
+        let mapping = try Mapping(anonymous: pages * pageBytes)
+        let pager = try Pager(
+            UserfaultFD(features: .eventFork), source: NumberedSource(),
+            configuration: PagerConfiguration(service: .workers(1), maximumChildren: 1))
+        try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        let child = cts_fork_waiting()
+        try body(mapping.range, pager)
+        guard cts_kill(child) == -SIGKILL else { exit(10) }
+    }
+
+    /// Nobody waits for a living child to leave its place: the thread that reads has others to read for.
+    @Test(.followsForks)
+    func childrenThatLiveAreNotWaitedFor() async {
+        await #expect(processExitsWith: .success) {
+            try ChildTests.withoutAPlace(pages: 1) { range, pager in
+                // Each of them would be waited for as long as a call may take.
+                let forking = Toucher { (0..<250).allSatisfy { _ in cts_kill(cts_fork_waiting()) == -SIGKILL } }
+                guard forking.value() == true else { exit(2) }
+                guard Toucher.value({ range.loadWord(0) }) == NumberedSource.word(0) else { exit(3) }
+                try pager.stop(.poison)
+            }
+        }
+    }
+}
