@@ -81,6 +81,7 @@ extension PagerCore where Source: ~Copyable {
         _ child: consuming UserfaultFD, of machine: borrowing PagerStateMachine, _ spare: inout EventBatch
     ) {
         note(.forkLost)
+        guard canPoison else { return _ = child.release() }
         var poisoned = 0
         for _ in 0..<1000 {
             // The states are those of the parent's pages.
@@ -91,7 +92,8 @@ extension PagerCore where Source: ~Copyable {
                 _ = try? child.read(into: &spare)
                 // Where its memory has gone, this does not know.
                 if letGo(&spare) { return _ = child.release() }
-            default: break
+            // What could not be poisoned once cannot be poisoned the next time.
+            default: return _ = child.release()
             }
         }
         // As long as the descriptor is open, nobody is shown zeros: who touches these pages waits for ever.

@@ -11,6 +11,9 @@
 /// From now on userfaultfd(2) answers -`error` to this process, as a container's seccomp profile would. 0 or -errno.
 int cts_refuse_userfaultfd(int error);
 
+/// From now on UFFDIO_POISON answers -`error` to this process. 0 or -errno.
+int cts_refuse_poison(int error);
+
 /// Becomes an ordinary user for good, without any capability; /proc/self stays readable. 0 or -errno.
 int cts_become_user(uid_t user);
 

@@ -36,4 +36,19 @@ struct ChildTests {
             }
         }
     }
+
+    /// A child whose pages cannot be poisoned is tried once, page by page.
+    @Test(.followsForks)
+    func aChildThatCannotBePoisonedIsLeftWaiting() async {
+        await #expect(processExitsWith: .success) {
+            try ChildTests.withoutAPlace(pages: 4 << 10) { range, pager in
+                guard cts_refuse_poison(ENOMEM) == 0 else { exit(2) }
+                let child = cts_fork_waiting()
+                guard Toucher.value({ range.loadWord(0) }) == NumberedSource.word(0) else { exit(3) }
+                guard cts_kill(child) == -SIGKILL else { exit(4) }
+                // Nothing is left to be poisoned.
+                try pager.stop(.populate)
+            }
+        }
+    }
 }
