@@ -107,11 +107,8 @@ extension PagerCore where Source: ~Copyable {
         for index in 0..<handler.faults.count {
             let pending = handler.faults[index]
             guard memory.beginUse() else { break }
-            if !queue.putSilently(WorkQueue.Item(pending: pending, memory: memory.number)) {
-                memory.endUse()
-                // The kernel keeps the fault for us: the thread looks again and faults anew.
-                memory.wake(pending.fault.page(size: .base))
-            }
+            // Without room the kernel keeps the fault for us. Its thread waits until there is: it would only fault again.
+            if !queue.putSilently(WorkQueue.Item(pending: pending, memory: memory.number)) { memory.endUse() }
         }
         queue.wakeLoaders(handler.faults.count)
         handler.faults.removeAll()

@@ -41,6 +41,7 @@ extension PagerCore where Source: ~Copyable {
         probeEnds()
         expireLoads()
         reportStuck(&watchdog)
+        wakeLeftOut()
         lookForUnread(&watchdog, with: &tools)
         lookForSelfDeadlocks()
         retireRegions()

@@ -17,10 +17,17 @@ extension PagerCore where Source: ~Copyable {
             hasServed = true
             now = MonotonicInstant.now.nanoseconds
         }
+        wakeLeftOut()
         leave(&bench)
         // Another may have passed this pager over, because it had as many loaders as it may have.
         if hasServed, queue.count > 0 { queue.wakeLoaders(1) }
         return hasServed
+    }
+
+    /// Has threads fault again whose faults the reader has left out, once the queue has room.
+    func wakeLeftOut() {
+        // Which they are nobody knows: all that wait look again, and one whose fault is in the queue has it there twice.
+        if queue.regainsRoom() { forEachMemory { memory in memory.wakeAll() } }
     }
 
     func serveJob(_ priority: Job.Priority, with bench: inout Workbench, next: inout UInt64) -> Bool {

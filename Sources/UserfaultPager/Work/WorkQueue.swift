@@ -19,6 +19,8 @@ final class WorkQueue: @unchecked Sendable {
         var memory: Mapping
         var first = 0
         var count = 0
+        /// Since there was room for it, a fault was left out.
+        var lacksRoom = false
 
         var capacity: Int { memory.count / MemoryLayout<Item>.stride }
 
@@ -50,6 +52,8 @@ final class WorkQueue: @unchecked Sendable {
     private let state: Mutex<State>
     private let jobs = Mutex(Jobs())
     private let faultCount = Atomic<Int>(0)
+    /// Faults were left out, and there is room for them now.
+    private let hasRoomAgain = Atomic<Bool>(false)
     private let jobCount = Atomic<Int>(0)
     /// What loaders wait for.
     private let signals: SharedFutex
@@ -105,7 +109,10 @@ final class WorkQueue: @unchecked Sendable {
     /// As ``put(_:)``, and wakes nobody: see ``wakeLoaders(_:)``.
     func putSilently(_ item: Item) -> Bool {
         state.withLock { state -> Bool in
-            guard state.reserve(capacity) else { return false }
+            guard state.reserve(capacity) else {
+                state.lacksRoom = true
+                return false
+            }
             let index = (state.first + state.count) % state.capacity
             unsafe (state.items + index).initialize(to: item)
             state.count += 1
@@ -139,7 +146,8 @@ final class WorkQueue: @unchecked Sendable {
     }
 
     private func take(where isWanted: (Item) -> Bool, elseDue next: inout UInt64) -> Item? {
-        state.withLock { state in
+        let limit = capacity
+        return state.withLock { state in
             let capacity = state.capacity
             for position in 0..<state.count {
                 let item = unsafe state.items[(state.first + position) % capacity]
@@ -155,10 +163,19 @@ final class WorkQueue: @unchecked Sendable {
                 state.first = (state.first + 1) % capacity
                 state.count -= 1
                 faultCount.store(state.count, ordering: .releasing)
+                if state.lacksRoom, state.count <= limit / 2 {
+                    state.lacksRoom = false
+                    hasRoomAgain.store(true, ordering: .releasing)
+                }
                 return item
             }
             return nil
         }
+    }
+
+    /// Whether there is room again since a fault was left out; said once.
+    func regainsRoom() -> Bool {
+        hasRoomAgain.load(ordering: .relaxed) && hasRoomAgain.exchange(false, ordering: .acquiringAndReleasing)
     }
 
     // MARK: Loaders
