@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Tests everything: Scripts/test.sh [STEP]...; by default all steps, the quick ones first:
-#   format sources build unit nbd consumer canary linkage allocations snippets examples docs site fuzz clients selftest
-#   reports hosts matrix bench commands
+#   format sources build unit nbd consumer canary linkage allocations snippets examples docs site fuzz commands clients
+#   selftest reports hosts matrix bench
 # More steps run only if they are named: packages arm64.
+# The commands of the documents run in a clone of their own, beside the steps from nbd to fuzz.
 # Prints what each step does, and ends with a line "N passed, N failed, N skipped". Logs are in .build-test.
 # As root it reserves huge pages while it runs, and installs on Debian and Ubuntu what is missing.
 set -uo pipefail
@@ -32,6 +33,24 @@ check() {
     broken+=("$name")
     printf '   FAILED after %d s: %s\n' $((SECONDS - start)) "$logs/$name.log"
     return 1
+}
+
+# beside NAME COMMAND...: begins a command that neither disturbs the steps that follow nor is disturbed by them.
+declare -A begun=()
+beside() {
+    local name=$1
+    shift
+    "$@" >"$logs/$name.beside.log" 2>&1 9>&- &
+    begun[$name]=$!
+}
+
+# finish NAME: waits for such a command, and prints what it has printed.
+finish() {
+    local status=0
+    wait "${begun[$1]}" || status=$?
+    unset "begun[$1]"
+    cat "$logs/$1.beside.log"
+    return $status
 }
 
 one() { if check "$@"; then count 1 0 0; else count 0 1 0; fi; }
@@ -73,8 +92,16 @@ reserve_huge_pages() {
     if flock --exclusive --nonblock 9; then cat $pool >$pages_before; fi
     flock --shared 9
     [ "$(cat $pool)" -ge 8 ] || echo 8 >$pool
-    trap 'if flock --exclusive --nonblock 9; then cat $pages_before >$pool; fi' EXIT
+    restores_pages=true
 }
+
+restores_pages=false
+# An interrupt does not reach what runs beside the steps.
+end() {
+    kill ${begun[@]+"${begun[@]}"} 2>/dev/null
+    if $restores_pages && flock --exclusive --nonblock 9; then cat $pages_before >$pool; fi
+}
+trap end EXIT
 
 step_format() { one format swift format lint --strict --recursive Sources Tests Snippets Examples Benchmarks Tools Package.swift; }
 
@@ -219,9 +246,15 @@ step_arm64() {
     done
 }
 
-step_commands() { one commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
+step_commands-begin() { beside commands timeout -k 10 3000 Scripts/check/docs-commands.sh; }
 
-steps=(format sources build unit nbd consumer canary linkage allocations snippets examples docs site fuzz clients selftest reports hosts matrix bench commands)
+step_commands() {
+    [ -n "${begun[commands]:-}" ] || step_commands-begin
+    one commands finish commands
+}
+
+steps=(format sources build unit commands-begin nbd consumer canary linkage allocations snippets examples docs site fuzz commands
+    clients selftest reports hosts matrix bench)
 [ $# = 0 ] || steps=("$@")
 for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || usage 64
