@@ -7,7 +7,7 @@ internal import UserfaultFD
 ///
 /// A reader that only hands over takes no memory from the heap, runs nothing of the user's and takes no lock that is held
 /// where either is done: the thread that it would wait for may be inside `fork`, which waits for this thread to read of
-/// it. One that serves in place asks the sources, so that what follows forks is never one of its descriptors.
+/// it. One that serves in place asks the sources: of descriptors that report forks it reads those of other processes alone.
 final class Reader: Sendable {
     private let set: PollSet
     private let kick: EventFD
