@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -103,8 +104,10 @@ int cuffd_futex_wake(uint32_t *word, int count) {
 // Not a pthread_rwlock_t: all its readers write one word, and a fault takes it twice.
 struct cuffd_rwlock {
     pthread_mutex_t writers;
-    /// What readers wait for while a writer comes.
-    _Atomic uint32_t writing;
+    /// Odd while a writer comes or is there; what readers wait for.
+    _Atomic uint32_t turns;
+    /// Readers that let a writer go first and are not in yet; what a writer waits for that lets them in.
+    _Atomic uint32_t waiting;
     uint32_t parts;
     struct cuffd_rwlock_part {
         /// How many readers count here; what a writer waits for.
@@ -112,7 +115,12 @@ struct cuffd_rwlock {
     } part[];
 };
 
-enum { free_of_writers, has_writer, has_writer_and_waiters };
+static bool has_writer(uint32_t turn) { return turn & 1; }
+
+static void await_zero(_Atomic uint32_t *word) {
+    uint32_t seen;
+    while ((seen = atomic_load(word)) != 0) cuffd_futex_wait((uint32_t *)word, seen, -1);
+}
 
 static _Atomic uint32_t *own_part(struct cuffd_rwlock *lock) {
     return &lock->part[(cuffd_thread_token() * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (lock->parts - 1)].readers;
@@ -122,7 +130,8 @@ struct cuffd_rwlock *cuffd_rwlock_create(uint32_t parts) {
     struct cuffd_rwlock *created = aligned_alloc(64, sizeof *created + parts * sizeof created->part[0]);
     if (created == NULL) return NULL;
     pthread_mutex_init(&created->writers, NULL);
-    atomic_init(&created->writing, free_of_writers);
+    atomic_init(&created->turns, 0);
+    atomic_init(&created->waiting, 0);
     created->parts = parts;
     for (uint32_t i = 0; i < parts; i++) atomic_init(&created->part[i].readers, 0);
     return created;
@@ -135,42 +144,44 @@ void cuffd_rwlock_destroy(struct cuffd_rwlock *lock) {
 
 static void end_reading(struct cuffd_rwlock *lock, _Atomic uint32_t *readers) {
     // A writer that comes after this look sees that the reader is gone.
-    if (atomic_fetch_sub(readers, 1) == 1 && atomic_load(&lock->writing) != free_of_writers)
+    if (atomic_fetch_sub(readers, 1) == 1 && has_writer(atomic_load(&lock->turns)))
         cuffd_futex_wake((uint32_t *)readers, 1);
 }
 
 static __attribute__((noinline)) void let_writer_go_first(struct cuffd_rwlock *lock, _Atomic uint32_t *readers) {
+    bool is_in;
     do {
+        atomic_fetch_add(&lock->waiting, 1);
         end_reading(lock, readers);
-        uint32_t seen = has_writer;
-        if (atomic_compare_exchange_strong(&lock->writing, &seen, has_writer_and_waiters) || seen != free_of_writers)
-            cuffd_futex_wait((uint32_t *)&lock->writing, has_writer_and_waiters, -1);
+        uint32_t turn = atomic_load(&lock->turns);
+        while (has_writer(turn) && atomic_load(&lock->turns) == turn)
+            cuffd_futex_wait((uint32_t *)&lock->turns, turn, -1);
         atomic_fetch_add(readers, 1);
-    } while (atomic_load(&lock->writing) != free_of_writers);
+        // Before a writer may come that waits for this: it would be taken for one that has to go first.
+        is_in = !has_writer(atomic_load(&lock->turns));
+        if (atomic_fetch_sub(&lock->waiting, 1) == 1) cuffd_futex_wake((uint32_t *)&lock->waiting, 1);
+    } while (!is_in);
 }
 
 void cuffd_rwlock_read(struct cuffd_rwlock *lock) {
     _Atomic uint32_t *readers = own_part(lock);
     // Either a writer sees that the reader is there, or the reader sees the writer.
     atomic_fetch_add(readers, 1);
-    if (atomic_load(&lock->writing) != free_of_writers) let_writer_go_first(lock, readers);
+    if (has_writer(atomic_load(&lock->turns))) let_writer_go_first(lock, readers);
 }
 
 void cuffd_rwlock_end_reading(struct cuffd_rwlock *lock) { end_reading(lock, own_part(lock)); }
 
-void cuffd_rwlock_write(struct cuffd_rwlock *lock) {
+void cuffd_rwlock_write(struct cuffd_rwlock *lock, bool lets_readers_in) {
     pthread_mutex_lock(&lock->writers);
-    atomic_store(&lock->writing, has_writer);
-    for (uint32_t i = 0; i < lock->parts; i++) {
-        uint32_t there;
-        while ((there = atomic_load(&lock->part[i].readers)) != 0)
-            cuffd_futex_wait((uint32_t *)&lock->part[i].readers, there, -1);
-    }
+    if (lets_readers_in) await_zero(&lock->waiting);
+    atomic_fetch_add(&lock->turns, 1);
+    for (uint32_t i = 0; i < lock->parts; i++) await_zero(&lock->part[i].readers);
 }
 
 void cuffd_rwlock_end_writing(struct cuffd_rwlock *lock) {
-    if (atomic_exchange(&lock->writing, free_of_writers) == has_writer_and_waiters)
-        cuffd_futex_wake((uint32_t *)&lock->writing, INT_MAX);
+    atomic_fetch_add(&lock->turns, 1);
+    if (atomic_load(&lock->waiting) != 0) cuffd_futex_wake((uint32_t *)&lock->turns, INT_MAX);
     pthread_mutex_unlock(&lock->writers);
 }
 

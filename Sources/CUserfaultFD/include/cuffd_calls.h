@@ -7,6 +7,7 @@
 
 #include "cuffd_abi.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -230,7 +231,8 @@ void cuffd_rwlock_destroy(struct cuffd_rwlock *lock);
 void cuffd_rwlock_read(struct cuffd_rwlock *lock);
 /// On the thread that reads.
 void cuffd_rwlock_end_reading(struct cuffd_rwlock *lock);
-void cuffd_rwlock_write(struct cuffd_rwlock *lock);
+/// Who writes again and again keeps readers out for as long, unless it lets in those that have waited for the last writer.
+void cuffd_rwlock_write(struct cuffd_rwlock *lock, bool lets_readers_in);
 void cuffd_rwlock_end_writing(struct cuffd_rwlock *lock);
 /// Nanoseconds of CLOCK_MONOTONIC.
 uint64_t cuffd_monotonic_nanoseconds(void);

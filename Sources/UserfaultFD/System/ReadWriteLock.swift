@@ -25,8 +25,10 @@ package struct ReadWriteLock: ~Copyable, @unchecked Sendable {
     @usableFromInline
     package func lockForReading() { unsafe cuffd_rwlock_read(lock) }
 
+    /// - Parameter lettingReadersIn: Whether readers come first that have waited for the last writer: for who writes again and
+    ///   again.
     @usableFromInline
-    package func lockForWriting() { unsafe cuffd_rwlock_write(lock) }
+    package func lockForWriting(lettingReadersIn: Bool = false) { unsafe cuffd_rwlock_write(lock, lettingReadersIn) }
 
     /// On the thread that reads.
     @usableFromInline

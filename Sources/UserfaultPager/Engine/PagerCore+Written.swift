@@ -90,7 +90,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// The most pages looked through, and the most calls made, while no fault can be served.
-    private static var sweepPages: Int { 16_384 }
+    private static var sweepPages: Int { 4096 }
     private static var sweepCalls: Int { 64 }
 
     /// - Returns: Where to go on, or `nil` at the end.
@@ -101,7 +101,7 @@ extension PagerCore where Source: ~Copyable {
             var end: UInt?
             var failure: UserfaultError?
             // No writer may be let through between the protection and its note.
-            memory.excludingOthers { uffd, machine in
+            memory.excludingOthers(isRepeated: true) { uffd, machine in
                 var calls = 0
                 end = machine.sweepWritten(of: region, from: address, pages: Self.sweepPages) { run in
                     do throws(UserfaultError) {

@@ -177,12 +177,15 @@ final class ServedMemory: @unchecked Sendable {
     /// Takes in changes, while nobody looks up or fills.
     @inline(__always)
     func excludingOthers<Result, Failure: Error>(
-        _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
+        isRepeated: Bool = false, _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         let blocked = blockSignals()
+    ///
+    /// - Parameter isRepeated: Whether it is one of many in a row, between which those come in who wait. Reading does not
+    ///   wait for them: threads of the program wait for it.
         defer { restoreSignals(blocked) }
         if sendsSignals { FaultSignal.noteChange() }
-        order.lockForWriting()
+        order.lockForWriting(lettingReadersIn: isRepeated)
         defer { order.endWriting() }
         let before = unsafe machine.pointee.changes
         defer {
