@@ -34,7 +34,7 @@ struct PendingFault {
         isUncertain || since == 0 || job != 0 || moment &- since > 10_000_000
     }
 
-    var mayBeForeign: Bool { isUncertain || mayBeForeign(at: MonotonicInstant.now.nanoseconds) }
+    var mayBeForeign: Bool { mayBeForeign(at: MonotonicInstant.now.nanoseconds) }
 
     /// How long to wait until the mapping has changed, in nanoseconds: a little longer after many attempts.
     ///

@@ -64,7 +64,7 @@ extension PagerCore where Source: ~Copyable {
                     behind = 0
                 }
             }
-            if pending.isJustNow, let turn = fillAtOnce(claim, for: pending, of: uffd, machine, with: &bench) {
+            if pending.isJustNow, let turn = fillAtOnce(claim, of: uffd, machine, with: &bench) {
                 return turn
             }
             bench.record.begin(claim.range.start, region: claim.region.bits, since: pending.since)
@@ -251,20 +251,9 @@ extension PagerCore where Source: ~Copyable {
     @inline(__always)
     func ask(_ claim: Claim, with bench: inout Workbench) -> Answer? {
         do throws(UserfaultError) { try bench.reserve(claim.region.pageSize.bytes) } catch { return nil }
-        let room = unsafe UnsafeMutableRawBufferPointer(
-            start: bench.staging.unsafeBaseAddress, count: min(claim.range.count, bench.staging.count))
-        var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
-        let reply: PageReply
-        do {
-            reply = try source.load(offset: claim.offset, into: &pages)
-        } catch {
-            return nil
+        return answer(for: claim, with: &bench) { (pages) throws(Source.Failure) in
+            try source.load(offset: claim.offset, into: &pages)
         }
-        let appended = unsafe pages.finalize(for: room)
-        if reply == .data {
-            return understand(.memory(at: bench.staging.range.start, count: appended), claim, room.count)
-        }
-        return understand(reply, claim, room.count)
     }
 
     /// As ``ask(_:with:)``, without waiting.
@@ -273,10 +262,19 @@ extension PagerCore where Source: ~Copyable {
     @inline(__always)
     private func askIfReady(_ claim: Claim, with bench: inout Workbench) -> Answer? {
         guard !claim.region.isHuge else { return nil }
+        return answer(for: claim, with: &bench) { pages in source.loadIfReady(offset: claim.offset, into: &pages) }
+    }
+
+    /// What the source says of pages in hand, for which it has the room of the bench.
+    @inline(__always)
+    private func answer<Failure: Error>(
+        for claim: Claim, with bench: inout Workbench,
+        _ load: (inout OutputRawSpan) throws(Failure) -> PageReply?
+    ) -> Answer? {
         let room = unsafe UnsafeMutableRawBufferPointer(
             start: bench.staging.unsafeBaseAddress, count: min(claim.range.count, bench.staging.count))
         var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
-        let reply = source.loadIfReady(offset: claim.offset, into: &pages)
+        let reply = try? load(&pages)
         let appended = unsafe pages.finalize(for: room)
         guard let reply else { return nil }
         return understand(

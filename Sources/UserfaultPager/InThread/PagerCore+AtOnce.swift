@@ -15,8 +15,7 @@ extension PagerCore where Source: ~Copyable {
     /// - Returns: `nil` where that takes more than one call: nothing has come of it then.
     @inline(__always)
     func fillAtOnce(
-        _ claim: Claim, for pending: PendingFault, of uffd: borrowing UserfaultFD,
-        _ machine: borrowing PagerStateMachine,
+        _ claim: Claim, of uffd: borrowing UserfaultFD, _ machine: borrowing PagerStateMachine,
         with bench: inout Workbench
     ) -> Turn? {
         guard claim.pages == 1 else { return nil }
