@@ -40,7 +40,7 @@ extension PagerCore where Source: ~Copyable {
         while !isStopping.load(ordering: .relaxed) {
             _ = try awaitMessages(memory, &handler)
             let now = MonotonicInstant.now.nanoseconds
-            let isLate = memory.noteReading(at: now)
+            let isLate = memory.noteReading(of: handler.batch, at: now)
             while let fault = handler.batch.nextPageFault() {
                 let pending = PendingFault(fault: fault, since: now, isUncertain: isLate)
                 guard serveOrKeep(pending, of: memory, &handler) else { return }
@@ -155,7 +155,7 @@ extension PagerCore where Source: ~Copyable {
     func readFaults(_ memory: ServedMemory, _ handler: inout Handler) throws(UserfaultError) -> Int? {
         let count = try memory.readFaults(into: &handler.batch)
         let now = MonotonicInstant.now.nanoseconds
-        let isLate = memory.noteReading(at: now)
+        let isLate = memory.noteReading(of: handler.batch, at: now)
         while let fault = handler.batch.nextPageFault() {
             _ = handler.faults.append(PendingFault(fault: fault, since: now, isUncertain: isLate))
         }
@@ -170,7 +170,7 @@ extension PagerCore where Source: ~Copyable {
         try memory.excludingOthers { (uffd, machine) throws(UserfaultError) -> Int? in
             guard let count = try memory.read(uffd, into: &handler.batch) else { return nil }
             let now = count > 0 ? MonotonicInstant.now.nanoseconds : 0
-            let isLate = count > 0 && memory.noteReading(at: now)
+            let isLate = count > 0 && memory.noteReading(of: handler.batch, at: now)
             while let event = handler.batch.next() {
                 switch consume event {
                 case .pagefault(let fault):

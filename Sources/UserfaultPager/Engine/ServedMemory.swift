@@ -58,7 +58,7 @@ final class ServedMemory: @unchecked Sendable {
     /// Counts services that have ended for which other threads wait.
     private let settled = FutexWord()
     private let creator = currentProcessID
-    /// When messages were read last.
+    /// When all messages were read last.
     private let lastReading = Atomic<UInt64>(0)
     /// How often what is served here has changed, from the first opening on.
     ///
@@ -224,11 +224,12 @@ final class ServedMemory: @unchecked Sendable {
 
     /// Notes that messages were read; on the thread that reads.
     ///
-    /// - Returns: Whether they may have waited for that: nobody has read for a while, be it because there was nothing.
+    /// - Parameter batch: What was read. If it is full, messages that are just as old may be left.
+    /// - Returns: Whether they may have waited for that: nobody has read all for a while, be it because there was nothing.
     @inline(__always)
-    func noteReading(at moment: UInt64) -> Bool {
+    func noteReading(of batch: borrowing EventBatch, at moment: UInt64) -> Bool {
         let before = lastReading.load(ordering: .relaxed)
-        lastReading.store(moment, ordering: .relaxed)
+        if batch.count < batch.capacity { lastReading.store(moment, ordering: .relaxed) }
         return moment &- before > 10_000_000
     }
 

@@ -88,6 +88,45 @@ struct OthersByThenTests {
     }
 
     /// A region is removed while a thread serves itself there, twice: what it has touched is plain memory each time.
+    /// More messages wait than one reading takes: those behind are as old, and their pages another pager's by then.
+    @Test(arguments: [false, true])
+    func messagesBehindAFullBatchAreOldToo(shared: Bool) async {
+        await #expect(processExitsWith: .success) { [shared] in
+            let pages = 200
+            let kept = 8
+            let mapping = try Mapping(anonymous: pages * pageBytes)
+            let range = mapping.range
+            let first = try Pager(
+                UserfaultFD(),
+                source: ClosureSource<Never> { _, room in
+                    room.append(repeating: 0xAA, count: room.freeCapacity, as: UInt8.self)
+                    return .data
+                }, runtime: shared ? PagerRuntime() : nil)
+            try first.add(range, options: RegionOptions(readAhead: .none))
+            let touchers = (0..<pages).map { page in Toucher { range.loadWord(page * pageBytes) } }
+            let areWaiting = try wait {
+                try first.core.memories[0].withDescriptor { (uffd) throws(UserfaultError) in try uffd.status().pending }
+                    == pages
+            }
+            #expect(areWaiting)
+            let rest = range.part(at: kept * pageBytes, count: (pages - kept) * pageBytes)
+            let other = try Mapping(anonymous: rest.count, placement: .replacing(rest.start))
+            _ = mapping.release()
+            let second = try Pager(UserfaultFD(), source: NumberedSource())
+            try second.add(rest, options: RegionOptions(readAhead: .none))
+            try second.start()
+            try first.start()
+            #expect(touchers.allSatisfy { $0.join() })
+            let wrong = (kept..<pages).count {
+                touchers[$0].value() != NumberedSource.word(($0 - kept) * pageBytes)
+            }
+            #expect(wrong == 0)
+            try second.stop(.poison)
+            try first.stop(.leaveZeros)
+            extendLifetime(other)
+        }
+    }
+
     @Test
     func aPageThatIsGivenUpTwiceIsNotTheEnd() async {
         await #expect(processExitsWith: .success) {
