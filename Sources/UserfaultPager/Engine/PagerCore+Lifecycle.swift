@@ -71,7 +71,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     private func startHandler(of memory: ServedMemory) throws(PagerError) {
-        let record = makeRecord()
+        let record = makeRecord(readsMessages: true)
         let number = handlers.withLock { $0.count }
         let processors = configuration.processors
         let processor = processors.isEmpty ? nil : ProcessorSet(processors[number % processors.count])

@@ -244,8 +244,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     }
 
     /// The record of a new thread.
-    func makeRecord(takesRow: Bool = true) -> ThreadRecord {
-        let record = ThreadRecord(takesRow: takesRow)
+    func makeRecord(takesRow: Bool = true, readsMessages: Bool = false) -> ThreadRecord {
+        let record = ThreadRecord(takesRow: takesRow, readsMessages: readsMessages)
         registry.withLock { $0.records.append(record) }
         return record
     }

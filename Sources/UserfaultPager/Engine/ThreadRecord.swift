@@ -12,6 +12,7 @@ struct ThreadRecord: @unchecked Sendable {
         let counters = InlineArray<16, Atomic<UInt64>> { _ in Atomic(0) }
         /// Where it counts in what belongs to a region.
         var row: Int
+        let readsMessages: Bool
         let lastLoad = Atomic<UInt64>(0)
         let lastFill = Atomic<UInt64>(0)
         let load = LiveHistogram()
@@ -26,20 +27,28 @@ struct ThreadRecord: @unchecked Sendable {
         /// What the source is asked for, where it has a time limit, until somebody takes it away.
         let limitedLoad = Mutex<Load?>(nil)
 
-        init(row: Int) { self.row = row }
+        init(row: Int, readsMessages: Bool) {
+            self.row = row
+            self.readsMessages = readsMessages
+        }
     }
 
     /// Pages that the source is asked for.
     struct Load {
         let claim: Claim
         let memory: ServedMemory
+        /// Whether its thread may have read other faults, which nobody serves meanwhile.
+        let keepsOthers: Bool
         fileprivate let since: UInt64
     }
 
-    /// - Parameter takesRow: Whether it takes a row at once, and not by ``takeRow()``.
-    init(takesRow: Bool = true) {
+    /// - Parameters:
+    ///   - takesRow: Whether it takes a row at once, and not by ``takeRow()``.
+    ///   - readsMessages: Whether its thread is one of several that read messages and serve them.
+    init(takesRow: Bool = true, readsMessages: Bool = false) {
         unsafe fields = .allocate(capacity: 1)
-        unsafe fields.initialize(to: Fields(row: takesRow ? CounterRow.take() : CounterRow.shared))
+        let row = takesRow ? CounterRow.take() : CounterRow.shared
+        unsafe fields.initialize(to: Fields(row: row, readsMessages: readsMessages))
     }
 
     /// Takes a row if it has none of its own; on the thread that counts.
@@ -131,6 +140,9 @@ struct ThreadRecord: @unchecked Sendable {
         nonmutating set { unsafe fields.pointee.asksInOrder.store(newValue, ordering: .relaxed) }
     }
 
+    /// Whether its thread is one of several that read messages and serve them.
+    var readsMessages: Bool { unsafe fields.pointee.readsMessages }
+
     var isWorking: Bool { unsafe fields.pointee.region.load(ordering: .acquiring) != 0 }
     func isWorking(on region: UInt) -> Bool { unsafe fields.pointee.region.load(ordering: .acquiring) == region }
     var workAddress: UInt { unsafe fields.pointee.address.load(ordering: .relaxed) }
@@ -142,7 +154,8 @@ struct ThreadRecord: @unchecked Sendable {
     ///
     /// A lock, because what was seen of one load must not be done to the next one; nothing is done under it but this.
     func beginLoad(_ claim: Claim, of memory: ServedMemory, at now: UInt64) {
-        unsafe fields.pointee.limitedLoad.withLock { $0 = Load(claim: claim, memory: memory, since: now) }
+        let load = Load(claim: claim, memory: memory, keepsOthers: readsMessages, since: now)
+        unsafe fields.pointee.limitedLoad.withLock { $0 = load }
     }
 
     /// - Returns: `false` where the pages were taken away, and are not to be touched any more.

@@ -78,13 +78,14 @@ extension PagerCore where Source: ~Copyable {
             note(.stuck(address: address, nanoseconds: now - since))
             return true
         }
-        let isStuck = registry.withLock { registry in
-            registry.records.reduce(false) { isStuck, record in
-                record.isWorking && report(record.workAddress, since: record.workSince) || isStuck
+        let keepsOthers = registry.withLock { registry in
+            registry.records.reduce(false) { keepsOthers, record in
+                record.isWorking && report(record.workAddress, since: record.workSince) && record.readsMessages
+                    || keepsOthers
             }
         }
         if let oldest = queue.oldest { _ = report(oldest.fault.address, since: oldest.since) }
-        if isStuck { giveBackUnserved() }
+        if keepsOthers { giveBackUnserved() }
     }
 
     /// How often a wait has reached a limit that doubles each time.
@@ -96,7 +97,6 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// Which faults those are only the handlers know: every thread that waits looks again, and faults anew.
     private func giveBackUnserved() {
-        guard servesInPlace else { return }
         for memory in memories where !memory.hasEnded {
             memory.sharingOrder { uffd, machine in
                 for index in 0..<machine.spans.count { try? uffd.wake(machine.spans[index].range) }
@@ -117,7 +117,7 @@ extension PagerCore where Source: ~Copyable {
             expire(load.claim, of: load.memory, by: record)
             record.end()
             load.memory.endUse()
-            giveBackUnserved()
+            if load.keepsOthers { giveBackUnserved() }
         }
         for request in requests.made(before: now - timeout) { expire(request, by: record) }
     }

@@ -76,6 +76,37 @@ struct ReadySourceTests {
         }
     }
 
+    /// Faults that wait for a loader are in its queue once, however long it hangs.
+    @Test
+    func faultsBehindALoaderThatHangsAreReadOnce() throws {
+        let runtime = try PagerRuntime(loaders: 1)
+        let gate = Gate()
+        let isHeld = Shared(Atomic(false))
+        let source = PartlyReady({ _ in false }) { _ in
+            if !isHeld.value.exchange(true, ordering: .relaxed) { gate.pass() }
+        }
+        let reports = Reports()
+        let pages = 16
+        let served = try Served(
+            runtime, source, pages: pages,
+            configuration: PagerConfiguration(
+                stuckAfter: .milliseconds(10), watchdogInterval: .milliseconds(5),
+                report: { reports.add($0) }))
+        let range = served.range
+        let touchers = (0..<pages).map { page in Toucher { range.loadWord(page * pageBytes) } }
+        #expect(gate.waitUntilReached())
+        #expect(wait { source.tried >= pages })
+        let hasHung = reports.wait { all in
+            all.count { if case .stuck = $0 { true } else { false } } >= 3
+        }
+        #expect(hasHung)
+        #expect(source.tried == pages)
+        #expect(served.pager.statistics.queued < pages)
+        gate.open()
+        #expect(touchers.allSatisfy { $0.join() })
+        try runtime.stop(.poison)
+    }
+
     /// The thread that reads the fault fills what is ready; no other is woken.
     @Test
     func whatIsReadyIsFilledWhereItIsRead() throws {
