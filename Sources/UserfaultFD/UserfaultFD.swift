@@ -34,6 +34,9 @@ public struct UserfaultFD: ~Copyable, Sendable {
     /// Whether faults of the kernel are handled, or only those of user-mode code.
     public let handlesKernelFaults: Bool
 
+    /// See ``holdingPlace(of:)``.
+    package var holdingPlace: UInt32
+
     /// Opens a userfaultfd and negotiates its features.
     ///
     /// Asking for a feature that the kernel does not have fails as a whole; ``KernelSupport/probe()`` or a first
@@ -76,6 +79,7 @@ public struct UserfaultFD: ~Copyable, Sendable {
         self.supportedFeatures = supported
         self.isNegotiated = isNegotiated
         self.handlesKernelFaults = handlesKernelFaults
+        holdingPlace = 0
         self.knowsAllFeatures = knowsAllFeatures
     }
 

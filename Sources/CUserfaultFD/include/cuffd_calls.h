@@ -239,13 +239,16 @@ uint64_t cuffd_monotonic_nanoseconds(void);
 
 // MARK: Whose memory a range is (cuffd_holding.c)
 
+/// Descriptors of one process' memory have one place. Place 0 is this process' own.
+enum { CUFFD_HOLDING_PLACES = 64 };
+
 /// Before the first of the others; in the child of a fork they begin anew.
 int cuffd_holding_prepare(void);
 /// Until cuffd_holding_end, nobody in this process lets go of registered memory. Signals that others can send are blocked.
-void cuffd_holding_ask(void);
+void cuffd_holding_ask(uint32_t place);
 /// Until cuffd_holding_end, nobody in this process asks. Signals that others can send are blocked.
-void cuffd_holding_let_go(void);
-void cuffd_holding_end(void);
+void cuffd_holding_let_go(uint32_t place);
+void cuffd_holding_end(uint32_t place);
 
 // MARK: Faults as signals (cuffd_fault_signal.c)
 

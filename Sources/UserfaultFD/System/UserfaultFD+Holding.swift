@@ -41,15 +41,16 @@ extension UserfaultFD {
     /// Who holds a range.
     ///
     /// A range that is registered is registered again, which changes nothing if it is this descriptor's, and fails with
-    /// `EBUSY` if it is another's. Nobody in this process lets go of it meanwhile, see ``letGo(of:)``. A program that maps other
-    /// memory there in just this microsecond has that registered: ``Features/eventUnmap`` spares the question.
+    /// `EBUSY` if it is another's. Nobody lets go of it by ``letGo(of:)`` meanwhile. A program that in just this microsecond
+    /// unregisters it, closes its descriptor, or maps other memory there, has that registered: ``Features/eventUnmap`` spares
+    /// the question.
     ///
     /// - Parameter modes: The modes that the range is registered with.
     package func holder(of range: AddressRange, modes: RegisterModes) -> RangeHolder {
         let mask = BlockedSignals.block()
-        cuffd_holding_ask()
+        cuffd_holding_ask(holdingPlace)
         defer {
-            cuffd_holding_end()
+            cuffd_holding_end(holdingPlace)
             BlockedSignals.restore(mask)
         }
         let found = probe(range)
@@ -67,15 +68,30 @@ extension UserfaultFD {
         _ = try answer(to: .createLock) { cuffd_holding_prepare() }
     }
 
+    /// Which of the locks orders questions about the memory of a process.
+    ///
+    /// The same number for all descriptors of one process, whose faults wait for the kernel anyway while memory is let go of.
+    ///
+    /// - Parameter process: `nil` for this process, and for one that is not known.
+    package static func holdingPlace(of process: Int32?) -> UInt32 {
+        guard let process else { return 0 }
+        return 1 + UInt32(bitPattern: process) % UInt32(CUFFD_HOLDING_PLACES - 1)
+    }
+
     /// Unregisters a range while nobody in this process asks who holds it; what is not registered is left as it is.
     package func letGo(of range: AddressRange) {
+        Self.excludingQuestions(at: holdingPlace) { try? unregister(range) }
+    }
+
+    /// Calls while nobody in this process asks who holds memory of a place.
+    package static func excludingQuestions(at place: UInt32, _ body: () -> Void) {
         let mask = BlockedSignals.block()
-        cuffd_holding_let_go()
+        cuffd_holding_let_go(place)
         defer {
-            cuffd_holding_end()
+            cuffd_holding_end(place)
             BlockedSignals.restore(mask)
         }
-        try? unregister(range)
+        body()
     }
 
     /// Whether the memory behind this descriptor is the calling process' own, without changing anything.

@@ -90,7 +90,7 @@ extension PagerCore where Source: ~Copyable {
     }
 
     /// The most pages looked through, and the most calls made, while no fault can be served.
-    private static var sweepPages: Int { 4096 }
+    private static var sweepPages: Int { 4 << 10 }
     private static var sweepCalls: Int { 64 }
 
     /// - Returns: Where to go on, or `nil` at the end.

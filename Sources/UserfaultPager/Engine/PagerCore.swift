@@ -193,8 +193,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         isInThread = memories[0].sendsSignals
         self.source = source
         registry.withLock { $0.records.append(readerRecord) }
+        let place = UserfaultFD.holdingPlace(of: owner.isCurrent ? nil : owner.processID)
         for (number, memory) in (memories + children).enumerated() {
             memory.number = number
+            memory.holdingPlace = place
             unsafe memory.member = self
         }
         if phase == .new { try attachState() }

@@ -41,6 +41,10 @@ final class ServedMemory: @unchecked Sendable {
     var waitsInRead = false
     /// Faults of no region whose threads wait for one.
     let kept = Mutex(FaultList(upTo: 4000))
+    /// Which lock orders questions about whose memory it is; set before any thread runs.
+    var holdingPlace: UInt32 = 0 {
+        didSet { if !isVacant { unsafe uffd.pointee.holdingPlace = holdingPlace } }
+    }
     /// Whose it is; set before any thread runs, and gone with it.
     unowned(unsafe) var member: (any RuntimeMember)?
     /// Nothing is served any more.
@@ -102,6 +106,7 @@ final class ServedMemory: @unchecked Sendable {
         sendsSignals = descriptor.enabledFeatures.contains(.sigbus)
         rawDescriptor = descriptor.withUnsafeDescriptor { $0.rawValue }
         unsafe uffd.initialize(to: descriptor)
+        unsafe uffd.pointee.holdingPlace = holdingPlace
         unsafe self.machine.initialize(to: machine)
         ended.store(false, ordering: .relaxed)
         state.store(State.open.rawValue, ordering: .sequentiallyConsistent)
@@ -175,14 +180,14 @@ final class ServedMemory: @unchecked Sendable {
     }
 
     /// Takes in changes, while nobody looks up or fills.
+    ///
+    /// - Parameter isRepeated: Whether it is one of many in a row, between which those come in who wait. Reading does not
+    ///   wait for them: threads of the program wait for it.
     @inline(__always)
     func excludingOthers<Result, Failure: Error>(
         isRepeated: Bool = false, _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         let blocked = blockSignals()
-    ///
-    /// - Parameter isRepeated: Whether it is one of many in a row, between which those come in who wait. Reading does not
-    ///   wait for them: threads of the program wait for it.
         defer { restoreSignals(blocked) }
         if sendsSignals { FaultSignal.noteChange() }
         order.lockForWriting(lettingReadersIn: isRepeated)

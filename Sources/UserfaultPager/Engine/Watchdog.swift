@@ -93,9 +93,10 @@ extension PagerCore where Source: ~Copyable {
         now > since ? UInt64.bitWidth - ((now - since) / limit).leadingZeroBitCount : 0
     }
 
-    /// Gives the kernel back what handlers have read and cannot come to, for others to take.
+    /// Gives the kernel back what a handler has read and cannot come to, for others to take.
     ///
-    /// Which faults those are only the handlers know: every thread that waits looks again, and faults anew.
+    /// Which faults those are only the handler knows: every thread that waits looks again, and faults anew. Not for loaders,
+    /// which keep none, nor for a reader of a runtime, in whose place no other reads.
     private func giveBackUnserved() {
         for memory in memories where !memory.hasEnded {
             memory.sharingOrder { uffd, machine in

@@ -87,7 +87,6 @@ struct OthersByThenTests {
         }
     }
 
-    /// A region is removed while a thread serves itself there, twice: what it has touched is plain memory each time.
     /// More messages wait than one reading takes: those behind are as old, and their pages another pager's by then.
     @Test(arguments: [false, true])
     func messagesBehindAFullBatchAreOldToo(shared: Bool) async {
@@ -127,6 +126,7 @@ struct OthersByThenTests {
         }
     }
 
+    /// A region is removed while a thread serves itself there, twice: what it has touched is plain memory each time.
     @Test
     func aPageThatIsGivenUpTwiceIsNotTheEnd() async {
         await #expect(processExitsWith: .success) {
@@ -164,6 +164,26 @@ struct OthersByThenTests {
             #expect(toucher.join())
             try pager.stop(.leaveZeros)
         }
+    }
+
+    /// Whose the memory of one process is can be asked while another's is let go of, however long that takes.
+    @Test
+    func processesDoNotWaitForEachOther() throws {
+        let mapping = try Mapping(anonymous: pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        try pager.add(range)
+        let place = UserfaultFD.holdingPlace(of: 1)
+        #expect(UserfaultFD.holdingPlace(of: nil) == 0 && place != 0)
+        let memory = pager.core.memories[0]
+        var holder: RangeHolder?
+        UserfaultFD.excludingQuestions(at: place) {
+            holder = Toucher.value {
+                memory.withDescriptor { (uffd) -> RangeHolder in uffd.holder(of: range, modes: .missing) }
+            }
+        }
+        #expect(holder == .thisDescriptor)
+        try pager.stop(.leaveZeros)
     }
 
     /// Who asks whose a page is does not register what was just given up.
