@@ -125,6 +125,7 @@ extension PagerCore where Source: ~Copyable {
             // Stopped meanwhile: nobody would serve it.
             if memory.sharingOrder({ _, _ in memory.isSealed }) { throw .notRunning }
             if region.writeProtected { try protectPresent(part.range, in: memory) }
+            leaveToThisPager(part.range, of: region, in: memory)
         } catch {
             memory.excludingOthers { uffd, machine in
                 // What is another's stays another's.

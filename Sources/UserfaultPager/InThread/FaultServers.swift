@@ -20,6 +20,11 @@ class FaultServer: @unchecked Sendable {
     /// - Parameter seat: The calling thread's.
     func answerNested(_ address: UInt, at seat: Int) -> FaultSignal.Answer { .unclaimed }
 
+    /// Forgets what it knows of a range, which is another descriptor's.
+    ///
+    /// Also in a signal handler, as ``serve(_:at:)`` is.
+    func forget(_ range: AddressRange) {}
+
     /// Lets go of what it serves with: nobody is with it any more.
     func depart() {}
 }
@@ -34,7 +39,7 @@ enum FaultServers {
         let server = Atomic<UInt>(0)
         /// Of handlers that look or serve.
         let seats = Seats()
-        /// How many handlers found no seat, and look whether to wait for one.
+        /// How many threads ask the server without a seat, such as handlers that look whether to wait for one.
         let visitors = Atomic<Int>(0)
 
         /// Whether no server is there, and nobody is with one that was.
@@ -52,9 +57,14 @@ enum FaultServers {
         }
 
         private func mayServe(_ address: UInt) -> Bool {
+            visit { $0.mayServe(address) ? .served : .unclaimed } == .served
+        }
+
+        /// Asks the server that is there, which stays meanwhile; on a thread that has no seat, and takes none.
+        func visit(_ ask: (FaultServer) -> FaultSignal.Answer) -> FaultSignal.Answer {
             visitors.add(1, ordering: .sequentiallyConsistent)
             defer { visitors.subtract(1, ordering: .sequentiallyConsistent) }
-            return withServer { $0.mayServe(address) ? .served : .unclaimed } == .served
+            return withServer(ask)
         }
 
         /// Asks the server that is there; on a thread that has a seat, or is a visitor.
@@ -164,6 +174,24 @@ enum FaultServers {
             }
         }
         return .unclaimed
+    }
+
+    /// Has all other servers forget a range that the kernel has registered with the descriptor of one.
+    ///
+    /// Nothing has told them that their memory there was unmapped, and the first server that knows an address is the one
+    /// that serves it. Also in a signal handler.
+    static func forget(_ range: AddressRange, butFor owner: FaultServer) {
+        let owner = unsafe UInt(bitPattern: Unmanaged.passUnretained(owner).toOpaque())
+        for index in 0..<end.load(ordering: .acquiring) {
+            let place = unsafe places + index
+            let candidate = unsafe place.pointee.server.load(ordering: .relaxed)
+            // A thread that has a seat there may be inside what it would wait for.
+            guard candidate != 0, candidate != owner, unsafe place.pointee.seats.mine == nil else { continue }
+            _ = unsafe place.pointee.visit { server in
+                server.forget(range)
+                return .served
+            }
+        }
     }
 
     /// In the child of a fork: it has none of the memory, and none of the threads that were with a server.

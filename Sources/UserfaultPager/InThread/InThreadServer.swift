@@ -106,9 +106,23 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     private func answerRefused(_ address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
         switch standing(of: address) {
         case .lost: .refused
-        case .stray: core.serveStray(at: address, by: record)
+        case .stray: answerStray(address, by: record)
         case .known, .foreign: .unclaimed
         }
+    }
+
+    private func answerStray(_ address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
+        let answer = core.serveStray(at: address, by: record)
+        // What a region has grown over is asked of no other server any more.
+        let span = memory.sharingOrder { _, machine in machine.spans.find(address) }
+        if let span, span.states == nil { FaultServers.forget(span.range, butFor: self) }
+        return answer
+    }
+
+    override func forget(_ range: AddressRange) {
+        guard memory.sharingOrder({ _, machine in machine.spans.overlaps(range) }) else { return }
+        let forgotten = memory.excludingOthers { _, machine in (try? machine.apply(.unmap(range))) ?? nil }
+        if let forgotten { memory.wake(forgotten) }
     }
 
     override func mayServe(_ address: UInt) -> Bool { standing(of: address) != .foreign }

@@ -40,6 +40,18 @@ extension PagerCore where Source: ~Copyable {
     }
 }
 
+extension PagerCore where Source: ~Copyable {
+    /// Has other pagers' servers forget memory that is a region's now, where threads serve themselves.
+    func leaveToThisPager(_ range: AddressRange, of region: RegionReference, in memory: ServedMemory) {
+        guard isInThread, let server = faultServer.withLock({ $0 }) else { return }
+        if !region.isRegisteredByPager {
+            let holder = memory.withDescriptor { uffd in uffd.holder(of: range, modes: region.modes) }
+            guard holder == .thisDescriptor else { return }
+        }
+        FaultServers.forget(range, butFor: server)
+    }
+}
+
 // What the kernel cannot ask for. Runs on callers' threads.
 
 extension PagerCore where Source: ~Copyable {
