@@ -123,6 +123,9 @@ extension PagerCore where Source: ~Copyable {
         let filling: Filling
         var start = pending.isJustNow ? pending.since : now ?? MonotonicInstant.now.nanoseconds
         switch claim.content {
+        case .zeros where isInFile(claim, askedBy: pending, of: memory):
+            bench.record.count(.done, of: .file, claim, isDemand: true)
+            return .done
         case .zeros: filling = .zeros
         case .file: filling = .file
         case .poison: filling = .poison
@@ -338,6 +341,9 @@ extension PagerCore where Source: ~Copyable {
             record.count(outcome, of: filling, claim, isDemand: claim.isAwaited && pending.job == 0)
             if let range = settlement.wake { memory.wake(range) }
             switch settlement.next {
+            case .finished where outcome == .exists && claim.states == nil && memory.sendsSignals:
+                // Of what a region has grown over nothing is remembered that would tell why the thread has come.
+                return letThrough(to: claim.range, of: memory) ? .done : .gone
             case .finished:
                 record.recordFill(end &- start)
                 if pending.since != 0 { record.recordService(end &- pending.since) }

@@ -21,13 +21,14 @@ extension PagerCore where Source: ~Copyable {
         guard claim.pages == 1 else { return nil }
         var filling: Filling
         switch claim.content {
-        case .zeros: filling = .zeros
+        // Where a region has grown the file may have the page.
+        case .zeros where claim.states != nil: filling = .zeros
         case .file: filling = .file
         case .source where answersAtOnce:
             guard let answer = askInOrder(claim, with: &bench) else { return nil }
             filling = answer.filling
             bench.record.recordLoad(0)
-        case .source, .poison: return nil
+        case .source, .zeros, .poison: return nil
         }
         if case .poison = filling { return nil }
         guard filling.fill(claim, of: uffd, zeros: zeros) == .done else { return nil }

@@ -48,6 +48,37 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
+    /// Maps a page of which nothing is remembered and which a file has already: it is not missing, and the signal does not
+    /// tell.
+    func mapFromFile(_ page: AddressRange, askedBy pending: PendingFault, of memory: ServedMemory) -> Bool {
+        memory.sharingOrder { uffd, machine in
+            guard !isPaused, machine.spans.find(page.start)?.states == nil, uffd.objection(to: page, pending) == nil
+            else { return false }
+            return FillOutcome { () throws(UserfaultError) in try uffd.continue(page) } == .done
+        }
+    }
+
+    /// Whether a page that its region has grown over was in the file, and is mapped now.
+    @inline(__always)
+    func isInFile(_ claim: Claim, askedBy pending: PendingFault, of memory: ServedMemory) -> Bool {
+        claim.states == nil && memory.sendsSignals && claim.region.isOwedAgain
+            && mapFromFile(claim.range, askedBy: pending, of: memory)
+    }
+
+    /// Lets a thread through to a page of which nothing is remembered and which is there: it may be protected, the signal
+    /// does not tell.
+    ///
+    /// - Returns: `false` if nobody can read the page: it is lost, or past the end of its file.
+    func letThrough(to page: AddressRange, of memory: ServedMemory) -> Bool {
+        memory.sharingOrder { uffd, machine in
+            // To be looked up again, or held.
+            if isPaused || machine.spans.find(page.start)?.states != nil { return true }
+            try? uffd.writeProtect(page, .unprotect)
+            // A copy of the page to itself is refused: because the page is there, or before, because it cannot be read.
+            return FillOutcome { () throws(UserfaultError) in try uffd.copy(from: page.start, to: page) } == .exists
+        }
+    }
+
     /// What the policy says of every fault: no other is taken where threads serve themselves.
     private var strayAnswer: StrayPolicy.Answer {
         if case .always(let answer) = strays.withLock({ $0.choice }) { return answer }

@@ -88,28 +88,6 @@ struct InThreadStrayTests {
         }
     }
 
-    /// A large `realloc`, in place.
-    @Test
-    func aMappingThatGrowsIsZeros() async {
-        await #expect(processExitsWith: .success) {
-            alarm(60)
-            let range = try Mapping(anonymous: 2048 * pageBytes).release()
-            let pager = try Pager(UserfaultFD(features: .sigbus), source: NumberedSource())
-            try pager.add(range.part(at: 0, count: 16 * pageBytes), options: RegionOptions(readAhead: .none))
-            // Room that nobody else takes meanwhile.
-            try AddressSpace.unmap(range.dropFirst(16 * pageBytes))
-            var mapping = Mapping(adopting: range.part(at: 0, count: 16 * pageBytes))
-            try mapping.remap(count: range.count)
-            #expect(mapping.release() == range)
-            for page in 0..<2048 {
-                #expect(range.loadWord(page * pageBytes) == (page < 16 ? NumberedSource.word(page * pageBytes) : 0))
-            }
-            #expect(pager.statistics.strayFaults == 0)
-            try pager.stop(.poison)
-            #expect(pager.statistics.pagesPoisoned == 0)
-        }
-    }
-
     @Test
     func whatAHandlerCannotDoIsRefused() throws {
         func isRefused(_ call: () throws -> Void) -> Bool {
