@@ -15,12 +15,12 @@
 static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
     /// How many callers rely on signals being blocked.
     unsigned blocked;
-    /// The last fault of this thread that nobody claimed, and how many changes there had been when it came.
+    /// The last fault of this thread that nobody claimed, and how often memory had been given up when it came.
     uint64_t unclaimed, changes;
 } this_thread;
 
 static cuffd_fault_server server;
-/// How often what is served was about to change.
+/// How often memory was about to be given up.
 static _Atomic uint64_t changes;
 static void (*forget_in_child)(void);
 static struct sigaction previous;
@@ -76,7 +76,7 @@ static void on_sigbus(int signal, siginfo_t *info, void *context) {
         this_thread.blocked--;
         pthread_setcancelstate(cancelling, NULL);
         // Memory that was given up after the thread had faulted is nobody's now: if the thread can go on, it does; if
-        // not, it comes back, and nothing has changed since it came before.
+        // not, it comes back, and nothing was given up since it came before.
         int retries = answer == CUFFD_FAULT_UNCLAIMED &&
                       (this_thread.unclaimed != address || this_thread.changes != atomic_load(&changes));
         this_thread.unclaimed = retries ? address : 0;

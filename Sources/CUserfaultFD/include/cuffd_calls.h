@@ -272,7 +272,7 @@ int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void));
 uint64_t cuffd_signals_block(void);
 /// Undoes cuffd_signals_block, which returned `mask`.
 void cuffd_signals_restore(uint64_t mask);
-/// Says that what is served is about to change: a fault that nobody claims from now on may have been somebody's.
+/// Says that memory is about to be given up: a fault that nobody claims from now on may have been somebody's.
 void cuffd_fault_signal_note_change(void);
 /// Tells the calling thread from every other that lives. No system call.
 static inline uintptr_t cuffd_thread_token(void) { return (uintptr_t)__builtin_thread_pointer(); }

@@ -4,8 +4,8 @@ internal import CUserfaultFD
 package enum FaultSignal {
     /// What became of a fault.
     package enum Answer: Int32 {
-        /// Nobody here has this address: what `SIGBUS` did before happens, if the thread faults there again and no change was
-        /// noted between.
+        /// Nobody here has this address: what `SIGBUS` did before happens, if the thread faults there again and nothing was
+        /// given up between.
         case unclaimed
         /// The thread goes on.
         case served
@@ -27,7 +27,9 @@ package enum FaultSignal {
         _ = try answer(to: .handleSignal) { cuffd_fault_signal_install(serve, forget) }
     }
 
-    /// Says that what is served is about to change: who has faulted already may find nobody.
+    /// Says that memory is about to be given up: who has faulted there already may find nobody.
+    ///
+    /// Not to be called for each fault: those that are nobody's would then be asked again for ever.
     package static func noteChange() { cuffd_fault_signal_note_change() }
 
     /// Tells the calling thread from all others that live.

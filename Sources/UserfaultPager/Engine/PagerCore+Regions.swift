@@ -35,7 +35,7 @@ extension PagerCore where Source: ~Copyable {
             }
         } catch {
             for part in parts[..<served] {
-                memories[part.memory].excludingOthers { uffd, machine in
+                memories[part.memory].excludingOthers(givingUp: true) { uffd, machine in
                     unregister(part.range, of: reference, uffd)
                     machine.forgetSpans(of: reference)
                 }
@@ -127,7 +127,7 @@ extension PagerCore where Source: ~Copyable {
             if region.writeProtected { try protectPresent(part.range, in: memory) }
             leaveToThisPager(part.range, of: region, in: memory)
         } catch {
-            memory.excludingOthers { uffd, machine in
+            memory.excludingOthers(givingUp: true) { uffd, machine in
                 // What is another's stays another's.
                 if isRegistered { unregister(part.range, of: region, uffd) }
                 machine.forgetSpans(of: region)
@@ -284,7 +284,7 @@ extension PagerCore where Source: ~Copyable {
         until deadline: Deadline, _ poisoned: inout Int
     ) -> Bool {
         while true {
-            let isRemoved = memory.excludingOthers { (uffd, machine) -> Bool in
+            let isRemoved = memory.excludingOthers(givingUp: true) { (uffd, machine) -> Bool in
                 let rest =
                     poisoning && canPoison
                     ? poisonUnfilled(of: machine, in: uffd, map, region: region, count: &poisoned) : .done

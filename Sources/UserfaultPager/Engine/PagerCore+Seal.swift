@@ -66,7 +66,7 @@ extension PagerCore where Source: ~Copyable {
         var patience = Patience(until: deadline)
         while true {
             let before = (poisoned, events)
-            let isSealed = memory.excludingOthers { (uffd, machine) -> Bool in
+            let isSealed = memory.excludingOthers(givingUp: true) { (uffd, machine) -> Bool in
                 guard poisonTheRest(of: memory, &machine, uffd, map, &poisoned, &events) else { return false }
                 while let span = machine.firstSpan(where: { $0.id != Sentinel.regionID }) {
                     release(span, of: memory, uffd, machine, map)

@@ -181,15 +181,18 @@ final class ServedMemory: @unchecked Sendable {
 
     /// Takes in changes, while nobody looks up or fills.
     ///
-    /// - Parameter isRepeated: Whether it is one of many in a row, between which those come in who wait. Reading does not
-    ///   wait for them: threads of the program wait for it.
+    /// - Parameters:
+    ///   - isRepeated: Whether it is one of many in a row, between which those come in who wait. Reading does not wait for
+    ///     them: threads of the program wait for it.
+    ///   - givesUp: Whether threads that have faulted already may find that their page is nobody's.
     @inline(__always)
     func excludingOthers<Result, Failure: Error>(
-        isRepeated: Bool = false, _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
+        isRepeated: Bool = false, givingUp givesUp: Bool = false,
+        _ body: (borrowing UserfaultFD, inout PagerStateMachine) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         let blocked = blockSignals()
         defer { restoreSignals(blocked) }
-        if sendsSignals { FaultSignal.noteChange() }
+        if sendsSignals, givesUp { FaultSignal.noteChange() }
         order.lockForWriting(lettingReadersIn: isRepeated)
         defer { order.endWriting() }
         let before = unsafe machine.pointee.changes

@@ -121,7 +121,9 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
 
     override func forget(_ range: AddressRange) {
         guard memory.sharingOrder({ _, machine in machine.spans.overlaps(range) }) else { return }
-        let forgotten = memory.excludingOthers { _, machine in (try? machine.apply(.unmap(range))) ?? nil }
+        let forgotten = memory.excludingOthers(givingUp: true) { _, machine in
+            (try? machine.apply(.unmap(range))) ?? nil
+        }
         if let forgotten { memory.wake(forgotten) }
     }
 

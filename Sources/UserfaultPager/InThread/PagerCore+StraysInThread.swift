@@ -22,6 +22,7 @@ extension PagerCore where Source: ~Copyable {
         let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page, askedBy: pending)
         if !isGrowth { record.count(.strays) }
         let isZeros = isGrowth || strayAnswer == .zeros
+        if isZeros, mapFromFile(page, askedBy: pending, of: memory) { return .served }
         let outcome =
             isZeros ? zeroStray(page, askedBy: pending, of: memory) : poisonStray(page, askedBy: pending, of: memory)
         switch outcome {
@@ -34,13 +35,7 @@ extension PagerCore where Source: ~Copyable {
             pauseThread(for: .microseconds(50))
             return .served
         case .exists:
-            // The page is there, in the file or protected: the signal does not say what kept the thread from it.
-            if isZeros {
-                pending.fault = PageFault(address: address, flags: .minor)
-                _ = zeroStray(page, askedBy: pending, of: memory)
-            }
-            memory.withDescriptor { uffd in try? uffd.writeProtect(page, .unprotect) }
-            return .unclaimed
+            return letThrough(to: page, of: memory) ? .served : .unclaimed
         case .noRange, .stopped, .processGone: return .unclaimed
         case .failed, .noPage:
             note(.failed(address: page.start))

@@ -82,9 +82,38 @@ struct InThreadStrayTests {
         await #expect(processExitsWith: .success) { [poisons] in
             let ground = try Ground(
                 poisons ? .poison : .zeros, features: .writeProtect, modes: [.missing, .writeProtect], isThere: true)
-            try ground.second.writeProtect(ground.range, .protect)
-            for page in 0..<4 { ground.range.store(7, at: page * pageBytes) }
-            #expect((0..<4).allSatisfy { ground.range.load($0 * pageBytes) == 7 })
+            for round in 1...3 {
+                try ground.second.writeProtect(ground.range, .protect)
+                for page in 0..<4 {
+                    // Twice the same address, with nothing between.
+                    for turn in 0..<2 {
+                        ground.range.store(UInt8(10 * round + turn), at: page * pageBytes)
+                        #expect(ground.range.load(page * pageBytes) == UInt8(10 * round + turn))
+                        try ground.second.writeProtect(ground.range, .protect)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Past the end of a file that was cut nothing can be filled or poisoned: the program's own handling gets the signal.
+    @Test(arguments: [true, false])
+    func aStrayPastTheEndOfItsFileIsTheProgramsToHandle(poisons: Bool) async {
+        await #expect(processExitsWith: .success) { [poisons] in
+            LastSignal.noteFaults()
+            alarm(20)
+            let uffd = try UserfaultFD(features: .sigbus)
+            let second = try uffd.duplicate()
+            let file = try Memfd(count: 4 * pageBytes)
+            let range = try Mapping(file).release()
+            _ = try second.register(range, modes: .missing)
+            let pager = try Pager(
+                uffd, source: NumberedSource(), configuration: PagerConfiguration(strays: poisons ? .poison : .zeros))
+            try pager.start()
+            try file.resize(to: pageBytes)
+            _ = range.loadWord(2 * pageBytes)
+            #expect(LastSignal.count == 1 && LastSignal.address == range.start + UInt(2 * pageBytes))
+            try pager.stop(.poison)
         }
     }
 
