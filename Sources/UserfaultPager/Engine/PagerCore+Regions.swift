@@ -276,6 +276,7 @@ extension PagerCore where Source: ~Copyable {
         } while hadIt && isRemoved
         countPoisoned(poisoned)
         if isRemoved { retire(region.id) }
+        if let server = faultServer.withLock({ $0 }) { FaultServers.noteRemoval(by: server) }
         return isRemoved
     }
 

@@ -127,6 +127,7 @@ enum FaultServers {
     static func withdraw(_ server: FaultServer) -> Int? {
         guard let index = kept.withLock({ kept in kept.first { $0.value === server }?.key }) else { return nil }
         unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
+        unsafe places[index].seats.askAgain()
         return index
     }
 
@@ -191,6 +192,16 @@ enum FaultServers {
                 server.forget(range)
                 return .served
             }
+            unsafe place.pointee.seats.askAgain()
+        }
+    }
+
+    /// Has threads that wait for a seat at a server find out that it has given memory up.
+    static func noteRemoval(by server: FaultServer) {
+        let address = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())
+        for index in 0..<end.load(ordering: .acquiring)
+        where unsafe places[index].server.load(ordering: .relaxed) == address {
+            unsafe places[index].seats.askAgain()
         }
     }
 

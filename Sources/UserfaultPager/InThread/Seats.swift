@@ -49,7 +49,7 @@ struct Seats: ~Copyable, @unchecked Sendable {
 
     /// Calls with a seat of the calling thread's own, which has none; waits for one while all are taken.
     ///
-    /// - Parameter isWorthIt: Asked before it waits.
+    /// - Parameter isWorthIt: Asked each time before it waits.
     /// - Returns: `nil` if it does not wait.
     @inline(__always)
     func withSeat<Result>(waitingIf isWorthIt: () -> Bool, _ body: (Int) -> Result) -> Result? {
@@ -91,15 +91,24 @@ struct Seats: ~Copyable, @unchecked Sendable {
                     return index
                 }
             }
+            guard isWorthIt() else {
+                // The seat for which this thread was woken is another's to take.
+                if isWaiting { returned.signal(waking: 1) }
+                return nil
+            }
             if isWaiting {
                 returned.wait(while: seen, until: .never)
             } else {
-                guard isWorthIt() else { return nil }
                 // Looked at once more before sleeping: one may have been given back before this thread was seen to wait.
                 waiters.add(1, ordering: .sequentiallyConsistent)
                 isWaiting = true
             }
         }
+    }
+
+    /// Has threads that wait for a seat ask again whether it is worth it.
+    func askAgain() {
+        if waiters.load(ordering: .sequentiallyConsistent) > 0 { returned.signal() }
     }
 
     /// In the child of a fork, which has none of the threads.

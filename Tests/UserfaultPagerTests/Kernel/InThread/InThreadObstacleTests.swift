@@ -217,6 +217,31 @@ struct InThreadObstacleTests {
             extendLifetime(healthy)
         }
     }
+
+    /// Threads that wait for a seat go on when there is nothing more to wait for.
+    @Test(arguments: [true, false])
+    func theEndIsToldToThreadsWithoutSeats(isRemoved: Bool) async {
+        await #expect(processExitsWith: .success) { [isRemoved = isRemoved as Bool] in
+            let hanging = HangingSource()
+            let (entered, isOver) = (hanging.entered, hanging.isOver)
+            let memory = try InThread(hanging, pages: Seats.count + 4, options: RegionOptions(readAhead: .none))
+            let range = memory.range
+            let seated = (0..<Seats.count).map { page in Toucher { range.loadWord(page * pageBytes) } }
+            guard wait(until: { entered.value.load(ordering: .acquiring) == Seats.count }) else { exit(2) }
+            let waiting = (0..<4).map { page in Toucher { range.loadWord((Seats.count + page) * pageBytes) } }
+            let all = Seats.count + waiting.count
+            guard wait(until: { Footprint.sleepingThreads(named: "toucher") == all }) else { exit(3) }
+            if isRemoved {
+                try memory.pager.remove(memory.region, .leaveZeros, within: .milliseconds(1))
+            } else {
+                try memory.pager.stop(.leaveZeros, within: .milliseconds(1))
+            }
+            guard waiting.allSatisfy({ $0.value() == 0 }) else { exit(4) }
+            isOver.value.store(true, ordering: .releasing)
+            guard seated.allSatisfy({ $0.join() }) else { exit(5) }
+            extendLifetime(memory)
+        }
+    }
 }
 
 /// A source that answers when it is told to.
