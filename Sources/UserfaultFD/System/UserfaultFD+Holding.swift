@@ -22,19 +22,21 @@ extension UserfaultFD {
     /// is asked while a fork may hold the heap, and an observer of thrown errors might take memory.
     ///
     /// - Parameter range: Whole pages, where a process can have memory.
-    package func probe(_ range: AddressRange) -> RangeHolder {
+    package func probe(_ range: AddressRange) -> RangeHolder { probeModes(range).holder }
+
+    /// As ``probe(_:)``, and whether the mapping is registered for write protection.
+    private func probeModes(_ range: AddressRange) -> (holder: RangeHolder, isForWriteProtection: Bool) {
         // A protected copy into memory that is registered, but not for write protection, is refused before the kernel takes
         // a page for it and tries to read: that costs a tenth.
-        if supportedFeatures.contains(.writeProtect),
-            copyNothing(to: range, options: .writeProtect) == .invalidArgument
-        {
-            return .thisDescriptor
+        let canProtect = supportedFeatures.contains(.writeProtect)
+        if canProtect, copyNothing(to: range, options: .writeProtect) == .invalidArgument {
+            return (.thisDescriptor, false)
         }
         return switch copyNothing(to: range) {
-        case .noSuchFileOrDirectory, .invalidArgument: .nobody
-        case .noSuchProcess: .processGone
-        case .resourceTemporarilyUnavailable: .changing
-        default: .thisDescriptor
+        case .noSuchFileOrDirectory, .invalidArgument: (.nobody, false)
+        case .noSuchProcess: (.processGone, false)
+        case .resourceTemporarilyUnavailable: (.changing, false)
+        default: (.thisDescriptor, canProtect)
         }
     }
 
@@ -45,7 +47,11 @@ extension UserfaultFD {
     /// unregisters it, closes its descriptor, or maps other memory there, has that registered: ``Features/eventUnmap`` spares
     /// the question.
     ///
-    /// - Parameter modes: The modes that the range is registered with.
+    /// What is registered for modes that include those of the question stays as it is. So the question is for write
+    /// protection alone if the memory has that, and without it if not: the kernel tells nothing of other modes.
+    ///
+    /// - Parameter modes: The modes that the range is registered with, as far as is known. Of memory without write protection
+    ///   that is registered for others, they replace these.
     package func holder(of range: AddressRange, modes: RegisterModes) -> RangeHolder {
         let mask = BlockedSignals.block()
         cuffd_holding_ask(holdingPlace)
@@ -53,10 +59,11 @@ extension UserfaultFD {
             cuffd_holding_end(holdingPlace)
             BlockedSignals.restore(mask)
         }
-        let found = probe(range)
+        let (found, isForWriteProtection) = probeModes(range)
         guard found == .thisDescriptor else { return found }
+        let others = modes.subtracting(.writeProtect)
         do throws(UserfaultError) {
-            _ = try register(range, modes: modes)
+            _ = try register(range, modes: isForWriteProtection ? .writeProtect : others.isEmpty ? modes : others)
             return .thisDescriptor
         } catch {
             return error.errno == .resourceBusy ? .another : .nobody

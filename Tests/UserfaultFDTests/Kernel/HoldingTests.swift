@@ -29,6 +29,30 @@ extension Kernel {
             #expect((0..<4).allSatisfy { !isPresent(guarded.start + UInt($0 * page)) })
         }
 
+        /// Whatever modes the question is for, it leaves those of memory that is registered for write protection.
+        @Test(
+            .requires(.writeProtect),
+            arguments: [[.writeProtect], [.missing, .writeProtect]] as [UserfaultFD.RegisterModes],
+            [.missing, [.missing, .writeProtect]] as [UserfaultFD.RegisterModes])
+        func theQuestionChangesNoModes(modes: UserfaultFD.RegisterModes, asked: UserfaultFD.RegisterModes) throws {
+            let guarded = try Guarded(pages: 4, modes: modes)
+            let part = AddressRange(start: guarded.start + UInt(page), count: page)
+            #expect(guarded.uffd.holder(of: part, modes: asked) == .thisDescriptor)
+            // One mapping still, all of which can be protected.
+            #expect(guarded.uffd.probe(guarded.range) == .thisDescriptor)
+            try guarded.uffd.writeProtect(guarded.range, .protect)
+            try guarded.uffd.writeProtect(guarded.range, .unprotect)
+        }
+
+        /// Memory without write protection does not get it from the question.
+        @Test(.requires(.writeProtect)) func theQuestionAddsNoWriteProtection() throws {
+            let guarded = try Guarded(pages: 4)
+            let part = AddressRange(start: guarded.start + UInt(page), count: page)
+            #expect(guarded.uffd.holder(of: part, modes: [.missing, .writeProtect]) == .thisDescriptor)
+            #expect(guarded.uffd.probe(guarded.range) == .thisDescriptor)
+            #expect(throws: UserfaultError.self) { try guarded.uffd.writeProtect(part, .protect) }
+        }
+
         @Test(.requires(.missingShmem)) func sharedMemoryIsThisDescriptors() throws {
             let twice = try Twice(pages: 2)
             let uffd = try UserfaultFD(options: .init(faults: .userMode))

@@ -117,6 +117,23 @@ struct InThreadStrayTests {
         }
     }
 
+    /// Memory that is registered for write protection alone stays so.
+    @Test
+    func askingWhoseAStrayIsChangesNothing() async {
+        await #expect(processExitsWith: .success) {
+            let ground = try Ground(.zeros, features: .writeProtect, modes: .writeProtect, isThere: true)
+            for round in 1...3 {
+                try ground.second.writeProtect(ground.range, .protect)
+                for page in 0..<2 { ground.range.store(UInt8(round), at: page * pageBytes) }
+            }
+            try ground.mapping.advise(.dontNeed)
+            // A missing page is the kernel's to make zeros of.
+            let before = ground.pager.statistics.strayFaults
+            #expect((0..<4).allSatisfy { ground.range.load($0 * pageBytes) == 0 })
+            #expect(ground.pager.statistics.strayFaults == before)
+        }
+    }
+
     @Test
     func whatAHandlerCannotDoIsRefused() throws {
         func isRefused(_ call: () throws -> Void) -> Bool {
