@@ -79,9 +79,27 @@ enum FaultServers {
     private static let capacity = 256
     nonisolated(unsafe) private static let places = UnsafeMutablePointer<Place>.allocate(capacity: capacity)
     /// Servers by their places, those included that were removed while a handler was with them.
-    private static let kept = Mutex<[Int: FaultServer]>([:])
+    private final class Kept: Sendable {
+        let servers = Mutex<[Int: FaultServer]>([:])
+    }
+
+    /// The address of the servers that this process keeps; 0 until it has some.
+    private static let keptAddress = Atomic<UInt>(0)
     /// The places from here on were never used, and are not initialized.
     private static let end = Atomic<Int>(0)
+
+    private static var kept: Kept {
+        while true {
+            if let found = unsafe UnsafeRawPointer(bitPattern: keptAddress.load(ordering: .acquiring)) {
+                return unsafe Unmanaged<Kept>.fromOpaque(found).takeUnretainedValue()
+            }
+            let made = unsafe Unmanaged.passRetained(Kept())
+            let isFirst = keptAddress.compareExchange(
+                expected: 0, desired: unsafe UInt(bitPattern: made.toOpaque()), ordering: .acquiringAndReleasing
+            ).exchanged
+            if !isFirst { unsafe made.release() }
+        }
+    }
 
     /// Has a server asked from now on.
     static func add(_ server: FaultServer) throws(PagerError) {
@@ -92,7 +110,7 @@ enum FaultServers {
                 serve: { address in FaultServers.serve(UInt(address)).rawValue },
                 forget: { FaultServers.forgetAll() })
         }
-        let isThere = kept.withLock { kept -> Bool in
+        let isThere = kept.servers.withLock { kept -> Bool in
             // Not one with somebody who is with the server that was there, nor one whose server is about to be dismissed.
             let end = end.load(ordering: .relaxed)
             let index = (0..<end).first { unsafe places[$0].isFree && kept[$0] == nil } ?? end
@@ -125,7 +143,7 @@ enum FaultServers {
     ///
     /// - Returns: Its place, or `nil` if it has none.
     static func withdraw(_ server: FaultServer) -> Int? {
-        guard let index = kept.withLock({ kept in kept.first { $0.value === server }?.key }) else { return nil }
+        guard let index = kept.servers.withLock({ kept in kept.first { $0.value === server }?.key }) else { return nil }
         unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
         unsafe places[index].seats.askAgain()
         return index
@@ -135,13 +153,13 @@ enum FaultServers {
     ///
     /// Once nobody is, another thread may dismiss it and give its place to another server.
     static func isKept(_ server: FaultServer, at index: Int) -> Bool {
-        guard kept.withLock({ $0[index] === server }) else { return false }
+        guard kept.servers.withLock({ $0[index] === server }) else { return false }
         return unsafe !places[index].isFree
     }
 
     /// Dismisses servers that were removed and that nobody is with any more.
     private static func dismissIdle() {
-        let idle = kept.withLock { kept in
+        let idle = kept.servers.withLock { kept in
             let indices = kept.keys.filter { unsafe places[$0].isFree }
             return indices.compactMap { kept.removeValue(forKey: $0) }
         }
@@ -206,7 +224,11 @@ enum FaultServers {
     }
 
     /// In the child of a fork: it has none of the memory, and none of the threads that were with a server.
+    ///
+    /// Its parent's servers and their lock, which another thread may have had at the fork, stay as they are: they are not
+    /// the child's to let go of, and the numbers of their descriptors may be other files' by now.
     private static func forgetAll() {
+        keptAddress.store(0, ordering: .relaxed)
         for index in 0..<end.load(ordering: .relaxed) {
             unsafe places[index].server.store(0, ordering: .relaxed)
             unsafe places[index].seats.clear()

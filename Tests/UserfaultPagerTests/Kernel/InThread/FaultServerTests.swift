@@ -52,6 +52,58 @@ struct FaultServerTests {
         }
     }
 
+    /// A child of a fork begins with no server, and lets go of none of its parent's.
+    @Test
+    func aChildHasServersOfItsOwn() async {
+        await #expect(processExitsWith: .success) {
+            let memory = try InThread(NumberedSource())
+            let descriptor = memory.pager.core.memories[0].rawDescriptor
+            let status = inFork {
+                // As daemons do: what was open is not any more, and something else has its number.
+                guard dup2(open("/dev/null", O_RDONLY), descriptor) == descriptor,
+                    let own = try? InThread(NumberedSource()), own.wrongPages == 0
+                else { return 2 }
+                guard fcntl(descriptor, F_GETFD) != -1 else { return 3 }
+                try? own.pager.stop(.poison)
+                return 0
+            }
+            #expect(status == 0)
+            #expect(memory.wrongPages == 0)
+        }
+    }
+
+    /// Another thread may be adding a server at the moment of the fork.
+    @Test
+    func aChildWaitsForNoServerOfItsParent() async {
+        await #expect(processExitsWith: .success) {
+            let departures = Shared(Atomic<Int>(0))
+            let isOver = Shared(Atomic<Bool>(false))
+            let touchers = (0..<4).map { _ in
+                Toucher {
+                    while !isOver.value.load(ordering: .relaxed) {
+                        let server = Visitor(departures)
+                        guard (try? FaultServers.add(server)) != nil else { return false }
+                        FaultServers.remove(server, until: .never)
+                    }
+                    return true
+                }
+            }
+            for _ in 0..<100 {
+                let status = inFork {
+                    alarm(10)
+                    let before = departures.value.load(ordering: .relaxed)
+                    let server = Visitor(departures)
+                    guard (try? FaultServers.add(server)) != nil else { return 2 }
+                    FaultServers.remove(server, until: .never)
+                    return departures.value.load(ordering: .relaxed) == before + 1 ? 0 : 3
+                }
+                guard status == 0 else { exit(2) }
+            }
+            isOver.value.store(true, ordering: .relaxed)
+            for toucher in touchers { #expect(toucher.value() == true) }
+        }
+    }
+
     /// Only threads that serve count in rows of their own, and not those that may.
     @Test func anIdlePagerTakesNoRows() async {
         await #expect(processExitsWith: .success) {
