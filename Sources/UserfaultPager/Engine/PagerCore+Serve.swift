@@ -83,6 +83,7 @@ extension PagerCore where Source: ~Copyable {
             page = claim.range
             served = fill(claim, for: pending, of: memory, with: &bench)
             bench.record.end()
+            if page.count > Workbench.usualBytes, memory.sendsSignals { bench.giveBackStaging() }
         case .order(let order):
             return serveSpecially(order, pending, of: memory, by: bench.record)
         }
@@ -90,6 +91,7 @@ extension PagerCore where Source: ~Copyable {
             _ = fillUnasked(of: memory, with: &bench, after: page) { machine in
                 machine.claim(at: page.end, count: behind)
             }
+            if memory.sendsSignals { bench.giveBackStaging() }
         }
         return served
     }

@@ -1,3 +1,4 @@
+internal import Synchronization
 internal import UserfaultFD
 
 // Of one thread.
@@ -13,6 +14,9 @@ struct Workbench: ~Copyable {
     /// The thread's id, of a loader.
     var thread: Int32 = 0
 
+    /// It is one of the few that keep their staging's memory.
+    private var keepsStaging = false
+
     /// The most bytes that a source is asked for at once.
     static let stagingBytes = 2 << 20
 
@@ -20,6 +24,33 @@ struct Workbench: ~Copyable {
         let staging = try Mapping(anonymous: Self.stagingBytes)
         self.staging = staging
         self.record = record
+    }
+
+    deinit {
+        if keepsStaging { Self.keepers.subtract(1, ordering: .relaxed) }
+    }
+
+    // MARK: Benches of seats
+
+    /// As many bytes as nearly every fault needs, which each bench keeps.
+    static var usualBytes: Int { 128 << 10 }
+    /// How many benches of a process keep more between two faults, of those that belong to seats: there are many seats, and a
+    /// thread that comes back has nearly always the same one.
+    static var mostKeepers: Int { 16 }
+    private static let keepers = Atomic<Int>(0)
+
+    /// Gives back the memory of a staging that much was loaded into, unless few others keep theirs.
+    @inline(never)
+    mutating func giveBackStaging() {
+        if staging.count <= Self.stagingBytes {
+            if keepsStaging { return }
+            if Self.keepers.add(1, ordering: .relaxed).newValue <= Self.mostKeepers {
+                keepsStaging = true
+                return
+            }
+            Self.keepers.subtract(1, ordering: .relaxed)
+        }
+        try? staging.advise(.dontNeed, staging.range.dropFirst(Self.usualBytes))
     }
 
     /// Makes sure that one page of a region fits.

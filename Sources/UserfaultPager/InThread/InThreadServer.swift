@@ -12,7 +12,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     private let core: PagerCore<Source>
     private let memory: ServedMemory
     /// One for each seat, all of them made before the first fault; most are never used.
-    private let benches: UnsafeMutableBufferPointer<Workbench>
+    let benches: UnsafeMutableBufferPointer<Workbench>
 
     init(_ core: PagerCore<Source>) throws(PagerError) {
         self.core = core

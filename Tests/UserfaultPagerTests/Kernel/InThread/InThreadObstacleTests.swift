@@ -242,6 +242,35 @@ struct InThreadObstacleTests {
             extendLifetime(memory)
         }
     }
+
+    /// Threads come and go, each of which reads much in order at a seat of its own: few seats keep the memory for that.
+    @Test
+    func fewSeatsKeepTheirStaging() async {
+        await #expect(processExitsWith: .success) {
+            let pages = 2048
+            let memory = try InThread(NumberedSource(), pages: 64 * pages)
+            let range = memory.range
+            let gate = Shared(Atomic<Int>(0))
+            // All at once, so that their stacks differ.
+            let touchers = (0..<64).map { number in
+                Toucher {
+                    gate.value.add(1, ordering: .relaxed)
+                    while gate.value.load(ordering: .relaxed) < 64 { usleep(1000) }
+                    return (number * pages..<(number + 1) * pages).allSatisfy {
+                        range.loadWord($0 * pageBytes) == NumberedSource.word($0 * pageBytes)
+                    }
+                }
+            }
+            for toucher in touchers { #expect(toucher.value() == true) }
+            let server = try #require(
+                memory.pager.core.faultServer.withLock { $0 } as? InThreadServer<NumberedSource>)
+            let kept = try (0..<Seats.count).map { seat in
+                try server.benches[seat].staging.residency().count(where: \.self) * pageBytes
+            }
+            #expect(kept.count { $0 > Workbench.usualBytes } <= Workbench.mostKeepers, "\(kept)")
+            #expect(kept.contains { $0 > Workbench.usualBytes }, "nothing was read ahead")
+        }
+    }
 }
 
 /// A source that answers when it is told to.
