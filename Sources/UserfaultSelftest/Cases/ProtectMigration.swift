@@ -12,7 +12,7 @@ enum ProtectMigrationCases: CaseTheme {
             "write-protection outlasts the migration of a page to another frame",
             requires: [
                 .writeProtectFaults, .pagemapProtection, .alone, .pageFrames, .file("/proc/sys/vm/compact_memory"),
-                .addressSpace(1024),
+                .addressSpace(Means.muchAddressSpace),
             ],
             limit: .seconds(30), covers: [.protectionSurvives]
         ) { try migrate($0, .writeProtect) },
@@ -21,7 +21,7 @@ enum ProtectMigrationCases: CaseTheme {
             "read-write-protection outlasts the migration of a page to another frame",
             requires: [
                 .features(.readWriteProtect), .alone, .pageFrames, .file("/proc/sys/vm/compact_memory"),
-                .addressSpace(1024),
+                .addressSpace(Means.muchAddressSpace),
             ],
             limit: .seconds(30), covers: [.readWriteProtect]
         ) { try migrate($0, .readWriteProtect) },
@@ -29,14 +29,15 @@ enum ProtectMigrationCases: CaseTheme {
 
     /// Pages that stay; those between them are dropped, so that there is something to bring together.
     private static let kept = 2 << 10
-    /// Of how many pages one stays: more and more until one is migrated.
-    private static let spreads = [2, 8, 32]
+    /// Of how many pages one stays, for each area until a page is migrated.
+    private static let spreads = [2, 8, 32, 32, 32, 32]
 
     private static func migrate(_ context: CaseContext, _ call: ProtectCall) throws {
         let uffd = try UserfaultFD(features: call == .writeProtect ? [] : .readWriteProtect)
-        let deadline = ContinuousClock.now + Slowness.stretched(.seconds(10))
+        let deadline = ContinuousClock.now + Slowness.stretched(.seconds(15))
         // Compaction moves pages to higher frames, into blocks of which a part is free. A few dropped pages may all stay
-        // in the processors' own lists, where they are not free for it; many that lie widely apart do not.
+        // in the processors' own lists, where they are not free for it; many that lie widely apart do not. Where other
+        // pages lie lower, they go into the gaps first, and the next area lies where they have been.
         for spread in spreads where spread == spreads[0] || (ContinuousClock.now < deadline && hasRoom(spread)) {
             let area = try spreadOut(context, spread)
             try uffd.register(area.range, modes: call == .writeProtect ? .writeProtect : .readWriteProtect)
