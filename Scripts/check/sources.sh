@@ -56,6 +56,8 @@ case $(grep -m1 '^## ' CHANGELOG.md) in
     "## $version - "*) ;;
     *) false ;;
 esac || { echo "CHANGELOG.md does not begin with the section of $version, or with Unreleased if it ends in -dev" >&2 && failed=1; }
+# What packages install of the guides speaks of nothing that only the sources have.
+for guide in pagers operating; do python3 -B Scripts/package/guide.py "docs/$guide.md" /nowhere >/dev/null || failed=1; done
 # The messages that the operator's guide explains are those of the programs.
 python3 -B Scripts/check/messages.py docs/operating.md || failed=1
 # The text of the page agrees with its tables.

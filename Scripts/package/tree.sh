@@ -28,6 +28,15 @@ licences() {
 # shellcheck disable=SC2154 # the scripts that source this one set it
 put() { install -D -m "$1" "$2" "$root/$3"; }
 
+# put_guide NAME FOLDER [LINK=TARGET]...: a page of docs, as guide.py prints it; all that it links to is there.
+put_guide() {
+    mkdir -p "$root/$2"
+    python3 -B Scripts/package/guide.py "docs/$1" "$root/$2" "${@:3}" >"$root/$2/.guide"
+    mv "$root/$2/.guide" "$root/$2/$1"
+    chmod 644 "$root/$2/$1"
+    python3 -B Scripts/check/links.py "$root/$2/$1"
+}
+
 # put_program FILE NAME: the program itself and its completions.
 put_program() {
     local shells path

@@ -27,9 +27,15 @@ fi
 put_program "$program" uffd-pager
 for unit in Scripts/package/systemd/*; do put 644 "$unit" "usr/lib/systemd/system/${unit##*/}"; done
 documents=usr/share/doc/uffd-pager
-for guide in pagers operating; do put 644 "docs/$guide.md" "$documents/$guide.md"; done
 for example in Scripts/package/uffd-pager.json Scripts/package/seccomp.json Examples/handoff-client.c; do
     put 644 "$example" "$documents/examples/${example##*/}"
+done
+# Each links to the other.
+touch "$root/$documents/"{pagers,operating}.md
+for guide in operating pagers; do
+    put_guide "$guide.md" "$documents" ../Examples/handoff-client.c=examples/handoff-client.c \
+        ../Scripts/package/uffd-pager.json=examples/uffd-pager.json ../Scripts/package/seccomp.json=examples/seccomp.json \
+        ../Scripts/package/systemd=../../../lib/systemd/system
 done
 mapfile -t installed < <(cd "$root" && find "$documents" -name '*.*' -type f | LC_ALL=C sort)
 "$program" --experimental-dump-help | python3 -B Scripts/package/manual.py "$root/usr/share/man/man1" "${installed[@]/#//}"

@@ -22,5 +22,5 @@ put 644 docs/selftest-report.schema.json usr/share/uffd-selftest/report.schema.j
 put 644 Tests/KernelMatrix/known-bugs.json usr/share/uffd-selftest/known-bugs.json
 put 755 Scripts/package/setup-host.sh usr/share/uffd-selftest/setup-host.sh
 put 644 Scripts/package/seccomp.json usr/share/uffd-selftest/seccomp.json
-put 644 docs/operating.md usr/share/doc/uffd-selftest/operating.md
+put_guide operating.md usr/share/doc/uffd-selftest ../Scripts/package/seccomp.json=../../uffd-selftest/seccomp.json
 licences . .build-static libc.a libstdc++.a libgcc.a >"$root/usr/share/doc/uffd-selftest/licences.txt"
