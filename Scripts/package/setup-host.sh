@@ -130,7 +130,10 @@ while (($#)); do
         --undo) action=undo ;;
         --yes) yes=1 ;;
         -h | --help) usage 0 ;;
-        -*) usage 64 >&2 ;;
+        -*)
+            echo "${0##*/}: there is no option $1" >&2
+            usage 64 >&2
+            ;;
         *) owner=$1 ;;
     esac
     shift

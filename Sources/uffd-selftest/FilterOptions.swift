@@ -1,4 +1,5 @@
 import ArgumentParser
+import SystemPackage
 import UserfaultSelftest
 
 extension MemoryType: ExpressibleByArgument {}
@@ -29,7 +30,8 @@ struct FilterOptions: ParsableArguments {
 
     @Option(
         name: .long,
-        help: ArgumentHelp("Select only results that failed in this JSON report of an earlier run.", valueName: "file"))
+        help: ArgumentHelp("Select only results that failed in this JSON report of an earlier run.", valueName: "file"),
+        completion: .file())
     var rerunFailed: String?
 
     func selection() throws -> Selection {
@@ -39,6 +41,14 @@ struct FilterOptions: ParsableArguments {
         selection.isQuick = quick
         if let rerunFailed { selection.identities = try usable { try EarlierReport.failures(in: rerunFailed) } }
         return selection
+    }
+
+    /// Ends the program, successfully, if the results that failed are asked for, and none did.
+    func endIfNothingFailed(_ selection: Selection) throws {
+        guard let rerunFailed, selection.identities?.isEmpty == true else { return }
+        ReportOutput(.standardError).line(
+            "uffd-selftest: nothing failed in \(rerunFailed): there is nothing to run again")
+        throw ExitCode.success
     }
 
     func validate() throws {
@@ -53,7 +63,7 @@ struct FilterOptions: ParsableArguments {
         for useless in selection.uselessTags() {
             throw ValidationError("no result has the tag '\(useless)'; see uffd-selftest list --format pretty")
         }
-        guard !selection.results().isEmpty else {
+        guard !selection.results().isEmpty || selection.identities?.isEmpty == true else {
             throw ValidationError("no result matches all of what is asked for")
         }
     }

@@ -32,7 +32,9 @@ struct ListCommand: ParsableCommand {
     func run() throws {
         let output = ReportOutput(.standardOutput)
         let format = format ?? (output.terminalWidth != nil ? .pretty : .names)
-        CaseList.write(try filters.selection().results(), as: format, to: output)
+        let selection = try filters.selection()
+        try filters.endIfNothingFailed(selection)
+        CaseList.write(selection.results(), as: format, to: output)
         try Standard.finish(output)
     }
 }

@@ -24,7 +24,7 @@ struct RunCommand: ParsableCommand {
     @Option(name: .long, help: "Format of the report; by default pretty on a terminal, tap elsewhere.")
     var format: ReportFormat?
 
-    @Option(name: .long, help: ArgumentHelp("Write the report to this file.", valueName: "file"))
+    @Option(name: .long, help: ArgumentHelp("Write the report to this file.", valueName: "file"), completion: .file())
     var output: String?
 
     @Option(name: .long, help: ArgumentHelp("Time limit of each result, in place of its own.", valueName: "seconds"))
@@ -56,7 +56,8 @@ struct RunCommand: ParsableCommand {
 
     @Option(
         name: .long,
-        help: ArgumentHelp("Failures in this JSON file are expected and do not count.", valueName: "file"))
+        help: ArgumentHelp("Failures in this JSON file are expected and do not count.", valueName: "file"),
+        completion: .file())
     var knownFailures: String?
 
     @Flag(name: .long, help: "Treat every skip as a failure.")
@@ -95,6 +96,7 @@ struct RunCommand: ParsableCommand {
     func run() throws {
         var options = Runner.Options()
         options.selection = try filters.selection()
+        try filters.endIfNothingFailed(options.selection)
         options.timeout = timeout?.duration
         options.repetitions = repetitions
         options.jobs = jobs
@@ -127,7 +129,8 @@ struct RunCommand: ParsableCommand {
                 FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
                 permissions: [.ownerReadWrite, .groupRead, .otherRead])
         } catch {
-            throw ValidationError("\(path) cannot be written: \(error)")
+            ReportOutput(.standardError).line("uffd-selftest: \(path) cannot be written: \(error)")
+            throw Standard.unwritable
         }
     }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CSelftestSupport
+import SystemPackage
 import UserfaultSelftest
 
 @main
@@ -29,6 +30,16 @@ struct UffdSelftest: ParsableCommand {
             exit(withError: error)
         }
         Standard.prepare()
-        main(Array(arguments.dropFirst()))
+        do {
+            var command = try parseAsRoot(Array(arguments.dropFirst()))
+            try command.run()
+        } catch {
+            let text = fullMessage(for: error)
+            guard exitCode(for: error) == .success, !text.isEmpty else { exit(withError: error) }
+            // Help or the version.
+            let output = ReportOutput(.standardOutput)
+            output.line(text)
+            do { try Standard.finish(output) } catch { exit(withError: error) }
+        }
     }
 }

@@ -57,7 +57,7 @@ struct CommandLineTests {
             }
         }
         let refused = try SelftestProgram.run("--filter", "selfcheck-pass/*", "--output", "/nowhere/report")
-        #expect(refused.exitCode == 64)
+        #expect(refused.exitCode == 74)
         #expect(refused.errors.contains("/nowhere/report cannot be written"))
     }
 
@@ -118,7 +118,13 @@ struct CommandLineTests {
         try Data("{}".utf8).write(to: file)
         let refused = try SelftestProgram.run("--rerun-failed", file.path)
         #expect(refused.exitCode == 64)
-        #expect(refused.errors.contains("is no report"))
+        #expect(refused.errors.contains("is not a report"))
+        _ = try SelftestProgram.run("--filter", "selfcheck-pass/*", "--format", "json", "--output", file.path)
+        for command in ["run", "list"] {
+            let nothing = try SelftestProgram.run(command, "--rerun-failed", file.path)
+            #expect(nothing.exitCode == 0 && nothing.output.isEmpty)
+            #expect(nothing.errors.contains("nothing failed in \(file.path)"))
+        }
     }
 
     @Test func aStoppedRunEndsByTheSignalAndReportsWhatItHas() throws {

@@ -113,10 +113,17 @@ struct RunOptionTests {
         #expect(other.exitCode == 1)
         let broken = try run("{}")
         #expect(broken.exitCode == 64)
-        #expect(broken.errors.contains("is no list of known failures"))
+        #expect(broken.errors.contains("is not a list of known failures"))
+        let slip = try run(#"[{"what": "sums are wrong", "cases": ["selfcheck-fial"]}]"#)
+        #expect(slip.exitCode == 64)
+        #expect(slip.errors.contains("no case or result is called 'selfcheck-fial'"))
     }
 
     @Test func theVersionIsPrinted() throws {
         #expect(try SelftestProgram.run("--version").output.hasPrefix("uffd-selftest \(Version.text), "))
+        for option in ["--version", "--help"] {
+            let command = "\(SelftestProgram.path) \(option) >/dev/full"
+            #expect(try SelftestProgram.start("bash", ["-c", command]).exitCode == 74)
+        }
     }
 }

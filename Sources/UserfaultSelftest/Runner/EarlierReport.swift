@@ -11,17 +11,18 @@ package enum EarlierReport {
         let results: [Result]
     }
 
-    /// The identities of the results that failed, as far as this program still has them.
+    /// The identities of the results that failed, as far as this program still has them; none if none failed.
     package static func failures(in file: String) throws(UselessFile) -> Set<String> {
         guard let text = ProcFile.text(file) else { throw UselessFile(description: "\(file) cannot be read") }
         guard let document = try? JSONDecoder().decode(Document.self, from: Data(text.utf8)) else {
-            throw UselessFile(description: "\(file) is no report in the format json")
+            throw UselessFile(description: "\(file) is not a report in the format json")
         }
         let failed = document.results.filter { $0.outcome == .fail }
             .map { result in result.memory.map { "\(result.case)/\($0.rawValue)" } ?? result.case }
-        guard !failed.isEmpty else { throw UselessFile(description: "nothing failed in \(file)") }
         let known = failed.filter { Selection.result(identity: $0) != nil }
-        guard !known.isEmpty else { throw UselessFile(description: "this program has none of the results in \(file)") }
+        guard !known.isEmpty || failed.isEmpty else {
+            throw UselessFile(description: "this program has none of the results in \(file)")
+        }
         return Set(known)
     }
 }

@@ -29,19 +29,25 @@ package struct KnownFailures: Sendable {
             entries = try JSONDecoder().decode([Entry].self, from: Data(text.utf8))
         } catch {
             throw UselessFile(
-                description: "\(file) is no list of known failures, "
+                description: "\(file) is not a list of known failures, "
                     + #"[{"what": "REASON", "cases": ["CASE", "CASE/TYPE"], "series": ["6.18"]}]: \#(error)"#)
         }
+        let results = (AllCases.cases + SelfCheckCases.cases).flatMap(\.results)
+        for name in entries.flatMap(\.cases) where !results.contains(where: { Self.matches(name, $0) }) {
+            throw UselessFile(
+                description: "\(file): no case or result is called '\(name)'; see uffd-selftest list for what there is")
+        }
+    }
+
+    private static func matches(_ name: String, _ result: SelectedResult) -> Bool {
+        name == result.selftestCase.name || fnmatch(name, result.identity, 0) == 0
     }
 
     /// Why a failure of the result is known on a kernel of this release, such as `6.18.44-generic`; nil if it is not.
     func reason(for result: SelectedResult, release: String) -> String? {
         let series = release.split { !$0.isNumber }.prefix(2).joined(separator: ".")
         return entries.first { entry in
-            entry.series?.contains(series) ?? true
-                && entry.cases.contains {
-                    $0 == result.selftestCase.name || fnmatch($0, result.identity, 0) == 0
-                }
+            entry.series?.contains(series) ?? true && entry.cases.contains { Self.matches($0, result) }
         }?.what
     }
 }
