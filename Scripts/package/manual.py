@@ -11,6 +11,10 @@ import pathlib
 import sys
 
 
+# How a paragraph of a discussion begins that has these, as "NUMBER TEXT; NUMBER TEXT".
+CODES = "Exit codes: "
+
+
 def escape(text):
     """Text that troff takes for text."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
@@ -47,9 +51,13 @@ def page(command, path, parents, children, files):
     title = "-".join(path)
     lines = [f'.TH "{title.upper()}" 1', ".SH NAME", f"{escape(title)} \\- {escape(command['abstract'])}", ".SH SYNOPSIS",
              f"\\fB{escape(' '.join(path))}\\fR " + " ".join(["\\fIcommand\\fR"] * bool(children) + [*map(synopsis_of, shown)])]
-    if command.get("discussion"):
+    paragraphs = command["discussion"].split("\n\n") if command.get("discussion") else []
+    codes = [paragraph for paragraph in paragraphs if paragraph.startswith(CODES)]
+    if len(paragraphs) > len(codes):
         lines.append(".SH DESCRIPTION")
-        for paragraph in command["discussion"].split("\n\n"):
+        for paragraph in paragraphs:
+            if paragraph in codes:
+                continue
             lines.append(".PP")
             for line in paragraph.splitlines():
                 # An indented line is one of a list.
@@ -63,6 +71,11 @@ def page(command, path, parents, children, files):
         if argument.get("defaultValue") and argument["kind"] != "flag":
             text += f" The default is {argument['defaultValue']}."
         lines += [".TP", head_of(argument), escape(text)]
+    if codes:
+        lines.append(".SH EXIT STATUS")
+    for code in (code for paragraph in codes for code in paragraph.removeprefix(CODES).removesuffix(".").split("; ")):
+        number, _, text = code.partition(" ")
+        lines += [".TP", f"\\fB{int(number)}\\fR", escape(text) + "."]
     if children:
         lines.append(".SH COMMANDS")
     for child in children:

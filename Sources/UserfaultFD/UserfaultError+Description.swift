@@ -102,7 +102,7 @@ extension UserfaultError: CustomStringConvertible {
         case .busy where operation == .register: "another userfaultfd has it, or a protection would be lost"
         case .busy where operation == .move: "the source page is shared or pinned; copy it instead"
         case .badDescriptor: "the descriptor is not open"
-        case .notUserfaultFD: "the descriptor is no userfaultfd"
+        case .notUserfaultFD: "the descriptor is not a userfaultfd"
         case .notMemoryFile: "the file is neither on tmpfs nor on hugetlbfs, nor a guest_memfd"
         case .noDescriptor: "the message carried no descriptor"
         default: nil

@@ -79,7 +79,7 @@ struct CRIUConversation {
 extension CRIUConversation.Violation: CustomStringConvertible {
     var description: String {
         switch self {
-        case .badProcessID(let id): "\(id) is no process id"
+        case .badProcessID(let id): "\(id) is not a process id"
         case .missingDescriptor(let task): "no userfaultfd came for task \(task)"
         case .repeated(let task): "task \(task) was named twice"
         case .surplus: "more was said after the tasks were restored"

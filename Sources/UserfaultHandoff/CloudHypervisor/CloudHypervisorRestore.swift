@@ -155,7 +155,7 @@ public struct CloudHypervisorRestore {
         switch CloudHypervisorStatus(rawValue: header.code) {
         case .ok where header.length == 0: return
         case .error: throw .rejected(step)
-        default: throw .handoff(.malformed("this is no answer to the \(step)"))
+        default: throw .handoff(.malformed("this is not an answer to the \(step)"))
         }
     }
 }

@@ -31,7 +31,7 @@ public struct HandoffReply: Hashable, Sendable {
     /// - Returns: The reply, or `nil` if more has to arrive.
     /// - Throws: ``HandoffError/malformed(_:)``.
     public static func read(_ bytes: [UInt8]) throws(HandoffError) -> HandoffReply? {
-        guard bytes.starts(with: magic.prefix(bytes.count)) else { throw .malformed("this is no reply") }
+        guard bytes.starts(with: magic.prefix(bytes.count)) else { throw .malformed("this is not a reply") }
         guard bytes.count >= headerBytes else { return nil }
         var reader = WordReader(bytes, from: magic.count)
         let status = reader.next(UInt32.self)

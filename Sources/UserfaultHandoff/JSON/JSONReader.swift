@@ -132,7 +132,7 @@ struct JSONReader {
         if bytes[position] == UInt8(ascii: "-") { position += 1 }
         let startsWithZero = position < bytes.count && bytes[position] == 0x30
         let whole = digits()
-        guard whole > 0, !startsWithZero || whole == 1 else { throw malformed("this is no value") }
+        guard whole > 0, !startsWithZero || whole == 1 else { throw malformed("this is not a valid value") }
         if position < bytes.count, bytes[position] == UInt8(ascii: ".") {
             position += 1
             guard digits() > 0 else { throw malformed("a fraction has no digits") }

@@ -57,7 +57,7 @@ public struct KeptRecord: Hashable, Sendable {
     ///   ``HandoffMessage/consume(_:)``, for what is no record.
     public init(bytes: [UInt8]) throws(HandoffError) {
         guard bytes.count >= Self.headerBytes, bytes.starts(with: Self.magic) else {
-            throw .malformed("it is no record of a client")
+            throw .malformed("it is not a record of a client")
         }
         var reader = WordReader(bytes, from: Self.magic.count)
         let version = Int(reader.next(UInt32.self))

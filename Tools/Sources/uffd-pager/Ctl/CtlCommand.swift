@@ -33,8 +33,8 @@ struct CtlCommand: ParsableCommand {
         @Option(
             help: ArgumentHelp(
                 """
-                Give up after so many seconds without an answer: 30 unless said; add, populate, drain and remove wait without a \
-                limit. What was asked for may happen all the same.
+                Give up after so many seconds without an answer. What was asked for may happen all the same. (default: 30; add, \
+                populate, drain and remove wait without a limit)
                 """, valueName: "n"))
         var timeout: Int?
 
@@ -87,7 +87,7 @@ struct CtlCommand: ParsableCommand {
     struct Limit: ParsableArguments {
         @Option(
             help: ArgumentHelp(
-                "How long to load; without a limit by default. What is not loaded by then is told, with the exit code 1.",
+                "How long to load; without a limit by default. What is not loaded by then is reported, with exit code 1.",
                 valueName: "n"))
         var seconds: Int?
 
@@ -205,7 +205,7 @@ struct CtlCommand: ParsableCommand {
             abstract: "Load all memory of a machine's sessions, and let go of them.",
             discussion: """
                 With --seconds, memory that is not loaded in time is poisoned: who touches it gets SIGBUS. A machine with \
-                --on-failure kill is killed. Either is told, with the exit code 1.
+                --on-failure kill is killed. Both are reported, with exit code 1.
                 """)
         @OptionGroup var control: Control
         @OptionGroup var machine: Name

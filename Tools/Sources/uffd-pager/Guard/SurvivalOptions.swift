@@ -18,7 +18,7 @@ struct SurvivalOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Start at most so many successors in one minute, 10 unless said; the next death kills the clients.",
+            "Start at most so many successors in one minute; the next death kills the clients. (default: 10)",
             valueName: "n"))
     var maxRestarts: Int?
 

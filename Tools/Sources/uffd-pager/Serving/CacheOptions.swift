@@ -6,14 +6,14 @@ import UserfaultPager
 struct CacheOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Keep what NBD servers have sent in this folder, in a file of at most so many bytes: 1G unless said, with K, M, G or T.",
+            "Keep what NBD servers have sent in this folder, in a file of at most so many bytes, with K, M, G or T. (default: 1G)",
             valueName: "folder[:bytes]"),
         completion: .directory)
     var cache: CacheFolder?
 
     @Option(
         help: ArgumentHelp(
-            "Keep at most so many bytes of it in memory: 64M unless said. Without --cache, it is kept in memory only.",
+            "Keep at most so many bytes of it in memory. Without --cache, it is kept in memory only. (default: 64M)",
             valueName: "bytes"))
     var cacheMemory: ByteCount?
 

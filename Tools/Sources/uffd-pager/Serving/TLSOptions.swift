@@ -22,7 +22,7 @@ struct TLSOptions: ParsableArguments, Sendable {
 
     @Option(
         help: ArgumentHelp(
-            "The name under which the key is in that file; default: the user's own.", valueName: "name"))
+            "The name under which the key is in that file. (default: the user's own)", valueName: "name"))
     var tlsUsername: String?
 
     /// Looks whether an address can be used with these.
