@@ -59,13 +59,23 @@ struct OthersByThenTests {
             try first.add(range)
             try first.start()
             // The thread goes on to the page behind, and waits there.
+            let hasTouched = Shared(Atomic<Bool>(false))
             let toucher = Toucher {
-                (0..<pages).first { page in
+                _ = (0..<pages).first { page in
                     _ = range.loadWord(page * pageBytes)
                     return isHeld.value.load(ordering: .relaxed)
                 }
+                hasTouched.value.store(true, ordering: .relaxed)
             }
             #expect(gate.waitUntilReached())
+            // Later it would find memory that nobody serves yet.
+            let isSettled = try wait {
+                try hasTouched.value.load(ordering: .relaxed)
+                    || first.core.memories[0].withDescriptor { (uffd) throws(UserfaultError) in
+                        try uffd.status().pending
+                    } == 1
+            }
+            #expect(isSettled)
             let other = try Mapping(anonymous: pages * pageBytes, placement: .replacing(range.start))
             _ = mapping.release()
             let second = try Pager(UserfaultFD(), source: NumberedSource())
