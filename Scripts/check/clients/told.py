@@ -245,6 +245,23 @@ def told_to_clients_of_the_handoff():
 
 
 @check
+def told_of_a_server_that_speaks_no_http():
+    with folder() as directory, contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
+        server.settimeout(LIMIT)
+        server.bind(str(directory / "c"))
+        server.listen()
+        for answer in (b"\r\n\r\n", b"hello\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"):
+            ctl = subprocess.Popen(
+                [program(), "ctl", "list", "--control", directory / "c"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+            connection, _ = server.accept()
+            connection.recv(65536)
+            connection.sendall(answer)
+            connection.close()
+            _, text = ctl.communicate(timeout=LIMIT)
+            require(ctl.returncode == 69 and str(directory / "c") in text, f"{answer}: exit code {ctl.returncode}: {text}")
+
+
+@check
 def told_by_exit_codes_and_messages():
     with folder() as directory:
         memory = memory_file(directory, SIZE)

@@ -163,11 +163,12 @@ struct ControlAnswer {
     /// - Returns: `nil` unless it is whole.
     init?(_ bytes: [UInt8]) {
         guard let end = bytes.firstRange(of: Array("\r\n\r\n".utf8)) else { return nil }
-        var lines = String(decoding: bytes[..<end.lowerBound], as: UTF8.self).split(separator: "\r\n")
-        let words = lines.removeFirst().split(separator: " ")
-        guard words.count >= 2, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]) else { return nil }
+        let lines = String(decoding: bytes[..<end.lowerBound], as: UTF8.self).split(separator: "\r\n")
+        guard let words = lines.first?.split(separator: " "), words.count >= 2, words[0].hasPrefix("HTTP/1."),
+            let status = Int(words[1])
+        else { return nil }
         let rest = bytes[end.upperBound...]
-        for line in lines where line.lowercased().hasPrefix("content-length:") {
+        for line in lines.dropFirst() where line.lowercased().hasPrefix("content-length:") {
             guard
                 line.drop(while: { $0 != ":" }).dropFirst().split(separator: " ").first.flatMap({ Int($0) })
                     == rest.count
