@@ -218,7 +218,7 @@ def peers_that_break_the_protocol(host, dumps):
     unknown = struct.pack("<i", dump.task + 1)
     for what, bytes_sent, message in [
         ("nothing", b"", "hung up"), ("half a word", task[:2], "hung up"), ("no descriptor", task + b"\0", "no userfaultfd"),
-        ("no process id", b"\0\0\0\0", "no process id"), ("another task", unknown + b"\0", "no userfaultfd"),
+        ("no process id", b"\0\0\0\0", "not a process id"), ("another task", unknown + b"\0", "no userfaultfd"),
         ("a task without memory that was not dumped", struct.pack("<i", -dump.task - 1), "not in the images"),
         ("the same task twice", struct.pack("<i", -dump.task) * 2, "named twice"),
         ("garbage", random.Random(2).randbytes(1 << 20), "malformed"),
