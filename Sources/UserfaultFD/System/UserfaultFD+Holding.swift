@@ -27,15 +27,13 @@ extension UserfaultFD {
     /// As ``probe(_:)``, and whether the mapping is registered for write protection.
     private func probeModes(_ range: AddressRange) -> (holder: RangeHolder, isForWriteProtection: Bool) {
         // A protected copy into memory that is registered, but not for write protection, is refused before the kernel takes
-        // a page for it and tries to read: that costs a tenth.
+        // a page for it and tries to read: that costs a tenth. Any other answer is that of a copy into memory that has it.
         let canProtect = supportedFeatures.contains(.writeProtect)
-        if canProtect, copyNothing(to: range, options: .writeProtect) == .invalidArgument {
-            return (.thisDescriptor, false)
-        }
-        return switch copyNothing(to: range) {
-        case .noSuchFileOrDirectory, .invalidArgument: (.nobody, false)
+        return switch copyNothing(to: range, options: canProtect ? .writeProtect : []) {
+        case .noSuchFileOrDirectory: (.nobody, false)
         case .noSuchProcess: (.processGone, false)
         case .resourceTemporarilyUnavailable: (.changing, false)
+        case .invalidArgument: (canProtect ? .thisDescriptor : .nobody, false)
         default: (.thisDescriptor, canProtect)
         }
     }
