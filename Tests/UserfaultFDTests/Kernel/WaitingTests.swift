@@ -32,8 +32,7 @@ extension Kernel {
 
         @Test func aClosedDescriptorIsAnError() async {
             await #expect(processExitsWith: .success) {
-                let uffd = try UserfaultFD()
-                close(uffd.withUnsafeDescriptor { $0.rawValue })
+                let uffd = try UserfaultFD.closed()
                 expectFailure(.poll, .badFileDescriptor, .badDescriptor) { () throws(UserfaultError) in
                     _ = try uffd.poll(timeout: .seconds(1))
                 }

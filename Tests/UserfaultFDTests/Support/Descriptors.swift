@@ -70,3 +70,14 @@ private func newPair() -> (first: Int32, second: Int32) {
     precondition(socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue) | O_CLOEXEC, 0, &sockets) == 0)
     return (sockets[0], sockets[1])
 }
+
+extension UserfaultFD {
+    /// One whose descriptor is closed and has a high number: other threads of the test open files, which would take a low one.
+    static func closed() throws -> UserfaultFD {
+        let opened = try UserfaultFD()
+        let number = opened.withUnsafeDescriptor { fcntl($0.rawValue, F_DUPFD_CLOEXEC, 900) }
+        let uffd = try UserfaultFD(adopting: number, features: opened.enabledFeatures)
+        _ = Glibc.close(number)
+        return uffd
+    }
+}
