@@ -108,7 +108,12 @@ int cts_fork_loader(uintptr_t address) {
     return pid < 0 ? -errno : (int)pid;
 }
 
+// What the testing library calls for each error that is thrown: it notes where that was, in memory from the heap. A thread
+// that reads of a fork would wait there for the one that forks.
+extern _Atomic(void *) _swift_willThrow, _swift_willThrowTypedImpl;
+
 int cts_fork_waiting(void) {
+    _swift_willThrow = _swift_willThrowTypedImpl = NULL;
     pid_t pid = fork();
     if (pid != 0) return pid < 0 ? -errno : pid;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);

@@ -60,12 +60,12 @@ extension UserfaultFD {
         let (found, isForWriteProtection) = probeModes(range)
         guard found == .thisDescriptor else { return found }
         let others = modes.subtracting(.writeProtect)
-        do throws(UserfaultError) {
-            _ = try register(range, modes: isForWriteProtection ? .writeProtect : others.isEmpty ? modes : others)
-            return .thisDescriptor
-        } catch {
-            return error.errno == .resourceBusy ? .another : .nobody
-        }
+        let asked = isForWriteProtection ? .writeProtect : others.isEmpty ? modes : others
+        var ioctls: UInt64 = 0
+        // No error is made of the answer: a thread that reads of a fork must not take memory from the heap.
+        let answer = unsafe cuffd_register(
+            descriptor.rawValue, UInt64(range.start), UInt64(range.count), asked.rawValue, &ioctls)
+        return answer >= 0 ? .thisDescriptor : Errno(rawValue: -answer) == .resourceBusy ? .another : .nobody
     }
 
     /// Before the first question about a holder, and before memory is let go of for the first time.
