@@ -123,6 +123,10 @@ unit() {
     { [ "$(uname -m)" = x86_64 ] && : </dev/kvm; } 2>/dev/null || allowed+=(--allow "needs KVM")
     check "$name" timeout -k 10 900 swift test --disable-xctest --no-parallel --xunit-output "$results" "$@"
     local status=$?
+    if [ $status != 0 ]; then
+        python3 Scripts/check/tests-summary.py unended "$logs/$name.log" >"$logs/$name.unended.log"
+        cat "$logs/$name.unended.log" >>"$logs/$name.log"
+    fi
     [ -f "$logs/$name-swift-testing.xml" ] && results=$logs/$name-swift-testing.xml
     if numbers=$(python3 Scripts/check/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
         read -ra numbers <<<"$numbers"
@@ -266,7 +270,7 @@ for step in "${steps[@]}"; do "step_$step"; done
 # What failed once more, where it is not buried under what passed.
 for name in ${broken[@]+"${broken[@]}"}; do
     printf '\nfailed: %s\n' "$name"
-    grep -iE 'fail|error|wrong|not as expected|->' "$logs/$name.log" | grep -vE ' 0 failed|^[[:space:]]*(✔|◇)' | tail -n 12 | cut -c-300
+    grep -iE 'fail|error|wrong|did not end|not as expected|->' "$logs/$name.log" | grep -vE ' 0 failed|^[[:space:]]*(✔|◇)' | tail -n 12 | cut -c-300
 done
 echo
 echo "$passed passed, $failed failed, $skipped skipped"

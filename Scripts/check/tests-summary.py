@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Counts the results of a test run; a skip without a lawful reason counts as a failure.
 
-usage: tests-summary.py xunit FILE [--allow TEXT]... | selftest FILE
+usage: tests-summary.py xunit FILE [--allow TEXT]... | selftest FILE | unended LOG
 
-Prints "PASSED FAILED SKIPPED". Lawful reasons: the kernel does not have a feature, or has one whose absence is tested.
---allow adds reasons that begin with TEXT.
+Prints "PASSED FAILED SKIPPED", or the tests of a log that began and did not end. Lawful reasons: the kernel does not
+have a feature, or has one whose absence is tested. --allow adds reasons that begin with TEXT.
 """
 import json
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -19,6 +20,14 @@ def main() -> int:
         with open(path, encoding="utf-8") as file:
             totals = json.load(file)["totals"]
         print(totals.get("pass", 0), totals.get("fail", 0) + totals.get("error", 0), totals.get("skip", 0))
+        return 0
+    if kind == "unended":
+        with open(path, encoding="utf-8", errors="replace") as file:
+            log = file.read()
+        ended = set(re.findall(r"^[✔✘➜] Test (.+?) (?:with \d+ test cases? )?(?:passed|failed|skipped)\b", log, re.M))
+        for test in dict.fromkeys(re.findall(r"^◇ Test (?!case |run )(.+) started\.$", log, re.M)):
+            if test not in ended:
+                print(f"did not end: {test}")
         return 0
     lawful = LAWFUL + tuple(text for option, text in zip(rest, rest[1:]) if option == "--allow")
     passed = failed = skipped = unlawful = 0
