@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Measures pages over NBD from nbdkit on this machine, as ratios: Scripts/bench/nbd.sh [--real-time] [PAGES [MEASUREMENT...]]
+# Measures pages over NBD from nbdkit on this machine, as ratios:
+#   Scripts/bench/nbd.sh [--real-time] [--gates] [PAGES [MEASUREMENT...]]
 # With --real-time, server and measuring program go before everything else on the machine; needs root.
+# With --gates, fails if a ratio is not as promised for certain: the interval in which its median lies is beyond the promise.
 # MEASUREMENT is one of prefetch, demand, connections, overhead, overhead-asking; all of them unless given. They print
 #   prefetch-time             time to the last of PAGES recorded pages without prefetch / with it; the server waits 1 ms a read
 #   prefetch-time-sequential  the same with all memory, four times as much, loaded in order
@@ -14,16 +16,21 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$REPO"
 
 priority=()
-if [[ ${1:-} == --real-time ]]; then
-    priority=(chrt -f 50)
+gates=false
+while [[ ${1:-} == --* ]]; do
+    case $1 in
+        --real-time) priority=(chrt -f 50) ;;
+        --gates) gates=true ;;
+        *) usage 64 ;;
+    esac
     shift
-fi
+done
 pages=${1:-56300}
 shift $(($# > 0 ? 1 : 0))
 measurements=("$@")
 [[ $# -gt 0 ]] || measurements=(prefetch demand connections overhead overhead-asking)
 Scripts/check/nbd.sh --prepare
-package=(--package-path Tests/NBDTests --scratch-path .build-nbd-bench -c release)
+package=(--package-path Tests/NBDTests --scratch-path "${SCRATCH:-.build-nbd-bench}" -c "${CONFIGURATION:-release}")
 swift build "${package[@]}" --product nbd-bench --quiet
 program=$(swift build "${package[@]}" --show-bin-path)/nbd-bench
 
@@ -41,19 +48,41 @@ measure() {
         [[ ! -s $folder/$1.pid ]] || break
         sleep 0.1
     done
-    "${priority[@]}" timeout 600 "$program" "$1" "nbd+unix:///?socket=$socket" "$2"
+    local status=0
+    "${priority[@]}" timeout 600 "$program" "$1" "nbd+unix:///?socket=$socket" "$2" || status=$?
     kill "$server"
     wait "$server" || true
+    return $status
 }
 
-for measurement in "${measurements[@]}"; do
-    case $measurement in
-        prefetch | demand) measure "$measurement" "$pages" 1ms ;;
-        connections) measure connections $((pages / 4)) 10ms ;;
-        overhead | overhead-asking) measure "$measurement" "$pages" ;;
-        *)
-            echo "no such measurement: $measurement" >&2
-            exit 64
-            ;;
-    esac
-done
+measure_all() {
+    local measurement
+    for measurement in "${measurements[@]}"; do
+        case $measurement in
+            prefetch | demand) measure "$measurement" "$pages" 1ms ;;
+            connections) measure connections $((pages / 4)) 10ms ;;
+            overhead | overhead-asking) measure "$measurement" "$pages" ;;
+            *)
+                echo "no such measurement: $measurement" >&2
+                exit 64
+                ;;
+        esac
+    done
+}
+
+# judge: passes lines on, and says behind each ratio whether it is as promised.
+judge() {
+    awk '
+        BEGIN {
+            least["prefetch-time"] = 3.3; least["connections"] = 5
+            most["demand-p99"] = 1.2; most["overhead"] = 1.05
+        }
+        $1 != "RATIO" { print; next }
+        $2 in least { verdict = $4 >= least[$2] ? "holds" : $5 < least[$2] ? "BROKEN" : "cannot tell"; bound = ">= " least[$2] }
+        $2 in most { verdict = $5 <= most[$2] ? "holds" : $4 > most[$2] ? "BROKEN" : "cannot tell"; bound = "<= " most[$2] }
+        !($2 in least) && !($2 in most) { print; next }
+        { print $0, bound, verdict; broken += verdict == "BROKEN" }
+        END { exit broken > 0 }'
+}
+
+if $gates; then measure_all | judge; else measure_all; fi

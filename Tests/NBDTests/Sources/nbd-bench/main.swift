@@ -93,6 +93,24 @@ func percentile(_ sorted: [UInt64], _ part: Double) -> Double {
     sorted.isEmpty ? 0 : Double(sorted[min(sorted.count - 1, Int(Double(sorted.count) * part))]) / 1000
 }
 
+/// Prints the median of the rounds' ratios, and between which two of them the true median lies, 95 times of 100 or more.
+func printRatio(_ name: String, _ rounds: [Double]) {
+    let sorted = rounds.sorted()
+    let count = sorted.count
+    // How many rounds are below the true median follows a binomial distribution.
+    var ways = 1.0
+    var below = ways
+    var left = 0
+    while true {
+        ways *= Double(count - left) / Double(left + 1)
+        below += ways
+        guard 2 * below <= 0.05 * exp2(Double(count)) else { break }
+        left += 1
+    }
+    let median = (sorted[(count - 1) / 2] + sorted[count / 2]) / 2
+    print("RATIO \(name) \(median) \(sorted[left]) \(sorted[count - 1 - left])")
+}
+
 /// How pages come before they are touched.
 enum Ahead: String, CaseIterable {
     case none = "without prefetch"
@@ -118,8 +136,8 @@ func prefetch(_ uri: String, _ pages: Int) throws {
         try bench.pager.stop(.poison)
         print("\(ahead.rawValue): \(times[ahead]!) s to the last page, \(waits) touches waited")
     }
-    print("RATIO prefetch-time \(times[.none]! / times[.recorded]!)")
-    print("RATIO prefetch-time-sequential \(times[.none]! / times[.sequential]!)")
+    printRatio("prefetch-time", [times[.none]! / times[.recorded]!])
+    printRatio("prefetch-time-sequential", [times[.none]! / times[.sequential]!])
 }
 
 /// Touches pages that were not recorded, alone and while recorded ones are replayed.
@@ -149,8 +167,8 @@ func demand(_ uri: String, _ pages: Int) throws {
         medians.append(percentile(waits[1], 0.5) / percentile(waits[0], 0.5))
         p99s.append(percentile(waits[1], 0.99) / percentile(waits[0], 0.99))
     }
-    print("RATIO demand-median \(medians.sorted()[medians.count / 2])")
-    print("RATIO demand-p99 \(p99s.sorted()[p99s.count / 2])")
+    printRatio("demand-median", medians)
+    printRatio("demand-p99", p99s)
 }
 
 func connections(_ uri: String, _ pages: Int) throws {
@@ -168,7 +186,7 @@ func connections(_ uri: String, _ pages: Int) throws {
         NBDConfiguration(connections: 1, requestsPerConnection: 1, coalescedBytes: 4096), Array(offsets.prefix(200)))
     let eight = try time(NBDConfiguration(connections: 8, coalescedBytes: 4096), offsets)
     print("one request at a time: \(one * 1e6) us a page; eight connections: \(eight * 1e6) us a page")
-    print("RATIO connections \(one / eight)")
+    printRatio("connections", [one / eight])
 }
 
 func overhead(_ uri: String, _ pages: Int, _ features: UserfaultFD.Features) throws {
@@ -204,8 +222,7 @@ func overhead(_ uri: String, _ pages: Int, _ features: UserfaultFD.Features) thr
         print("C \(c * 1e6 / Double(pages)) us a page, pager \(pager * 1e6 / Double(pages)) us a page")
         ratios.append(pager / c)
     }
-    ratios.sort()
-    print("RATIO \(arguments[1]) \((ratios[8] + ratios[9]) / 2)")
+    printRatio(arguments[1], ratios)
 }
 
 let arguments = CommandLine.arguments
