@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import NIOHTTP1
 import SystemPackage
 
 /// Asks the control socket of uffd-pager serve.
@@ -10,12 +11,6 @@ struct ControlClient {
     let path: String
     /// How long to wait for the answer; `nil` waits without a limit.
     let limit: Duration?
-
-    enum Method: String {
-        case get = "GET"
-        case post = "POST"
-        case delete = "DELETE"
-    }
 
     /// The longest answer: the metrics of all machines that there may be.
     private static let byteLimit = 256 << 20
@@ -29,44 +24,40 @@ struct ControlClient {
     /// Sends one request over a connection of its own.
     ///
     /// - Throws: ``Failure`` with ``ExitCode/unavailable``, or ``ExitCode/notAllowed``.
-    func ask(_ method: Method, _ target: String, body: String? = nil) throws -> ControlAnswer {
+    func ask(_ method: HTTPMethod, _ target: String, body: String? = nil) throws -> ControlAnswer {
         let end = limit.map { ContinuousClock.now + $0 }
         let patience = min(ContinuousClock.now + Self.patience, end ?? .now + Self.patience)
         while true {
-            let socket = try connect(until: patience)
+            let socket = try connect(until: end, patience)
             defer { try? socket.close() }
-            let bytes = try exchange(request(method, target, body), socket, until: end)
-            if let answer = ControlAnswer(bytes) { return answer }
-            guard method == .get, bytes.isEmpty, .now < patience else {
+            var exchange = try ControlExchange(method, target, body: body)
+            if let answer = try run(&exchange, socket, until: end) { return answer }
+            guard method == .GET, !exchange.isAnswered, .now < patience else {
                 throw Failure(
                     .unavailable,
                     "\(path): the server has ended before it answered"
-                        + (method == .get ? "" : "; whether it was done, 'uffd-pager ctl list' tells"))
+                        + (method == .GET ? "" : "; whether it was done, 'uffd-pager ctl list' tells"))
             }
             // The server has died, or was replaced, before it took the connection.
             pause()
         }
     }
 
-    private func request(_ method: Method, _ target: String, _ body: String?) -> [UInt8] {
-        var lines = ["\(method.rawValue) \(target) HTTP/1.1", "Host: uffd-pager", "Connection: close"]
-        if let body {
-            lines += ["Content-Type: application/json", "Content-Length: \(body.utf8.count)"]
-        } else if method == .post {
-            lines.append("Content-Length: 0")
-        }
-        return Array((lines.joined(separator: "\r\n") + "\r\n\r\n" + (body ?? "")).utf8)
-    }
-
     private func pause() { usleep(20_000) }
 
-    private func connect(until end: ContinuousClock.Instant) throws -> FileDescriptor {
+    /// - Parameters:
+    ///   - end: When to give up a server that takes no connections, as one that is stopped.
+    ///   - patience: When to give up a server that does not listen.
+    private func connect(
+        until end: ContinuousClock.Instant?, _ patience: ContinuousClock.Instant
+    ) throws -> FileDescriptor {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let bytes = Array(path.utf8)
         try SocketPath.check(path, .unavailable)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
-        let number = Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        let number = Glibc.socket(
+            AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
         guard number >= 0 else { throw Failure(.system, "no socket: \(Errno(rawValue: errno))") }
         let socket = FileDescriptor(rawValue: number)
         let gap = ContinuousClock.now + Self.gap
@@ -81,12 +72,22 @@ struct ControlClient {
             let error = Errno(rawValue: errno)
             if error == .interrupted { continue }
             if error == .connectionRefused { isLeft = true }
-            guard [.connectionRefused, .noSuchFileOrDirectory].contains(error), .now < (isLeft ? end : gap) else {
+            let last: ContinuousClock.Instant? =
+                switch error {
+                case .resourceTemporarilyUnavailable: end
+                case .connectionRefused, .noSuchFileOrDirectory: isLeft ? patience : gap
+                default: .now
+                }
+            if let last, .now >= last {
                 try? socket.close()
-                throw failure(error)
+                throw error == .resourceTemporarilyUnavailable ? late : failure(error)
             }
             pause()
         }
+    }
+
+    private var late: Failure {
+        Failure(.unavailable, "\(path) does not answer within \(limit?.components.seconds ?? 0) seconds")
     }
 
     private func failure(_ error: Errno) -> Failure {
@@ -111,33 +112,47 @@ struct ControlClient {
                 + "--allow-group")
     }
 
-    /// Sends a request, as far as the server takes it, and reads what the server sends until it closes the connection.
-    private func exchange(
-        _ request: [UInt8], _ socket: FileDescriptor, until end: ContinuousClock.Instant?
-    ) throws -> [UInt8] {
-        var left = request[...]
-        var answer: [UInt8] = []
+    /// Sends a request, as far as the server takes it, and reads until the answer is whole or the server closes the connection.
+    ///
+    /// - Returns: `nil` if the answer is not whole.
+    private func run(
+        _ exchange: inout ControlExchange, _ socket: FileDescriptor, until end: ContinuousClock.Instant?
+    ) throws -> ControlAnswer? {
+        var request = exchange.request[...]
+        var byteCount = 0
         let part = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 1)
         defer { part.deallocate() }
         while true {
-            try wait(for: socket, toWrite: !left.isEmpty, until: end)
-            if !left.isEmpty {
-                let count = left.withUnsafeBytes {
-                    send(
-                        socket.rawValue, $0.baseAddress!, $0.count, Int32(MSG_NOSIGNAL | MSG_DONTWAIT)
-                    )
+            try wait(for: socket, toWrite: !request.isEmpty, until: end)
+            if !request.isEmpty {
+                let count = request.withUnsafeBytes {
+                    send(socket.rawValue, $0.baseAddress!, $0.count, Int32(MSG_NOSIGNAL))
                 }
                 // Nobody reads the rest; the answer says why.
-                left = count >= 0 ? left.dropFirst(count) : [EINTR, EAGAIN].contains(errno) ? left : []
+                request = count >= 0 ? request.dropFirst(count) : [EINTR, EAGAIN].contains(errno) ? request : []
             }
-            let count = recv(socket.rawValue, part.baseAddress!, part.count, Int32(MSG_DONTWAIT))
+            let count = recv(socket.rawValue, part.baseAddress!, part.count, 0)
             if count < 0, [EINTR, EAGAIN].contains(errno) { continue }
+            if count == 0 { return exchange.end() }
             // A server that has not read all of the request resets the connection, after its answer.
-            guard count > 0 else { return answer }
-            answer += part.prefix(count)
-            guard answer.count <= Self.byteLimit else {
-                throw Failure(.unavailable, "the answer is longer than \(Self.byteLimit) bytes")
+            guard count > 0 else { return nil }
+            byteCount += count
+            guard byteCount <= Self.byteLimit else {
+                throw Failure(.unavailable, "\(path): the answer is longer than \(Self.byteLimit) bytes")
             }
+            if let answer = try receive(part.prefix(count), &exchange) { return answer }
+        }
+    }
+
+    private func receive(
+        _ bytes: Slice<UnsafeMutableRawBufferPointer>, _ exchange: inout ControlExchange
+    ) throws -> ControlAnswer? {
+        do {
+            return try exchange.receive(bytes)
+        } catch {
+            throw Failure(
+                .unavailable,
+                "\(path): the answer is not HTTP; is this the control socket of 'uffd-pager serve'?")
         }
     }
 
@@ -148,33 +163,9 @@ struct ControlClient {
         while true {
             let left = end.map { max(.zero, $0 - .now) / .milliseconds(1) }
             let count = poll(&file, 1, left.map { Int32($0.rounded(.up)) } ?? -1)
+            // A server that never stops sending is late as well.
+            if let end, .now >= end { throw late }
             if count > 0 { return }
-            guard count == 0, let limit else { continue }
-            throw Failure(.unavailable, "\(path) does not answer within \(limit.components.seconds) seconds")
         }
-    }
-}
-
-/// What the server answers.
-struct ControlAnswer {
-    let status: Int
-    let body: String
-
-    /// - Returns: `nil` unless it is whole.
-    init?(_ bytes: [UInt8]) {
-        guard let end = bytes.firstRange(of: Array("\r\n\r\n".utf8)) else { return nil }
-        let lines = String(decoding: bytes[..<end.lowerBound], as: UTF8.self).split(separator: "\r\n")
-        guard let words = lines.first?.split(separator: " "), words.count >= 2, words[0].hasPrefix("HTTP/1."),
-            let status = Int(words[1])
-        else { return nil }
-        let rest = bytes[end.upperBound...]
-        for line in lines.dropFirst() where line.lowercased().hasPrefix("content-length:") {
-            guard
-                line.drop(while: { $0 != ":" }).dropFirst().split(separator: " ").first.flatMap({ Int($0) })
-                    == rest.count
-            else { return nil }
-        }
-        self.status = status
-        body = String(decoding: rest, as: UTF8.self)
     }
 }

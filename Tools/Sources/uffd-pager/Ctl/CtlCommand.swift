@@ -1,6 +1,7 @@
 import ArgumentParser
 import FoundationEssentials
 import Glibc
+import NIOHTTP1
 import UserfaultHandoff
 
 /// Paths as the server needs them, which runs in another folder.
@@ -48,7 +49,7 @@ struct CtlCommand: ParsableCommand {
         ///
         /// - Parameter isLong: Whether the answer may take as long as the machine likes.
         func ask(
-            _ method: ControlClient.Method, _ target: String, body: (some Encodable)? = String?.none,
+            _ method: HTTPMethod, _ target: String, body: (some Encodable)? = String?.none,
             isLong: Bool = false
         ) throws {
             let limit = timeout ?? (isLong ? nil : 30)
@@ -97,7 +98,7 @@ struct CtlCommand: ParsableCommand {
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "List all machines, as JSON.")
         @OptionGroup var control: Control
-        func run() throws { try control.ask(.get, "/v1/machines") }
+        func run() throws { try control.ask(.GET, "/v1/machines") }
     }
 
     struct Show: ParsableCommand {
@@ -105,7 +106,7 @@ struct CtlCommand: ParsableCommand {
             abstract: "Show one machine, its sessions and statistics, as JSON.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() throws { try control.ask(.get, try machine.path) }
+        func run() throws { try control.ask(.GET, try machine.path) }
     }
 
     struct Add: ParsableCommand {
@@ -141,7 +142,7 @@ struct CtlCommand: ParsableCommand {
             machine.allowUsers = try access.users
             machine.allowGroups = try access.groups
             machine.socketMode = access.socketMode.map { String($0.value, radix: 8) }
-            try control.ask(.post, "/v1/machines", body: machine, isLong: true)
+            try control.ask(.POST, "/v1/machines", body: machine, isLong: true)
         }
     }
 
@@ -158,7 +159,7 @@ struct CtlCommand: ParsableCommand {
         @Option(help: "What happens to memory that was not loaded.") var ending: SessionEnding = .load
 
         func run() throws {
-            try control.ask(.delete, "\(try machine.path)?ending=\(ending.rawValue)&\(limit.query)", isLong: true)
+            try control.ask(.DELETE, "\(try machine.path)?ending=\(ending.rawValue)&\(limit.query)", isLong: true)
         }
     }
 
@@ -170,7 +171,7 @@ struct CtlCommand: ParsableCommand {
 
         func run() throws {
             try control.ask(
-                .post, try machine.path + "/prefetch", body: PrefetchRequest(workingSet: LocalPath.absolute(workingSet))
+                .POST, try machine.path + "/prefetch", body: PrefetchRequest(workingSet: LocalPath.absolute(workingSet))
             )
         }
     }
@@ -181,7 +182,7 @@ struct CtlCommand: ParsableCommand {
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
         func run() throws {
-            try control.ask(.post, "\(try machine.path)/populate?\(limit.query)", isLong: true)
+            try control.ask(.POST, "\(try machine.path)/populate?\(limit.query)", isLong: true)
         }
     }
 
@@ -190,14 +191,14 @@ struct CtlCommand: ParsableCommand {
             abstract: "Change no page of a machine: threads that touch one that is not there wait until it is resumed.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() throws { try control.ask(.post, "\(try machine.path)/pause") }
+        func run() throws { try control.ask(.POST, "\(try machine.path)/pause") }
     }
 
     struct Resume: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Go on with a machine that was paused.")
         @OptionGroup var control: Control
         @OptionGroup var machine: Name
-        func run() throws { try control.ask(.post, "\(try machine.path)/resume") }
+        func run() throws { try control.ask(.POST, "\(try machine.path)/resume") }
     }
 
     struct Drain: ParsableCommand {
@@ -211,13 +212,13 @@ struct CtlCommand: ParsableCommand {
         @OptionGroup var machine: Name
         @OptionGroup var limit: Limit
         func run() throws {
-            try control.ask(.post, "\(try machine.path)/drain?\(limit.query)", isLong: true)
+            try control.ask(.POST, "\(try machine.path)/drain?\(limit.query)", isLong: true)
         }
     }
 
     struct Metrics: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Print the metrics for Prometheus.")
         @OptionGroup var control: Control
-        func run() throws { try control.ask(.get, "/metrics") }
+        func run() throws { try control.ask(.GET, "/metrics") }
     }
 }
