@@ -1,6 +1,8 @@
 import Foundation
 import Testing
 
+@testable import UserfaultSelftest
+
 /// The host's settings during and after runs; they need root, and change the machine for a moment.
 @Suite(.serialized, .timeLimit(.minutes(5)), .enabled(if: geteuid() == 0, "changing the host needs root"))
 struct HostChangesTests {
@@ -69,6 +71,19 @@ struct HostChangesTests {
         let answer = try SelftestProgram.start("bash", ["-c", "cd $(mktemp -d); " + script])
         #expect(answer.output.contains("run: 130"))
         #expect(answer.output.contains("Bail out! stopped by SIGINT"))
+    }
+
+    @Test func aWaitForTheLockEndsAndIsNotRepeated() {
+        let (first, second) = (RunLock(), RunLock())
+        #expect(first.take(within: .zero, unless: nil) { _ in } == nil)
+        var waits = 0
+        let refusal = second.take(within: .milliseconds(1200), unless: nil) { _ in waits += 1 }
+        let holder = "another uffd-selftest run, process \(getpid()) ("
+        #expect(refusal?.hasPrefix(holder) == true && refusal?.hasSuffix(" for all 1 seconds of waiting") == true)
+        #expect(second.take(within: .seconds(100), unless: nil) { _ in waits += 1 } == refusal)
+        #expect(waits == 1)
+        first.release()
+        #expect(second.take(within: .zero, unless: nil) { _ in } == nil)
     }
 
     @Test func aSecondRunWaitsForTheFirst() throws {

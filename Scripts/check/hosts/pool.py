@@ -1,4 +1,5 @@
 """A pool of huge pages that the run shares with other programs."""
+import fcntl
 import mmap
 import os
 import select
@@ -54,6 +55,20 @@ def pool_that_others_use():
 
 def select_readable(file):
     return bool(select.select([file], [], [], 0.0005)[0])
+
+
+@check
+def lock_that_is_not_let_go_of():
+    """Any user can hold the lock that keeps runs apart: the wait for it ends, and its holder is named."""
+    directory = os.open("/proc/sys/vm", os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        answer = run([*whole("selfcheck-host-provided"), "--time-budget", "3"], timeout=60)
+        document = expect(answer, reason=f"another uffd-selftest run, process {os.getpid()} (", codes=(4,))
+        notes = [note for note in document["notes"] if note.startswith("waiting for another uffd-selftest run")]
+        require(len(notes) == 1 and notes[0].endswith(", for 3 seconds at most"), f"the wait is not told: {notes}")
+    finally:
+        os.close(directory)
 
 
 @check

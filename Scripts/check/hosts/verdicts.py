@@ -61,6 +61,33 @@ def case_by_hand():
         require(answer.returncode == code, f"run-case {name}: exit {answer.returncode}, not {code}")
 
 
+@check
+def runner_that_is_stopped():
+    """The time for which the runner is stopped, alone or with its case, is none that the case has used."""
+    command = [program(), "run", "--filter", "selfcheck-hang", "--timeout", "3", "--format", "json"]
+    for both in (False, True):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                is_case = lambda pid: "run-case selfcheck-hang" in command_of(pid)  # noqa: E731
+                until(lambda: any(map(is_case, children(process.pid))), "the case starts")
+                case = next(filter(is_case, children(process.pid)))
+                os.kill(process.pid, signal.SIGSTOP)
+                os.kill(case, signal.SIGSTOP if both else signal.SIGKILL)
+                end = time.monotonic() + 5
+                until(lambda: time.monotonic() > end, "the time goes on")
+                if both:
+                    os.kill(case, signal.SIGCONT)
+                os.kill(process.pid, signal.SIGCONT)
+                output, _ = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        result = json.loads(output)["results"][0]
+        if both:
+            require(result["seconds"] > 7, f"the case had no 3 seconds: {result['seconds']}")
+        else:
+            require(result["reason"] == "it was killed by SIGKILL", f"the case's end is not seen: {result['reason']}")
+
+
 @contextmanager
 def holding_run():
     """A run whose one case has everything that a run can change, and waits."""

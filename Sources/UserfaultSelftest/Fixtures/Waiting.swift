@@ -30,11 +30,16 @@ package enum Waiting {
         _ condition: () throws -> Bool
     ) throws {
         let start = ContinuousClock.now
+        var last = start
         var limit = limit
         // A limit that the user has set is not stretched.
         var isExtensible = getenv(variable) == nil
         var looks = 0
         while try !condition() {
+            let now = ContinuousClock.now
+            // Looks that are so far apart show that the machine or this process was suspended.
+            if now - last > .seconds(1) { limit += now - last }
+            last = now
             if ContinuousClock.now >= start + limit, isExtensible {
                 isExtensible = false
                 limit = limit * Crowding.factor

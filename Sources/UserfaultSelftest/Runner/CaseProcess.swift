@@ -27,6 +27,11 @@ final class CaseProcess {
         case signal(Int32)
     }
 
+    /// A wait that ends so much too late shows that the runner was stopped, or the machine was suspended: the processes may
+    /// have been stopped too, and this time does not count.
+    private static let mostOversleep = Duration.seconds(1)
+    /// Short, so that nearly all of the time for which the runner is stopped shows as that.
+    private static let longestWait = Duration.milliseconds(500)
     /// How much of what a case prints is kept; the rest is read and dropped.
     static let outputLimit = 2048
 
@@ -74,10 +79,16 @@ final class CaseProcess {
     /// Waits until one of the processes has ended, or its time is up, or a signal has come.
     static func waitForOne(of processes: [CaseProcess], signals: FileDescriptor) -> Event {
         while true {
-            for process in processes where process.isOverdue { return .ended(process, process.stop()) }
-            let left = processes.map { $0.deadline - ContinuousClock.now }.min() ?? .seconds(1)
+            for process in processes where process.isOverdue {
+                return .ended(process, process.endIfThere() ?? process.stop())
+            }
+            let now = ContinuousClock.now
+            let left = max(.zero, min(processes.map { $0.deadline - now }.min() ?? longestWait, longestWait))
             var waits = processes.flatMap(\.waits) + [pollfd(fd: signals.rawValue, events: Int16(POLLIN), revents: 0)]
-            guard poll(&waits, nfds_t(waits.count), Int32(max(0, left.inSeconds) * 1000) + 1) > 0 else { continue }
+            let ready = poll(&waits, nfds_t(waits.count), Int32(left.inSeconds * 1000) + 1)
+            let stopped = ContinuousClock.now - now - left
+            if stopped > mostOversleep { for process in processes { process.limit += stopped } }
+            guard ready > 0 else { continue }
             if waits[waits.count - 1].revents != 0, let signal = readSignal(signals) { return .signal(signal) }
             for (index, process) in processes.enumerated() {
                 if let cause = process.look(at: waits[(3 * index)..<(3 * index + 3)]) { return .ended(process, cause) }
@@ -102,7 +113,13 @@ final class CaseProcess {
         drain()
         // Both ends closed, yet the process lives: only its end is worth waiting for.
         for index in 1...2 where ready[index].revents == POLLHUP { waits[index].fd = -1 }
-        guard ready[0].revents != 0, let end = reap(pid) else { return nil }
+        guard ready[0].revents != 0 else { return nil }
+        return endIfThere()
+    }
+
+    /// How the process has ended, if it has.
+    private func endIfThere() -> Ending.Cause? {
+        guard let end = reap(pid) else { return nil }
         return end.signal != 0 ? .signaled(end.signal) : .exited(code: end.code)
     }
 

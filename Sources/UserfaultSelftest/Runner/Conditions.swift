@@ -163,8 +163,8 @@ struct Conditions {
     /// other run may use them at the same time, and the last of them is left to others.
     private mutating func missingHugePages(_ count: Int) -> String? {
         guard case .failure(let refusal) = changes.ask(.hugePages(free: count)) else { return nil }
-        if refusal.reason == RunLock.refusal { return refusal.reason }
-        if HugePagePool.total > count, !changes.hold(poolLock) { return RunLock.refusal }
+        if refusal.isByOtherRun { return refusal.reason }
+        if HugePagePool.total > count, let reason = changes.hold(poolLock) { return reason }
         let free = HugePagePool.free
         guard free <= count else { return nil }
         return "needs \(count) free huge pages\(free == count ? " and one to spare" : ""), there are \(free): "

@@ -5,6 +5,8 @@ package import SystemPackage
 
 /// What the runner asks of the guardian, one line of JSON each.
 enum GuardianRequest: Codable {
+    /// Takes the lock that keeps runs apart, which anything else needs first.
+    case lock(milliseconds: Int)
     case set(path: String, value: String)
     case restore(path: String)
     /// Makes the pool of huge pages so large that `free` pages are free.
@@ -23,6 +25,8 @@ enum GuardianReply: Codable {
     /// The answer is a path where there is one to tell.
     case done(String)
     case refused(String)
+    /// Another run has kept the lock, which is told.
+    case locked(String)
     /// What there will be to undo from now on; sent before the change is made.
     case journal([HostChanges.Undoing])
     /// Everything is undone, except for what is named.
@@ -67,6 +71,7 @@ final class Guardian {
             case .waiting(let process): waiting(process)
             case .done(let answer): return .success(answer)
             case .refused(let reason): return .failure(Refusal(reason: reason))
+            case .locked(let reason): return .failure(Refusal(reason: reason, isByOtherRun: true))
             case .journal(let undoings): journal = undoings
             case .undone: break
             }
@@ -76,6 +81,8 @@ final class Guardian {
 
     struct Refusal: Error {
         let reason: String
+        /// Whether another run has kept the host to itself.
+        var isByOtherRun = false
     }
 
     /// Has everything undone and returns when it is.
@@ -88,7 +95,7 @@ final class Guardian {
             switch reply {
             case .journal(let undoings): journal = undoings
             case .undone(let failures): answer = failures
-            case .waiting, .done, .refused: break
+            case .waiting, .done, .refused, .locked: break
             }
         }
         if answer != nil { end() }
@@ -142,13 +149,15 @@ package enum GuardianBody {
         while let count = try? bytes.withUnsafeMutableBytes({ try channel.read(into: $0) }), count > 0 {
             buffer.append(bytes[..<count])
             for request in buffer.take(GuardianRequest.self) {
-                // The runner asks for nothing more while it waits, so that there is nothing to read but its end.
-                guard lock.take(unless: channel, waiting: { replies.send(GuardianReply.waiting(forProcess: $0)) })
-                else {
-                    replies.send(GuardianReply.refused(RunLock.refusal))
+                guard case .lock(let milliseconds) = request else {
+                    replies.send(changes.make(request))
                     continue
                 }
-                replies.send(changes.make(request))
+                // The runner asks for nothing more while it waits, so that there is nothing to read but its end.
+                let refusal = lock.take(within: .milliseconds(milliseconds), unless: channel) {
+                    replies.send(GuardianReply.waiting(forProcess: $0))
+                }
+                replies.send(refusal.map(GuardianReply.locked) ?? .done(""))
             }
         }
         let failures = changes.undoAll()

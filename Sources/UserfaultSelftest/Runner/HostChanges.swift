@@ -34,6 +34,7 @@ struct HostChanges {
 
     mutating func make(_ request: GuardianRequest) -> GuardianReply {
         switch request {
+        case .lock: .refused("the lock is none of the changes")
         case .set(let path, let value): set(path, to: value)
         case .restore(let path): restore(path)
         case .hugePages(let free): growPool(free: free)

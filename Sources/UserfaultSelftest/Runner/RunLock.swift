@@ -5,15 +5,16 @@ import SystemPackage
 /// Keeps two runs from changing the host's settings, or from using its huge pages, at the same time.
 ///
 /// The lock lies on a directory of the kernel that every user can open, so that it needs no place to write to. The
-/// kernel lets go of it when the process ends.
+/// kernel lets go of it when the process ends. Any user can also keep it for ever, so no wait for it is endless. A PID
+/// namespace has its own /proc: runs in different ones do not see each other.
 final class RunLock {
     static let path = "/proc/sys/vm"
-    static let refusal = "another uffd-selftest run does not let go of the lock on \(path)"
-    private static let patience = Duration.seconds(300)
+    /// How long a run waits for another one, unless its time budget ends earlier.
+    static let patience = Duration.seconds(300)
 
     private let directory: FileDescriptor?
-    /// Waited for in vain: there is no use in waiting again.
-    private var isHopeless = false
+    /// What came of a wait in vain, after which this only looks whether the lock is free.
+    private var refusal: String?
 
     init() {
         directory = try? FileDescriptor.open(Self.path, .readOnly, options: [.directory, .closeOnExec])
@@ -24,22 +25,33 @@ final class RunLock {
     /// Takes the lock, and waits for it until there is something to read or the patience has gone.
     ///
     /// - Parameter waiting: Called once with who holds it, if this has to wait.
-    func take(unless interrupting: FileDescriptor?, waiting: (String) -> Void) -> Bool {
-        guard let directory, !isHopeless else { return false }
-        let deadline = ContinuousClock.now + Self.patience
+    /// - Returns: Why it cannot be had; nil when it is held.
+    func take(within patience: Duration, unless interrupting: FileDescriptor?, waiting: (String) -> Void) -> String? {
+        guard let directory else { return "\(Self.path) cannot be opened, which keeps two runs apart" }
+        let start = ContinuousClock.now
         var told = false
         while flock(directory.rawValue, LOCK_EX | LOCK_NB) != 0 {
+            if let refusal { return refusal }
+            let waited = ContinuousClock.now - start
+            if waited >= patience {
+                refusal =
+                    "another uffd-selftest run, \(holder()), held the lock on \(Self.path) "
+                    + "for all \(Int(waited.inSeconds)) seconds of waiting"
+                return refusal
+            }
             if !told {
                 waiting(holder())
                 told = true
             }
             // Locks cannot be polled, so look ten times a second, and at once when there is a reason to stop.
             var reason = pollfd(fd: interrupting?.rawValue ?? -1, events: Int16(POLLIN), revents: 0)
-            guard poll(&reason, 1, 100) == 0 else { return false }
-            isHopeless = ContinuousClock.now >= deadline
-            if isHopeless { return false }
+            let pause = min(0.1, (patience - waited).inSeconds)
+            guard poll(&reason, 1, Int32(pause * 1000) + 1) == 0 else {
+                return "the wait for another uffd-selftest run was interrupted"
+            }
         }
-        return true
+        refusal = nil
+        return nil
     }
 
     /// Lets the next run have it.

@@ -91,7 +91,8 @@ package struct Runner {
         _ signals: FileDescriptor, _ reporter: any Reporter, _ ending: inout Ending
     ) -> Conditions {
         let changes = SystemChanges(
-            areAllowed: options.systemChanges, isRoot: host.isRoot, signals: signals, tell: reporter.note)
+            areAllowed: options.systemChanges, isRoot: host.isRoot, signals: signals,
+            until: options.timeBudget.map { ContinuousClock.now + $0 }, tell: reporter.note)
         var means = Means.assumed
         var impossible = host.unusable
         if impossible == nil {
@@ -106,7 +107,11 @@ package struct Runner {
         }
         means = means.shared(among: options.jobs)
         if means.slowness > 1.5 {
-            reporter.note("this host is slow: every limit is \(Int(means.slowness.rounded())) times as long")
+            let factor = Int(means.slowness.rounded())
+            reporter.note(
+                options.timeout == nil
+                    ? "this host is slow: every limit is \(factor) times as long"
+                    : "this host is slow, \(factor) times slower than usual: --timeout is used as it is")
         }
         return Conditions(
             host: host, means: means, impossible: impossible, changes: changes, losesMemory: options.losesMemory)

@@ -11,17 +11,26 @@ struct SystemChanges {
     private let tell: (String) -> Void
     private var guardian: Guardian?
     private var hasLostGuardian = false
+    /// Whether the guardian has the lock that keeps runs apart, which it keeps.
+    private var hasLock = false
+    /// When the run's time budget ends.
+    private let end: ContinuousClock.Instant?
     /// What could not be undone.
     private var troubles: [String] = []
 
     /// - Parameters:
     ///   - areAllowed: False with `--no-system-changes`.
     ///   - signals: A signal descriptor that ends any wait, where signals are not left to end the process.
+    ///   - end: When the run's time budget ends, and with it any wait for another run.
     ///   - tell: Takes what a person should know while they wait.
-    init(areAllowed: Bool, isRoot: Bool, signals: FileDescriptor? = nil, tell: @escaping (String) -> Void) {
+    init(
+        areAllowed: Bool, isRoot: Bool, signals: FileDescriptor? = nil, until end: ContinuousClock.Instant? = nil,
+        tell: @escaping (String) -> Void
+    ) {
         self.areAllowed = areAllowed
         self.isRoot = isRoot
         self.signals = signals
+        self.end = end
         self.tell = tell
     }
 
@@ -34,9 +43,16 @@ struct SystemChanges {
         do {
             let guardian = try self.guardian ?? Guardian(signals: signals)
             self.guardian = guardian
-            let answer = guardian.ask(request, waiting: tellOfWait)
-            if guardian.isDead { losesGuardian() }
-            return answer
+            defer { if guardian.isDead { losesGuardian() } }
+            if !hasLock {
+                let patience = patience
+                let answer = guardian.ask(.lock(milliseconds: Int(patience.inSeconds * 1000))) {
+                    tellOfWait($0, patience)
+                }
+                guard case .success = answer else { return answer }
+                hasLock = true
+            }
+            return guardian.ask(request) { _ in }
         } catch {
             return .failure(.init(reason: "the process that makes system changes cannot be started: \(error)"))
         }
@@ -48,6 +64,7 @@ struct SystemChanges {
     private mutating func losesGuardian() {
         tell("\(Self.loss), killed by somebody else; what it had changed is undone")
         hasLostGuardian = true
+        hasLock = false
         troubles += guardian?.undoRemains() ?? []
         guardian = nil
     }
@@ -55,24 +72,34 @@ struct SystemChanges {
     /// Asks for something that may be there already.
     ///
     /// Where changes are possible the guardian is asked all the same, because only its lock keeps another run from
-    /// taking away what is there.
+    /// taking away what is there; and if that run has the lock, nothing is certain.
     ///
     /// - Returns: Why it is not there; nil when it is.
     mutating func provide(_ request: GuardianRequest, unless isThere: Bool, need: () -> String) -> String? {
         switch ask(request) {
         case .success: nil
+        case .failure(let refusal) where refusal.isByOtherRun: refusal.reason
         case .failure(let refusal): isThere ? nil : "\(need()): \(refusal.reason)"
         }
     }
 
-    /// Waits for the lock that keeps runs apart, until a signal comes; returns whether this run holds it.
-    func hold(_ lock: RunLock) -> Bool {
+    /// Waits for the lock that keeps runs apart, until a signal comes; returns why this run does not hold it.
+    func hold(_ lock: RunLock) -> String? {
         // The guardian has taken it for the whole run.
-        guardian != nil || lock.take(unless: signals, waiting: tellOfWait)
+        if hasLock { return nil }
+        let patience = patience
+        return lock.take(within: patience, unless: signals) { tellOfWait($0, patience) }
     }
 
-    private func tellOfWait(_ holder: String) {
-        tell("waiting for another uffd-selftest run, \(holder), which uses this host's settings")
+    /// How long this run may wait for another one.
+    private var patience: Duration {
+        min(RunLock.patience, max(.zero, end.map { $0 - ContinuousClock.now } ?? RunLock.patience))
+    }
+
+    private func tellOfWait(_ holder: String, _ patience: Duration) {
+        tell(
+            "waiting for another uffd-selftest run, \(holder), which uses this host's settings, "
+                + "for \(Int(patience.inSeconds.rounded(.up))) seconds at most")
     }
 
     /// Has everything undone; returns what could not be.
