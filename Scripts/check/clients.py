@@ -32,6 +32,7 @@ import ending  # noqa: E402, F401
 import limits  # noqa: E402, F401
 import access  # noqa: E402, F401
 import told  # noqa: E402, F401
+import ctl  # noqa: E402, F401
 import service  # noqa: E402, F401
 import survive  # noqa: E402, F401
 import successor  # noqa: E402, F401

@@ -171,7 +171,7 @@ public struct HandedMemory: ~Copyable, Sendable {
             throw .malformed("the userfaultfd has the features \(real), and not \(named) as the message says")
         }
         if let size = try? file?.status().count, size < sourceEnd {
-            throw .malformed("the regions end at byte \(sourceEnd) of a memory file of \(size)")
+            throw .malformed("the memory file has \(size) bytes, and its regions need \(sourceEnd)")
         }
         guard format == .firecracker else { return }
         for region in regions {

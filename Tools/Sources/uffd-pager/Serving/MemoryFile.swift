@@ -8,6 +8,7 @@ import UserfaultPager
 /// It is opened once: all machines get the same file, whatever is at its path by then.
 struct MemoryFile: Sendable {
     private let file: OpenDescriptor
+    let path: String
     /// Which file it is, whatever its path.
     let identity: String
 
@@ -15,10 +16,13 @@ struct MemoryFile: Sendable {
     ///
     /// - Throws: ``Failure`` with ``ExitCode/unreadable``.
     init(_ path: String) throws {
+        self.path = path
         do {
             file = OpenDescriptor(try FileDescriptor.openWithoutWaiting(path))
             identity = try file.identity()
-            guard try source().byteCount > 0 else { throw Failure(.unreadable, "\(path) is empty") }
+            guard try source().byteCount > 0 else {
+                throw Failure(.unreadable, "\(path) is empty: 0 bytes, and the memory of a machine is needed")
+            }
         } catch let error as Errno {
             throw Failure(.unreadable, "\(path) cannot be read: \(error)")
         } catch let error as PagerError {

@@ -100,7 +100,7 @@ enum MemorySource: Sendable {
         let end = memory.record.content.regions.reduce(0) { max($0, $1.end) }
         func check(_ byteCount: Int) throws {
             guard end <= byteCount else {
-                throw HandoffError.notServed("its regions end at byte \(end) of a memory of \(byteCount)")
+                throw HandoffError.notServed(tooShort(byteCount, needed: end))
             }
         }
         switch self {
@@ -127,33 +127,45 @@ enum MemorySource: Sendable {
         switch self {
         case .file(let file):
             let source = try file.source()
-            memory = try Self.check(memory, source.byteCount)
+            memory = try check(memory, source.byteCount)
             let reporting = ReportingSource(source, terms.log)
             guard memory.file != nil else { return try memory.serve(from: reporting, terms) }
             let pages = try SharedPages(memory.file!, from: reporting, state: terms.files?.pages)
             return try memory.serve(from: pages.source, terms)
         #if NBD
         case .nbd(let source, _):
-            memory = try Self.check(memory, Int(clamping: source.export.byteCount))
+            memory = try check(memory, Int(clamping: source.export.byteCount))
             return try Self.serve(memory, from: AsynchronousSource(source), terms)
         case .cached(let source, _, let count, _):
-            memory = try Self.check(memory, count)
+            memory = try check(memory, count)
             return try Self.serve(memory, from: source, terms)
         #endif
         }
+    }
+
+    private func tooShort(_ byteCount: Int, needed: Int) -> String {
+        let name =
+            switch self {
+            case .file(let file): file.path
+            #if NBD
+            case .nbd(_, let export), .cached(_, _, _, let export): "the NBD export '\(export)'"
+            #endif
+            }
+        return "\(name) has \(byteCount) bytes, and the client's regions need \(needed)"
     }
 
     /// How many times the regions of a client may have the bytes of its source: what is known of each takes memory here.
     private static let most = 8
 
     /// Refuses memory that ends beyond its source, where there are zeros, which no machine must take for its memory.
-    private static func check(_ memory: consuming HandedMemory, _ byteCount: Int) throws -> HandedMemory {
+    private func check(_ memory: consuming HandedMemory, _ byteCount: Int) throws -> HandedMemory {
         guard memory.sourceEnd <= byteCount else {
-            throw HandoffError.malformed("the regions end at byte \(memory.sourceEnd) of a memory of \(byteCount)")
+            throw HandoffError.notServed(tooShort(byteCount, needed: memory.sourceEnd))
         }
         let sum = memory.regions.reduce(0) { $0 + $1.range.count }
-        guard sum / most <= byteCount else {
-            throw HandoffError.malformed("the regions have \(sum) bytes, more than \(most) times those of the memory")
+        guard sum / Self.most <= byteCount else {
+            throw HandoffError.malformed(
+                "the regions have \(sum) bytes, more than \(Self.most) times those of the memory")
         }
         return memory
     }
