@@ -98,7 +98,9 @@ let package = Package(
         ),
         .testTarget(
             name: "UserfaultSelftestTests",
-            dependencies: ["UserfaultSelftest", "uffd-selftest"],
+            dependencies: [
+                "UserfaultSelftest", "uffd-selftest", .product(name: "SystemPackage", package: "swift-system"),
+            ],
             resources: [
                 .copy("Resources/junit.xsd"), .copy("Resources/upstream-results.txt"),
                 .copy("Resources/pagemap-results.txt"),

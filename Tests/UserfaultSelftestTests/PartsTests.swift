@@ -1,3 +1,4 @@
+import SystemPackage
 import Testing
 
 @testable import UserfaultSelftest
@@ -42,6 +43,19 @@ import Testing
     @Test func anEarlierTaintIsTold() {
         #expect(KernelWatch.note(ofTaint: 0) == nil)
         #expect(KernelWatch.note(ofTaint: 1 << 9 | 1 << 12)?.contains("warning, module from outside the tree") == true)
+    }
+
+    @Test(
+        arguments: [
+            (.notPermitted, "Operation not permitted; grant CAP_SYSLOG or set kernel.dmesg_restrict to 0"),
+            (.permissionDenied, "Permission denied; run as root"),
+            (.noSuchFileOrDirectory, "No such file or directory; give a container the device"),
+            (.tooManyOpenFiles, "cannot be opened: Too many open files"),
+        ] as [(Errno, String)])
+    func aLogThatCannotBeReadIsExplained(error: Errno, reason: String) {
+        let note = KernelWatch.note(ofLogError: error)
+        #expect(note.hasPrefix("the kernel log is not watched: /dev/kmsg "))
+        #expect(note.contains(reason))
     }
 
     @Test(arguments: [

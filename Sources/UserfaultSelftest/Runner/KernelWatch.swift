@@ -4,11 +4,19 @@ import SystemPackage
 /// Notices when the kernel complains: a new taint bit, or a warning in its log.
 struct KernelWatch {
     private let log: FileDescriptor?
+    /// Why the log is not watched.
+    private let logError: Errno?
     private var taint: UInt64
 
     /// Begins with the state of now; what the kernel said before does not count.
     init() {
-        log = try? FileDescriptor.open("/dev/kmsg", .readOnly, options: [.nonBlocking, .closeOnExec])
+        do {
+            log = try FileDescriptor.open("/dev/kmsg", .readOnly, options: [.nonBlocking, .closeOnExec])
+            logError = nil
+        } catch {
+            log = nil
+            logError = error as? Errno
+        }
         _ = try? log?.seek(offset: 0, from: .end)
         taint = Self.taintWord()
     }
@@ -16,7 +24,7 @@ struct KernelWatch {
     /// What a reader should know of this watch: that it sees little, or that it comes late.
     var notes: [String] {
         var notes: [String] = []
-        if log == nil { notes.append("the kernel log is not watched: /dev/kmsg cannot be read by this user") }
+        if let logError { notes.append(Self.note(ofLogError: logError)) }
         if let note = Self.note(ofTaint: taint) { notes.append(note) }
         return notes
     }
@@ -31,6 +39,19 @@ struct KernelWatch {
             lines.append("the kernel is tainted now: \(Self.taintNames(new))")
         }
         return lines
+    }
+
+    /// Why /dev/kmsg cannot be opened, and what helps.
+    static func note(ofLogError error: Errno) -> String {
+        let remedy =
+            switch error {
+            case .notPermitted:
+                "; grant CAP_SYSLOG or set kernel.dmesg_restrict to 0, and allow the device in a container"
+            case .permissionDenied: "; run as root, or let this user read the file"
+            case .noSuchFileOrDirectory: "; give a container the device, with --device /dev/kmsg"
+            default: ""
+            }
+        return "the kernel log is not watched: /dev/kmsg cannot be opened: \(error)\(remedy)"
     }
 
     /// What a taint word from before the run means for it; nil for none.
