@@ -30,16 +30,28 @@ struct UffdSelftest: ParsableCommand {
             exit(withError: error)
         }
         Standard.prepare()
+        let root: any ParsableCommand.Type = CompletedProgram.isAsked(arguments) ? CompletedProgram.self : self
         do {
-            var command = try parseAsRoot(Array(arguments.dropFirst()))
+            var command = try root.parseAsRoot(Array(arguments.dropFirst()))
             try command.run()
         } catch {
-            let text = fullMessage(for: error)
-            guard exitCode(for: error) == .success, !text.isEmpty else { exit(withError: error) }
+            let text = root.fullMessage(for: error)
+            guard root.exitCode(for: error) == .success, !text.isEmpty else { root.exit(withError: error) }
             // Help or the version.
             let output = ReportOutput(.standardOutput)
             output.line(text)
             do { try Standard.finish(output) } catch { exit(withError: error) }
         }
     }
+}
+
+/// The program as shells complete it: scripts do not know of a default subcommand, so that its options are the program's too.
+private struct CompletedProgram: ParsableCommand {
+    static let configuration = UffdSelftest.configuration
+
+    static func isAsked(_ arguments: [String]) -> Bool {
+        arguments.dropFirst().first?.hasPrefix("--generate-completion-script") == true
+    }
+
+    @OptionGroup var options: RunCommand
 }

@@ -137,4 +137,28 @@ struct CommandLineTests {
         #expect(answer.exitCode == 130)
         #expect(answer.output.contains("Bail out! stopped by SIGINT"))
     }
+
+    @Test(
+        arguments: [
+            ("--form", "--format"), ("--format ta", "tap"), ("run --form", "--format"),
+            ("--fail-fast --out", "--output"),
+            ("pro", "probe"), ("list --tag x --form", "--format"), ("--vers", "--version"),
+        ])
+    func bashCompletesOptionsOfTheDefaultCommand(line: String, word: String) throws {
+        let script = """
+            source <("$1" --generate-completion-script bash)
+            read -ra COMP_WORDS <<<"uffd-selftest $2"; COMP_LINE="uffd-selftest $2"
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMP_POINT=${#COMP_LINE}
+            _uffd-selftest uffd-selftest "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+            echo "${COMPREPLY[@]}"
+            """
+        let answer = try SelftestProgram.start("bash", ["-c", script, "bash", SelftestProgram.path, line])
+        #expect(answer.output == "\(word)\n", "\(answer.errors)")
+    }
+
+    @Test(arguments: ["zsh", "fish"])
+    func otherShellsHaveOptionsOfTheDefaultCommand(shell: String) throws {
+        let script = try SelftestProgram.run("--generate-completion-script", shell).output
+        #expect(script.components(separatedBy: "Stop at the first failure.").count == 3)
+    }
 }
