@@ -61,6 +61,9 @@ import Testing
             // A page is lost, and nobody has it.
             (HugePageUse(free: (32, 31), total: (32, 32), needed: 32), false, false, .none),
             (HugePageUse(free: (32, 31), total: (32, 32), needed: 32), true, false, .perhaps),
+            // As many are free again, but others were seen to take them.
+            (HugePageUse(free: (32, 32), total: (32, 32), needed: 32, isBusy: true), false, false, .perhaps),
+            (HugePageUse(free: (96, 3), total: (96, 96), needed: 32, isBusy: true), false, true, .perhaps),
             // Another program has made the pool smaller.
             (HugePageUse(free: (32, 8), total: (32, 8), needed: 32), false, false, .perhaps),
             (HugePageUse(free: (32, 8), total: (32, 8), needed: 32), false, true, .perhaps),
@@ -70,6 +73,7 @@ import Testing
             (HugePageUse(free: (96, 31), total: (96, 96), needed: 32), true, true, .perhaps),
         ]
         for (use, hasUsers, isLastTry, verdict) in rows {
+            #expect(use.hasChanged)
             #expect(use.verdict(hasUsers: hasUsers, isLastTry: isLastTry) == verdict, "\(use)")
         }
     }

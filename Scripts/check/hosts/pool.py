@@ -84,30 +84,46 @@ def two_runs_with_one_pool():
                 expect(subprocess.CompletedProcess(command, code, file.read(), ""), passes=100)
 
 
-@check
-def pool_that_is_taken_meanwhile():
-    """Another program takes every free page for a while, again and again, also while a case uses some."""
+@contextmanager
+def hog(seconds, most=1 << 20):
+    """Takes every free page, or the most of them that may be taken, for so long, again and again."""
     stop = threading.Event()
 
-    def hog():
-        while not stop.wait(0.4):
-            size = free_huge_pages() << 21
+    def take():
+        while not stop.wait(seconds):
+            size = min(most, free_huge_pages()) << 21
             try:
                 with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB) as memory:
                     for offset in range(0, size, 1 << 21):
                         memory[offset] = 1
-                    stop.wait(0.4)
+                    stop.wait(seconds)
             except (OSError, ValueError):
                 continue
 
-    with huge_pages(40):
-        thread = threading.Thread(target=hog)
-        thread.start()
-        try:
-            document = expect(run([*whole("*/hugetlb*"), "--no-system-changes"]), codes=(0, 4))
-        finally:
-            stop.set()
-            thread.join()
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@check
+def pool_that_is_taken_meanwhile():
+    """Another program takes every free page for a while, again and again, also while a case uses some."""
+    with huge_pages(40), hog(0.4):
+        document = expect(run([*whole("*/hugetlb*"), "--no-system-changes"]), codes=(0, 4))
     reasons = {r["reason"] for r in document["results"] if (r["reason"] or "").startswith("this time")}
     for reason in sorted(reasons):
         require(f"process {os.getpid()}" in reason, f"'{reason}' does not name this program")
+
+
+@check
+def pool_that_is_taken_for_moments():
+    """The pages are there again before anybody looks for what has become of them."""
+    names = [f"{name}/hugetlb*" for name in ("continue-huge-pool", "wake-range", "wake-unresolved", "fill-past-eof")]
+    with huge_pages(120):
+        for most in (1 << 20, 5):
+            with hog(0.01, most):
+                expect(run([*whole(*names), "--no-system-changes", "--repeat", "3"]), codes=(0, 4))

@@ -155,29 +155,45 @@ enum ContinueMemoryCases: CaseTheme {
             "huge pages that were continued, and refused, go back to the pool, all of them and no more",
             requires: [.minorFaults], covers: [.continueLeaksNothing, .failedContinue]
         ) { context in
-            let free = ProcFile.number("HugePages_Free", in: "/proc/meminfo")
-            let reserved = ProcFile.number("HugePages_Rsvd", in: "/proc/meminfo")
-            let area = try Area(context, offset: 1)
-            let uffd = try area.registered(.minor)
-            try area.fillFile()
-            try area.punchHole(3..<4)
-            try expectEqual(
-                uffd.raw(.continue, area.range), .partial(3 * area.pageSize.bytes), "CONTINUE up to the hole")
-            for _ in 0..<3 {
-                try expectEqual(uffd.raw(.continue, area.pages(1..<4)), .failed(.fileExists), "CONTINUE repeated")
-                try expectEqual(uffd.raw(.continue, area.page(3)), .failed(.badAddress), "CONTINUE of the hole")
+            var rounds: [(before: HugePagePool.Counts, after: HugePagePool.Counts)] = []
+            for _ in 0..<5 {
+                let before = HugePagePool.Counts()
+                try continueAndGiveBack(context)
+                let after = HugePagePool.Counts()
+                if before == after { return }
+                rounds.append((before, after))
             }
-            for page in 0..<3 { try area.expectView(page) }
-            try AddressSpace.unmap(area.range)
-            for page in 0..<3 { try area.expectFile(page) }
-            try AddressSpace.unmap(AddressRange(start: area.aliasAddress(0), count: area.range.count))
-            for page in 0..<3 { try area.expectStored(page) }
-            try area.file!.resize(to: 0)
-            try expectEqual(ProcFile.number("HugePages_Free", in: "/proc/meminfo"), free, "free huge pages in the end")
-            try expectEqual(
-                ProcFile.number("HugePages_Rsvd", in: "/proc/meminfo"), reserved, "reserved huge pages in the end")
+            // What the kernel loses, it loses in each round, and in between nothing changes.
+            for (round, next) in zip(rounds, rounds.dropFirst()) {
+                let isSame =
+                    next.before == round.after
+                    && next.after.free - next.before.free == round.after.free - round.before.free
+                guard isSame else { try context.skip(thisTime: "other programs used the pool of huge pages") }
+            }
+            try expectEqual(rounds[0].after.free, rounds[0].before.free, "free huge pages in the end")
+            try expectEqual(rounds[0].after.reserved, rounds[0].before.reserved, "reserved huge pages in the end")
         },
     ]
+
+    /// Maps the pages of a file with CONTINUE, and gives all of them back.
+    private static func continueAndGiveBack(_ context: CaseContext) throws {
+        let area = try Area(context, offset: 1)
+        let uffd = try area.registered(.minor)
+        try area.fillFile()
+        try area.punchHole(3..<4)
+        try expectEqual(
+            uffd.raw(.continue, area.range), .partial(3 * area.pageSize.bytes), "CONTINUE up to the hole")
+        for _ in 0..<3 {
+            try expectEqual(uffd.raw(.continue, area.pages(1..<4)), .failed(.fileExists), "CONTINUE repeated")
+            try expectEqual(uffd.raw(.continue, area.page(3)), .failed(.badAddress), "CONTINUE of the hole")
+        }
+        for page in 0..<3 { try area.expectView(page) }
+        try AddressSpace.unmap(area.range)
+        for page in 0..<3 { try area.expectFile(page) }
+        try AddressSpace.unmap(AddressRange(start: area.aliasAddress(0), count: area.range.count))
+        for page in 0..<3 { try area.expectStored(page) }
+        try area.file!.resize(to: 0)
+    }
 
     /// Leaves bytes in memory that is free afterwards.
     private static func dirtyFreeMemory() throws {

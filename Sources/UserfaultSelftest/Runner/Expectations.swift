@@ -59,8 +59,16 @@ package func expectEqual<Value: Equatable>(
     line: Int = #line
 ) throws(CaseFailure) {
     guard actual == right else {
-        throw CaseFailure(expected: "\(name()): \(right)", seen: "\(actual)", file: file, line: line)
+        throw CaseFailure(
+            expected: "\(name()): \(plain(right))", seen: plain(actual), file: file, line: line)
     }
+}
+
+/// A value as a reader wants it, without the word Optional.
+private func plain<Value>(_ value: Value) -> String {
+    let mirror = Mirror(reflecting: value)
+    guard mirror.displayStyle == .optional else { return "\(value)" }
+    return mirror.children.first.map { "\($0.value)" } ?? "none"
 }
 
 /// Fails the case unless `actual` is one of the lawful answers.
@@ -72,8 +80,8 @@ package func expectOne<Value: Equatable>(
     line: Int = #line
 ) throws(CaseFailure) {
     guard lawful.contains(actual) else {
-        let answers = lawful.map { "\($0)" }.joined(separator: " or ")
-        throw CaseFailure(expected: "\(name()): \(answers)", seen: "\(actual)", file: file, line: line)
+        let answers = lawful.map(plain).joined(separator: " or ")
+        throw CaseFailure(expected: "\(name()): \(answers)", seen: plain(actual), file: file, line: line)
     }
 }
 

@@ -1,3 +1,5 @@
+import Glibc
+
 /// What other programs do on the host while a result runs, as far as it can spoil the result.
 struct HostActivity {
     private let kills = vmstat("oom_kill")
@@ -24,14 +26,17 @@ struct HostActivity {
             result.detail.append("disturbed: the kernel killed a process because memory ran out")
         }
         guard let needed = result.selected.hugePages else { return }
+        // Nothing of the result is left, so that others bring about every change that is seen now.
+        let traffic = HugePageTraffic.seen()
         let use = HugePageUse(
-            free: (freeHugePages, HugePagePool.free), total: (hugePages, HugePagePool.total), needed: needed)
+            free: (freeHugePages, traffic.leastFree), total: (hugePages, HugePagePool.total), needed: needed,
+            isBusy: traffic.isBusy)
         guard use.hasChanged else { return }
-        let users = HugePageUsers.all()
+        let users = traffic.users
         switch use.verdict(hasUsers: !users.isEmpty, isLastTry: isLastTry) {
         case .none: result.detail.append(use.description)
         case .enough: result.detail.append("\(use), used by \(users.joined(separator: ", ")); it needs \(needed)")
-        case .perhaps where users.isEmpty: skip(&result, "the pool of huge pages was changed: \(use)")
+        case .perhaps where users.isEmpty: skip(&result, "other programs changed the pool of huge pages: \(use)")
         case .perhaps: skip(&result, "other programs used its huge pages: \(users.joined(separator: ", "))")
         }
     }
@@ -63,19 +68,49 @@ struct HugePageUse: CustomStringConvertible {
     let total: (before: Int, after: Int)
     /// How many free pages the result needs.
     let needed: Int
+    /// Whether others were seen to take or to give back pages when it had ended.
+    var isBusy = false
 
-    var hasChanged: Bool { free.before != free.after || total.before != total.after }
+    var hasChanged: Bool { isBusy || free.before != free.after || total.before != total.after }
 
     /// Whether other programs may have brought about the failure.
     ///
     /// Nobody can tell how few pages were free in between, so a failure while others use the pool is tried again, each
     /// time with more free pages to begin with. If it still fails with so many left, the pool is not the reason.
     func verdict(hasUsers: Bool, isLastTry: Bool) -> Verdict {
-        guard hasUsers || total.before != total.after else { return .none }
+        guard hasUsers || isBusy || total.before != total.after else { return .none }
         return isLastTry && free.after >= needed ? .enough : .perhaps
     }
 
     var description: String { "free huge pages: \(free.before) before it, \(free.after) after it" }
+}
+
+/// What other programs do with the pool of huge pages, seen by looking at it for a while.
+///
+/// A program that takes all pages for some milliseconds, again and again, is seldom there at the moment of one look.
+struct HugePageTraffic {
+    private(set) var users = HugePageUsers.all()
+    private(set) var leastFree = HugePagePool.free
+    private(set) var isBusy = false
+
+    /// How long to look.
+    private static let span = Duration.seconds(1)
+
+    static func seen() -> HugePageTraffic {
+        var traffic = HugePageTraffic()
+        let end = ContinuousClock.now + span
+        var free = traffic.leastFree
+        while ContinuousClock.now < end {
+            poll(nil, 0, 2)
+            let now = HugePagePool.free
+            guard now != free else { continue }
+            free = now
+            traffic.isBusy = true
+            traffic.leastFree = min(traffic.leastFree, now)
+            if traffic.users.isEmpty { traffic.users = HugePageUsers.all() }
+        }
+        return traffic
+    }
 }
 
 /// The programs that have huge pages mapped now.

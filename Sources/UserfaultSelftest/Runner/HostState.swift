@@ -23,6 +23,12 @@ enum HugePagePool {
         return max(0, count("HugePages_Free") - count("HugePages_Rsvd"))
     }
 
+    /// How many pages are free and how many are reserved at one moment.
+    struct Counts: Equatable {
+        let free = ProcFile.number("HugePages_Free", in: "/proc/meminfo") ?? 0
+        let reserved = ProcFile.number("HugePages_Rsvd", in: "/proc/meminfo") ?? 0
+    }
+
     /// How often the pool is asked to grow for one result.
     private static let mostAttempts = 8
 
