@@ -27,22 +27,28 @@ struct RunCommand: ParsableCommand {
     @Option(name: .long, help: ArgumentHelp("Write the report to this file.", valueName: "file"), completion: .file())
     var output: String?
 
-    @Option(name: .long, help: ArgumentHelp("Time limit of each result, in place of its own.", valueName: "seconds"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Time limit of each result, in place of its own.", valueName: "seconds"))
     var timeout: Seconds?
 
-    @Option(name: .customLong("repeat"), help: ArgumentHelp("Number of repetitions.", valueName: "n"))
+    @Option(
+        name: .customLong("repeat"), parsing: .unconditional,
+        help: ArgumentHelp("Number of repetitions.", valueName: "n"))
     var repetitions = 1
 
     @Option(
-        name: .long,
+        name: .long, parsing: .unconditional,
         help: ArgumentHelp(
             "Number of results that run at the same time. Those that change or measure the host run alone.",
             valueName: "n"))
     var jobs = 1
 
     @Option(
-        name: .long,
-        help: ArgumentHelp("Skip results that have not started after this time.", valueName: "seconds"))
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp(
+            "Skip results that have not started after this time, and wait no longer for another run.",
+            valueName: "seconds"))
     var timeBudget: Seconds?
 
     @Flag(name: .long, help: "Stop at the first failure.")

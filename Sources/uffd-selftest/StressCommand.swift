@@ -26,10 +26,14 @@ struct StressCommand: ParsableCommand {
     @Argument(help: "Number of times the areas change places.")
     var bounces: Int
 
-    @Option(name: .long, help: ArgumentHelp("How long each of the other modes runs.", valueName: "seconds"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("How long each of the other modes runs.", valueName: "seconds"))
     var seconds = Seconds(argument: "2")!
 
-    @Option(name: .long, help: ArgumentHelp("Threads of each kind; by default one per processor.", valueName: "n"))
+    @Option(
+        name: .long, parsing: .unconditional,
+        help: ArgumentHelp("Threads of each kind; by default one per processor.", valueName: "n"))
     var threads: Int?
 
     @Option(name: .long, help: "Run only this mode: bounce, minor, events, truncate. Can be repeated.")

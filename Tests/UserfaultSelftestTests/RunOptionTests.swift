@@ -108,15 +108,29 @@ struct RunOptionTests {
         #expect(known.exitCode == 0)
         #expect(known.output.contains("ok 3 selfcheck-fail # XFAIL known: sums are wrong\n# seen: the sum: 3;"))
         #expect(known.output.contains("# it passed, although it is known to fail: sums are wrong\n"))
-        #expect(known.output.contains("# Totals: pass:2 fail:0 xfail:1 xpass:0 skip:1 error:0"))
+        #expect(known.output.contains("# Totals: pass:1 fail:0 xfail:1 xpass:1 skip:1 error:0"))
+        let sometimes = try run(#"[{\#(cases), "sometimes": true}]"#)
+        #expect(sometimes.output.contains("# Totals: pass:2 fail:0 xfail:1 xpass:0 skip:1 error:0"))
         let other = try run(#"[{"what": "sums are wrong", "cases": ["selfcheck-fail"], "series": ["2.4"]}]"#)
         #expect(other.exitCode == 1)
         let broken = try run("{}")
         #expect(broken.exitCode == 64)
         #expect(broken.errors.contains("is not a list of known failures"))
+        for (text, place) in [
+            (
+                #"[{"what": "", "cases": ["selfcheck-fail"]}, {"what": "", "cases": ["selfcheck-fail"], "serie": []}]"#,
+                "entry 2: 'serie' is unknown, there are what, cases, series, sometimes"
+            ),
+            (#"[{"what": ""}]"#, "entry 1: 'cases' is missing"),
+            (#"[{"what": "", "cases": []}]"#, "entry 1: it names no cases"),
+            (#"[{"what": "", "cases": ["selfcheck-fail"], "series": ["v6.18"]}]"#, "'v6.18' is no kernel series"),
+        ] {
+            let answer = try run(text)
+            #expect(answer.exitCode == 64 && answer.errors.contains(place), "\(answer.errors)")
+        }
         let slip = try run(#"[{"what": "sums are wrong", "cases": ["selfcheck-fial"]}]"#)
         #expect(slip.exitCode == 64)
-        #expect(slip.errors.contains("no case or result is called 'selfcheck-fial'"))
+        #expect(slip.errors.contains("entry 1: no case or result is called 'selfcheck-fial'"))
     }
 
     @Test func theVersionIsPrinted() throws {

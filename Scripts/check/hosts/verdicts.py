@@ -52,6 +52,9 @@ def numbers_that_are_too_large():
     ):
         answer = run(arguments)
         require(answer.returncode == 64, f"{' '.join(arguments)}: exit {answer.returncode}, not 64")
+    for option in ("--timeout", "--time-budget", "--repeat", "--jobs"):
+        answer = run(["run", option, "-1"])
+        require(answer.returncode == 64 and "Missing value" not in answer.stderr, f"{option} -1: {answer.stderr}")
 
 
 @check

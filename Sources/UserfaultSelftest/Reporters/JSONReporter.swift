@@ -77,7 +77,7 @@ final class JSONReporter: Reporter {
     func starting(_ result: SelectedResult) {}
 
     func finished(_ result: CaseResult) {
-        tail.totals.count(result.outcome)
+        tail.totals.count(result)
         stream?.append(Result(result: result), tail: tail)
     }
 

@@ -37,7 +37,7 @@ final class JUnitReporter: Reporter {
     func starting(_ result: SelectedResult) {}
 
     func finished(_ result: CaseResult) {
-        totals.count(result.outcome)
+        totals.count(result)
         pending += Self.element(of: result).serialized(indent: "    ")
         if output.isRewritable { writePending() }
     }

@@ -86,5 +86,7 @@ extension CaseResult.Outcome {
 
 extension Totals {
     /// The last line of a report of kselftest.
-    var line: String { "Totals: pass:\(pass) fail:\(fail) xfail:\(xfail) xpass:0 skip:\(skip) error:0" }
+    var line: String {
+        "Totals: pass:\(pass - xpass) fail:\(fail) xfail:\(xfail) xpass:\(xpass) skip:\(skip) error:0"
+    }
 }

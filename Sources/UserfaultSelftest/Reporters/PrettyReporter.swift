@@ -69,7 +69,9 @@ final class PrettyReporter: Reporter {
         write(known, as: "failed")
         write(skips, as: "skipped")
         output.line("")
-        let more = totals.xfail > 0 ? ", \(totals.xfail) known failures" : ""
+        let more =
+            (totals.xfail > 0 ? ", \(totals.xfail) known failures" : "")
+            + (totals.xpass > 0 ? ", \(totals.xpass) of the passed known to fail" : "")
         let counts = "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped\(more)"
         output.line(
             styled(totals.fail > 0 ? .red : .green, counts) + " in \(Double(Int(seconds * 10)) / 10) s")
@@ -115,7 +117,7 @@ final class PrettyReporter: Reporter {
         let name = first.selected.selftestCase.name
         let padding = String(repeating: " ", count: max(0, nameWidth - name.count))
         let run = first.selected.iteration.map { "  (run \($0.number) of \($0.of))" } ?? ""
-        output.line("\(mark(worst)) \(name)\(padding)  \(types(indent: nameWidth + 7))\(run)")
+        output.line("\(mark(worst)) \(name)\(padding)  \(types(indent: nameWidth + 8))\(run)")
         current = []
     }
 
@@ -144,9 +146,9 @@ final class PrettyReporter: Reporter {
 
     private func mark(_ outcome: CaseResult.Outcome) -> String {
         switch outcome {
-        case .pass: styled(.green, "ok  ")
-        case .fail: styled(.red, "FAIL")
-        case .skip: styled(.yellow, "skip")
+        case .pass: styled(.green, "ok   ")
+        case .fail: styled(.red, "FAIL ")
+        case .skip: styled(.yellow, "skip ")
         case .xfail: styled(.yellow, "xfail")
         }
     }

@@ -15,6 +15,8 @@ package struct CaseResult: Sendable {
     package var detail: [String]
     /// Whether chance or other programs brought about the skip, so that another try may come to a verdict.
     var isByChance = false
+    /// Whether it passed although the file of known failures says that it fails.
+    private(set) var isUnexpectedPass = false
 
     package mutating func fail(_ reason: String, detail lines: [String]) {
         if outcome != .fail {
@@ -25,13 +27,14 @@ package struct CaseResult: Sendable {
     }
 
     /// Makes a failure one that was expected.
-    mutating func excuse(_ known: String) {
+    mutating func excuse(_ known: KnownFailures.Known) {
         if outcome == .fail {
             outcome = .xfail
             detail.insert("seen: \(reason ?? "")", at: 0)
-            reason = "known: \(known)"
-        } else if outcome == .pass {
-            detail.append("it passed, although it is known to fail: \(known)")
+            reason = "known: \(known.reason)"
+        } else if outcome == .pass, !known.isSometimes {
+            isUnexpectedPass = true
+            detail.append("it passed, although it is known to fail: \(known.reason)")
         }
     }
 }
@@ -41,11 +44,14 @@ package struct Totals: Sendable, Equatable, Encodable {
     package private(set) var fail = 0
     package private(set) var skip = 0
     package private(set) var xfail = 0
+    /// How many of those that passed are known to fail.
+    package private(set) var xpass = 0
 
     package var all: Int { pass + fail + skip + xfail }
 
-    mutating func count(_ outcome: CaseResult.Outcome) {
-        switch outcome {
+    mutating func count(_ result: CaseResult) {
+        if result.isUnexpectedPass { xpass += 1 }
+        switch result.outcome {
         case .pass: pass += 1
         case .fail: fail += 1
         case .skip: skip += 1

@@ -16,6 +16,34 @@ package struct KnownFailures: Sendable {
         let cases: [String]
         /// The kernel series that have the bug, such as `6.18`; all if there is none.
         let series: [String]?
+        /// Whether it also passes, so that a pass is nothing new.
+        let sometimes: Bool?
+
+        private enum Key: String, CaseIterable, CodingKey {
+            case what, cases, series, sometimes
+        }
+
+        private struct AnyKey: CodingKey {
+            let stringValue: String
+            var intValue: Int? { nil }
+            init?(stringValue: String) { self.stringValue = stringValue }
+            init?(intValue: Int) { nil }
+        }
+
+        init(from decoder: any Decoder) throws {
+            let known = Key.allCases.map(\.rawValue)
+            for key in try decoder.container(keyedBy: AnyKey.self).allKeys where !known.contains(key.stringValue) {
+                let context = DecodingError.Context(
+                    codingPath: decoder.codingPath,
+                    debugDescription: "'\(key.stringValue)' is unknown, there are \(known.joined(separator: ", "))")
+                throw DecodingError.dataCorrupted(context)
+            }
+            let container = try decoder.container(keyedBy: Key.self)
+            what = try container.decode(String.self, forKey: .what)
+            cases = try container.decode([String].self, forKey: .cases)
+            series = try container.decodeIfPresent([String].self, forKey: .series)
+            sometimes = try container.decodeIfPresent(Bool.self, forKey: .sometimes)
+        }
     }
 
     private let entries: [Entry]
@@ -30,24 +58,53 @@ package struct KnownFailures: Sendable {
         } catch {
             throw UselessFile(
                 description: "\(file) is not a list of known failures, "
-                    + #"[{"what": "REASON", "cases": ["CASE", "CASE/TYPE"], "series": ["6.18"]}]: \#(error)"#)
+                    + #"[{"what": "REASON", "cases": ["CASE", "CASE/TYPE"], "series": ["6.18"]}]: \#(Self.text(error))"#
+            )
         }
         let results = (AllCases.cases + SelfCheckCases.cases).flatMap(\.results)
-        for name in entries.flatMap(\.cases) where !results.contains(where: { Self.matches(name, $0) }) {
-            throw UselessFile(
-                description: "\(file): no case or result is called '\(name)'; see uffd-selftest list for what there is")
+        for (index, entry) in entries.enumerated() {
+            let place = "\(file), entry \(index + 1)"
+            guard !entry.cases.isEmpty else { throw UselessFile(description: "\(place): it names no cases") }
+            for name in entry.cases where !results.contains(where: { Self.matches(name, $0) }) {
+                throw UselessFile(
+                    description:
+                        "\(place): no case or result is called '\(name)'; see uffd-selftest list for what there is")
+            }
+            for series in entry.series ?? [] where series.wholeMatch(of: /\d+\.\d+/) == nil {
+                throw UselessFile(description: "\(place): '\(series)' is no kernel series, such as 6.18")
+            }
         }
+    }
+
+    /// What is wrong with a file and where, without the types of this program.
+    private static func text(_ error: any Error) -> String {
+        let (context, key): (DecodingError.Context, (any CodingKey)?) =
+            switch error as? DecodingError {
+            case .keyNotFound(let key, let context): (context, key)
+            case .typeMismatch(_, let context), .valueNotFound(_, let context), .dataCorrupted(let context):
+                (context, nil)
+            default: (.init(codingPath: [], debugDescription: "\(error)"), nil)
+            }
+        let place = context.codingPath.map { $0.intValue.map { "entry \($0 + 1)" } ?? "'\($0.stringValue)'" }
+        let what = key.map { "'\($0.stringValue)' is missing" } ?? context.debugDescription
+        return (place + [what]).joined(separator: ": ")
     }
 
     private static func matches(_ name: String, _ result: SelectedResult) -> Bool {
         name == result.selftestCase.name || fnmatch(name, result.identity, 0) == 0
     }
 
+    /// What is known of a result.
+    struct Known {
+        let reason: String
+        let isSometimes: Bool
+    }
+
     /// Why a failure of the result is known on a kernel of this release, such as `6.18.44-generic`; nil if it is not.
-    func reason(for result: SelectedResult, release: String) -> String? {
+    func known(for result: SelectedResult, release: String) -> Known? {
         let series = release.split { !$0.isNumber }.prefix(2).joined(separator: ".")
         return entries.first { entry in
             entry.series?.contains(series) ?? true && entry.cases.contains { Self.matches($0, result) }
-        }?.what
+        }.map { Known(reason: $0.what, isSometimes: $0.sometimes ?? false) }
     }
 }

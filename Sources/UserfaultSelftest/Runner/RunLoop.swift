@@ -174,7 +174,7 @@ struct RunLoop {
                 complaints += watch.complaints()
             }
             let judged = judged(result, complaints)
-            ending.totals.count(judged.outcome)
+            ending.totals.count(judged)
             reporter.finished(judged)
             let isLast = schedule.first == nil && places.isEmpty
             if judged.outcome == .fail, options.stopsAtFailure, !isLast, ending.stop == nil {
@@ -187,7 +187,7 @@ struct RunLoop {
     private func judged(_ result: CaseResult, _ complaints: [String]) -> CaseResult {
         var result = result
         if !complaints.isEmpty { result.fail("the kernel complained", detail: complaints) }
-        if let known = options.knownFailures.reason(for: result.selected, release: host.kernel) {
+        if let known = options.knownFailures.known(for: result.selected, release: host.kernel) {
             result.excuse(known)
         }
         if options.requireNoSkips, result.outcome == .skip {
