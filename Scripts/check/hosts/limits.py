@@ -10,6 +10,10 @@ from harness import USER, Skip, check, expect, in_mounts, require, run, whole
 FILTERED = Path(__file__).parent / "filtered.py"
 
 
+def filtered(call):
+    return [sys.executable, str(FILTERED), call]
+
+
 def require_device():
     if not os.path.exists("/dev/userfaultfd"):
         raise Skip("no /dev/userfaultfd")
@@ -24,8 +28,31 @@ def root_of_a_container():
 def filtered_system_call():
     """A container's usual profile, which has no userfaultfd(2), with the device beside it."""
     require_device()
-    answer = run(whole("open-*", "UFFDIO_API*", "api-*", "process-*", "copy-*/anon"), prefix=[sys.executable, str(FILTERED)])
+    answer = run(whole("open-*", "UFFDIO_API*", "api-*", "process-*", "copy-*/anon"), filtered("userfaultfd"))
     expect(answer, passes=20, reason="userfaultfd(2) is filtered")
+
+
+@check
+def filtered_calls_that_all_need():
+    for call in ("memfd_create", "madvise", "pidfd_open", "clone3"):
+        expect(run(whole("minor/*", "wake-range/*"), filtered(call)), reason=f"{call}(2) is filtered", codes=(4,))
+    expect(run(whole("wp-read/*"), filtered("process_vm_readv")), reason="process_vm_readv(2)", codes=(0, 4))
+
+
+@check
+def small_limits():
+    """Limits with which nothing can run end with their name, and are no failure of the kernel."""
+    for limit, kibibytes, word in (
+        (resource.RLIMIT_STACK, 128, "ulimit -s"), (resource.RLIMIT_STACK, 256, "ulimit -s"),
+        (resource.RLIMIT_DATA, 6000, "ulimit -d"),
+    ):
+        answer = run(["run", "--quick"], limits={limit: kibibytes << 10})
+        require(answer.returncode == 4 and word in answer.stderr, f"{word} {kibibytes}: {answer.returncode}, {answer.stderr}")
+    expect(run(whole("minor/*"), limits={resource.RLIMIT_FSIZE: 1 << 20}), reason="ulimit -f", codes=(4,))
+    expect(run(whole("minor/*"), limits={resource.RLIMIT_DATA: 16 << 20}), reason="ulimit -d", codes=(4,))
+    # What any user may raise is raised.
+    script = "ulimit -S -s 128; ulimit -S -f 1024; ulimit -S -d 6000"
+    expect(run(whole("kernel-faults*/anon", "minor/*"), ["bash", "-c", script + '; exec "$@"', "bash"]), passes=5)
 
 
 @check

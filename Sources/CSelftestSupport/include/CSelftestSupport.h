@@ -8,6 +8,7 @@
 #include "css_filesystem.h"
 #include "css_guard.h"
 #include "css_kernel_access.h"
+#include "css_limits.h"
 #include "css_numa.h"
 #include "css_pattern.h"
 #include "css_pin.h"

@@ -91,7 +91,7 @@ enum PoisonCases: CaseTheme {
             }
             try expectEqual(answers, [-Int(EFAULT), -Int(EFAULT)], "answers of pwrite from and pread into the page")
             var bytes = [UInt8](repeating: 0, count: 8)
-            let remote = ProcessMemory.read(trial.area.address(1), into: &bytes)
+            let remote = try ProcessMemory.read(trial.area.address(1), into: &bytes)
             try expectOne(of: [-Int(EFAULT), -133], remote, "answer of process_vm_readv")  // 133: EHWPOISON
             try trial.uffd.expectNoMessage("a poisoned page is no missing page")
             try trial.expectFilled(1..<2)

@@ -140,7 +140,7 @@ enum WriteProtectCases: CaseTheme {
             area.fillView()
             try uffd.register(area.range, modes: .writeProtect)
             try uffd.writeProtect(area.pages(1..<3), .protect)
-            let call = try BackgroundCall { ProcessMemory.write(area.address(1), 0xEE) }
+            let call = try BackgroundCall { try ProcessMemory.write(area.address(1), 0xEE) }
             try uffd.expectFault(at: area.address(1), [.write, .writeProtect])
             try call.waitBlocked()
             try area.expectView(1, "contents while the kernel's write waits")

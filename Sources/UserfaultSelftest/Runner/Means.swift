@@ -148,7 +148,7 @@ extension Means {
         case .threads(let count):
             lacks(
                 count, threads, "more threads",
-                "raise the limits of processes and of address space (ulimit -u, ulimit -v, pids.max)")
+                "raise the limits of processes, address space and data (ulimit -u, ulimit -v, ulimit -d, pids.max)")
         case .addressSpace(let count):
             lacks(count, addressSpace, "MiB of address space", "raise its limit (ulimit -v)")
         case .lockedPages(let count):

@@ -75,7 +75,7 @@ enum SignalName {
         SIGSEGV: "SIGSEGV", SIGBUS: "SIGBUS", SIGABRT: "SIGABRT", SIGILL: "SIGILL", SIGFPE: "SIGFPE",
         SIGTRAP: "SIGTRAP",
         SIGKILL: "SIGKILL", SIGTERM: "SIGTERM", SIGSYS: "SIGSYS", SIGPIPE: "SIGPIPE", SIGALRM: "SIGALRM",
-        SIGINT: "SIGINT", SIGHUP: "SIGHUP", SIGUSR1: "SIGUSR1",
+        SIGINT: "SIGINT", SIGHUP: "SIGHUP", SIGUSR1: "SIGUSR1", SIGXCPU: "SIGXCPU", SIGXFSZ: "SIGXFSZ",
     ]
 
     static func of(_ signal: Int32) -> String { names[signal] ?? "signal \(signal)" }

@@ -94,7 +94,7 @@ package struct Runner {
             areAllowed: options.systemChanges, isRoot: host.isRoot, signals: signals,
             until: options.timeBudget.map { ContinuousClock.now + $0 }, tell: reporter.note)
         var means = Means.assumed
-        var impossible = host.unusable
+        var impossible = host.unusable ?? Restrictions.reason
         if impossible == nil {
             switch Measurement.make(signals: signals) {
             case .done(let measured): means = measured

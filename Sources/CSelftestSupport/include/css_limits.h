@@ -1,0 +1,8 @@
+#ifndef CSS_LIMITS_H
+#define CSS_LIMITS_H
+
+// The name of a system call that every case needs and that a filter refuses; NULL if there is none. The errno that it
+// answers is in `error`.
+const char *css_filtered_call(int *error);
+
+#endif
