@@ -36,6 +36,7 @@ def filtered_system_call():
 def filtered_calls_that_all_need():
     for call in ("memfd_create", "madvise", "pidfd_open", "clone3"):
         expect(run(whole("minor/*", "wake-range/*"), filtered(call)), reason=f"{call}(2) is filtered", codes=(4,))
+    expect(run(whole("event-fork-user-mode/*"), filtered("process_vm_readv"), timeout=30), reason="process_vm_readv(2)", codes=(4,))
     expect(run(whole("wp-read/*"), filtered("process_vm_readv")), reason="process_vm_readv(2)", codes=(0, 4))
 
 
