@@ -26,6 +26,9 @@ struct BlockMap {
         self.limit = limit
     }
 
+    /// The window in which a byte is.
+    func window(of offset: Int) -> Int { offset / Self.windowBytes }
+
     /// The bytes of a window.
     func range(ofWindow number: Int) -> Range<Int> {
         let start = number * Self.windowBytes

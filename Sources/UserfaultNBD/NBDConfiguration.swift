@@ -80,7 +80,8 @@ public struct NBDConfiguration: Sendable {
 
         /// Whether the server must have a certificate of the authority, for the name in the address.
         ///
-        /// Without it anybody between client and server can be the server. A server on a Unix socket has no name.
+        /// Without it anybody between client and server can be the server. A server on a Unix socket has no name, and libnbd
+        /// then verifies nothing: `nbds+unix` addresses need pre-shared keys, or this turned off.
         public var verifiesServer: Bool
 
         /// A file with pre-shared keys, in place of certificates.
@@ -108,13 +109,7 @@ public struct NBDConfiguration: Sendable {
         guard connections > 0, requestsPerConnection > 0, coalescedBytes > 0, memoryLimit > 0 else {
             throw NBDError(.configuration, message: "connections, requests, and bytes must be more than zero")
         }
-        let namesFiles = uri.contains("tls-certificates=") || uri.contains("tls-psk-file=")
-        guard
-            !uri.hasPrefix("nbds") || !tls.verifiesServer || tls.certificates != nil || tls.preSharedKeys != nil
-                || namesFiles
-        else {
-            throw NBDError(.configuration, message: "nbds: say which authority or which keys to trust")
-        }
+        try Trust(self, uri).check()
         guard backOff > .zero, maximumBackOff >= backOff else {
             throw NBDError(.configuration, message: "a back-off is more than zero, and not more than the longest one")
         }

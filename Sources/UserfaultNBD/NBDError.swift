@@ -91,6 +91,9 @@ public struct NBDExport: Hashable, Sendable {
     /// Whether the server tells where its holes are.
     public let hasExtents: Bool
 
+    /// The most bytes of an export: sums of an offset and a length stay below the largest number.
+    static var mostBytes: Int64 { 1 << 62 }
+
     /// Whether a range can be read as it is, by one command.
     func takes(_ range: Range<Int>) -> Bool {
         range.upperBound <= byteCount && range.count <= maximumBlock && range.lowerBound % minimumBlock == 0

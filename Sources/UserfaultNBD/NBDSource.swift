@@ -1,4 +1,5 @@
 #if NBD
+internal import Synchronization
 internal import UserfaultFD
 public import UserfaultPager
 
@@ -66,7 +67,12 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
     >] {
         let question = Question(range)
         loop.put(question)
-        return try question.answer.wait(until: Deadline(after: limit))
+        do throws(NBDError) {
+            return try question.answer.wait(until: Deadline(after: limit))
+        } catch {
+            question.isAbandoned.store(true, ordering: .relaxed)
+            throw error
+        }
     }
 
     /// What was done so far.

@@ -117,11 +117,17 @@ struct RequestQueue {
     }
 
     /// The most urgent request.
-    func first(demandOnly: Bool = false) -> Letter? { demand.head ?? (demandOnly ? nil : ahead.head) }
+    ///
+    /// - Parameter aheadFirst: It is the turn of those that no thread waited for when they came.
+    func first(demandOnly: Bool = false, aheadFirst: Bool = false) -> Letter? {
+        if aheadFirst, let letter = ahead.head { return letter }
+        return demand.head ?? (demandOnly ? nil : ahead.head)
+    }
 
-    /// Takes the most urgent request.
-    mutating func takeFirst(demandOnly: Bool = false) -> Letter? {
-        demand.takeFirst() ?? (demandOnly ? nil : ahead.takeFirst())
+    /// Takes what ``first(demandOnly:aheadFirst:)`` is.
+    mutating func takeFirst(demandOnly: Bool = false, aheadFirst: Bool = false) -> Letter? {
+        if aheadFirst, let letter = ahead.takeFirst() { return letter }
+        return demand.takeFirst() ?? (demandOnly ? nil : ahead.takeFirst())
     }
 
     /// Takes the request that continues where another ends, if it is as urgent.

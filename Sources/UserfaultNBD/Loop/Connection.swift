@@ -3,7 +3,7 @@ internal import CNBD
 internal import SystemPackage
 internal import UserfaultFD
 
-/// One connection to the server: a handle of libnbd, which makes no threads and waits for nothing.
+/// One connection to the server: a handle of libnbd, which makes no threads, and waits for nothing but the address of a name.
 ///
 /// Only the source's thread uses it. libnbd calls back while one of these methods runs: what has come is then in
 /// ``takeFinished()``.
@@ -19,8 +19,10 @@ final class Connection {
 
     let number: Int
     private(set) var state = State.waiting(until: MonotonicInstant(nanoseconds: 0))
-    /// Attempts in a row that have failed.
+    /// Attempts in a row that came to nothing: a server that greets and answers no request is none.
     private(set) var failures = 0
+    /// In which round of the thread the last attempt began.
+    private(set) var attempt = 0
     /// Why the last one has.
     var lastFailure: NBDError?
     /// Requests that are outstanding.
@@ -29,6 +31,8 @@ final class Connection {
     private(set) var lastProgress = MonotonicInstant(nanoseconds: 0)
     /// What the reply that was read last took of the socket, at most; `nil` if that is not known.
     private(set) var lastReplyBytes: Int?
+    /// A request was answered.
+    private var hasServed = false
     private var handle: OpaquePointer?
     private var finished: [Flight] = []
 
@@ -44,7 +48,12 @@ final class Connection {
     // MARK: Connecting
 
     /// Begins to connect.
-    func connect(to uri: String, _ configuration: NBDConfiguration) throws(NBDError) {
+    ///
+    /// - Parameter round: The thread's.
+    func connect(to uri: String, _ configuration: NBDConfiguration, in round: Int) throws(NBDError) {
+        attempt = round
+        hasServed = false
+        try Trust(configuration, uri).check()
         guard let handle = unsafe nbd_create() else { throw Self.lastError(.prepare) }
         unsafe self.handle = handle
         var answers: [CInt] = []
@@ -68,6 +77,9 @@ final class Connection {
     func export() throws(NBDError) -> NBDExport {
         let byteCount = unsafe nbd_get_size(handle)
         guard byteCount >= 0 else { throw Self.lastError(.connect) }
+        guard byteCount <= NBDExport.mostBytes else {
+            throw NBDError(.connect, message: "the export has \(byteCount) bytes; at most 2^62 can be served")
+        }
         func blockSize(_ kind: CInt) -> Int { Int(unsafe nbd_get_block_size(handle, kind)) }
         let largest = blockSize(LIBNBD_SIZE_MAXIMUM)
         return NBDExport(
@@ -81,17 +93,15 @@ final class Connection {
 
     func becomeReady() {
         state = .ready
-        failures = 0
         lastFailure = nil
         lastProgress = .now
     }
 
     /// Lets the connection go: everything that is outstanding on it has failed.
     func close(_ backOff: (_ failures: Int) -> Duration) {
-        let wasReady = isReady
         unsafe nbd_close(handle)
         unsafe handle = nil
-        if !wasReady { failures += 1 }
+        if !hasServed { failures += 1 }
         state = .waiting(until: Deadline(after: failures == 0 ? .zero : backOff(failures)).instant)
     }
 
@@ -183,6 +193,10 @@ final class Connection {
 
     func finish(_ flight: Flight) {
         inFlight -= 1
+        if flight.failure == nil {
+            hasServed = true
+            failures = 0
+        }
         // A whole page has at most so much in front of it and behind it.
         lastReplyBytes = flight.cameWhole ? flight.range.count + 64 : nil
         finished.append(flight)

@@ -11,7 +11,7 @@ extension Loop {
             switch connection.state {
             case .waiting(let until) where until <= now:
                 do throws(NBDError) {
-                    try connection.connect(to: uri, configuration)
+                    try connection.connect(to: uri, configuration, in: round)
                 } catch {
                     lose(connection, error)
                 }
@@ -96,8 +96,11 @@ extension Loop {
             connections = []
             return
         }
-        // An attempt of the source is an attempt for each page that waits for it.
-        if !wasReady, !connections.contains(where: { $0.isReady || $0.isConnecting }) { failAll(error) }
+        guard !connections.contains(where: \.isReady) else { return }
+        // Who comes back may have another content.
+        map.removeAll()
+        // An attempt of the source is an attempt for each page that has waited for it.
+        if connection.failures > 0 { failAll(error, upTo: connection.attempt) }
     }
 }
 #endif

@@ -1,16 +1,26 @@
 #if NBD
+internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
 
 // Where the server has holes.
 
 /// What another thread wants to know of a part of the export.
-final class Question: Sendable {
+final class Question: @unchecked Sendable {
     let range: Range<Int>
     let answer = Answer<[Range<Int>]>()
+    /// Nobody waits for the answer any more.
+    let isAbandoned = Atomic(false)
+
+    // The source's thread's own.
+    /// From where on the answer is not known.
+    fileprivate var at: Int
+    /// Where there is data before that.
+    fileprivate var found: [BlockRun] = []
 
     init(_ range: Range<Int>) {
         self.range = range
+        at = range.lowerBound
     }
 }
 
@@ -41,8 +51,8 @@ extension Loop {
     /// Takes notice of what the server said of a window.
     func learn(_ window: Int, from start: Int, _ flight: Flight, isLost: Bool) {
         if isLost {
-            // Asked again once there is a connection.
-            unpark(window)
+            // As for reads that are lost. Questions ask again once there is a connection.
+            for letter in parked.removeValue(forKey: window) ?? [] { fail(letter) }
             return
         }
         let end = map.range(ofWindow: window).upperBound
@@ -91,26 +101,36 @@ extension Loop {
         guard let export, !questions.isEmpty else { return }
         let asked = questions
         questions = []
-        for question in asked {
+        for question in asked where !question.isAbandoned.load(ordering: .relaxed) {
             let range = question.range.clamped(to: 0..<export.byteCount)
             if !export.hasExtents {
                 question.answer.set(.success(range.isEmpty ? [] : [range]))
-            } else if isKnown(range) {
-                question.answer.set(.success(map.runs(in: range).filter { !$0.isZero }.map(\.range)))
+            } else if advance(question, to: range.upperBound) {
+                question.answer.set(.success(question.found.map(\.range)))
             } else {
                 questions.append(question)
             }
         }
     }
 
-    /// Whether all windows of a range are known; asks for the first that is not.
-    private func isKnown(_ range: Range<Int>) -> Bool {
-        while let window = map.unknownWindow(in: range) {
-            guard parked[window] == nil, let connection = connections.first(where: { $0.isReady && !$0.isGone })
-            else { return false }
-            parked[window] = []
-            begin(window, on: connection)
-            if parked[window] != nil { return false }
+    /// Takes what is known into the answer, window by window; asks for the first that is not known.
+    ///
+    /// What was taken stays, also if there are too many windows for all to be remembered.
+    ///
+    /// - Returns: Whether the answer is complete.
+    private func advance(_ question: Question, to end: Int) -> Bool {
+        while question.at < end {
+            let window = map.window(of: question.at)
+            let part = question.at..<min(end, map.range(ofWindow: window).upperBound)
+            if map.unknownWindow(in: part) != nil {
+                guard parked[window] == nil, let connection = connections.first(where: { $0.isReady && !$0.isGone })
+                else { return false }
+                parked[window] = []
+                begin(window, on: connection)
+                guard parked[window] == nil, map.unknownWindow(in: part) == nil else { return false }
+            }
+            for run in map.runs(in: part) where !run.isZero { BlockMap.append(run, to: &question.found) }
+            question.at = part.upperBound
         }
         return true
     }

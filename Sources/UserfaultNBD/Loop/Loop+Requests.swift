@@ -18,11 +18,14 @@ extension Loop {
         }),
             connection.inFlight < depth
         {
-            // What nobody waits for leaves room for what somebody does.
-            let demandOnly = connection.inFlight >= max(1, depth / 2)
-            guard let next = queue.first(demandOnly: demandOnly) else { return }
+            // What nobody waits for leaves room for what somebody does; but a thread may have come to wait for what was
+            // asked for ahead, so that it must not wait for ever.
+            let demandOnly = connection.inFlight >= max(1, depth / 2) && demandInARow < 8
+            let aheadFirst = demandInARow >= 8
+            guard let next = queue.first(demandOnly: demandOnly, aheadFirst: aheadFirst) else { return }
             guard memory == 0 || memory + next.range.count <= configuration.memoryLimit else { return }
-            guard let letter = queue.takeFirst(demandOnly: demandOnly) else { return }
+            guard let letter = queue.takeFirst(demandOnly: demandOnly, aheadFirst: aheadFirst) else { return }
+            demandInARow = letter.isDemand ? demandInARow + 1 : 0
             // What has just come is wanted.
             if letter.round != round, letter.dropIfCancelled() { continue }
             switch content(of: letter, export) {
@@ -80,7 +83,8 @@ extension Loop {
         let most = mostBytesAtOnce(export)
         var count = letter.range.count
         while count < most, memory + count < configuration.memoryLimit,
-            let neighbour = queue.takeNeighbour(of: neighbours.last ?? letter, atMost: most - count)
+            let neighbour = queue.takeNeighbour(
+                of: neighbours.last ?? letter, atMost: min(most, configuration.memoryLimit - memory) - count)
         {
             let content = content(of: neighbour, export)
             guard content == .data || content == .mixed else {

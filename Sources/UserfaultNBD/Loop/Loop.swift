@@ -11,6 +11,8 @@ final class Loop: @unchecked Sendable {
         var letters: [Letter] = []
         var questions: [Question] = []
         var isClosing = false
+        /// Nobody looks into it any more.
+        var isOver = false
         /// The thread waits, or is about to: it has to be woken for what comes.
         var isAsleep = false
 
@@ -41,6 +43,8 @@ final class Loop: @unchecked Sendable {
     var map = BlockMap(byteCount: 0)
     /// Those that the last wait was for.
     private var awaited: [Connection] = []
+    /// Requests that a thread waits for, sent one after the other.
+    var demandInARow = 0
     /// Reads that are outstanding.
     var reads: [Read] = []
     let readMemory = ReadMemory()
@@ -77,34 +81,40 @@ final class Loop: @unchecked Sendable {
     func put(_ request: consuming PageRequest) {
         counters.requests.add(1, ordering: .relaxed)
         let letter = Letter(request)
-        putIn { inbox in
+        let isTaken = putIn { inbox in
             inbox.letters.append(letter)
             if letter.isDemand { urgency.store(true, ordering: .relaxed) }
         }
+        if !isTaken { fail(letter) }
     }
 
     /// Leaves a question to the thread.
     func put(_ question: Question) {
-        putIn { inbox in
+        let isTaken = putIn { inbox in
             inbox.questions.append(question)
             urgency.store(true, ordering: .relaxed)
         }
+        if !isTaken { question.answer.set(.failure(Self.isClosed)) }
     }
 
     /// Ends the thread, and fails what is outstanding.
     ///
     /// Waits for nothing.
-    func close() { putIn { $0.isClosing = true } }
+    func close() { _ = putIn { $0.isClosing = true } }
 
-    private func putIn(_ change: (inout Inbox) -> Void) {
-        let isAsleep = inbox.withLock { inbox in
+    /// - Returns: `false` if the thread has ended: nothing was put in.
+    private func putIn(_ change: (inout Inbox) -> Void) -> Bool {
+        let (isAsleep, isOver) = inbox.withLock { inbox in
             defer { inbox.isAsleep = false }
-            change(&inbox)
-            return inbox.isAsleep
+            if !inbox.isOver { change(&inbox) }
+            return (inbox.isAsleep, inbox.isOver)
         }
         // Awake it looks into the inbox before it sleeps: also if it is the one that has just put something in.
         if isAsleep { wake.signal() }
+        return !isOver
     }
+
+    private static var isClosed: NBDError { NBDError(.connection, message: "the source was closed") }
 
     // MARK: The thread
 
@@ -123,7 +133,7 @@ final class Loop: @unchecked Sendable {
             send()
             guard receive(&list) else { break }
         }
-        shutDown(NBDError(.connection, message: "the source was closed"))
+        shutDown(Self.isClosed)
     }
 
     /// - Returns: `false` once the source is closed.
@@ -218,7 +228,7 @@ final class Loop: @unchecked Sendable {
     private func shutDown(_ error: NBDError) {
         for connection in connections { connection.retire() }
         settle()
-        inbox.withLock { $0.isClosing = true }
+        inbox.withLock { $0.isOver = true }
         _ = takeInbox()
         failAll(error)
         opening.set(.failure(error))
@@ -235,8 +245,10 @@ final class Loop: @unchecked Sendable {
     }
 
     /// Fails what has not been sent.
-    func failAll(_ error: NBDError) {
-        for letter in queue.removeAll() { fail(letter) }
+    ///
+    /// - Parameter last: Only what was there in this round of the thread.
+    func failAll(_ error: NBDError, upTo last: Int = .max) {
+        for letter in queue.removeAll(where: { $0.round <= last }) { fail(letter) }
         let waiting = parked
         parked = [:]
         for letter in waiting.values.joined() { fail(letter) }

@@ -40,6 +40,33 @@ struct ExtentTests {
             })
     }
 
+    /// There are more runs than are remembered.
+    @Test func anExportOfFragmentsIsAnswered() throws {
+        let server = try Server.misbehaving("fragments")
+        let source = try NBDSource(server.uri, configuration: NBDConfiguration(connections: 1))
+        let found = try source.dataRanges(in: 0..<1 << 30, within: .seconds(60))
+        #expect(found.count == 1 << 20)
+        #expect(found.first == 0..<512)
+        #expect(found.last == (1 << 30) - 1024..<(1 << 30) - 512)
+    }
+
+    /// What is known of holes ends with the last connection: a restarted server may have another content.
+    @Test func holesAreAskedForAgainAfterTheServerWasAway() throws {
+        let folder = try Server.makeFolder()
+        let path = folder.appendingPathComponent("image").path
+        #expect(FileManager.default.createFile(atPath: path, contents: nil))
+        try #require(FileHandle(forWritingAtPath: path)).truncate(atOffset: 1 << 20)
+        let server = try Server.nbdkit(in: folder, "file", path)
+        let source = try NBDSource(server.uri, configuration: NBDConfiguration(connections: 1))
+        let served = try Served(source, bytes: 1 << 20, failure: FailurePolicy(retries: 1000))
+        #expect(Toucher.all([0]) { served.word($0) == 0 })
+        server.kill()
+        try Data(repeating: 7, count: 1 << 20).write(to: URL(fileURLWithPath: path))
+        try server.start()
+        #expect(Toucher.all([512 << 10]) { served.word($0) == 0x0707_0707_0707_0707 })
+        try served.pager.stop(.poison)
+    }
+
     @Test func bytesReadAreBytesAllocated() throws {
         let folder = try Server.makeFolder()
         let server = try Server.nbdkit(in: folder, "file", try makeSparseFile(folder))

@@ -146,6 +146,59 @@ struct FailureTests {
         try served.pager.stop(.poison)
     }
 
+    /// It is an attempt for each page that waits, and the next one comes later.
+    @Test(.enabled(if: geteuid() == 0, "needs root"), arguments: ["greets", "asked"])
+    func aServerThatGreetsAndAnswersNothingIsAFailure(flaw: String) throws {
+        let server = try Server.misbehaving(flaw)
+        let source = try NBDSource(
+            server.uri,
+            configuration: NBDConfiguration(
+                connections: 1, backOff: .milliseconds(100), maximumBackOff: .milliseconds(200)))
+        let served = try Served(
+            source, bytes: 1 << 20, failure: FailurePolicy(retries: 3, backOff: .milliseconds(1)),
+            faults: .userAndKernelMode)
+        let lost = Counter()
+        let toucher = Toucher { if served.readByKernel(0) == nil { lost.value.store(1, ordering: .releasing) } }
+        #expect(toucher.join())
+        #expect(lost.value.load(ordering: .acquiring) == 1)
+        let connections = source.statistics.connections
+        #expect(connections <= 12)
+        try served.pager.stop(.poison)
+    }
+
+    /// Connections that find out at different moments that nobody answers: one of them is always just trying.
+    @Test(.enabled(if: geteuid() == 0, "needs root"))
+    func pagesFailWhoseServerAnswersNobody() throws {
+        let server = try Server.pattern("1M")
+        let reports = Reports<NBDReport>()
+        let source = try NBDSource(
+            server.uri,
+            configuration: NBDConfiguration(
+                connections: 2, connectTimeout: .milliseconds(1000), responseTimeout: .milliseconds(400),
+                backOff: .milliseconds(1), maximumBackOff: .milliseconds(50), report: { reports.add($0) }))
+        #expect(wait { source.statistics.connections == 2 })
+        let served = try Served(
+            source, bytes: 1 << 20, failure: FailurePolicy(retries: 2, backOff: .milliseconds(1)),
+            faults: .userAndKernelMode)
+        server.freeze()
+        let lost = Counter()
+        func touch(_ page: Int) -> Toucher {
+            Toucher { if served.readByKernel(page * Self.page) == nil { lost.value.add(1, ordering: .releasing) } }
+        }
+        let first = touch(1)
+        #expect(wait { reports.count(isDisconnect) >= 1 })
+        let second = touch(2)
+        #expect(first.join() && second.join())
+        #expect(lost.value.load(ordering: .acquiring) == 2)
+        try served.pager.stop(.poison)
+    }
+
+    @Test func anExportThatIsTooLargeIsRefused() throws {
+        let server = try Server.nbdkit("memory", "9223372036854775807")
+        let error = #expect(throws: NBDError.self) { try NBDSource(server.uri) }
+        #expect(error?.message.contains("at most 2^62") == true)
+    }
+
     @Test func nobodyListens() throws {
         let folder = try Server.makeFolder()
         defer { try? FileManager.default.removeItem(at: folder) }

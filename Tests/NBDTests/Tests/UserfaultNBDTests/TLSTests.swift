@@ -90,13 +90,69 @@ struct TLSTests {
         withExtendedLifetime(server) {}
     }
 
+    /// libnbd would take anybody's certificate, and say nothing.
+    @Test func whoeverCannotBeVerifiedIsRefused() throws {
+        let folder = try Server.makeFolder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let (server, port) = try serve(try Certificates(in: folder, "right"))
+        func refuses(_ address: String, _ configuration: NBDConfiguration = NBDConfiguration()) {
+            let error = #expect(throws: NBDError.self) { try NBDSource(address, configuration: configuration) }
+            #expect(error?.operation == .configuration)
+        }
+        let address = "nbds://localhost:\(port)/"
+        // Folders without an authority.
+        refuses(address, configuration(folder.appendingPathComponent("nothing").path))
+        let empty = folder.appendingPathComponent("empty")
+        try FileManager.default.createDirectory(at: empty, withIntermediateDirectories: true)
+        refuses(address, configuration(empty.path))
+        #expect(
+            FileManager.default.createFile(atPath: empty.appendingPathComponent("ca-cert.pem").path, contents: Data()))
+        refuses(address, configuration(empty.path))
+        // What looks like a parameter, and is none.
+        refuses(address + "tls-certificates=x")
+        refuses(address + "#tls-psk-file=x")
+        refuses(address + "?tls-certificates=")
+        refuses(address + "?tls-certificates=\(empty.path)")
+        withExtendedLifetime(server) {}
+    }
+
+    /// The authority is looked at again for each connection.
+    @Test func anAuthorityThatIsGoneMakesNobodyTrusted() throws {
+        let folder = try Server.makeFolder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let right = try Certificates(in: folder, "right")
+        let (server, port) = try serve(right)
+        let reports = Reports<NBDReport>()
+        var configuration = configuration(right.client)
+        configuration.connections = 1
+        configuration.report = { reports.add($0) }
+        let source = try NBDSource("nbds://localhost:\(port)/", configuration: configuration)
+        try FileManager.default.removeItem(atPath: right.client)
+        server.kill()
+        try server.start()
+        let isRefused = wait {
+            reports.count {
+                if case .notConnected(_, let error) = $0 { error.operation == .configuration } else { false }
+            } > 0
+        }
+        #expect(isRefused)
+        withExtendedLifetime(source) {}
+    }
+
     /// A server without TLS, for a client that wants it.
     @Test func aServerWithoutTLSIsRefused() throws {
         let folder = try Server.makeFolder()
         let right = try Certificates(in: folder, "right")
         let server = try Server.nbdkit(in: folder, "pattern", "1M")
-        #expect(throws: NBDError.self) {
-            try NBDSource("nbds+unix:///?socket=\(server.socket)", configuration: configuration(right.client))
+        let address = "nbds+unix:///?socket=\(server.socket)"
+        let error = #expect(throws: NBDError.self) {
+            try NBDSource(address, configuration: configuration(right.client, verifies: false))
         }
+        #expect(error?.operation == .connect)
+        // Nobody's name is in a certificate that a socket could be compared with.
+        let unnamed = #expect(throws: NBDError.self) {
+            try NBDSource(address, configuration: configuration(right.client))
+        }
+        #expect(unnamed?.operation == .configuration)
     }
 }

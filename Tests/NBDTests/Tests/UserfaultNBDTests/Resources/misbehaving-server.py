@@ -8,6 +8,9 @@ silent     never replies again
 cookie     replies to a request that was never made
 magic      sends what is no reply
 hole       a structured reply says that the whole range is a hole, and ends before it has covered the bytes
+greets     closes each connection as soon as it is negotiated
+asked      closes the connection when it is asked for holes
+fragments  has 1 GiB of data and holes in turn, of 512 bytes each
 twice      a structured reply has as many bytes as were asked for, but one half of the range twice and the other never
 """
 
@@ -15,7 +18,6 @@ import socket
 import struct
 import sys
 
-SIZE = 1 << 20
 OPTION_REPLY = 0x3E889045565A9
 NO_SUCH_OPTION = 1 << 31 | 1
 
@@ -37,6 +39,7 @@ def negotiate(connection):
     while True:
         _, option, length = struct.unpack(">QII", take(connection, 16))
         take(connection, length)
+        tells = FLAW in ("asked", "fragments")
         reply = lambda kind, data=b"": connection.sendall(  # noqa: E731
             struct.pack(">QIII", OPTION_REPLY, option, kind, len(data)) + data)
         if option in (6, 7):  # INFO, GO
@@ -45,8 +48,11 @@ def negotiate(connection):
             if option == 7:
                 return structured
         elif option == 8:  # STRUCTURED_REPLY
-            structured = FLAW in ("hole", "twice")
+            structured = tells or FLAW in ("hole", "twice")
             reply(1 if structured else NO_SUCH_OPTION)
+        elif option == 10 and tells:  # SET_META_CONTEXT
+            reply(4, struct.pack(">I", 7) + b"base:allocation")
+            reply(1)
         else:
             reply(NO_SUCH_OPTION)
 
@@ -57,9 +63,16 @@ def content(offset, count):
 
 def serve(connection):
     structured = negotiate(connection)
+    if FLAW == "greets":
+        return
     reads = 0
     while True:
         _, _, command, cookie, offset, count = struct.unpack(">IHHQQI", take(connection, 28))
+        if command == 7 and FLAW == "fragments":
+            runs = b"".join(struct.pack(">II", 512, run % 2 * 3) for run in range(count // 512))
+            reply = struct.pack(">I", 7) + runs
+            connection.sendall(struct.pack(">IHHQI", 0x668E33EF, 1, 5, cookie, len(reply)) + reply)
+            continue
         if command != 0:
             return
         reads += 1
@@ -91,6 +104,7 @@ def serve(connection):
 
 
 path, FLAW = sys.argv[1:]
+SIZE = 1 << 30 if FLAW == "fragments" else 1 << 20
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(path)
 listener.listen()
@@ -99,5 +113,5 @@ while True:
     with client:
         try:
             serve(client)
-        except ConnectionError:
+        except (ConnectionError, OSError):
             pass
