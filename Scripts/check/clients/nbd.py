@@ -2,17 +2,19 @@
 import contextlib
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 
 from firecracker import SIZE, serve_one
-from harness import LIMIT, Pager, Skip, check, content, folder, memory_file, require
+from harness import LIMIT, Pager, Skip, Wrong, check, content, folder, memory_file, require
 from serve import ctl
 
 
 @contextlib.contextmanager
-def exporting(directory, *options, tls=()):
-    """nbdkit: the URI of what it exports, and its process."""
+def exporting(directory, *options, tls=(), named=False):
+    """nbdkit: the URI of what it exports, and its process; with a name for the certificate if it is to have one."""
     if not shutil.which("nbdkit"):
         raise Skip("needs nbdkit: install the package nbdkit")
     memory = memory_file(directory, SIZE)
@@ -20,14 +22,20 @@ def exporting(directory, *options, tls=()):
     # Its socket is there before it listens; this file only afterwards.
     sign = directory / "listens"
     sign.unlink(missing_ok=True)
-    server = subprocess.Popen(["nbdkit", "--foreground", "--unix", export, "--pidfile", sign, *tls, *options[:1], "file",
+    place, uri = ["--unix", export], f"nbd+unix:///?socket={export}"
+    if named:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        place, uri = ["--ipaddr", "127.0.0.1", "--port", str(port)], f"nbd://localhost:{port}/"
+    server = subprocess.Popen(["nbdkit", "--foreground", *place, "--pidfile", sign, *tls, *options[:1], "file",
                                memory, *options[1:]])
     try:
         end = time.monotonic() + LIMIT
         while not sign.exists():
             require(time.monotonic() < end and server.poll() is None, "nbdkit does not listen")
             time.sleep(0.01)
-        yield f"nbd+unix:///?socket={export}", server
+        yield uri, server
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(LIMIT)
@@ -50,12 +58,16 @@ def skip_without_nbd(text):
         raise Skip("the program was built without NBD, because there is no libnbd-dev")
 
 
+def skip_unless_listening(pager):
+    try:
+        pager.says("listening")
+    except Wrong:
+        skip_without_nbd(pager.output())
+        raise
+
+
 def serve(pager, directory):
-    while "listening" not in pager.output():
-        if pager.process.poll() == 69:
-            skip_without_nbd(pager.output())
-        require(pager.process.poll() is None, pager.output())
-        time.sleep(0.01)
+    skip_unless_listening(pager)
     serve_one(directory / "socket", content(SIZE))
     pager.says(": ended ")
 
@@ -94,7 +106,7 @@ def nbd_cache_needs_a_revision_and_a_folder():
     with folder() as directory:
         with serving(directory) as arguments:
             for options in (["--cache", directory], ["--cache-memory", "1M"], ["--cache-revision", "1"],
-                            ["--cache", ":1G", "--cache-revision", "1"],
+                            ["--cache", ":1G", "--cache-revision", "1"], ["--cache", directory, "--cache-revision", ""],
                             ["--cache-memory", "1X", "--cache-revision", "1"]):
                 with Pager(*arguments, *options) as pager:
                     pager.ends(64)
@@ -135,7 +147,7 @@ def authority(directory, name):
 
 
 def serve_encrypted(directory, uri, *options):
-    with Pager("firecracker", "--socket", directory / "socket", "--memory", uri.replace("nbd+", "nbds+"), *options) as pager:
+    with Pager("firecracker", "--socket", directory / "socket", "--memory", uri.replace("nbd", "nbds", 1), *options) as pager:
         serve(pager, directory)
 
 
@@ -149,16 +161,44 @@ def refuse(code, directory, uri, *options):
 def nbd_with_certificates():
     with folder() as directory:
         right, other = authority(directory, "right"), authority(directory, "other")
-        tls = ("--tls=require", "--tls-verify-peer", f"--tls-certificates={right / 'server'}")
-        with exporting(directory, tls=tls) as (uri, _):
+        tls = ("--tls=require", f"--tls-certificates={right / 'server'}")
+        with exporting(directory, tls=(*tls, "--tls-verify-peer"), named=True) as (uri, _):
             serve_encrypted(directory, uri, "--tls-certificates", right / "client")
-            encrypted = uri.replace("nbd+", "nbds+")
-            # Another authority, none, a folder without certificates, and no encryption.
+        # A server that takes anybody: who refuses is the client.
+        with exporting(directory, tls=tls, named=True) as (uri, _):
+            encrypted = uri.replace("nbd", "nbds", 1)
+            # Another authority, none, folders without one, and no encryption.
             refuse(66, directory, encrypted, "--tls-certificates", other / "client")
             refuse(66, directory, encrypted)
             refuse(66, directory, encrypted, "--tls-certificates", directory)
+            refuse(66, directory, encrypted, "--tls-certificates", directory / "nothing")
             refuse(66, directory, uri)
             refuse(64, directory, uri, "--tls-certificates", right / "client")
+        # Without a name nothing is verified.
+        with exporting(directory, tls=tls) as (uri, _):
+            refuse(66, directory, uri.replace("nbd", "nbds", 1), "--tls-certificates", right / "client")
+
+
+@check
+def nbd_server_that_is_restarted():
+    """Pages that are touched meanwhile wait."""
+    with folder() as directory, contextlib.ExitStack() as until_the_end:
+        with exporting(directory) as (uri, server):
+            pager = until_the_end.enter_context(Pager(
+                "firecracker", "--socket", directory / "socket", "--memory", uri, "--on-failure", "kill", "--once"))
+            skip_unless_listening(pager)
+            # It would wait until its clients have gone.
+            server.kill()
+        (directory / "export").unlink()
+        machine = threading.Thread(target=serve_one, args=(directory / "socket", content(SIZE)), daemon=True)
+        machine.start()
+        # It was lost, and nobody is there.
+        pager.says("the NBD server is gone", 2)
+        pager.says("session=1")
+        with exporting(directory):
+            machine.join(LIMIT)
+            require(not machine.is_alive(), "the machine still waits")
+            pager.ends(0)
 
 
 @check

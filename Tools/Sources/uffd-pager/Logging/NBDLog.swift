@@ -10,6 +10,8 @@ final class NBDLog: Sendable {
         var isGone = true
         var wasThere = false
         var hasFailed = false
+        /// Why it was gone since it was there last.
+        var said: Set<String> = []
     }
 
     private let logger: Logger
@@ -26,17 +28,19 @@ final class NBDLog: Sendable {
         switch report {
         case .connected(let number):
             let wasGone = state.withLock { state in
-                defer { (state.isGone, state.wasThere) = (false, true) }
+                defer { (state.isGone, state.wasThere, state.said) = (false, true, []) }
                 return state.isGone && state.wasThere
             }
             log(wasGone ? .notice : .debug, "connected to the NBD server", ["connection": "\(number)"])
         case .disconnected(let number, let error), .notConnected(let number, let error):
-            let wasGone = state.withLock { state in
+            // Each reason once: a server that comes back as another is refused for a second one.
+            let isSaid = state.withLock { state in
                 defer { state.isGone = true }
-                return state.isGone
+                let isNew = state.said.count < 8 && state.said.insert(error.message).inserted
+                return state.isGone && !(isNew && state.wasThere)
             }
             log(
-                wasGone ? .debug : .error, "the NBD server is gone: pages wait, or fail, until it is there again",
+                isSaid ? .debug : .error, "the NBD server is gone: pages wait, or fail, until it is there again",
                 ["connection": "\(number)", "error": "\(error)"])
         case .readFailed(let range, let error):
             let hadFailed = state.withLock { state in

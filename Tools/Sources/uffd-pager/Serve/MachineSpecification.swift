@@ -65,6 +65,10 @@ struct MachineSpecification: Codable, Equatable, Sendable {
                 forKey: .name, in: values,
                 debugDescription: "a name has 1 to 128 letters, digits, '-', '_' and '.', and is not '.' or '..'")
         }
+        guard cacheRevision != "" else {
+            throw DecodingError.dataCorruptedError(
+                forKey: .cacheRevision, in: values, debugDescription: "the version of a memory is not empty")
+        }
         let paths: [(CodingKeys, String?)] = [
             (.socket, socket), (.memory, memory), (.prefetch, prefetch), (.record, record),
             (.tlsCertificates, tlsCertificates), (.tlsPskFile, tlsPskFile),

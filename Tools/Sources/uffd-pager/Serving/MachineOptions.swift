@@ -49,6 +49,7 @@ struct MachineOptions: ParsableArguments {
                 kept
                 """)
         }
+        guard cacheRevision != "" else { throw ValidationError("--cache-revision is empty: is a variable not set?") }
     }
 
     func settings(name: String, memory: String, logger: Logger) throws -> MachineSettings {

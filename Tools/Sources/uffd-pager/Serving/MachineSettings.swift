@@ -8,6 +8,7 @@ enum OnFailure: String, ExpressibleByArgument, CaseIterable, Codable, Sendable {
     /// The process is killed at once.
     case kill
 
+    /// What becomes of a page of a file: it is soon known that it cannot be loaded.
     var policy: FailurePolicy { FailurePolicy(ending: self == .kill ? .killOwner : .poison) }
 }
 
@@ -24,4 +25,13 @@ struct MachineSettings: Sendable {
     var onFailure: OnFailure = .poison
     /// Whether all memory is loaded while the machine runs.
     var populates = false
+
+    /// What becomes of pages.
+    ///
+    /// Servers are restarted: their pages are tried for a quarter of a minute and more.
+    var policy: FailurePolicy {
+        var policy = onFailure.policy
+        if memory.isRemote { policy.retries = 14 }
+        return policy
+    }
 }

@@ -76,6 +76,16 @@ enum MemorySource: Sendable {
         guard isAddress(name) else { throw ValidationError("--cache is for memory from NBD servers") }
     }
 
+    /// Whether it comes from a server, which may be restarted.
+    var isRemote: Bool {
+        switch self {
+        case .file: false
+        #if NBD
+        case .nbd, .cached: true
+        #endif
+        }
+    }
+
     /// Waits until what was loaded is kept.
     func flush(within limit: Duration) {
         #if NBD
@@ -172,9 +182,13 @@ enum MemorySource: Sendable {
 
     #if NBD
     /// The name of the export in an `nbd` URI: the server's address may be another one tomorrow.
+    ///
+    /// An export without a name is what this server has, and no other's.
     private static func export(in uri: String) -> Substring {
         guard let scheme = uri.firstRange(of: "://") else { return "" }
-        return uri[scheme.upperBound...].prefix { $0 != "?" && $0 != "#" }.drop { $0 != "/" }.dropFirst()
+        let rest = uri[scheme.upperBound...]
+        let name = rest.prefix { $0 != "?" && $0 != "#" }.drop { $0 != "/" }.dropFirst()
+        return name.isEmpty ? rest : name
     }
 
     private static func serve<Source: PageSource & ~Copyable>(

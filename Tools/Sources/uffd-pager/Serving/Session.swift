@@ -69,7 +69,7 @@ final class Session: Sendable {
             memory,
             ServiceTerms(
                 runtime: runtime, configuration: configuration,
-                options: RegionOptions(failure: settings.onFailure.policy), isPaused: isPaused, files: files,
+                options: RegionOptions(failure: settings.policy), isPaused: isPaused, files: files,
                 log: reports))
     }
 
