@@ -12,6 +12,8 @@ extension Loop {
             case .waiting(let until) where until <= now:
                 do throws(NBDError) {
                     try connection.connect(to: uri, configuration, in: round)
+                    // A server that is quick has answered everything meanwhile, and sends nothing more.
+                    if connection.isNegotiated { try welcome(connection) }
                 } catch {
                     lose(connection, error)
                 }

@@ -70,7 +70,18 @@ final class Server: @unchecked Sendable {
 
     /// Has it take in nothing any more, and answer nothing, until it is killed.
     func freeze() {
-        if let process { Glibc.kill(process.processIdentifier, SIGSTOP) }
+        guard let process else { return }
+        Glibc.kill(process.processIdentifier, SIGSTOP)
+        // One of its threads may still answer until all have stopped.
+        let tasks = "/proc/\(process.processIdentifier)/task"
+        #expect(
+            wait {
+                let threads = (try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []
+                return threads.allSatisfy { thread in
+                    (try? String(contentsOfFile: "\(tasks)/\(thread)/status", encoding: .utf8))?.contains("State:\tT")
+                        == true
+                }
+            })
     }
 
     /// Ends it as a crash would.
