@@ -153,7 +153,7 @@ step_nbd() {
         return
     fi
     unit unit-nbd --package-path Tests/NBDTests --scratch-path .build-nbd
-    # The server's delay is most of what these take: they need no optimized build. The overhead does.
+    # The server's delay decides these, which need no optimized build and no idle machine. Tails and the overhead do.
     one nbd-ratios env CONFIGURATION=debug SCRATCH=.build-nbd timeout -k 10 600 \
         Scripts/bench/nbd.sh --gates 4000 prefetch connections demand
 }

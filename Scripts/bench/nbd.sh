@@ -3,6 +3,7 @@
 #   Scripts/bench/nbd.sh [--real-time] [--gates] [PAGES [MEASUREMENT...]]
 # With --real-time, server and measuring program go before everything else on the machine; needs root.
 # With --gates, fails if a ratio is not as promised for certain: the interval in which its median lies is beyond the promise.
+# CONFIGURATION=debug saves a build, and decides only what the server's delay decides: no tail, and no overhead.
 # MEASUREMENT is one of prefetch, demand, connections, overhead, overhead-asking; all of them unless given. They print
 #   prefetch-time             time to the last of PAGES recorded pages without prefetch / with it; the server waits 1 ms a read
 #   prefetch-time-sequential  the same with all memory, four times as much, loaded in order
@@ -72,10 +73,10 @@ measure_all() {
 
 # judge: passes lines on, and says behind each ratio whether it is as promised.
 judge() {
-    awk '
+    awk -v configuration="${CONFIGURATION:-release}" '
         BEGIN {
-            least["prefetch-time"] = 3.3; least["connections"] = 5
-            most["demand-p99"] = 1.2; most["overhead"] = 1.05
+            least["prefetch-time"] = 3.3; least["connections"] = 5; most["demand-median"] = 1.2
+            if (configuration == "release") { most["demand-p99"] = 1.2; most["overhead"] = 1.05 }
         }
         $1 != "RATIO" { print; next }
         $2 in least { verdict = $4 >= least[$2] ? "holds" : $5 < least[$2] ? "BROKEN" : "cannot tell"; bound = ">= " least[$2] }
