@@ -69,7 +69,7 @@ struct Measurement {
     private func sample(_ variant: Variant) throws -> Sample {
         try Memory.warmHost()
         var sample = try variant.run()
-        while sample.nanoseconds < settings.sampleTime { sample.add(try variant.run()) }
+        while !variant.isOnce, sample.nanoseconds < settings.sampleTime { sample.add(try variant.run()) }
         return sample
     }
 }

@@ -25,8 +25,10 @@ struct Variant {
     let name: String
     /// What it is compared with, and what is promised of it.
     let comparisons: [Comparison]
-    /// Does the work once; repeated until enough time was measured.
+    /// Does the work once; repeated until enough time was measured, unless it is ``once``.
     let run: () throws -> Sample
+    /// Whether one run is a whole sample: the longest of something, which takes much longer to bring about.
+    private(set) var isOnce = false
 
     /// A twin: it takes turns with the others.
     init(_ name: String, _ comparisons: Comparison..., run: @escaping () throws -> Sample) {
@@ -45,6 +47,13 @@ struct Variant {
     }
 
     var isReference: Bool { name.hasPrefix("(") }
+
+    /// The same, with one run for each sample.
+    var once: Variant {
+        var variant = self
+        variant.isOnce = true
+        return variant
+    }
 }
 
 /// A variant against another one of its scenario.

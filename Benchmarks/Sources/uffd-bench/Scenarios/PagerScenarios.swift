@@ -160,7 +160,7 @@ enum PagerScenarios {
                     try companion.stop()
                     return Sample(UInt64(latencies.max() ?? 0), units: 1, latencies: latencies)
                 }
-            },
+            }.once,
         ]
     }
 
