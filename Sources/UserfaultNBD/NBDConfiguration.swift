@@ -105,11 +105,10 @@ public struct NBDConfiguration: Sendable {
         }
     }
 
-    func check(_ uri: String) throws(NBDError) {
+    func check() throws(NBDError) {
         guard connections > 0, requestsPerConnection > 0, coalescedBytes > 0, memoryLimit > 0 else {
             throw NBDError(.configuration, message: "connections, requests, and bytes must be more than zero")
         }
-        try Trust(self, uri).check()
         guard backOff > .zero, maximumBackOff >= backOff else {
             throw NBDError(.configuration, message: "a back-off is more than zero, and not more than the longest one")
         }

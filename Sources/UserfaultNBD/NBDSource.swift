@@ -34,7 +34,7 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
     ///   - configuration: How to connect, and how much to ask for at once.
     /// - Throws: ``NBDError``: the server cannot be reached, refuses, or is not the one that its certificate should name.
     public init(_ uri: String, configuration: NBDConfiguration = NBDConfiguration()) throws(NBDError) {
-        try configuration.check(uri)
+        try configuration.check()
         let loop = try Loop.start(uri, configuration)
         do throws(NBDError) {
             // The thread has a deadline of its own, which ends first.

@@ -18,10 +18,10 @@ extension Loop {
         }),
             connection.inFlight < depth
         {
-            // What nobody waits for leaves room for what somebody does; but a thread may have come to wait for what was
-            // asked for ahead, so that it must not wait for ever.
-            let demandOnly = connection.inFlight >= max(1, depth / 2) && demandInARow < 8
+            // A thread may have come to wait for what was asked for ahead: it must not wait for ever.
             let aheadFirst = demandInARow >= 8
+            // What nobody waits for leaves room for what somebody does.
+            let demandOnly = !aheadFirst && connection.inFlight >= max(1, depth / 2)
             guard let next = queue.first(demandOnly: demandOnly, aheadFirst: aheadFirst) else { return }
             guard memory == 0 || memory + next.range.count <= configuration.memoryLimit else { return }
             guard let letter = queue.takeFirst(demandOnly: demandOnly, aheadFirst: aheadFirst) else { return }

@@ -71,7 +71,7 @@ struct Trust {
     /// What a parameter means, whose bytes may be written as `%` and two digits.
     private static func decoded(_ text: Substring) -> String {
         var bytes: [UInt8] = []
-        var rest = Substring(text)[...]
+        var rest = text
         while let first = rest.popFirst() {
             if first == "%", let byte = UInt8(rest.prefix(2), radix: 16), rest.count >= 2 {
                 bytes.append(byte)
