@@ -20,7 +20,8 @@ public import UserfaultPager
 ///
 /// A page whose bytes did not arrive is never shown. If the server refuses a read, or its connection is lost, the request
 /// fails, and the region's `FailurePolicy` decides how often it is repeated. The source connects again by itself. Requests
-/// wait for the next attempt, and fail if it fails: an attempt of the policy is an attempt to connect.
+/// wait for the next attempt, and fail if it fails: an attempt of the policy is an attempt to connect, or two with a
+/// `ChunkCache`, which asks for the chunk first and then for the page.
 public final class NBDSource: AsynchronousPageSource, Sendable {
     private let loop: Loop
 

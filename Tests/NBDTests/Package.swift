@@ -16,9 +16,11 @@ let package = Package(
                 .product(name: "UserfaultPager", package: "swift-userfaultfd"),
             ]
         ),
+        .target(name: "CNBDTestSupport"),
         .testTarget(
             name: "UserfaultNBDTests",
             dependencies: [
+                "CNBDTestSupport",
                 .product(name: "UserfaultFD", package: "swift-userfaultfd"),
                 .product(name: "UserfaultNBD", package: "swift-userfaultfd"),
                 .product(name: "UserfaultPager", package: "swift-userfaultfd"),

@@ -3,7 +3,7 @@ internal import CNBD
 internal import SystemPackage
 internal import UserfaultFD
 
-/// One connection to the server: a handle of libnbd, which makes no threads, and waits for nothing but the address of a name.
+/// One connection to the server: a handle of libnbd, which makes no threads, and waits for nothing once it is dialed.
 ///
 /// Only the source's thread uses it. libnbd calls back while one of these methods runs: what has come is then in
 /// ``takeFinished()``.
@@ -34,6 +34,8 @@ final class Connection {
     /// A request was answered.
     private var hasServed = false
     private var handle: OpaquePointer?
+    /// The beginning of a connection, which may take longer than an attempt: then the next attempt goes on with it.
+    private var dial: Dial?
     private var finished: [Flight] = []
 
     init(number: Int) {
@@ -49,34 +51,32 @@ final class Connection {
 
     /// Begins to connect.
     ///
-    /// - Parameter round: The thread's.
-    func connect(to uri: String, _ configuration: NBDConfiguration, in round: Int) throws(NBDError) {
+    /// - Parameters:
+    ///   - round: The thread's.
+    ///   - wake: Called, on another thread, when there is something to take.
+    func connect(
+        to uri: String, _ configuration: NBDConfiguration, in round: Int, wake: @escaping @Sendable () -> Void
+    ) throws(NBDError) {
         attempt = round
         hasServed = false
-        try Trust(configuration, uri).check()
-        guard let handle = unsafe nbd_create() else { throw Self.lastError(.prepare) }
-        unsafe self.handle = handle
-        var answers: [CInt] = []
-        // Nothing is taken for content that has not come, so that it need not be zeros.
-        unsafe answers.append(nbd_set_pread_initialize(handle, false))
-        unsafe answers.append(nbd_set_uri_allow_local_file(handle, configuration.allowsLocalFiles))
-        let tls = configuration.tls
-        unsafe answers.append(nbd_set_tls_verify_peer(handle, tls.verifiesServer))
-        if let folder = tls.certificates { unsafe answers.append(nbd_set_tls_certificates(handle, folder)) }
-        if let file = tls.preSharedKeys { unsafe answers.append(nbd_set_tls_psk_file(handle, file)) }
-        if let name = tls.username { unsafe answers.append(nbd_set_tls_username(handle, name)) }
-        if configuration.usesExtents {
-            unsafe answers.append(nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION))
-        }
-        guard !answers.contains(-1) else { throw Self.lastError(.configuration) }
-        guard unsafe nbd_aio_connect_uri(handle, uri) != -1 else { throw Self.lastError(.connect) }
         state = .connecting(until: Deadline(after: configuration.connectTimeout).instant)
+        if dial == nil { dial = try Dial.start(uri, configuration, wake) }
     }
+
+    /// Takes the handle of a connection that was begun, if there is one now.
+    func takeDialed() throws(NBDError) {
+        guard isConnecting, unsafe handle == nil, let result = dial?.take() else { return }
+        dial = nil
+        unsafe handle = try result.get().take()
+    }
+
+    /// Whether the server's address is still looked up.
+    var isDialing: Bool { dial != nil }
 
     /// What the server offers, once it is connected.
     func export() throws(NBDError) -> NBDExport {
         let byteCount = unsafe nbd_get_size(handle)
-        guard byteCount >= 0 else { throw Self.lastError(.connect) }
+        guard byteCount >= 0 else { throw NBDError.last(.connect) }
         guard byteCount <= NBDExport.mostBytes else {
             throw NBDError(.connect, message: "the export has \(byteCount) bytes; at most 2^62 can be served")
         }
@@ -107,6 +107,7 @@ final class Connection {
 
     /// No attempt is made.
     func retire() {
+        dial = nil
         unsafe nbd_close(handle)
         unsafe handle = nil
         state = .waiting(until: .distantFuture)
@@ -147,10 +148,10 @@ final class Connection {
         if direction.wantsToRead, !ready.isOnlyWritable {
             // One call takes one reply. Another that finds none would leave libnbd in the middle of one, where it sends
             // nothing.
-            guard unsafe nbd_aio_notify_read(handle) != -1 else { throw Self.lastError(operation) }
+            guard unsafe nbd_aio_notify_read(handle) != -1 else { throw NBDError.last(operation) }
             lastProgress = now
         } else if direction.wantsToWrite {
-            guard unsafe nbd_aio_notify_write(handle) != -1 else { throw Self.lastError(operation) }
+            guard unsafe nbd_aio_notify_write(handle) != -1 else { throw NBDError.last(operation) }
         }
         if isGone { throw NBDError(operation, message: "the server closed the connection") }
     }
@@ -171,7 +172,7 @@ final class Connection {
         let range = flight.range
         let answer = unsafe nbd_aio_pread_structured(
             handle, start, range.count, UInt64(range.lowerBound), chunk, callback, 0)
-        if answer == -1 { flight.refuse(Self.lastError(.read)) }
+        if answer == -1 { flight.refuse(NBDError.last(.read)) }
     }
 
     /// Asks what is in the flight's range.
@@ -182,7 +183,7 @@ final class Connection {
         let range = flight.range
         let answer = unsafe nbd_aio_block_status(
             handle, UInt64(range.count), UInt64(range.lowerBound), extents, callback, 0)
-        if answer == -1 { flight.refuse(Self.lastError(.extents)) }
+        if answer == -1 { flight.refuse(NBDError.last(.extents)) }
     }
 
     @unsafe private func begin(_ flight: Flight) -> UnsafeMutableRawPointer {
@@ -206,9 +207,11 @@ final class Connection {
 
     /// What has finished first.
     func takeFinished() -> Flight? { finished.isEmpty ? nil : finished.removeFirst() }
+}
 
+extension NBDError {
     /// What libnbd says of the call that this thread made last.
-    private static func lastError(_ operation: NBDError.Operation) -> NBDError {
+    static func last(_ operation: Operation) -> NBDError {
         let errno = nbd_get_errno()
         let message = unsafe nbd_get_error().map { unsafe String(cString: $0) } ?? "libnbd does not say why"
         return NBDError(operation, errno: errno == 0 ? nil : Errno(rawValue: errno), message: message)

@@ -1,5 +1,6 @@
 #if NBD
 internal import Synchronization
+internal import SystemPackage
 internal import UserfaultFD
 
 // How connections come and go.
@@ -11,19 +12,36 @@ extension Loop {
             switch connection.state {
             case .waiting(let until) where until <= now:
                 do throws(NBDError) {
-                    try connection.connect(to: uri, configuration, in: round)
-                    // A server that is quick has answered everything meanwhile, and sends nothing more.
-                    if connection.isNegotiated { try welcome(connection) }
+                    try connection.connect(to: uri, configuration, in: round) { [self] in wake.signal() }
                 } catch {
                     lose(connection, error)
                 }
-            case .connecting(let until) where until <= now:
-                lose(connection, NBDError(.connect, message: "the server did not finish the handshake in time"))
+            case .connecting(let until):
+                do throws(NBDError) {
+                    try goOn(connection)
+                    if connection.isConnecting, until <= now { throw Self.tooLate(connection) }
+                } catch {
+                    lose(connection, error)
+                }
             case .ready where connection.inFlight > 0 && connection.lastProgress + configuration.responseTimeout <= now:
                 lose(connection, NBDError(.connection, message: "the server did not reply in time"))
-            case .waiting, .connecting, .ready: break
+            case .waiting, .ready: break
             }
         }
+    }
+
+    private func goOn(_ connection: Connection) throws(NBDError) {
+        try connection.takeDialed()
+        // A server that is quick has answered everything while it was dialed, and sends nothing more.
+        if !connection.isDialing, connection.isNegotiated { try welcome(connection) }
+    }
+
+    private static func tooLate(_ connection: Connection) -> NBDError {
+        NBDError(
+            .connect, errno: .timedOut,
+            message: connection.isDialing
+                ? "the server's address was not found in time: does the resolver answer?"
+                : "the server did not finish the handshake in time")
     }
 
     /// Reads or writes what a connection can: one reply, and those that have come already.

@@ -141,7 +141,8 @@ extension Loop {
     private func finish(_ part: Range<Int>, of read: Read, _ error: NBDError?) {
         read.partsLeft -= 1
         if let error {
-            if !read.lostConnection { report(.readFailed(part, error)) }
+            // Those of several requests are read again, one by one.
+            if !read.lostConnection, read.neighbours.isEmpty { report(.readFailed(part, error)) }
             read.failure = read.failure ?? error
         } else {
             counters.bytesRead.add(part.count, ordering: .relaxed)

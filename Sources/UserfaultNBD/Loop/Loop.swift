@@ -30,7 +30,7 @@ final class Loop: @unchecked Sendable {
     private let inbox = Mutex(Inbox())
     /// A thread waits for something in it; written under its lock.
     private let urgency = Atomic<Bool>(false)
-    private let wake: EventFD
+    let wake: EventFD
 
     // The thread's own.
     var connections: [Connection] = []

@@ -226,6 +226,27 @@ struct ChunkCacheTests {
         try pager.stop(.poison)
     }
 
+    /// Threads that outrun a cache leave it more to load than it has memory for.
+    @Test func whatIsLoadedLaterIsBounded() throws {
+        let cache = try Self.cache(chunks: 4)
+        let places = cache.state.withLock { state in (0..<4).compactMap { _ in state.table.take() } }
+        let chunks = 3 * cache.keepingLimit
+        let cached = try CachedSource(
+            AsynchronousSource(NumberedLaterSource()), of: Self.image(pages: 4 * chunks), in: cache)
+        let answers = Mutex(0)
+        for chunk in 0..<chunks {
+            let work = AnsweredOnce(isCancelled: { false }) { reply in
+                if case .memory? = reply { answers.withLock { $0 += 1 } }
+            }
+            cached.hand(PageRequest(work, offset: chunk * Self.chunk, byteCount: pageBytes, priority: .demand))
+        }
+        #expect(wait { answers.withLock(\.self) == chunks })
+        #expect(cache.state.withLock { $0.keeping.count } == cache.keepingLimit)
+        for place in places { cache.unpin(place) }
+        #expect(cache.flush(within: .seconds(60)))
+        #expect(cache.statistics.loads == cache.keepingLimit)
+    }
+
     // MARK: Limits
 
     @Test func limitsAreChecked() {

@@ -49,8 +49,10 @@ extension ChunkCache {
                     return .parked
                 }
                 // A thread does not wait for the disk to take what others have loaded. The chunk is loaded later, to be
-                // kept for the next one.
-                if state.keeping.insert(key).inserted { state.parked.append(request.forKeeping) }
+                // kept for the next one, unless too many are already.
+                if state.keeping.count < keepingLimit, state.keeping.insert(key).inserted {
+                    state.parked.append(request.forKeeping)
+                }
                 return .noRoom
             }
             let load = ChunkLoad(image, index, place: place, for: request)

@@ -52,6 +52,9 @@ public final class ChunkCache: Sendable {
 
     static var zerosLimit: Int { 1 << 16 }
 
+    /// The most chunks that are to be loaded only to be kept: what waits takes a few percent of the memory for chunks.
+    var keepingLimit: Int { max(1024, configuration.memoryBytes / PageSize.base.bytes) }
+
     /// Makes a cache, and opens its folder's file.
     ///
     /// - Throws: ``PagerError/configuration(_:)``; ``PagerError/file(_:path:)`` if the folder is not there;

@@ -52,6 +52,28 @@ struct FailureTests {
         #expect(served.reports.count { if case .failed = $0 { true } else { false } } == 1)
     }
 
+    /// A page that is read along with others, and again by itself.
+    @Test func aPageThatCannotBeReadIsReportedOnceForEachAttempt() throws {
+        let folder = try Server.makeFolder()
+        let trigger = folder.appendingPathComponent("fails").path
+        let server = try Server.nbdkit(
+            in: folder, "--filter=error", "--filter=delay", "pattern", "1M", "error-pread=EIO",
+            "error-pread-rate=100%", "error-pread-file=\(trigger)", "rdelay=20ms")
+        let reports = Reports<NBDReport>()
+        let source = try NBDSource(
+            server.uri,
+            configuration: NBDConfiguration(
+                connections: 1, requestsPerConnection: 1, coalescedBytes: 1 << 20,
+                report: { reports.add($0) }))
+        let served = try Served(source, bytes: 1 << 20, failure: FailurePolicy(retries: 0))
+        #expect(FileManager.default.createFile(atPath: trigger, contents: nil))
+        try served.pager.prefetch(served.region, count: 1 << 20)
+        #expect(wait { source.statistics.failures >= 1 && source.statistics.failures == source.statistics.requests })
+        let failed = reports.count { if case .readFailed = $0 { true } else { false } }
+        #expect(failed == source.statistics.failures)
+        try served.pager.stop(.poison)
+    }
+
     /// Killed five times while threads touch pages.
     @Test func aServerThatIsKilledComesBack() throws {
         let server = try Server.pattern("64M", "delay", parameters: ["rdelay=1ms"])

@@ -40,17 +40,8 @@ struct TLSTests {
 
     /// nbdkit with TLS on a port of its own.
     private func serve(_ certificates: Certificates) throws -> (server: Server, port: Int) {
-        for _ in 0..<20 {
-            let port = Int.random(in: 20000..<32000)
-            let server = try Server("nbdkit") {
-                [
-                    "-f", "-i", "127.0.0.1", "-p", "\(port)", "--pidfile", $0, "--tls=require",
-                    "--tls-certificates=\(certificates.server)", "pattern", "4M",
-                ]
-            }
-            if FileManager.default.fileExists(atPath: server.socket) { return (server, port) }
-        }
-        throw CocoaError(.fileNoSuchFile)
+        try Server.onPort(
+            "--tls=require", "--tls-certificates=\(certificates.server)", "pattern", "4M")
     }
 
     private func configuration(_ folder: String, verifies: Bool = true) -> NBDConfiguration {

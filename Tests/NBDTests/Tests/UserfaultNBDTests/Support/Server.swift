@@ -105,6 +105,18 @@ final class Server: @unchecked Sendable {
         try Server("nbdkit") { ["-f", "-U", $0] + filters.map { "--filter=\($0)" } + ["pattern", size] + parameters }
     }
 
+    /// nbdkit on a port of its own of this machine.
+    static func onPort(_ arguments: String...) throws -> (server: Server, port: Int) {
+        for _ in 0..<20 {
+            let port = Int.random(in: 20000..<32000)
+            let server = try Server("nbdkit") {
+                ["-f", "-i", "127.0.0.1", "-p", "\(port)", "--pidfile", $0] + arguments
+            }
+            if FileManager.default.fileExists(atPath: server.socket) { return (server, port) }
+        }
+        throw CocoaError(.fileNoSuchFile)
+    }
+
     /// A server that breaks the protocol.
     static func misbehaving(_ flaw: String) throws -> Server {
         let script = try #require(Bundle.module.url(forResource: "misbehaving-server", withExtension: "py"))
