@@ -16,17 +16,23 @@ public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSourc
 
     private let base: Base
     private let checksums: PageChecksums
+    private let report: @Sendable (Int) -> Void
 
     /// Compares the pages of a source.
     ///
     /// - Parameters:
     ///   - base: The source.
     ///   - checksums: What its pages should be. Pages after the last checksum must be zeros.
+    ///   - report: Is told where a page is that differs, in bytes, on whatever thread finds it: it must not wait. The failure
+    ///     of a request, see ``PageSource/hand(_:)``, does not say why.
     /// - Throws: ``PagerError/configuration(_:)`` if the source fills the region's file.
-    public init(_ base: consuming Base, _ checksums: PageChecksums) throws(PagerError) {
+    public init(
+        _ base: consuming Base, _ checksums: PageChecksums, report: @escaping @Sendable (Int) -> Void = { _ in }
+    ) throws(PagerError) {
         guard !base.fillsFile else { throw .configuration("the pages are in the file before they can be verified") }
         self.base = base
         self.checksums = checksums
+        self.report = report
     }
 
     /// As the source's.
@@ -46,25 +52,62 @@ public struct VerifiedSource<Base: PageSource & ~Copyable>: ~Copyable, PageSourc
         }
         switch checksums.verify(reply, at: offset, in: &pages) {
         case .good(let verified): return verified
-        case .wrong: throw .mismatch(at: offset)
+        case .wrong:
+            report(offset)
+            throw .mismatch(at: offset)
         case .unreadable: throw .unreadable(at: offset)
         }
+    }
+
+    /// As the source's.
+    public var isOftenReady: Bool { base.isOftenReady }
+
+    /// Answers without waiting, see ``PageSource/loadIfReady(offset:into:)``.
+    public func loadIfReady(offset: Int, into pages: inout OutputRawSpan) -> PageReply? {
+        // What differs is told by who may wait.
+        guard let reply = base.loadIfReady(offset: offset, into: &pages),
+            case .good(let verified) = checksums.verify(reply, at: offset, in: &pages)
+        else { return nil }
+        return verified
+    }
+
+    /// Where the source has data, or pages that should not be zeros, see ``PageSource/extent(from:)``.
+    public func extent(from offset: Int) -> Range<Int>? {
+        let extent = base.extent(from: offset)
+        guard let wrong = checksums.firstData(in: offset..<max(offset, extent?.lowerBound ?? .max)) else {
+            return extent
+        }
+        return wrong..<(extent?.upperBound ?? .max)
     }
 
     /// Hands a request on, see ``PageSource/hand(_:)``.
     public func hand(_ request: consuming PageRequest) {
         let (offset, count) = (request.offset, request.byteCount)
         base.hand(
-            request.handedOn(offset: offset, byteCount: count) { [checksums] reply, settle in
+            request.handedOn(offset: offset, byteCount: count) { [checksums, report] reply, settle in
                 guard let reply else { return settle(nil) }
                 let room = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 64)
                 defer { unsafe room.deallocate() }
                 var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
                 let verdict = checksums.verify(reply, at: offset, in: &pages)
                 let bytes = unsafe pages.finalize(for: room)
-                guard case .good(let verified) = verdict else { return settle(nil) }
+                guard case .good(let verified) = verdict else {
+                    if case .wrong = verdict { report(offset) }
+                    return settle(nil)
+                }
                 settle(verified == .data ? .memory(at: UInt(bitPattern: room.baseAddress), count: bytes) : verified)
             })
+    }
+}
+
+extension VerifiedSource.Failure: CustomStringConvertible where Base: ~Copyable {
+    /// One line that says what went wrong.
+    public var description: String {
+        switch self {
+        case .source(let failure): "\(failure)"
+        case .mismatch(let offset): "the page at byte \(offset) is not the one of its checksum"
+        case .unreadable(let offset): "the memory of the page at byte \(offset) cannot be read now"
+        }
     }
 }
 
@@ -103,6 +146,9 @@ public struct PageChecksums: Hashable, Sendable {
     public var bytes: [UInt8] {
         words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> UInt32($0 * 8)) } }
     }
+
+    /// How many pages have one.
+    public var count: Int { words.count }
 
     /// Adds the pages that follow; zeros complete the last one.
     public mutating func append(_ content: borrowing RawSpan) {
@@ -153,6 +199,14 @@ public struct PageChecksums: Hashable, Sendable {
     /// Whether pages should all be zeros.
     func areZeros(_ offset: Int, _ count: Int) -> Bool {
         (offset / Self.pageBytes..<(offset + count) / Self.pageBytes).allSatisfy { expected($0) == Self.ofZeros }
+    }
+
+    /// Where the first page is in a range that should not be zeros.
+    func firstData(in range: Range<Int>) -> Int? {
+        let first = range.lowerBound / Self.pageBytes
+        let end = min(words.count, (range.upperBound - 1) / Self.pageBytes + 1)
+        guard !range.isEmpty, first < end else { return nil }
+        return (first..<end).first { expected($0) != Self.ofZeros }.map { max(range.lowerBound, $0 * Self.pageBytes) }
     }
 
     private func expected(_ page: Int) -> UInt32 { page < words.count ? words[page] : Self.ofZeros }
