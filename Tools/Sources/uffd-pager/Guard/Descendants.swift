@@ -7,6 +7,14 @@ import UserfaultFD
 // alone goes on, and reads zeros.
 
 extension Shelf {
+    /// Keeps it for the next server that a client was not served to its end.
+    mutating func noteFailure() {
+        guard kept[KeptName.failed] == nil, let file = try? Memfd(name: "pager-note", count: 1),
+            let number = file.withUnsafeDescriptor({ try? OwnedDescriptorNumber.duplicate($0.rawValue) })
+        else { return }
+        put(KeptName.failed, [number])
+    }
+
     /// Kills clients that follow forks, and what they have forked; their descriptors stay.
     ///
     /// - Returns: How many clients there were.

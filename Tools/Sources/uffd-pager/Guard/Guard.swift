@@ -39,6 +39,7 @@ struct Guard: ~Copyable {
                 Standard.complain(
                     "error: the service has died too often, and its clients are killed clients=\(shelf.clients.count)")
                 shelf.endClients()
+                shelf.noteFailure()
             }
         }
         // A server whose keeper has died is this process' child then, so that its exit code is known.
@@ -140,7 +141,12 @@ struct Guard: ~Copyable {
         let what = isLeft ? "are left to a successor" : "are killed"
         Standard.complain("error: the server has died, and its clients \(what) signal=\(end.signal) clients=\(count)")
         if isLeft {
-            _ = shelf.killForking()
+            if shelf.killForking() > 0 {
+                shelf.noteFailure()
+                if let number = shelf.kept[KeptName.failed]?.first {
+                    _ = cps_notify(StoreMessage.put(KeptName.failed).text, [number], 1)
+                }
+            }
             return Self.successorIsDue
         }
         shelf.endClients()

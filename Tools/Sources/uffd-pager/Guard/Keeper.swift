@@ -110,6 +110,7 @@ struct Keeper: ~Copyable {
                 let end = child.end()
                 let count = shelf.killForking()
                 if count > 0 {
+                    shelf.noteFailure()
                     Standard.complain("error: the server has died, and clients that fork are killed clients=\(count)")
                 }
                 return end

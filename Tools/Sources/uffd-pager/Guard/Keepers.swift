@@ -17,6 +17,11 @@ final class Keepers: Sendable {
     private let keeper: KeepLink?
     private let manager: ManagerStore?
     private let logger: Logger
+    private let failure: Atomic<Bool>
+
+    /// Whether this server, or one that has died, has not served a client to its end: the exit code says so, whoever ends
+    /// last.
+    var hasFailed: Bool { failure.load(ordering: .relaxed) }
 
     /// Whether this process has a guard, and whether it has a keeper.
     static var hasGuard: Bool { getenv(guardVariable) != nil }
@@ -29,6 +34,7 @@ final class Keepers: Sendable {
         keeper = KeepLink(Self.keeperVariable)
         manager = survival?.fdStore == true ? ManagerStore() : nil
         self.logger = logger
+        failure = Atomic(!PassedDescriptors.take(KeptName.failed).map { close($0) }.isEmpty)
         guard keeper != nil, let process = try? ProcessHandle.current() else { return }
         guardian.remove(KeptName.server)
         _ = process.withUnsafeDescriptor { try? guardian.put(KeptName.server, [$0.rawValue]) }
@@ -72,6 +78,24 @@ final class Keepers: Sendable {
         guard expectsSuccessor else { return }
         let file = try Memfd(name: "pager-note", count: 1)
         try keep(name, [file.withUnsafeDescriptor { $0.rawValue }])
+    }
+
+    /// Has it kept that a client was not served to its end.
+    func noteFailure() {
+        guard !failure.exchange(true, ordering: .relaxed), expectsSuccessor,
+            let file = try? Memfd(name: "pager-note", count: 1)
+        else { return }
+        file.withUnsafeDescriptor { number in
+            keeper?.tell(KeptName.failed, [number.rawValue])
+            manager?.tell(KeptName.failed, [number.rawValue])
+        }
+    }
+
+    /// The exit code tells it: nobody needs what is kept.
+    func forgetFailure() {
+        guard hasFailed else { return }
+        forget(KeptName.failed)
+        flush()
     }
 
     /// Waits until everybody has taken what was told: systemd drops what a process has sent that has ended.

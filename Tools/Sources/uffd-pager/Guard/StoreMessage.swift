@@ -79,6 +79,8 @@ enum KeptName {
     static func machine(_ name: String) -> String { "machine.\(name)" }
     /// There is something, and a machine is paused.
     static func paused(_ name: String) -> String { "paused.\(name)" }
+    /// There is something, and a client was not served to its end.
+    static let failed = "failed"
     /// When the service has started, see ``Restarts``.
     static let restarts = "restarts"
     /// The process that serves now, for its guard.
@@ -94,7 +96,7 @@ enum KeptName {
     /// Whether it is one of those that a server keeps descriptors under.
     static func isOwn(_ name: String) -> Bool {
         isClient(name) || isArrival(name) || file(in: name) != nil || machine(in: name) != nil
-            || paused(in: name) != nil
+            || paused(in: name) != nil || name == failed
     }
 
     private static func rest(of name: String, after prefix: String) -> String? {

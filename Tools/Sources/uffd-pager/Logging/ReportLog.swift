@@ -13,9 +13,16 @@ final class ReportLog: Sendable {
     /// Calls of the source that have failed since the last one that has not.
     private let failures = Atomic(0)
 
-    init(_ logger: Logger) { self.logger = logger }
+    private let keepers: Keepers?
+
+    /// - Parameter keepers: Are told that pages were lost: counters end with this process.
+    init(_ logger: Logger, _ keepers: Keepers?) {
+        self.logger = logger
+        self.keepers = keepers
+    }
 
     func log(_ report: PagerReport) {
+        if case .failed = report { keepers?.noteFailure() }
         // The one of each session.
         if case .ownerGone = report { return logger.log(report) }
         logFirst { logger.log(report) }
@@ -35,6 +42,12 @@ final class ReportLog: Sendable {
         let count = failures.exchange(0, ordering: .relaxed)
         guard count > 0 else { return }
         logFirst { logger.info("the memory can be read again", metadata: ["failures": "\(count)"]) }
+    }
+
+    /// The client is killed.
+    func noteLost(_ error: String) {
+        keepers?.noteFailure()
+        logger.error("a client cannot be served any more, and is killed", metadata: ["error": "\(error)"])
     }
 
     private func logFirst(_ body: () -> Void) {

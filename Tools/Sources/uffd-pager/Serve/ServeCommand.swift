@@ -95,7 +95,9 @@ struct ServeCommand: GuardedCommand {
         cache?.flush(within: ending.left)
         // Nothing keeps requests waiting any more but their clients.
         await server.end(within: EndingTime.rest)
+        let failures = sessions.failures + front.failures
+        keepers?.forgetFailure()
         if let failure { throw Failure(.system, "the control socket cannot be served: \(failure)") }
-        if sessions.failures + front.failures > 0 { throw ExitCode.failure }
+        if failures > 0 { throw ExitCode.failure }
     }
 }

@@ -25,7 +25,10 @@ final class FrontDoor: Sendable {
         self.lost = lost
         do {
             server = try HandoffServer(limits: limits, arrivals: keepers) { report in
-                if report.wasClient { lost.increment() }
+                if report.wasClient {
+                    keepers?.noteFailure()
+                    lost.increment()
+                }
                 Self.log(report, logger)
             }
         } catch {

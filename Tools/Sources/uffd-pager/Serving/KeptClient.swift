@@ -61,6 +61,7 @@ struct KeptClient {
     static func endArrivals(_ keepers: Keepers?, _ logger: Logger) {
         for name in PassedDescriptors.names where KeptName.isArrival(name) {
             if LostProcesses.end(arrival: PassedDescriptors.take(name)) {
+                keepers?.noteFailure()
                 logger.error("a client is killed whose memory was just being handed over when its server died")
             }
             keepers?.forget(name)

@@ -56,7 +56,7 @@ final class Session: Sendable {
         self.id = id
         self.settings = settings
         process = memory.peer.process
-        reports = ReportLog(logger)
+        reports = ReportLog(logger, keepers)
         owner = memory.owner
         byteCount = memory.regions.reduce(0) { $0 + $1.range.count }
         regionCount = memory.regions.count
@@ -69,19 +69,20 @@ final class Session: Sendable {
             memory,
             ServiceTerms(
                 runtime: runtime, configuration: configuration,
-                options: RegionOptions(failure: settings.policy), isPaused: isPaused, files: files,
-                log: reports))
+                options: RegionOptions(failure: settings.policy), isPaused: isPaused,
+                files: files, log: reports))
     }
 
     /// Goes on in place of a server that has died.
     init(
         _ id: Int, resuming memory: consuming KeptMemory, as settings: MachineSettings, on runtime: PagerRuntime,
-        isPaused: Bool, process: Int32, logger: Logger, _ ended: @escaping @Sendable () -> Void
+        isPaused: Bool, process: Int32, keptBy keepers: Keepers?, logger: Logger,
+        _ ended: @escaping @Sendable () -> Void
     ) throws {
         self.id = id
         self.settings = settings
         self.process = process
-        reports = ReportLog(logger)
+        reports = ReportLog(logger, keepers)
         owner = memory.owner
         let regions = memory.record.content.regions
         byteCount = regions.reduce(0) { $0 + $1.range.count }
@@ -89,8 +90,8 @@ final class Session: Sendable {
         pager = try settings.memory.resume(
             memory,
             ServiceTerms(
-                runtime: runtime, configuration: Self.configuration(settings, reports, ended), options: RegionOptions(),
-                isPaused: isPaused, files: nil, log: reports))
+                runtime: runtime, configuration: Self.configuration(settings, reports, ended),
+                options: RegionOptions(), isPaused: isPaused, files: nil, log: reports))
     }
 
     private static func configuration(

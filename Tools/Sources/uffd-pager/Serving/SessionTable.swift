@@ -56,8 +56,14 @@ final class SessionTable: Sendable {
         (departures, left) = AsyncStream.makeStream()
     }
 
-    /// Sessions that did not go well to their end.
-    var failures: Int { state.withLock { $0.failures } }
+    /// Sessions that did not go well to their end; those of a server that has died are one.
+    var failures: Int { state.withLock { $0.failures } + (keepers?.hasFailed == true ? 1 : 0) }
+
+    /// A session does not go well to its end.
+    private func noteFailure() {
+        keepers?.noteFailure()
+        state.withLock { $0.failures += 1 }
+    }
 
     /// Those that are ending included.
     func sessions(ofMachine name: String) -> [Session] {
@@ -124,7 +130,7 @@ final class SessionTable: Sendable {
         guard let id else {
             let text =
                 state.withLock({ $0.closing != nil }) ? "the server is ending" : "\(limit) clients are served already"
-            state.withLock { $0.failures += 1 }
+            noteFailure()
             let fate = client.isHeard ? "refused" : "killed"
             logger.error(
                 "a client is \(fate)",
@@ -172,7 +178,7 @@ final class SessionTable: Sendable {
                 let isPaused = isPaused(machine: settings.name)
                 let session = try Session(
                     id, resuming: memory, as: settings, on: runtime, isPaused: isPaused, process: client.process,
-                    logger: logger
+                    keptBy: keepers, logger: logger
                 ) { [weak self] in self?.end(id) }
                 enter(session, wasPaused: isPaused, logger)
             } catch {
@@ -205,7 +211,7 @@ final class SessionTable: Sendable {
 
     /// - Parameter kept: The client's descriptors, if it was resumed.
     private func fail(_ id: Int, _ owner: Owner, isKilled: Bool, _ kept: KeptClient? = nil) {
-        state.withLock { $0.failures += 1 }
+        noteFailure()
         guard isKilled else { return settle(id) }
         owner.kill()
         // Its descriptors go only when the process is gone: nobody is to read zeros. The kernel may hold it up, and other
@@ -320,7 +326,7 @@ final class SessionTable: Sendable {
             for record in records {
                 group.addTask { [self] in
                     if await record.flush(within: limit) { return }
-                    state.withLock { $0.failures += 1 }
+                    noteFailure()
                     logger.error("the record is not written in time", metadata: ["file": "\(record.path)"])
                 }
             }
@@ -352,7 +358,7 @@ final class SessionTable: Sendable {
         if let record = session.settings.record {
             await onOwnThread {
                 record.add(session.pager.recordedWorkingSet) { [self] error in
-                    state.withLock { $0.failures += 1 }
+                    noteFailure()
                     logger.error(
                         "the record cannot be written", metadata: ["file": "\(record.path)", "error": "\(error)"])
                 }
@@ -369,8 +375,8 @@ final class SessionTable: Sendable {
         state.withLock { state in
             state.sessions.removeValue(forKey: session.id)
             state.past[session.settings.name, default: Totals()].add(statistics)
-            if failed || statistics.failures > 0 || statistics.strayFaults > 0 { state.failures += 1 }
         }
+        if failed || statistics.failures > 0 || statistics.strayFaults > 0 { noteFailure() }
         session.noteEnd()
         logger.info(
             "ended",
@@ -381,16 +387,5 @@ final class SessionTable: Sendable {
                 "unlogged": "\(session.reports.unlogged)",
             ])
         settle(session.id)
-    }
-}
-
-extension Logger {
-    /// A logger whose lines say which session they are about.
-    fileprivate func of(_ machine: String, _ session: Int, _ process: Int32) -> Logger {
-        var logger = self
-        logger[metadataKey: "machine"] = "\(machine)"
-        logger[metadataKey: "session"] = "\(session)"
-        logger[metadataKey: "process"] = "\(process)"
-        return logger
     }
 }

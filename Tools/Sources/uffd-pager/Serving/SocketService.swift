@@ -46,6 +46,8 @@ struct SocketService {
         keepers?.flush()
         await sessions.flush([settings.record].compactMap(\.self), within: ending.left)
         settings.memory.flush(within: ending.left)
-        if sessions.failures + front.failures > 0 { throw ExitCode.failure }
+        let failures = sessions.failures + front.failures
+        keepers?.forgetFailure()
+        if failures > 0 { throw ExitCode.failure }
     }
 }
