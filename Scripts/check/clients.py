@@ -23,6 +23,7 @@ import cloud_hypervisor  # noqa: E402, F401
 import firecracker  # noqa: E402, F401
 import handoff  # noqa: E402, F401
 import kvm  # noqa: E402, F401
+import checksums  # noqa: E402, F401
 import nbd  # noqa: E402, F401
 import serve  # noqa: E402, F401
 import cache  # noqa: E402, F401
@@ -36,6 +37,7 @@ import ctl  # noqa: E402, F401
 import service  # noqa: E402, F401
 import survive  # noqa: E402, F401
 import successor  # noqa: E402, F401
+import away  # noqa: E402, F401
 import forks  # noqa: E402, F401
 import keeping  # noqa: E402, F401
 import arrival  # noqa: E402, F401

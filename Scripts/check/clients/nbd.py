@@ -1,5 +1,7 @@
 """Machines whose memory comes from an NBD server."""
 import contextlib
+import os
+import pwd
 import shutil
 import signal
 import socket
@@ -7,17 +9,18 @@ import subprocess
 import threading
 import time
 
-from firecracker import SIZE, serve_one
-from harness import LIMIT, Pager, Skip, Wrong, check, content, folder, memory_file, require
+from checksums import damage, write_checksums
+from firecracker import SIZE, machine_that_reads, serve_one
+from harness import LIMIT, Machine, Pager, Skip, Wrong, check, content, expect_end, folder, memory_file, require
 from serve import ctl
 
 
 @contextlib.contextmanager
-def exporting(directory, *options, tls=(), named=False):
+def exporting(directory, *options, tls=(), named=False, size=SIZE):
     """nbdkit: the URI of what it exports, and its process; with a name for the certificate if it is to have one."""
     if not shutil.which("nbdkit"):
         raise Skip("needs nbdkit: install the package nbdkit")
-    memory = memory_file(directory, SIZE)
+    memory = memory_file(directory, size)
     export = directory / "export"
     # Its socket is there before it listens; this file only afterwards.
     sign = directory / "listens"
@@ -79,6 +82,12 @@ def nbd_serves_machines():
             serve(pager, directory)
         with Pager(*arguments) as pager:
             pager.ends(66)
+            require("start the NBD server" in pager.output(), pager.output())
+    with folder() as directory:
+        with exporting(directory, "--filter=exportname", "exportname=right", "exportname-strict=true") as (uri, _):
+            refuse(66, directory, uri.replace("///", "///wrong"), because="'nbdinfo --list'")
+            for scheme in ("NBD+unix", "nbd+vsock"):
+                refuse(64, directory, uri.replace("nbd+unix", scheme), because="nbd, nbds, nbd+unix or nbds+unix URI")
 
 
 @check
@@ -107,7 +116,9 @@ def nbd_cache_needs_a_revision_and_a_folder():
         with serving(directory) as arguments:
             for options in (["--cache", directory], ["--cache-memory", "1M"], ["--cache-revision", "1"],
                             ["--cache", ":1G", "--cache-revision", "1"], ["--cache", directory, "--cache-revision", ""],
-                            ["--cache-memory", "1X", "--cache-revision", "1"]):
+                            *(["--cache", f"{directory}:{size}", "--cache-revision", "1"] for size in ("-5", "1.5G", "+1G", "1X")),
+                            *(["--cache-memory", size, "--cache-revision", "1"] for size in ("1X", "255K", "2T")),
+                            ["--cache", directory, "--cache-revision", "x" * 900]):
                 with Pager(*arguments, *options) as pager:
                     pager.ends(64)
             with Pager(*arguments, "--cache", directory / "nothing", "--cache-revision", "1") as pager:
@@ -151,10 +162,11 @@ def serve_encrypted(directory, uri, *options):
         serve(pager, directory)
 
 
-def refuse(code, directory, uri, *options):
+def refuse(code, directory, uri, *options, because=""):
     with Pager("firecracker", "--socket", directory / "socket", "--memory", uri, *options) as pager:
         pager.ends(code)
         skip_without_nbd(pager.output())
+        require(because in pager.output(), pager.output())
 
 
 @check
@@ -168,11 +180,13 @@ def nbd_with_certificates():
         with exporting(directory, tls=tls, named=True) as (uri, _):
             encrypted = uri.replace("nbd", "nbds", 1)
             # Another authority, none, folders without one, and no encryption.
-            refuse(66, directory, encrypted, "--tls-certificates", other / "client")
+            for address, folder_of in ((encrypted, other), (encrypted.replace("localhost", "127.0.0.1"), right)):
+                refuse(66, directory, address, "--tls-certificates", folder_of / "client",
+                       because="must be of the authority in ca-cert.pem, for the name")
             refuse(66, directory, encrypted)
             refuse(66, directory, encrypted, "--tls-certificates", directory)
             refuse(66, directory, encrypted, "--tls-certificates", directory / "nothing")
-            refuse(66, directory, uri)
+            refuse(66, directory, uri, because="write nbds in place of nbd")
             refuse(64, directory, uri, "--tls-certificates", right / "client")
         # Without a name nothing is verified.
         with exporting(directory, tls=tls) as (uri, _):
@@ -205,10 +219,12 @@ def nbd_server_that_is_restarted():
 def nbd_with_preshared_keys():
     with folder() as directory:
         right, other = directory / "right", directory / "other"
-        right.write_text(f"alice:{'5a' * 32}\n")
+        # Without --tls-username it is the name of who runs the program: under systemd, nobody has logged in.
+        right.write_text(f"alice:{'5a' * 32}\n{pwd.getpwuid(os.geteuid()).pw_name}:{'5b' * 32}\n")
         other.write_text(f"alice:{'a5' * 32}\n")
         with exporting(directory, tls=("--tls=require", f"--tls-psk={right}")) as (uri, _):
             serve_encrypted(directory, uri, "--tls-psk-file", right, "--tls-username", "alice")
+            serve_encrypted(directory, uri, "--tls-psk-file", right)
             encrypted = uri.replace("nbd+", "nbds+")
             refuse(66, directory, encrypted, "--tls-psk-file", other, "--tls-username", "alice")
             refuse(64, directory, encrypted, "--tls-username", "alice")
@@ -221,3 +237,27 @@ def nbd_with_preshared_keys():
                 text = ctl(directory / "control", "add", "n", "--socket", directory / "n", "--memory", encrypted,
                            "--tls-psk-file", other, "--tls-username", "alice", code=1)
                 require("nbds" in text, text)
+
+
+@check
+def nbd_pages_are_compared_with_checksums():
+    """With a cache and without; what differs is not kept."""
+    with folder() as directory, exporting(directory) as (uri, _):
+        memory, sums = directory / "memory", directory / "sums"
+        write_checksums(memory, sums)
+        for options in ((), ("--cache-memory", "1M", "--cache-revision", "1")):
+            arguments = ("firecracker", "--socket", directory / "socket", "--memory", uri, "--checksums", sums, *options)
+            with Pager(*arguments) as pager:
+                serve(pager, directory)
+            damage(memory)
+            with Pager(*arguments, "--retries", 0) as pager:
+                skip_unless_listening(pager)
+                with Machine(machine_that_reads, directory / "socket", content(SIZE)) as machine:
+                    expect_end(machine, -signal.SIGBUS)
+                pager.says(": ended ")
+                require("the memory is damaged" in pager.output(), pager.output())
+                # The page alone is lost, and comes when it is right.
+                memory_file(directory, SIZE)
+                serve_one(directory / "socket", content(SIZE))
+                pager.process.terminate()
+                pager.ends(1)

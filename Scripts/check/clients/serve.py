@@ -178,6 +178,9 @@ def serve_refuses_bad_requests():
         os.mkfifo(pipe)
         for body, status in ((b"{", 400), (b"[]", 400), ({}, 400), ({**good, "colour": 1}, 400),
                              ({**good, "name": "a/b"}, 400), ({**good, "name": ".."}, 400), ({**good, "onFailure": "zero"}, 400),
+                             ({**good, "retries": -1}, 400), ({**good, "retries": 1001}, 400), ({**good, "retries": "1"}, 400),
+                             ({**good, "checksums": ""}, 400), ({**good, "checksums": "/nowhere"}, 422),
+                             ({**good, "cacheRevision": "x" * 900}, 400),
                              ({**good, "socketMode": "9"}, 400), ({**good, "socket": ""}, 400),
                              ({**good, "socket": f"{directory}/m\0x"}, 400), ({**good, "record": ""}, 400),
                              ({**good, "memory": pipe}, 422), ({**good, "prefetch": pipe}, 422), ({**good, "memory": "/nowhere"}, 422),
@@ -210,6 +213,7 @@ def serve_openapi_names_every_path():
             full = {"name": "full", "socket": str(path), "memory": program(), "format": "handoff", "onFailure": "kill",
                     "populate": True, "allowUsers": [0], "allowGroups": [0], "socketMode": "0660",
                     "record": str(directory / "r"), "prefetch": None, "cacheRevision": None,
+                    "retries": 5, "checksums": None,
                     "tlsCertificates": None, "tlsPskFile": None, "tlsUsername": None}
             require(names == set(full), f"described, but not known: {names ^ set(full)}")
             status, answer = ask(control, "POST", "/v1/machines", full)

@@ -279,7 +279,7 @@ def told_by_exit_codes_and_messages():
         for arguments, code, text in (
                 (("firecracker", "--socket", directory / "s", "--memory", directory / "empty"), 66, "is empty"),
                 (("firecracker", "--socket", directory / "s", "--memory", "http://host/memory"), 64, "curl http://host/memory"),
-                (("firecracker", "--socket", directory / "s", "--memory", "s3://host/memory"), 64, "an nbd URI"),
+                (("firecracker", "--socket", directory / "s", "--memory", "s3://host/memory"), 64, "nbd, nbds, nbd+unix or nbds+unix URI"),
                 (("firecracker", "--socket", long, "--memory", memory), 73, "use a shorter one"),
                 (("firecracker", "--socket", directory / "none/s", "--memory", memory), 73, "its folder does not exist"),
                 (("firecracker", "--socket", memory, "--memory", memory), 73, "is not a socket; remove it"),

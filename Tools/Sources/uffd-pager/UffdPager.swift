@@ -14,7 +14,7 @@ struct UffdPager: AsyncParsableCommand {
         version: "uffd-pager \(Version.text)",
         subcommands: [
             FirecrackerCommand.self, CRIULazyPagesCommand.self, CloudHypervisorCommand.self, HandoffCommand.self,
-            ServeCommand.self, CtlCommand.self, ProbeCommand.self,
+            ServeCommand.self, CtlCommand.self, ChecksumsCommand.self, ProbeCommand.self,
         ]
     )
 

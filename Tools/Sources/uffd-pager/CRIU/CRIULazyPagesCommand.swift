@@ -44,6 +44,12 @@ struct CRIULazyPagesCommand: GuardedCommand {
     @Option(help: "What happens to a page that cannot be loaded: a signal for who touches it, or the end of the task.")
     var onFailure: OnFailure = .poison
 
+    @Option(
+        help: ArgumentHelp(
+            "Try a page that cannot be loaded again so often: after 1 ms, and each time after twice as long.",
+            valueName: "n"))
+    var retries = Retries.ofFiles
+
     @Option(help: ArgumentHelp("Write a zero byte to this descriptor when tasks may be restored.", valueName: "number"))
     var statusFd: Int32?
 
@@ -53,6 +59,7 @@ struct CRIULazyPagesCommand: GuardedCommand {
         if let pageServer, CRIUPageServer(pageServer) == nil {
             throw ValidationError("--page-server needs ADDRESS:PORT or a path with a slash, not '\(pageServer)'")
         }
+        try Retries.check(retries)
         if widePageCounts && pageServer == nil { throw ValidationError("--wide-page-counts needs --page-server") }
     }
 
@@ -71,7 +78,7 @@ struct CRIULazyPagesCommand: GuardedCommand {
         var configuration = CRIULazyPages.Configuration(images: imagesDir)
         configuration.workFolder = workDir
         configuration.pageServer = pageServer.flatMap { CRIUPageServer($0, wideMessages: widePageCounts) }
-        configuration.failure = onFailure.policy
+        configuration.failure = onFailure.policy(retries: retries)
         configuration.keep = { task, uffd, process in try guarded.keep(task, uffd, process) }
         do {
             let service = try CRIULazyPages(configuration)

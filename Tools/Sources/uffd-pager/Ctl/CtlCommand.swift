@@ -115,7 +115,7 @@ struct CtlCommand: ParsableCommand {
         @Argument(help: "A name for the machine.") var name: String
         @Option(help: "Where its monitor connects.", completion: .file()) var socket: String
         @Option(
-            help: "The file that its memory comes from, or an nbd URI, whose export is to keep its content.",
+            help: "Where its memory comes from: a file, a block device, or an nbd, nbds, nbd+unix or nbds+unix URI.",
             completion: .file()) var memory: String
         @OptionGroup var tls: TLSOptions
         @Option(help: "Which version of the memory it is, for the server's cache.") var cacheRevision: String?
@@ -123,8 +123,17 @@ struct CtlCommand: ParsableCommand {
         @Option(help: "Load the pages first that an earlier run recorded.", completion: .file()) var prefetch: String?
         @Option(help: "Write the pages that were touched.", completion: .file()) var record: String?
         @Option(help: "What happens to a page that cannot be loaded.") var onFailure: OnFailure = .poison
+        @Option(
+            help: ArgumentHelp(
+                "Try a page that cannot be loaded again so often. (default: 3 for files, 14 for NBD servers)",
+                valueName: "n")) var retries: Int?
+        @Option(
+            help: ArgumentHelp("Compare the pages with the checksums in this file.", valueName: "file"),
+            completion: .file()) var checksums: String?
         @Flag(help: "Load all memory in the background.") var populate = false
         @OptionGroup var access: AccessOptions
+
+        func validate() throws { try Retries.check(retries) }
 
         func run() throws {
             var machine = MachineSpecification(
@@ -138,6 +147,8 @@ struct CtlCommand: ParsableCommand {
             machine.prefetch = prefetch.map(LocalPath.absolute)
             machine.record = record.map(LocalPath.absolute)
             machine.onFailure = onFailure
+            machine.retries = retries
+            machine.checksums = checksums.map(LocalPath.absolute)
             machine.populate = populate
             machine.allowUsers = try access.users
             machine.allowGroups = try access.groups

@@ -15,9 +15,13 @@ final class NBDLog: Sendable {
     }
 
     private let logger: Logger
-    private let state = Mutex(State())
+    private let state: Mutex<State>
 
-    init(_ logger: Logger) { self.logger = logger }
+    /// - Parameter wasThere: Whether the server was there for somebody else, who has died.
+    init(_ logger: Logger, wasThere: Bool) {
+        self.logger = logger
+        state = Mutex(State(isGone: !wasThere, wasThere: wasThere))
+    }
 
     /// The default one, whose source tells this log.
     func configuration(_ tls: NBDConfiguration.TLS) -> NBDConfiguration {
@@ -33,15 +37,7 @@ final class NBDLog: Sendable {
             }
             log(wasGone ? .notice : .debug, "connected to the NBD server", ["connection": "\(number)"])
         case .disconnected(let number, let error), .notConnected(let number, let error):
-            // Each reason once: a server that comes back as another is refused for a second one.
-            let isSaid = state.withLock { state in
-                defer { state.isGone = true }
-                let isNew = state.said.count < 8 && state.said.insert(error.message).inserted
-                return state.isGone && !(isNew && state.wasThere)
-            }
-            log(
-                isSaid ? .debug : .error, "the NBD server is gone: pages wait, or fail, until it is there again",
-                ["connection": "\(number)", "error": "\(error)"])
+            noteGone(error.description, ["connection": "\(number)"])
         case .readFailed(let range, let error):
             let hadFailed = state.withLock { state in
                 defer { state.hasFailed = true }
@@ -55,6 +51,21 @@ final class NBDLog: Sendable {
                 .debug, "the NBD server does not tell where its holes are",
                 ["offset": "\(range.lowerBound)", "error": "\(error)"])
         }
+    }
+
+    /// The server is not there yet, and is asked again.
+    func noteNotOpened(_ error: String) { noteGone(error) }
+
+    private func noteGone(_ error: String, _ metadata: Logger.Metadata = [:]) {
+        // Each reason once: a server that comes back as another is refused for a second one.
+        let isSaid = state.withLock { state in
+            defer { state.isGone = true }
+            let isNew = state.said.count < 8 && state.said.insert(error).inserted
+            return state.isGone && !(isNew && state.wasThere)
+        }
+        log(
+            isSaid ? .debug : .error, "the NBD server is gone: pages wait, or fail, until it is there again",
+            metadata.merging(["error": "\(error)"]) { $1 })
     }
 
     private func log(_ level: Logger.Level, _ message: Logger.Message, _ metadata: Logger.Metadata) {

@@ -35,7 +35,8 @@ extension MachineSpecification.CodingKeys: DocumentedKey {
         case .name: "1 to 128 letters, digits, '-', '_' and '.'. Required."
         case .socket: "the path at which its monitor connects. Required."
         case .format: "what the monitor speaks: \"firecracker\" or \"handoff\". Default: \"firecracker\"."
-        case .memory: "where the memory comes from: a file, a block device, or an nbd URI. Required."
+        case .memory:
+            "where the memory comes from: a file, a block device, or an nbd, nbds, nbd+unix or nbds+unix URI. Required."
         case .tlsCertificates: "as --tls-certificates, for an nbds URI: a folder."
         case .tlsPskFile: "as --tls-psk-file, for an nbds URI: a file."
         case .tlsUsername: "as --tls-username, for an nbds URI: the name of the key in that file."
@@ -43,6 +44,8 @@ extension MachineSpecification.CodingKeys: DocumentedKey {
         case .prefetch: "a recorded working set, whose pages are loaded first."
         case .record: "the file to write the pages to that were touched, whenever a client ends."
         case .onFailure: "what happens to a page that cannot be loaded: \"poison\" or \"kill\". Default: \"poison\"."
+        case .retries: "how often such a page is tried again, from 0 to 1000. Default: 3 for files, 14 for NBD servers."
+        case .checksums: "a file with the checksums of the pages, as 'uffd-pager checksums' writes it."
         case .populate: "true to load all memory in the background. Default: false."
         case .allowUsers:
             "a list of numbers of users that may connect. Default: the server's user and root; every user with allowGroups."

@@ -80,7 +80,7 @@ final class MachineRegistry: Sendable {
                 record: try extras.open("a record") {
                     try specification.record.map { try records.open($0, for: name) }
                 },
-                onFailure: specification.onFailure, populates: specification.populate)
+                onFailure: specification.onFailure, populates: specification.populate, retries: specification.retries)
             let peers = PeerPolicy(allowingUsers: specification.allowUsers, groups: specification.allowGroups)
             let listening = try front.open(
                 name, at: specification.socket, mode: try specification.mode(), for: specification.format, from: peers,
@@ -137,7 +137,10 @@ final class MachineRegistry: Sendable {
                 return MemoryCache(chunks: cache, revision: revision)
             }
         }
-        return try MemorySource(specification.memory, tls: specification.tls, cache: kept, logger: logger)
+        let checksums = try specification.checksums.map(ChecksumFile.init)
+        return try MemorySource(
+            specification.memory, tls: specification.tls,
+            keeping: MemorySource.Keeping(cache: kept, checksums: checksums, waits: extras.isSuccessor), logger: logger)
     }
 
     /// Stops listening for a machine, and ends its sessions.

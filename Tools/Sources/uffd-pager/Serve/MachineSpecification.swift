@@ -22,6 +22,10 @@ struct MachineSpecification: Codable, Equatable, Sendable {
     var prefetch: String?
     var record: String?
     var onFailure: OnFailure = .poison
+    /// How often a page is tried again that cannot be loaded; what its source needs without it.
+    var retries: Int?
+    /// The file with the checksums of the pages.
+    var checksums: String?
     var populate = false
     /// Users that may connect, by number; without it and groups, this program's and root.
     var allowUsers: [UInt32]?
@@ -32,7 +36,7 @@ struct MachineSpecification: Codable, Equatable, Sendable {
 
     enum CodingKeys: String, CodingKey, CaseIterable {
         case name, socket, format, memory, tlsCertificates, tlsPskFile, tlsUsername, cacheRevision
-        case prefetch, record, onFailure, populate
+        case prefetch, record, onFailure, retries, checksums, populate
         case allowUsers, allowGroups, socketMode
     }
 
@@ -56,6 +60,8 @@ struct MachineSpecification: Codable, Equatable, Sendable {
         prefetch = try values.decodeIfPresent(String.self, forKey: .prefetch)
         record = try values.decodeIfPresent(String.self, forKey: .record)
         onFailure = try values.decodeChoice(OnFailure.self, forKey: .onFailure) ?? .poison
+        retries = try values.decodeNumber(Retries.range, forKey: .retries)
+        checksums = try values.decodeIfPresent(String.self, forKey: .checksums)
         populate = try values.decodeIfPresent(Bool.self, forKey: .populate) ?? false
         allowUsers = try values.decodeNumbers(0...Int(UInt32.max), forKey: .allowUsers)?.map(UInt32.init)
         allowGroups = try values.decodeNumbers(0...Int(UInt32.max), forKey: .allowGroups)?.map(UInt32.init)
@@ -69,9 +75,12 @@ struct MachineSpecification: Codable, Equatable, Sendable {
             throw DecodingError.dataCorruptedError(
                 forKey: .cacheRevision, in: values, debugDescription: "the version of a memory is not empty")
         }
+        if let cacheRevision, let complaint = CacheOptions.complaint(about: cacheRevision, of: memory) {
+            throw DecodingError.dataCorruptedError(forKey: .cacheRevision, in: values, debugDescription: complaint)
+        }
         let paths: [(CodingKeys, String?)] = [
             (.socket, socket), (.memory, memory), (.prefetch, prefetch), (.record, record),
-            (.tlsCertificates, tlsCertificates), (.tlsPskFile, tlsPskFile),
+            (.tlsCertificates, tlsCertificates), (.tlsPskFile, tlsPskFile), (.checksums, checksums),
         ]
         for case (let key, let path?) in paths where path.isEmpty || path.utf8.contains(0) {
             throw DecodingError.dataCorruptedError(

@@ -6,16 +6,37 @@ import UserfaultPager
 struct CacheOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Keep what NBD servers have sent in this folder, in a file of at most so many bytes, with K, M, G or T. (default: 1G)",
-            valueName: "folder[:bytes]"),
+            """
+            Keep what NBD servers have sent in this folder, in a file of at most so many bytes: a whole number, with K, M, G \
+            or T for multiples of 1024. (default: 1G)
+            """, valueName: "folder[:bytes]"),
         completion: .directory)
     var cache: CacheFolder?
 
     @Option(
         help: ArgumentHelp(
-            "Keep at most so many bytes of it in memory. Without --cache, it is kept in memory only. (default: 64M)",
-            valueName: "bytes"))
+            """
+            Keep at most so many bytes of it in memory, from 256K to 1T. Without --cache, it is kept in memory only. \
+            (default: 64M)
+            """, valueName: "bytes"))
     var cacheMemory: ByteCount?
+
+    func validate() throws {
+        guard cacheMemory.map({ Self.memoryRange.contains($0.value) }) ?? true else {
+            throw ValidationError("--cache-memory needs a number of bytes from 256K to 1T")
+        }
+    }
+
+    /// Four chunks, and as many as a cache has numbers for.
+    private static let memoryRange = 256 << 10...1 << 40
+
+    /// What is wrong with a version of a memory, or `nil`.
+    static func complaint(about revision: String, of memory: String) -> String? {
+        let count = revision.utf8.count + memory.utf8.count
+        return count <= ImageIdentity.maximumNameBytes
+            ? nil
+            : "the version and the address of a memory are at most \(ImageIdentity.maximumNameBytes) bytes together: \(count)"
+    }
 
     /// Whether there is to be a cache.
     var isWanted: Bool { cache != nil || cacheMemory != nil }
@@ -59,9 +80,10 @@ struct CacheFolder: ExpressibleByArgument {
     let byteCount: ByteCount
 
     init?(argument: String) {
-        // What does not begin as a number after a colon belongs to the path.
+        // What does not begin as a number after a colon belongs to the path; a number with a sign or a point is a slip.
         if let colon = argument.lastIndex(of: ":"),
-            let text = Optional(argument[argument.index(after: colon)...]), text.first?.isNumber == true
+            let text = Optional(argument[argument.index(after: colon)...]),
+            text.drop(while: { "+-.".contains($0) }).first?.isNumber == true
         {
             guard let count = ByteCount(argument: String(text)) else { return nil }
             path = String(argument[..<colon])
@@ -83,7 +105,9 @@ struct ByteCount: ExpressibleByArgument {
     init?(argument: String) {
         let units = Array("KMGT")
         let unit = argument.last.flatMap(units.firstIndex)
-        guard let number = Int(unit == nil ? argument : String(argument.dropLast())), number > 0 else { return nil }
+        guard argument.first?.isNumber == true, let number = Int(unit == nil ? argument : String(argument.dropLast())),
+            number > 0
+        else { return nil }
         let (count, overflows) = number.multipliedReportingOverflow(by: 1 << (10 * ((unit ?? -1) + 1)))
         guard !overflows else { return nil }
         value = count

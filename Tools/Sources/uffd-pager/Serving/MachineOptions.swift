@@ -17,6 +17,22 @@ struct MachineOptions: ParsableArguments {
     @Option(help: "What happens to a page that cannot be loaded: a signal for who touches it, or for the machine.")
     var onFailure: OnFailure = .poison
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Try a page that cannot be loaded again so often: after 1 ms, and each time after twice as long, at most a \
+            minute. 14 bridge 16 seconds, 16 a minute, and each further one a minute more. (default: 3 for files, 14 for \
+            NBD servers)
+            """, valueName: "n"))
+    var retries: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Compare the pages with the checksums in this file, which 'uffd-pager checksums' writes: one that differs fails.",
+            valueName: "file"),
+        completion: .file())
+    var checksums: String?
+
     @Flag(help: "Load all memory in the background.")
     var populate = false
 
@@ -30,8 +46,10 @@ struct MachineOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Which version of the memory it is, for the cache: memory that has changed needs another name.",
-            valueName: "name"))
+            """
+            Which version of the memory it is, for the cache: memory that has changed needs another name. At most 900 bytes \
+            together with the URI.
+            """, valueName: "name"))
     var cacheRevision: String?
 
     @OptionGroup var tls: TLSOptions
@@ -50,6 +68,7 @@ struct MachineOptions: ParsableArguments {
                 """)
         }
         guard cacheRevision != "" else { throw ValidationError("--cache-revision is empty: is a variable not set?") }
+        try Retries.check(retries)
     }
 
     func settings(name: String, memory: String, logger: Logger) throws -> MachineSettings {
@@ -59,9 +78,14 @@ struct MachineOptions: ParsableArguments {
                 .map { MemoryCache(chunks: $0, revision: revision) }
         }
         return MachineSettings(
-            name: name, memory: try MemorySource(memory, tls: tls, cache: kept, logger: logger),
+            name: name,
+            memory: try MemorySource(
+                memory, tls: tls,
+                keeping: MemorySource.Keeping(
+                    cache: kept, checksums: try checksums.map(ChecksumFile.init), waits: extras.isSuccessor),
+                logger: logger),
             prefetch: try extras.open("prefetching") { try prefetch.map(WorkingSetFile.read) },
             record: try extras.open("a record") { try record.map(WorkingSetRecord.init) }, onFailure: onFailure,
-            populates: populate)
+            populates: populate, retries: retries)
     }
 }

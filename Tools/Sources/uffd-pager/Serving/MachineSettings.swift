@@ -8,8 +8,28 @@ enum OnFailure: String, ExpressibleByArgument, CaseIterable, Codable, Sendable {
     /// The process is killed at once.
     case kill
 
-    /// What becomes of a page of a file: it is soon known that it cannot be loaded.
-    var policy: FailurePolicy { FailurePolicy(ending: self == .kill ? .killOwner : .poison) }
+    /// What becomes of a page.
+    ///
+    /// - Parameter retries: How often it is tried again.
+    func policy(retries: Int) -> FailurePolicy {
+        FailurePolicy(retries: retries, ending: self == .kill ? .killOwner : .poison)
+    }
+}
+
+/// How often a page is tried again that cannot be loaded.
+enum Retries {
+    /// Of a file: it is soon known that it cannot be loaded.
+    static let ofFiles = FailurePolicy().retries
+    /// Of a server, which may be restarted: for a quarter of a minute and more.
+    static let ofServers = 14
+    static let range = 0...1000
+
+    /// - Throws: `ValidationError`.
+    static func check(_ number: Int?) throws {
+        guard number.map(range.contains) ?? true else {
+            throw ValidationError("--retries needs a number from \(range.lowerBound) to \(range.upperBound)")
+        }
+    }
 }
 
 /// How the machines of one socket are served.
@@ -26,12 +46,14 @@ struct MachineSettings: Sendable {
     /// Whether all memory is loaded while the machine runs.
     var populates = false
 
+    /// How often a page is tried again that cannot be loaded; `nil` for what its source needs.
+    var retries: Int?
+
     /// What becomes of pages.
-    ///
-    /// Servers are restarted: their pages are tried for a quarter of a minute and more.
     var policy: FailurePolicy {
-        var policy = onFailure.policy
-        if memory.isRemote { policy.retries = 14 }
-        return policy
+        onFailure.policy(retries: retries ?? (memory.isRemote ? Retries.ofServers : Retries.ofFiles))
     }
+
+    /// How long a client may wait that comes before the server with its memory: no longer than its pages would.
+    var patience: Duration { .milliseconds(1 << min(policy.retries, 15)) }
 }

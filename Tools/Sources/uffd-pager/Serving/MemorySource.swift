@@ -5,54 +5,50 @@ import UserfaultFD
 import UserfaultHandoff
 import UserfaultPager
 
-#if NBD
-import UserfaultNBD
-#endif
-
 /// Where the memory of machines comes from: a file, a block device, or an export of an NBD server.
 enum MemorySource: Sendable {
-    case file(MemoryFile)
+    case file(MemoryFile, ChecksumFile?)
     #if NBD
-    /// One connection for all machines.
-    case nbd(NBDSource, export: String)
-    /// The same, with a cache in front of it.
-    case cached(CachedSource<AsynchronousSource<NBDSource>>, ChunkCache, byteCount: Int, export: String)
+    case remote(RemoteMemory)
     #endif
+
+    /// The schemes of NBD servers' addresses.
+    static let schemes = ["nbd", "nbds", "nbd+unix", "nbds+unix"]
 
     /// Whether this is the URI of an NBD server, and not a path.
     static func isAddress(_ name: String) -> Bool {
-        ["nbd:", "nbds:", "nbd+unix:", "nbds+unix:"].contains(where: name.hasPrefix)
+        schemes.contains { name.hasPrefix($0 + ":") }
+    }
+
+    /// What is to be kept of a memory, and what it is compared with.
+    struct Keeping {
+        var cache: MemoryCache?
+        var checksums: ChecksumFile?
+        /// Whether its server may come later: machines are there that have lost theirs.
+        var waits = false
     }
 
     /// - Parameters:
     ///   - name: A path, or an `nbd` URI.
     ///   - tls: How to identify the server of an `nbds` URI.
-    ///   - cache: Keeps what a server has sent.
+    ///   - keeping: A cache for what a server has sent, and checksums.
     ///   - logger: Is told what happens to the server.
     /// - Throws: ``Failure`` with ``ExitCode/unreadable``; `ValidationError` for a file with a cache, and for certificates
     ///   that are not used.
-    init(_ name: String, tls: TLSOptions, cache: MemoryCache? = nil, logger: Logger) throws {
+    init(_ name: String, tls: TLSOptions, keeping: Keeping, logger: Logger) throws {
         try Self.check(name)
         try tls.check(for: name)
         guard Self.isAddress(name) else {
-            if cache != nil { try Self.checkCache(for: name) }
-            self = .file(try MemoryFile(name))
+            if keeping.cache != nil { try Self.checkCache(for: name) }
+            let file = try MemoryFile(name)
+            try keeping.checksums?.check(file.source().byteCount, of: name)
+            self = .file(file, keeping.checksums)
             return
         }
         #if NBD
-        do {
-            let source = try NBDSource(name, configuration: NBDLog(logger).configuration(tls.configuration))
-            guard let cache else {
-                self = .nbd(source, export: String(Self.export(in: name)))
-                return
-            }
-            let image = try ImageIdentity(name: name, byteCount: source.export.byteCount, revision: cache.revision)
-            self = .cached(
-                try CachedSource(AsynchronousSource(source), of: image, in: cache.chunks), cache.chunks,
-                byteCount: image.byteCount, export: "\(Self.export(in: name)), revision \(cache.revision)")
-        } catch {
-            throw Failure(.unreadable, "\(name) cannot be read: \(error)")
-        }
+        let origin = RemoteMemory.Origin(
+            uri: name, tls: tls, cache: keeping.cache, checksums: keeping.checksums, logger: logger)
+        self = .remote(try RemoteMemory(origin, waits: keeping.waits))
         #else
         throw Failure(.unavailable, "\(name): this program was built without NBD (swift build --traits NBD)")
         #endif
@@ -67,7 +63,7 @@ enum MemorySource: Sendable {
             ["http", "https", "ftp"].contains(name[..<end].lowercased())
             ? "let nbdkit read it, 'nbdkit --unix /run/memory.socket curl \(name)', and name "
                 + "'nbd+unix:///?socket=/run/memory.socket'"
-            : "name a file, a block device, or an nbd URI"
+            : "name a file, a block device, or an nbd, nbds, nbd+unix or nbds+unix URI, in small letters"
         throw ValidationError("memory does not come from \(name): \(remedy)")
     }
 
@@ -81,7 +77,7 @@ enum MemorySource: Sendable {
         switch self {
         case .file: false
         #if NBD
-        case .nbd, .cached: true
+        case .remote: true
         #endif
         }
     }
@@ -89,76 +85,110 @@ enum MemorySource: Sendable {
     /// Waits until what was loaded is kept.
     func flush(within limit: Duration) {
         #if NBD
-        if case .cached(_, let cache, _, _) = self { cache.flush(within: limit) }
+        if case .remote(let memory) = self { memory.flush(within: limit) }
         #endif
     }
 
     /// Differs if the content does, as far as the file or server tells.
-    var identity: String {
+    ///
+    /// Waits for a server that may come later.
+    ///
+    /// - Throws: `HandoffError` if it has not come in time.
+    func identity(within limit: Duration) throws -> String {
         switch self {
-        case .file(let file): file.identity
+        case .file(let file, _): return file.identity
         #if NBD
-        case .nbd(let source, let export): "\(source.export.byteCount) bytes of \(export)"
-        case .cached(_, _, let count, let export): "\(count) bytes of \(export)"
+        case .remote(let memory): return memory.identity(try Self.byteCount(of: memory, within: limit))
         #endif
         }
     }
 
+    #if NBD
+    private static func byteCount(of memory: RemoteMemory, within limit: Duration) throws -> Int {
+        guard let count = memory.byteCount(within: limit) else {
+            throw HandoffError.notServed("the NBD server of '\(memory.export)' is gone, and has not come back in time")
+        }
+        return count
+    }
+    #endif
+
     /// Goes on serving memory from here, in place of a server that has died.
     func resume(_ memory: consuming KeptMemory, _ terms: ServiceTerms) throws -> any SessionPager {
-        guard memory.record.source == identity else { throw HandoffError.notServed("its memory is another one now") }
+        let identity = memory.record.source
         let end = memory.record.content.regions.reduce(0) { max($0, $1.end) }
-        func check(_ byteCount: Int) throws {
+        func check(_ byteCount: Int, _ isSame: Bool) throws {
+            guard isSame else { throw HandoffError.notServed(Self.isAnother) }
             guard end <= byteCount else {
                 throw HandoffError.notServed(tooShort(byteCount, needed: end))
             }
         }
         switch self {
-        case .file(let file):
+        case .file(let file, let checksums):
             let source = try file.source()
-            try check(source.byteCount)
-            let reporting = ReportingSource(source, terms.log)
-            guard memory.file != nil else { return try memory.resume(from: reporting, terms) }
-            let pages = try SharedPages(memory.file!, from: reporting, state: memory.pages)
-            return try memory.resume(from: pages.source, terms)
+            try check(source.byteCount, identity == file.identity)
+            guard let checksums else { return try Self.resume(memory, fromFile: source, terms) }
+            return try Self.resume(memory, fromFile: VerifiedSource(source, checksums.content), terms)
         #if NBD
-        case .nbd(let source, _):
-            try check(Int(clamping: source.export.byteCount))
-            return try memory.resume(from: AsynchronousSource(source), terms)
-        case .cached(let source, _, let count, _):
-            try check(count)
-            return try memory.resume(from: source, terms)
+        case .remote(let remote):
+            let kept = KeptExport(remote, identity: identity)
+            try check(kept?.byteCount ?? 0, kept != nil)
+            // The server holds neither the memory nor its client.
+            let (owner, expected, log) = (memory.owner, kept!.byteCount, terms.log)
+            remote.whenOpened { byteCount in
+                guard byteCount != expected else { return }
+                log.noteLost(Self.isAnother)
+                owner.kill()
+            }
+            return try memory.resume(from: AsynchronousSource(kept!), terms)
         #endif
         }
+    }
+
+    private static let isAnother = "its memory is another one now"
+
+    private static func resume<Source: PageSource & ~Copyable>(
+        _ memory: consuming KeptMemory, fromFile source: consuming Source, _ terms: ServiceTerms
+    ) throws -> any SessionPager {
+        let reporting = ReportingSource(source, terms.log)
+        guard memory.file != nil else { return try memory.resume(from: reporting, terms) }
+        let pages = try SharedPages(memory.file!, from: reporting, state: memory.pages)
+        return try memory.resume(from: pages.source, terms)
     }
 
     /// Begins to serve memory from here.
     func serve(_ memory: consuming HandedMemory, _ terms: ServiceTerms) throws -> any SessionPager {
         switch self {
-        case .file(let file):
+        case .file(let file, let checksums):
             let source = try file.source()
             memory = try check(memory, source.byteCount)
-            let reporting = ReportingSource(source, terms.log)
-            guard memory.file != nil else { return try memory.serve(from: reporting, terms) }
-            let pages = try SharedPages(memory.file!, from: reporting, state: terms.files?.pages)
-            return try memory.serve(from: pages.source, terms)
+            guard let checksums else { return try Self.serve(memory, fromFile: source, terms) }
+            return try Self.serve(memory, fromFile: VerifiedSource(source, checksums.content), terms)
         #if NBD
-        case .nbd(let source, _):
-            memory = try check(memory, Int(clamping: source.export.byteCount))
-            return try Self.serve(memory, from: AsynchronousSource(source), terms)
-        case .cached(let source, _, let count, _):
-            memory = try check(memory, count)
-            return try Self.serve(memory, from: source, terms)
+        case .remote(let remote):
+            memory = try check(memory, Self.byteCount(of: remote, within: terms.patience))
+            guard memory.file == nil else {
+                throw HandoffError.malformed("a memory file is filled from files only, not from NBD")
+            }
+            return try memory.serve(from: AsynchronousSource(remote), terms)
         #endif
         }
+    }
+
+    private static func serve<Source: PageSource & ~Copyable>(
+        _ memory: consuming HandedMemory, fromFile source: consuming Source, _ terms: ServiceTerms
+    ) throws -> any SessionPager {
+        let reporting = ReportingSource(source, terms.log)
+        guard memory.file != nil else { return try memory.serve(from: reporting, terms) }
+        let pages = try SharedPages(memory.file!, from: reporting, state: terms.files?.pages)
+        return try memory.serve(from: pages.source, terms)
     }
 
     private func tooShort(_ byteCount: Int, needed: Int) -> String {
         let name =
             switch self {
-            case .file(let file): file.path
+            case .file(let file, _): file.path
             #if NBD
-            case .nbd(_, let export), .cached(_, _, _, let export): "the NBD export '\(export)'"
+            case .remote(let memory): "the NBD export '\(memory.export)'"
             #endif
             }
         return "\(name) has \(byteCount) bytes, and the client's regions need \(needed)"
@@ -179,27 +209,6 @@ enum MemorySource: Sendable {
         }
         return memory
     }
-
-    #if NBD
-    /// The name of the export in an `nbd` URI: the server's address may be another one tomorrow.
-    ///
-    /// An export without a name is what this server has, and no other's.
-    private static func export(in uri: String) -> Substring {
-        guard let scheme = uri.firstRange(of: "://") else { return "" }
-        let rest = uri[scheme.upperBound...]
-        let name = rest.prefix { $0 != "?" && $0 != "#" }.drop { $0 != "/" }.dropFirst()
-        return name.isEmpty ? rest : name
-    }
-
-    private static func serve<Source: PageSource & ~Copyable>(
-        _ memory: consuming HandedMemory, from source: consuming Source, _ terms: ServiceTerms
-    ) throws -> any SessionPager {
-        guard memory.file == nil else {
-            throw HandoffError.malformed("a memory file is filled from files only, not from NBD")
-        }
-        return try memory.serve(from: source, terms)
-    }
-    #endif
 }
 
 /// How one client is served, wherever its memory comes from.
@@ -208,6 +217,8 @@ struct ServiceTerms {
     let runtime: PagerRuntime
     let configuration: PagerConfiguration
     let options: RegionOptions
+    /// How long a new client's server may take to come.
+    let patience: Duration
     /// Whether no page is filled at first.
     let isPaused: Bool
     /// What a successor needs.

@@ -69,7 +69,7 @@ final class Session: Sendable {
             memory,
             ServiceTerms(
                 runtime: runtime, configuration: configuration,
-                options: RegionOptions(failure: settings.policy), isPaused: isPaused,
+                options: RegionOptions(failure: settings.policy), patience: settings.patience, isPaused: isPaused,
                 files: files, log: reports))
     }
 
@@ -91,7 +91,7 @@ final class Session: Sendable {
             memory,
             ServiceTerms(
                 runtime: runtime, configuration: Self.configuration(settings, reports, ended),
-                options: RegionOptions(), isPaused: isPaused, files: nil, log: reports))
+                options: RegionOptions(), patience: .zero, isPaused: isPaused, files: nil, log: reports))
     }
 
     private static func configuration(

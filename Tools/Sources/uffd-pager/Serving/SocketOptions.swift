@@ -8,8 +8,10 @@ struct SocketOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "The file that the memory comes from, a block device, or an nbd URI, whose export is to keep its content.",
-            valueName: "source"),
+            """
+            Where the memory comes from: a file, a block device, or the URI of an NBD export, whose content is to stay as it \
+            is: nbd://HOST[:PORT]/EXPORT, nbds:// with TLS, nbd+unix:///EXPORT?socket=PATH, nbds+unix:// with TLS.
+            """, valueName: "source"),
         completion: .file())
     var memory: String
 
@@ -24,6 +26,9 @@ struct SocketOptions: ParsableArguments {
         try MemorySource.check(memory)
         try machine.tls.check(for: memory)
         if machine.keeping.isWanted { try MemorySource.checkCache(for: memory) }
+        if let revision = machine.cacheRevision, let complaint = CacheOptions.complaint(about: revision, of: memory) {
+            throw ValidationError("--cache-revision: \(complaint)")
+        }
     }
 
     /// Serves until a signal comes.

@@ -41,7 +41,10 @@ extension Keepers {
         defer { for number in [uffd, process] { close(number) } }
         let files =
             expectsSuccessor && memory.canBeResumed
-            ? try SurvivalFiles(memory.record(machine: settings.name, source: settings.memory.identity), memory) : nil
+            ? try SurvivalFiles(
+                memory.record(
+                    machine: settings.name, source: try settings.memory.identity(within: settings.patience)), memory)
+            : nil
         let file: Int32?
         switch memory.file {
         case .some(let shared) where files?.pages != nil: file = shared.withUnsafeDescriptor { $0.rawValue }

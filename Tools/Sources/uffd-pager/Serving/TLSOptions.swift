@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 
 #if NBD
 import UserfaultNBD
@@ -22,7 +23,8 @@ struct TLSOptions: ParsableArguments, Sendable {
 
     @Option(
         help: ArgumentHelp(
-            "The name under which the key is in that file. (default: the user's own)", valueName: "name"))
+            "The name under which the key is in that file. (default: that of the user who runs this program)",
+            valueName: "name"))
     var tlsUsername: String?
 
     /// Looks whether an address can be used with these.
@@ -46,7 +48,12 @@ struct TLSOptions: ParsableArguments, Sendable {
 
     #if NBD
     var configuration: NBDConfiguration.TLS {
-        NBDConfiguration.TLS(certificates: tlsCertificates, preSharedKeys: tlsPskFile, username: tlsUsername)
+        NBDConfiguration.TLS(
+            certificates: tlsCertificates, preSharedKeys: tlsPskFile,
+            username: tlsUsername ?? (tlsPskFile == nil ? nil : Self.user))
     }
+
+    /// Not who has logged in, which libnbd takes: under systemd nobody has.
+    private static var user: String? { getpwuid(geteuid()).map { String(cString: $0.pointee.pw_name) } }
     #endif
 }

@@ -38,9 +38,12 @@ enum WorkingSetFile {
     /// Writes a file beside the old one, and then puts it in its place: nobody reads half of it.
     ///
     /// - Throws: `Errno`.
-    static func write(_ set: WorkingSet, to path: String) throws {
+    static func write(_ set: WorkingSet, to path: String) throws { try write(set.bytes, to: path) }
+
+    /// The same for other files.
+    static func write(_ bytes: [UInt8], to path: String) throws {
         try withFile(beside: path) { file, temporary in
-            _ = try file.writeAll(set.bytes)
+            _ = try file.writeAll(bytes)
             guard fsync(file.rawValue) == 0, rename(temporary, path) == 0 else { throw Errno(rawValue: errno) }
         }
     }
