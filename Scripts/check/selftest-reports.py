@@ -123,6 +123,17 @@ def main():
     document = json.loads(text)
     kcidb_io.schema.LATEST.validate(document)
     assert not document["builds"] and {test["build_id"] for test in document["tests"]} == {"ourlab:17"}
+    check_known(program)
+
+
+def check_known(program):
+    """KCIDB has no status for a failure that is known: the comment says so."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump([{"what": "fails as it should", "cases": ["selfcheck-fail"]}], file)
+        file.flush()
+        text, _ = report(program, "kcidb", "--known-failures", file.name)
+    comments = [test["comment"] for test in json.loads(text)["tests"] if test["path"].endswith("selfcheck-fail")]
+    assert len(comments) == 1 and "known: fails as it should" in comments[0], comments
 
 
 if __name__ == "__main__":

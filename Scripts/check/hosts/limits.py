@@ -109,6 +109,24 @@ def small_stack():
 
 
 @check
+def small_memory_group():
+    """A container with less memory than a case needs: the limit is named, and not the host."""
+    script = """set -e
+        if [ -w /sys/fs/cgroup/memory/cgroup.procs ]; then
+            group=/sys/fs/cgroup/memory/uffd-hosts-$$ limit=memory.limit_in_bytes
+        else
+            group=/sys/fs/cgroup/uffd-hosts-$$ limit=memory.max
+        fi
+        mkdir "$group"
+        trap 'rmdir "$group"' EXIT
+        echo 20M >"$group/$limit"
+        [ ! -e "$group/memory.swap.max" ] || echo 0 >"$group/memory.swap.max"
+        sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" "$@\""""
+    prefix = ["sh", "-c", script, "sh"]
+    expect(run(whole("zeropage-*", "copy-*", "move-*"), prefix), reason="the memory control group of this run was full")
+
+
+@check
 def read_only_run():
     answer = expect(run(whole("selfcheck-host-provided"), in_mounts("mount -t tmpfs -o ro none /run")), codes=(0, 4))
     text = json.dumps(answer)

@@ -3,6 +3,8 @@ import Glibc
 /// What other programs do on the host while a result runs, as far as it can spoil the result.
 struct HostActivity {
     private let kills = vmstat("oom_kill")
+    private let ownGroup = MemoryLimit.own
+    private let killsInGroup: Int
     private let freeHugePages: Int
     private let hugePages = HugePagePool.total
 
@@ -10,6 +12,7 @@ struct HostActivity {
     ///   taken them since.
     init(freeHugePages free: Int) {
         freeHugePages = max(free, HugePagePool.free)
+        killsInGroup = ownGroup?.kills ?? 0
     }
 
     /// Says in a failure what happened on the host meanwhile; what the host alone may have brought about is a skip by
@@ -21,7 +24,7 @@ struct HostActivity {
         if vmstat("oom_kill") > kills {
             // A case in a memory control group of its own may run out of memory by the kernel's fault.
             if wasKilled, !result.selected.selftestCase.requires.contains(.memoryGroup) {
-                return skip(&result, "the host ran out of memory and its process was killed: free some")
+                return skip(&result, "\(lack) and its process was killed: \(remedy)")
             }
             result.detail.append("disturbed: the kernel killed a process because memory ran out")
         }
@@ -39,6 +42,18 @@ struct HostActivity {
         case .perhaps where users.isEmpty: skip(&result, "other programs changed the pool of huge pages: \(use)")
         case .perhaps: skip(&result, "other programs used its huge pages: \(users.joined(separator: ", "))")
         }
+    }
+
+    private var isGroupFull: Bool { ownGroup.map { $0.kills > killsInGroup } ?? false }
+
+    private var lack: String {
+        guard isGroupFull, let ownGroup else { return "the host ran out of memory" }
+        return "the memory control group of this run was full (\(ownGroup.mebibytes) MiB)"
+    }
+
+    private var remedy: String {
+        guard isGroupFull, let ownGroup else { return "free some" }
+        return "raise \(ownGroup.limitFile), or the container's limit"
     }
 
     private func skip(_ result: inout CaseResult, _ reason: String) {
