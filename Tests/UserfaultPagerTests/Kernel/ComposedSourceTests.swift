@@ -5,9 +5,7 @@ import UserfaultFD
 @testable import UserfaultPager
 
 /// A page's content: a byte of the source's own, and the page's number.
-private func word(_ kind: UInt8, _ offset: Int) -> UInt64 {
-    UInt64(kind) << 56 | UInt64(offset / pageBytes)
-}
+private func word(_ kind: UInt8, _ offset: Int) -> UInt64 { UInt64(kind) << 56 | UInt64(offset / pageBytes) }
 
 private struct Kind: PageSource {
     let kind: UInt8
@@ -102,9 +100,7 @@ struct ComposedSourceTests {
         }
     }
 
-    private var extents: [Range<Int>] {
-        [2 * pageBytes..<3 * pageBytes, 5 * pageBytes..<9 * pageBytes]
-    }
+    private var extents: [Range<Int>] { [2 * pageBytes..<3 * pageBytes, 5 * pageBytes..<9 * pageBytes] }
 
     /// Which source a page of an overlay comes from.
     private func expected(_ page: Int) -> UInt64 {
@@ -115,11 +111,9 @@ struct ComposedSourceTests {
         let slice = try SourceSlice(Kind(kind: 1), 3 * pageBytes..<5 * pageBytes)
         #expect(words(try ask(slice, at: 0).bytes) == [word(1, 3 * pageBytes)])
         // No further than its end.
-        #expect(
-            words(try ask(slice, at: pageBytes, count: 4 * pageBytes).bytes) == [word(1, 4 * pageBytes)])
+        #expect(words(try ask(slice, at: pageBytes, count: 4 * pageBytes).bytes) == [word(1, 4 * pageBytes)])
         #expect(try ask(slice, at: 2 * pageBytes).reply == .zero)
-        #expect(
-            error { () throws(PagerError) in _ = try SourceSlice(Kind(kind: 1), 1..<pageBytes) } != nil)
+        #expect(error { () throws(PagerError) in _ = try SourceSlice(Kind(kind: 1), 1..<pageBytes) } != nil)
     }
 
     @Test func anOverlayTakesEachPageFromWhereItIs() throws {
@@ -132,14 +126,10 @@ struct ComposedSourceTests {
     @Test func anOverlayOfZerosKeepsThem() throws {
         let overlay = try OverlaySource(ZeroSource(), extents: [0..<2 * pageBytes], over: Kind(kind: 1))
         #expect(try ask(overlay, at: 0, count: 2 * pageBytes).reply == .zero)
+        #expect(words(try ask(overlay, at: 0, count: 3 * pageBytes).bytes) == [0, 0, word(1, 2 * pageBytes)])
+        let chain = try OverlaySource(Kind(kind: 3), extents: [pageBytes..<2 * pageBytes], over: overlay)
         #expect(
-            words(try ask(overlay, at: 0, count: 3 * pageBytes).bytes) == [0, 0, word(1, 2 * pageBytes)])
-        let chain = try OverlaySource(
-            Kind(kind: 3), extents: [pageBytes..<2 * pageBytes], over: overlay)
-        #expect(
-            words(try ask(chain, at: 0, count: 3 * pageBytes).bytes) == [
-                0, word(3, pageBytes), word(1, 2 * pageBytes),
-            ])
+            words(try ask(chain, at: 0, count: 3 * pageBytes).bytes) == [0, word(3, pageBytes), word(1, 2 * pageBytes)])
     }
 
     /// Holes are where neither of two sources has anything, and outside a slice.
@@ -157,31 +147,22 @@ struct ComposedSourceTests {
             while let next = source.extent(from: found.last?.upperBound ?? 0) { found.append(next) }
             return found
         }
-        let base = Sparse(data: [
-            0..<2 * pageBytes, 6 * pageBytes..<7 * pageBytes, 9 * pageBytes..<10 * pageBytes,
-        ])
+        let base = Sparse(data: [0..<2 * pageBytes, 6 * pageBytes..<7 * pageBytes, 9 * pageBytes..<10 * pageBytes])
         let overlay = try OverlaySource(
             ZeroSource(), extents: [pageBytes..<3 * pageBytes, 8 * pageBytes..<9 * pageBytes], over: base)
         #expect(
-            extents(of: overlay).flatMap { $0.map { $0 }.filter { $0 % pageBytes == 0 } }.map {
-                $0 / pageBytes
-            }
+            extents(of: overlay).flatMap { $0.map { $0 }.filter { $0 % pageBytes == 0 } }.map { $0 / pageBytes }
                 == [0, 1, 2, 6, 8, 9])
         let slice = try SourceSlice(base, pageBytes..<7 * pageBytes)
         #expect(extents(of: slice) == [0..<pageBytes, 5 * pageBytes..<6 * pageBytes])
     }
 
     @Test func aFailureBehindGoodPagesIsNotTheirs() throws {
-        let failing = ClosureSource {
-            (_: Int, _: inout OutputRawSpan) throws(Unavailable) -> PageReply in
+        let failing = ClosureSource { (_: Int, _: inout OutputRawSpan) throws(Unavailable) -> PageReply in
             throw Unavailable()
         }
-        let overlay = try OverlaySource(
-            failing, extents: [2 * pageBytes..<3 * pageBytes], over: Kind(kind: 1))
-        #expect(
-            words(try ask(overlay, at: 0, count: 4 * pageBytes).bytes) == [
-                word(1, 0), word(1, pageBytes),
-            ])
+        let overlay = try OverlaySource(failing, extents: [2 * pageBytes..<3 * pageBytes], over: Kind(kind: 1))
+        #expect(words(try ask(overlay, at: 0, count: 4 * pageBytes).bytes) == [word(1, 0), word(1, pageBytes)])
         #expect(throws: (any Error).self) { try ask(overlay, at: 2 * pageBytes, count: 2 * pageBytes) }
     }
 
@@ -189,30 +170,22 @@ struct ComposedSourceTests {
     func requestsAreDividedAmongTheSources(populates: Bool) throws {
         let (upper, base) = (LaterKind(2), LaterKind(1))
         let extents = extents
-        let overlay = try OverlaySource(
-            AsynchronousSource(upper), extents: extents, over: AsynchronousSource(base))
+        let overlay = try OverlaySource(AsynchronousSource(upper), extents: extents, over: AsynchronousSource(base))
         let statistics = try serveEveryPage(of: overlay, pages: 64, populates: populates) { page in
             word(extents.contains { $0.contains(page * pageBytes) } ? 2 : 1, page * pageBytes)
         }
         #expect(statistics.failures == 0)
-        #expect(
-            upper.asked.withLock {
-                $0.allSatisfy { asked in extents.contains { $0.clamped(to: asked) == asked } }
-            })
-        #expect(
-            base.asked.withLock { $0.allSatisfy { asked in !extents.contains { $0.overlaps(asked) } } })
+        #expect(upper.asked.withLock { $0.allSatisfy { asked in extents.contains { $0.clamped(to: asked) == asked } } })
+        #expect(base.asked.withLock { $0.allSatisfy { asked in !extents.contains { $0.overlaps(asked) } } })
     }
 
     @Test func anImmediateSourceLiesOverOneThatIsNot() throws {
         let extents = extents
-        let overlay = try OverlaySource(
-            Kind(kind: 2), extents: extents, over: AsynchronousSource(LaterKind(1)))
+        let overlay = try OverlaySource(Kind(kind: 2), extents: extents, over: AsynchronousSource(LaterKind(1)))
         _ = try serveEveryPage(of: overlay, pages: 16, populates: true) { page in
             word(extents.contains { $0.contains(page * pageBytes) } ? 2 : 1, page * pageBytes)
         }
-        let slow = ClosureSource(isSlow: true) {
-            (_: Int, _: inout OutputRawSpan) throws(Never) -> PageReply in .zero
-        }
+        let slow = ClosureSource(isSlow: true) { (_: Int, _: inout OutputRawSpan) throws(Never) -> PageReply in .zero }
         #expect(throws: PagerError.self) {
             _ = try OverlaySource(slow, extents: [], over: AsynchronousSource(LaterKind(1)))
         }
@@ -221,13 +194,9 @@ struct ComposedSourceTests {
     @Test func requestsOfASliceEndWithIt() throws {
         let base = LaterKind(1)
         let slice = try SourceSlice(AsynchronousSource(base), 4 * pageBytes..<12 * pageBytes)
-        _ = try serveEveryPage(of: slice, pages: 16, populates: true) {
-            $0 < 8 ? word(1, ($0 + 4) * pageBytes) : 0
-        }
+        _ = try serveEveryPage(of: slice, pages: 16, populates: true) { $0 < 8 ? word(1, ($0 + 4) * pageBytes) : 0 }
         #expect(
-            base.asked.withLock {
-                $0.allSatisfy { $0.lowerBound >= 4 * pageBytes && $0.upperBound <= 12 * pageBytes }
-            })
+            base.asked.withLock { $0.allSatisfy { $0.lowerBound >= 4 * pageBytes && $0.upperBound <= 12 * pageBytes } })
     }
 
     // MARK: Checksums
@@ -265,12 +234,8 @@ struct ComposedSourceTests {
 
     @Test func aPageThatDoesNotMatchFails() throws {
         let verified = try VerifiedSource(Kind(kind: 1), checksums(pages: 8, wrong: [3]))
-        #expect(
-            words(try ask(verified, at: 0, count: 8 * pageBytes).bytes)
-                == (0..<3).map { word(1, $0 * pageBytes) })
-        #expect(throws: VerifiedSource<Kind>.Failure.self) {
-            try ask(verified, at: 3 * pageBytes, count: pageBytes)
-        }
+        #expect(words(try ask(verified, at: 0, count: 8 * pageBytes).bytes) == (0..<3).map { word(1, $0 * pageBytes) })
+        #expect(throws: VerifiedSource<Kind>.Failure.self) { try ask(verified, at: 3 * pageBytes, count: pageBytes) }
         #expect(words(try ask(verified, at: 4 * pageBytes, count: 4 * pageBytes).bytes).count == 4)
         // After the last checksum there must be zeros.
         #expect(throws: VerifiedSource<Kind>.Failure.self) { try ask(verified, at: 8 * pageBytes) }
@@ -317,9 +282,7 @@ struct ComposedSourceTests {
     @Test func requestsAreVerified() throws {
         let told = Places()
         let right = try VerifiedSource(AsynchronousSource(LaterKind(1)), checksums(pages: 64))
-        let statistics = try serveEveryPage(of: right, pages: 64, populates: true) {
-            word(1, $0 * pageBytes)
-        }
+        let statistics = try serveEveryPage(of: right, pages: 64, populates: true) { word(1, $0 * pageBytes) }
         #expect(statistics.failures == 0)
 
         let mapping = try Mapping(anonymous: 4 * pageBytes)
