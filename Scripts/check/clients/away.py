@@ -5,7 +5,7 @@ import os
 import signal
 
 from firecracker import SIZE, hand_over, machine_that_reads
-from harness import (Machine, Pager, check, content, expect_end, firecracker_json, folder, memory_file, registered,
+from harness import (Machine, Pager, Wrong, check, content, expect_end, firecracker_json, folder, memory_file, registered,
                      require)
 from manager import Manager
 from memory import LIBC, PAGE
@@ -69,8 +69,8 @@ def survive_many_machines_while_their_nbd_server_is_away():
             add = ("--memory", uri, "--cache-revision", "1")
             try:
                 ctl(control, "add", "m", "--socket", directory / "m", *add)
-            except Exception:
-                skip_without_nbd(pager.output())
+            except Wrong as refusal:
+                skip_without_nbd(str(refusal))
                 raise
             ctl(control, "add", "idle", "--socket", directory / "idle", *add[:2])
             ctl(control, "add", "file", "--socket", directory / "file", "--memory", directory / "memory")
@@ -107,7 +107,7 @@ def survive_the_whole_service_while_the_nbd_server_is_away():
                 directory, "firecracker", "--socket", directory / "m", "--memory", uri, "--fd-store"))
             try:
                 service.says("listening")
-            except Exception:
+            except Wrong:
                 skip_without_nbd(service.output())
                 raise
             machine = until_the_end.enter_context(half_read(directory / "m"))
