@@ -87,11 +87,15 @@ extension PagerCore where Source: ~Copyable {
         case .order(let order):
             return serveSpecially(order, pending, of: memory, by: bench.record)
         }
-        if behind > 0, case .done = served {
+        switch served {
+        case .done, .pending:
+            // Those of a source that answers later are asked for while the page is on its way.
+            guard behind > 0 else { break }
             _ = fillUnasked(of: memory, with: &bench, after: page) { machine in
                 machine.claim(at: page.end, count: behind)
             }
             if memory.sendsSignals { bench.giveBackStaging() }
+        case .left, .failed, .gone, .later, .ended: break
         }
         return served
     }

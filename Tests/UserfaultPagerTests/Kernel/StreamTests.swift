@@ -15,6 +15,27 @@ struct StreamTests {
         }
     }
 
+    /// Sources that answer later are read ahead from as those that answer at once.
+    @Test
+    func aReaderOfASourceThatAnswersLaterIsReadAheadFor() throws {
+        let page = PageSize.base.bytes
+        let pages = 4000
+        let source = NumberedLaterSource()
+        let mapping = try Mapping(anonymous: pages * page)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: AsynchronousSource(source))
+        try pager.add(range)
+        try pager.start()
+        let isRight = Toucher.value {
+            (0..<pages).allSatisfy { range.loadWord($0 * page) == NumberedSource.word($0 * page) }
+        }
+        #expect(isRight == true)
+        try pager.stop(.poison)
+        // Windows of 4, 8, and so on up to 512.
+        #expect(pager.statistics.missingFaults < 40)
+        #expect(source.count < 80)
+    }
+
     /// Pages that are touched now and then bring nothing along.
     @Test
     func distantPagesAreNoStream() {
