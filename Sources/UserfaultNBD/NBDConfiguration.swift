@@ -1,12 +1,15 @@
 #if NBD
 /// How an ``NBDSource`` connects, and how much it asks for at once.
 public struct NBDConfiguration: Sendable {
-    /// The most connections to the server.
+    /// The most connections to the server, 1 to ``maximumConnections``.
     ///
     /// One, if the server does not say that its connections agree with each other (`NBD_FLAG_CAN_MULTI_CONN`).
     public var connections: Int
 
-    /// The most requests that are outstanding on one connection.
+    /// The most of ``connections``.
+    public static var maximumConnections: Int { 256 }
+
+    /// The most requests that are outstanding on one connection; one that takes several commands is sent whole.
     public var requestsPerConnection: Int
 
     /// The most bytes that are read by one request for neighbouring pages.
@@ -32,6 +35,9 @@ public struct NBDConfiguration: Sendable {
     public var connectTimeout: Duration
 
     /// How long the server may keep all requests of a connection waiting, before the connection is given up.
+    ///
+    /// What counts are requests that were answered, not bytes. If others are, one request may wait for longer: the pager's
+    /// `sourceTimeout` bounds that.
     public var responseTimeout: Duration
 
     /// The time before the second attempt to connect again; each further one waits twice as long.
@@ -108,6 +114,13 @@ public struct NBDConfiguration: Sendable {
     func check() throws(NBDError) {
         guard connections > 0, requestsPerConnection > 0, coalescedBytes > 0, memoryLimit > 0 else {
             throw NBDError(.configuration, message: "connections, requests, and bytes must be more than zero")
+        }
+        guard connections <= Self.maximumConnections else {
+            throw NBDError(
+                .configuration, message: "at most \(Self.maximumConnections) connections, and not \(connections)")
+        }
+        guard connectTimeout > .zero, responseTimeout > .zero else {
+            throw NBDError(.configuration, message: "the time to connect, or to reply, must be more than zero")
         }
         guard backOff > .zero, maximumBackOff >= backOff else {
             throw NBDError(.configuration, message: "a back-off is more than zero, and not more than the longest one")

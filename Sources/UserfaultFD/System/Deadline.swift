@@ -25,8 +25,10 @@ package struct MonotonicInstant: Comparable, Hashable, Sendable {
 extension Duration {
     /// The duration in nanoseconds: 0 if it is negative, the largest number if it is longer.
     package var wholeNanoseconds: UInt64 {
+        // `components` has no room for longer ones.
+        guard self < .seconds(1 << 62) else { return .max }
+        guard self > .zero else { return 0 }
         let (seconds, attoseconds) = components
-        guard seconds >= 0, attoseconds >= 0 else { return 0 }
         let (whole, overflows) = UInt64(seconds).multipliedReportingOverflow(by: 1_000_000_000)
         let (sum, wraps) = whole.addingReportingOverflow(UInt64(attoseconds) / 1_000_000_000)
         return overflows || wraps ? .max : sum

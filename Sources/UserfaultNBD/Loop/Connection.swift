@@ -33,6 +33,10 @@ final class Connection {
     private(set) var lastReplyBytes: Int?
     /// A request was answered.
     private var hasServed = false
+    /// One was, since it was looked at last: bytes alone are no progress.
+    private var hasAnswered = false
+    /// The server says what it must not say, and goes on.
+    private var distrust: NBDError?
     private var handle: OpaquePointer?
     /// The beginning of a connection, which may take longer than an attempt: then the next attempt goes on with it.
     private var dial: Dial?
@@ -59,8 +63,14 @@ final class Connection {
     ) throws(NBDError) {
         attempt = round
         hasServed = false
+        distrust = nil
         state = .connecting(until: Deadline(after: configuration.connectTimeout).instant)
-        if dial == nil { dial = try Dial.start(uri, configuration, wake) }
+        // What came of the last attempt's, meanwhile: a failure was that one's.
+        if let result = dial?.take() {
+            dial = nil
+            if case .success(let dialed) = result { unsafe handle = dialed.take() }
+        }
+        if dial == nil, unsafe handle == nil { dial = try Dial.start(uri, configuration, wake) }
     }
 
     /// Takes the handle of a connection that was begun, if there is one now.
@@ -121,6 +131,9 @@ final class Connection {
         return descriptor >= 0 ? descriptor : nil
     }
 
+    /// Has the connection be given up after the call of libnbd that has brought this.
+    func doubt(_ message: String) { distrust = distrust ?? NBDError(.connection, message: message) }
+
     /// What libnbd waits for.
     struct Direction {
         fileprivate let bits: UInt32
@@ -149,10 +162,14 @@ final class Connection {
             // One call takes one reply. Another that finds none would leave libnbd in the middle of one, where it sends
             // nothing.
             guard unsafe nbd_aio_notify_read(handle) != -1 else { throw NBDError.last(operation) }
-            lastProgress = now
+            if hasAnswered {
+                lastProgress = now
+                hasAnswered = false
+            }
         } else if direction.wantsToWrite {
             guard unsafe nbd_aio_notify_write(handle) != -1 else { throw NBDError.last(operation) }
         }
+        if let distrust { throw distrust }
         if isGone { throw NBDError(operation, message: "the server closed the connection") }
     }
 
@@ -194,6 +211,7 @@ final class Connection {
 
     func finish(_ flight: Flight) {
         inFlight -= 1
+        hasAnswered = true
         if flight.failure == nil {
             hasServed = true
             failures = 0

@@ -25,6 +25,21 @@ final class Flight {
     var known: [BlockRun] = []
     /// The runs that the server told, as lengths.
     fileprivate(set) var runs: [(length: UInt32, isZero: Bool)] = []
+    /// Where they end, in bytes from the range's start.
+    private var told = 0
+    /// How often the server was asked about the window before.
+    var asks = 0
+
+    /// Takes runs, unless the server has told them already: it may tell them once.
+    fileprivate func learn(_ words: UnsafeMutableBufferPointer<UInt32>) {
+        guard runs.isEmpty else { return connection.doubt("the server told twice where its holes are") }
+        for index in stride(from: 0, to: words.count - 1, by: 2) where told < range.count {
+            // Only what reads as zeros is a hole: unallocated bytes may read as anything.
+            let isZero = unsafe words[index + 1] & UInt32(LIBNBD_STATE_ZERO) != 0
+            unsafe runs.append((words[index], isZero))
+            told += unsafe Int(words[index])
+        }
+    }
 
     init(_ purpose: Purpose, _ range: Range<Int>, on connection: Connection) {
         self.purpose = purpose
@@ -98,12 +113,7 @@ func flightGotExtents(
         unsafe String(cString: context) == LIBNBD_CONTEXT_BASE_ALLOCATION
     else { return 0 }
     let flight = unsafe Unmanaged<Flight>.fromOpaque(user).takeUnretainedValue()
-    let words = unsafe UnsafeMutableBufferPointer(start: entries, count: count)
-    for index in stride(from: 0, to: count - 1, by: 2) {
-        // Only what reads as zeros is a hole: unallocated bytes may read as anything.
-        let isZero = unsafe words[index + 1] & UInt32(LIBNBD_STATE_ZERO) != 0
-        unsafe flight.runs.append((words[index], isZero))
-    }
+    unsafe flight.learn(UnsafeMutableBufferPointer(start: entries, count: count))
     return 0
 }
 #endif

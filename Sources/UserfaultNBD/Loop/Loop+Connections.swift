@@ -13,6 +13,7 @@ extension Loop {
             case .waiting(let until) where until <= now:
                 do throws(NBDError) {
                     try connection.connect(to: uri, configuration, in: round) { [self] in wake.signal() }
+                    try goOn(connection)
                 } catch {
                     lose(connection, error)
                 }

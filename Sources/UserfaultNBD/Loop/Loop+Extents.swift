@@ -20,7 +20,7 @@ final class Question: @unchecked Sendable {
 
     init(_ range: Range<Int>) {
         self.range = range
-        at = range.lowerBound
+        at = max(0, range.lowerBound)
     }
 }
 
@@ -32,19 +32,25 @@ extension Loop {
         if !isAsked { begin(window, on: connection) }
     }
 
+    private static var mostAsks: Int { 64 }
+
     private func begin(_ window: Int, on connection: Connection) {
         ask(window, from: map.range(ofWindow: window).lowerBound, known: [], on: connection)
         // What libnbd refuses is over at once, and no reply comes that would tell.
         settle()
     }
 
-    private func ask(_ window: Int, from start: Int, known: [BlockRun], on connection: Connection) {
+    private func ask(
+        _ window: Int, from start: Int, known: [BlockRun], asks: Int = 0, on connection: Connection
+    ) {
         let end = map.range(ofWindow: window).upperBound
         // libnbd does not ask about a part of a block, which an export may have at its end.
         let range = start..<max(start, end / minimumBlock * minimumBlock)
-        guard !range.isEmpty else { return know(start..<end, asData: window, known) }
+        // A server that tells little at a time is not asked for ever.
+        guard !range.isEmpty, asks < Self.mostAsks else { return know(start..<end, asData: window, known) }
         let flight = Flight(.window(window, from: start), range, on: connection)
         flight.known = known
+        flight.asks = asks
         connection.askExtents(flight)
     }
 
@@ -67,7 +73,7 @@ extension Loop {
             return know(nothingOf: window, from: start, flight.known, flight.failure)
         }
         if at < end, let connection = connections.first(where: \.isReady) {
-            ask(window, from: at, known: runs, on: connection)
+            ask(window, from: at, known: runs, asks: flight.asks + 1, on: connection)
         } else if at < end {
             unpark(window)
         } else {

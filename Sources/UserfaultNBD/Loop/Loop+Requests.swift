@@ -1,6 +1,7 @@
 #if NBD
 internal import Synchronization
 internal import SystemPackage
+internal import UserfaultFD
 internal import UserfaultPager
 
 // What is asked of the server, and what becomes of its replies.
@@ -60,7 +61,10 @@ extension Loop {
         }
         let known = wanted.clamped(to: 0..<export.byteCount)
         let runs = export.hasExtents ? map.runs(in: known) : [BlockRun(range: known, isZero: false)]
-        let parts = runs.parts(minimum: export.minimumBlock, maximum: export.maximumBlock, end: export.byteCount)
+        // Holes shorter than a page are read with what is around them: a request takes no more commands than it has pages.
+        let parts = runs.parts(
+            minimum: export.minimumBlock, maximum: export.maximumBlock, end: export.byteCount,
+            gap: PageSize.base.bytes)
         let lower = min(wanted.lowerBound, parts.first?.lowerBound ?? .max)
         let upper = max(wanted.upperBound, parts.last?.upperBound ?? 0)
         var zeros = runs.filter(\.isZero).map(\.range)

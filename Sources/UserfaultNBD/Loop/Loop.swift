@@ -11,8 +11,8 @@ final class Loop: @unchecked Sendable {
         var letters: [Letter] = []
         var questions: [Question] = []
         var isClosing = false
-        /// Nobody looks into it any more.
-        var isOver = false
+        /// Nobody looks into it any more, and why.
+        var ending: NBDError?
         /// The thread waits, or is about to: it has to be woken for what comes.
         var isAsleep = false
 
@@ -81,20 +81,20 @@ final class Loop: @unchecked Sendable {
     func put(_ request: consuming PageRequest) {
         counters.requests.add(1, ordering: .relaxed)
         let letter = Letter(request)
-        let isTaken = putIn { inbox in
+        let ending = putIn { inbox in
             inbox.letters.append(letter)
             if letter.isDemand { urgency.store(true, ordering: .relaxed) }
         }
-        if !isTaken { fail(letter) }
+        if ending != nil { fail(letter) }
     }
 
     /// Leaves a question to the thread.
     func put(_ question: Question) {
-        let isTaken = putIn { inbox in
+        let ending = putIn { inbox in
             inbox.questions.append(question)
             urgency.store(true, ordering: .relaxed)
         }
-        if !isTaken { question.answer.set(.failure(Self.isClosed)) }
+        if let ending { question.answer.set(.failure(ending)) }
     }
 
     /// Ends the thread, and fails what is outstanding.
@@ -102,16 +102,16 @@ final class Loop: @unchecked Sendable {
     /// Waits for nothing.
     func close() { _ = putIn { $0.isClosing = true } }
 
-    /// - Returns: `false` if the thread has ended: nothing was put in.
-    private func putIn(_ change: (inout Inbox) -> Void) -> Bool {
-        let (isAsleep, isOver) = inbox.withLock { inbox in
+    /// - Returns: Why the thread has ended, if it has: nothing was put in.
+    private func putIn(_ change: (inout Inbox) -> Void) -> NBDError? {
+        let (isAsleep, ending) = inbox.withLock { inbox in
             defer { inbox.isAsleep = false }
-            if !inbox.isOver { change(&inbox) }
-            return (inbox.isAsleep, inbox.isOver)
+            if inbox.ending == nil { change(&inbox) }
+            return (inbox.isAsleep, inbox.ending)
         }
         // Awake it looks into the inbox before it sleeps: also if it is the one that has just put something in.
         if isAsleep { wake.signal() }
-        return !isOver
+        return ending
     }
 
     private static var isClosed: NBDError { NBDError(.connection, message: "the source was closed") }
@@ -131,7 +131,14 @@ final class Loop: @unchecked Sendable {
             }
             answer()
             send()
-            guard receive(&list) else { break }
+            do throws(NBDError) {
+                try receive(&list)
+            } catch {
+                for connection in connections where connection.isReady {
+                    report(.disconnected(connection.number, error))
+                }
+                return shutDown(error)
+            }
         }
         shutDown(Self.isClosed)
     }
@@ -163,22 +170,23 @@ final class Loop: @unchecked Sendable {
     }
 
     /// Nothing is asked for.
-    private var isIdle: Bool { queue.isEmpty && reads.isEmpty && parked.isEmpty }
+    private var isIdle: Bool { queue.isEmpty && reads.isEmpty && parked.isEmpty && questions.isEmpty }
 
     /// Waits until there is something to do, and reads what has come.
     ///
     /// As long as there are more replies and no thread waits for what is to be sent, they are read one after the other. The
     /// requests that follow are then sent together, and wake the server once.
-    private func receive(_ list: inout PollList) -> Bool {
+    ///
+    /// - Throws: ``NBDError`` if waiting is not possible: nobody can be served any more.
+    private func receive(_ list: inout PollList) throws(NBDError) {
         var limit = fallAsleep() ? nextMoment : .now
         var count = 0
         while count < Self.repliesAtOnce {
-            guard let read = advance(&list, until: limit, most: Self.repliesAtOnce - count) else { return false }
+            let read = try advance(&list, until: limit, most: Self.repliesAtOnce - count)
             count += read
             guard read > 0, !isUrgent else { break }
             limit = .now
         }
-        return true
     }
 
     /// Whether a thread waits for something in the inbox.
@@ -186,8 +194,10 @@ final class Loop: @unchecked Sendable {
 
     /// Waits, and reads or writes what each connection can.
     ///
-    /// - Returns: How many replies were read, or other steps made; `nil` if waiting is not possible.
-    private func advance(_ list: inout PollList, until limit: MonotonicInstant, most: Int) -> Int? {
+    /// - Returns: How many replies were read, or other steps made.
+    private func advance(
+        _ list: inout PollList, until limit: MonotonicInstant, most: Int
+    ) throws(NBDError) -> Int {
         list.removeAll()
         list.append(wake)
         awaited.removeAll(keepingCapacity: true)
@@ -200,12 +210,14 @@ final class Loop: @unchecked Sendable {
         do throws(UserfaultError) {
             try list.wait(until: Deadline(at: limit))
         } catch {
-            return nil
+            throw NBDError(
+                .connection, errno: error.errno,
+                message: "the kernel does not let the source wait for its server: is the limit of descriptors too low?")
         }
         inbox.withLock { $0.isAsleep = false }
         if list[0] != 0 { wake.clear() }
         var count = 0
-        for index in awaited.indices where list[index + 1] != 0 {
+        for index in awaited.indices where list[index + 1] != 0 && awaited[index].descriptor != nil {
             count += advance(awaited[index], list[index + 1], most: most - count)
         }
         return count
@@ -228,7 +240,7 @@ final class Loop: @unchecked Sendable {
     private func shutDown(_ error: NBDError) {
         for connection in connections { connection.retire() }
         settle()
-        inbox.withLock { $0.isOver = true }
+        inbox.withLock { $0.ending = error }
         _ = takeInbox()
         failAll(error)
         opening.set(.failure(error))

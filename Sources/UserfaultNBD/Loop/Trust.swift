@@ -13,19 +13,27 @@ struct Trust {
     private let hasKeys: Bool
     /// The folder with the authority.
     private let folder: String?
+    /// A parameter that the address has twice: libnbd and this might take different ones.
+    private let ambiguous: String?
 
     init(_ configuration: NBDConfiguration, _ uri: String) {
         let scheme = uri.prefix { $0 != ":" }.lowercased()
         isWanted = scheme.hasPrefix("nbds") && configuration.tls.verifiesServer
         hasName = scheme == "nbds"
         let query = configuration.allowsLocalFiles ? Self.query(of: uri) : []
-        hasKeys = configuration.tls.preSharedKeys != nil || Self.value("tls-psk-file", in: query) != nil
+        let names = query.map(\.name)
+        ambiguous = ["tls-certificates", "tls-psk-file"].first { name in names.count { $0 == name } > 1 }
+        func value(_ name: String) -> String? { query.first { $0.name == name }?.value }
+        hasKeys = configuration.tls.preSharedKeys != nil || value("tls-psk-file") != nil
         // As libnbd: what the address says comes last.
-        folder = Self.value("tls-certificates", in: query) ?? configuration.tls.certificates
+        folder = value("tls-certificates") ?? configuration.tls.certificates
     }
 
     /// Before each connection: what was there for the last one may be gone.
     func check() throws(NBDError) {
+        if let ambiguous, isWanted {
+            throw NBDError(.configuration, message: "the address says \(ambiguous) twice")
+        }
         guard isWanted, !hasKeys else { return }
         guard let folder else {
             throw NBDError(.configuration, message: "nbds: say which authority or which keys to trust")
@@ -53,31 +61,30 @@ struct Trust {
         }
     }
 
-    /// The parameters of an address.
-    private static func query(of uri: String) -> [Substring] {
-        let withoutFragment = uri.prefix { $0 != "#" }
-        guard let mark = withoutFragment.firstIndex(of: "?") else { return [] }
-        return withoutFragment[withoutFragment.index(after: mark)...].split { $0 == "&" || $0 == ";" }
-    }
-
-    /// - Returns: `nil` for none, and for one without a value.
-    private static func value(_ key: String, in query: [Substring]) -> String? {
-        for part in query where part.hasPrefix(key + "=") && part.count > key.count + 1 {
-            return decoded(part.dropFirst(key.count + 1))
+    /// The parameters of an address that have a value, their names in lower case.
+    private static func query(of uri: String) -> [(name: String, value: String)] {
+        let withoutFragment = uri.utf8.prefix { $0 != UInt8(ascii: "#") }
+        guard let mark = withoutFragment.firstIndex(of: UInt8(ascii: "?")) else { return [] }
+        let parameters = withoutFragment[withoutFragment.index(after: mark)...]
+        return parameters.split { $0 == UInt8(ascii: "&") || $0 == UInt8(ascii: ";") }.compactMap { part in
+            guard let sign = part.firstIndex(of: UInt8(ascii: "=")) else { return nil }
+            let value = part[part.index(after: sign)...]
+            return value.isEmpty ? nil : (decoded(part[..<sign]).lowercased(), decoded(value))
         }
-        return nil
     }
 
-    /// What a parameter means, whose bytes may be written as `%` and two digits.
-    private static func decoded(_ text: Substring) -> String {
+    /// What a text means, whose bytes may be written as `%` and two digits.
+    private static func decoded(_ text: Substring.UTF8View) -> String {
         var bytes: [UInt8] = []
         var rest = text
         while let first = rest.popFirst() {
-            if first == "%", let byte = UInt8(rest.prefix(2), radix: 16), rest.count >= 2 {
+            if first == UInt8(ascii: "%"), rest.count >= 2, let digits = String(rest.prefix(2)),
+                let byte = UInt8(digits, radix: 16)
+            {
                 bytes.append(byte)
                 rest = rest.dropFirst(2)
             } else {
-                bytes += Array(String(first).utf8)
+                bytes.append(first)
             }
         }
         return String(decoding: bytes, as: UTF8.self)

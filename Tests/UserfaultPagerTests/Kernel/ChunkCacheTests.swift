@@ -67,6 +67,24 @@ struct ChunkCacheTests {
         }
     }
 
+    /// Names are bytes: two that Unicode takes for one may be two files.
+    @Test func namesAreBytes() throws {
+        let cache = try Self.cache()
+        let names = ["/mnt/\u{e9}", "/mnt/e\u{301}"]
+        #expect(names[0] == names[1])
+        for (index, name) in names.enumerated() {
+            let content = [UInt8](repeating: UInt8(index + 1), count: pageBytes)
+            let source = try CachedSource(BytesSource(content.span.bytes), of: Self.image(name, pages: 1), in: cache)
+            var bytes = [UInt8](repeating: 0, count: pageBytes)
+            bytes.withUnsafeMutableBytes { room in
+                var pages = OutputRawSpan(buffer: room, initializedCount: 0)
+                _ = source.load(offset: 0, into: &pages)
+                #expect(pages.finalize(for: room) == pageBytes)
+            }
+            #expect(bytes == content)
+        }
+    }
+
     /// The rest of the last chunk, and all behind it, is zeros, which no source is asked for.
     @Test func anImageEnds() throws {
         let source = CountedSource()

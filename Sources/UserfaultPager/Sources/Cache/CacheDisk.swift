@@ -23,6 +23,7 @@ final class CacheDisk: Sendable {
         } catch {
             let refusals: [Errno] = [
                 .permissionDenied, .notPermitted, .readOnlyFileSystem, .noSpace, .diskQuotaExceeded,
+                .fileTooLarge,
             ]
             guard refusals.contains(error.errno) else { throw .file(error.errno, path: folder) }
             file = try? ChunkFile(folder: folder, byteCount: bytes, chunkBytes: chunkBytes, isReadOnly: true)

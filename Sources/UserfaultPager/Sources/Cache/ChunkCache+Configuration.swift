@@ -35,6 +35,12 @@ public struct ImageIdentity: Hashable, Sendable {
         self.revision = revision
     }
 
+    /// By bytes, as names of files are: two names that Unicode takes for one are two images.
+    public static func == (lhs: ImageIdentity, rhs: ImageIdentity) -> Bool { lhs.bytes == rhs.bytes }
+
+    /// By bytes.
+    public func hash(into hasher: inout Hasher) { hasher.combine(bytes) }
+
     /// All of it, without ambiguity.
     var bytes: [UInt8] {
         var writer = WordWriter()

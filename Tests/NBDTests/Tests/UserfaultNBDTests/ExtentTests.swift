@@ -176,4 +176,32 @@ struct ExtentTests {
         #expect(reports.count { if case .extentsFailed = $0 { true } else { false } } == 2)
         #expect(source.statistics.bytesInHoles == 0)
     }
+
+    /// A reply without an end takes memory until the source looks at what is in it.
+    @Test func aServerThatTellsItsHolesAgainAndAgainIsGivenUp() throws {
+        let server = try Server.misbehaving("flood")
+        let reports = Reports<NBDReport>()
+        let source = try NBDSource(
+            server.uri, configuration: NBDConfiguration(connections: 1, report: { reports.add($0) }))
+        let error = #expect(throws: NBDError.self) { try source.dataRanges(in: 0..<4096, within: .seconds(10)) }
+        #expect(error?.message.contains("told twice") == true)
+        server.kill()
+    }
+
+    /// A window that would take a hundred million questions.
+    @Test func aServerThatTellsLittleIsNotAskedForEver() throws {
+        let server = try Server.misbehaving("tiny")
+        let source = try NBDSource(server.uri, configuration: NBDConfiguration(connections: 1))
+        let ranges = try source.dataRanges(in: 0..<4096, within: .seconds(10))
+        #expect(ranges.last?.upperBound == 4096)
+        #expect(ranges.count <= 64)
+        server.kill()
+    }
+
+    @Test func aQuestionMayBeginBeforeTheExport() throws {
+        let server = try Server.nbdkit("memory", "1M")
+        let source = try NBDSource(server.uri)
+        #expect(source.export.hasExtents)
+        #expect(try source.dataRanges(in: -4096..<4096) == [])
+    }
 }

@@ -215,6 +215,47 @@ struct FailureTests {
         try served.pager.stop(.poison)
     }
 
+    /// Bytes are no progress: requests that are answered are.
+    @Test(.enabled(if: geteuid() == 0, "needs root"))
+    func aServerThatSendsAByteNowAndThenIsGivenUp() throws {
+        let server = try Server.misbehaving("drip")
+        let reports = Reports<NBDReport>()
+        let source = try NBDSource(
+            server.uri,
+            configuration: NBDConfiguration(
+                connections: 1, responseTimeout: .milliseconds(300), report: { reports.add($0) }))
+        let served = try Served(source, bytes: 1 << 20, failure: .poisonAtOnce, faults: .userAndKernelMode)
+        let lost = Counter()
+        let toucher = Toucher { if served.readByKernel(0) == nil { lost.value.store(1, ordering: .releasing) } }
+        let isOver = toucher.join(seconds: 10)
+        server.kill()
+        #expect(isOver)
+        #expect(lost.value.load(ordering: .acquiring) == 1)
+        #expect(reports.count(isDisconnect) >= 1)
+        try served.pager.stop(.poison)
+    }
+
+    /// A program may lower its limits after it has opened everything.
+    @Test(.enabled(if: geteuid() == 0, "needs root"))
+    func aSourceThatCannotWaitSaysWhy() throws {
+        let server = try Server.pattern("1M")
+        let reports = Reports<NBDReport>()
+        let source = try NBDSource(server.uri, configuration: NBDConfiguration(report: { reports.add($0) }))
+        #expect(wait { source.statistics.connections == 4 })
+        let descriptors = __rlimit_resource_t(UInt32(RLIMIT_NOFILE.rawValue))
+        var before = rlimit()
+        #expect(getrlimit(descriptors, &before) == 0)
+        var few = before
+        few.rlim_cur = 2
+        #expect(setrlimit(descriptors, &few) == 0)
+        let error = #expect(throws: NBDError.self) { try source.dataRanges(in: 0..<4096, within: .seconds(5)) }
+        #expect(setrlimit(descriptors, &before) == 0)
+        #expect(error?.message.contains("limit of descriptors") == true)
+        #expect(wait { reports.count(isDisconnect) == 4 })
+        let later = #expect(throws: NBDError.self) { try source.dataRanges(in: 0..<4096, within: .seconds(5)) }
+        #expect(later == error)
+    }
+
     @Test func anExportThatIsTooLargeIsRefused() throws {
         let server = try Server.nbdkit("memory", "9223372036854775807")
         let error = #expect(throws: NBDError.self) { try NBDSource(server.uri) }
@@ -229,6 +270,16 @@ struct FailureTests {
         #expect(throws: NBDError.self) { try NBDSource("no address") }
         #expect(throws: NBDError.self) {
             try NBDSource("nbd://localhost", configuration: NBDConfiguration(connections: 0))
+        }
+        #expect(throws: NBDError.self) {
+            try NBDSource("nbd://localhost", configuration: NBDConfiguration(connections: 257))
+        }
+        #expect(throws: NBDError.self) {
+            try NBDSource("nbd://localhost", configuration: NBDConfiguration(responseTimeout: .zero))
+        }
+        let long = Duration.seconds(Int64.max) * 4
+        #expect(throws: NBDError.self) {
+            try NBDSource("no address", configuration: NBDConfiguration(connectTimeout: long, responseTimeout: long))
         }
     }
 

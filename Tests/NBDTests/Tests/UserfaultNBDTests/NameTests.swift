@@ -7,7 +7,7 @@ import UserfaultPager
 
 /// Servers whose name has to be looked up, and resolvers that do not answer.
 ///
-/// The file with the names of hosts is a pipe that nobody writes to: whoever reads it waits.
+/// The file with the names of hosts, or that with the resolvers, is a pipe that nobody writes to: whoever reads it waits.
 @Suite(.serialized, .timeLimit(.minutes(2)), .enabled(if: geteuid() == 0, "needs root"))
 struct NameTests {
     private static let page = Served.page
@@ -34,6 +34,15 @@ struct NameTests {
 
         /// Lets nobody of that view learn an address any more.
         func block() { #expect(mount(pipe, "/etc/hosts", nil, UInt(MS_BIND), nil) == 0) }
+
+        /// As ``block()``, but names are found in the end.
+        func blockResolver() { #expect(mount(pipe, "/etc/resolv.conf", nil, UInt(MS_BIND), nil) == 0) }
+
+        /// Lets those that wait go on, and those that come.
+        func unblockResolver() {
+            #expect(umount2("/etc/resolv.conf", Int32(MNT_DETACH)) == 0)
+            unblock()
+        }
 
         /// Tells those that wait what they have asked for.
         func unblock() {
@@ -100,7 +109,7 @@ struct NameTests {
         }
     }
 
-    /// An attempt goes on with the look-up of the one before.
+    /// An attempt goes on with the look-up of the one before, which has ended between the two.
     @Test func aNameThatIsFoundLateIsUsed() throws {
         let (server, port) = try Server.onPort("pattern", "4M")
         defer { server.kill() }
@@ -109,20 +118,26 @@ struct NameTests {
             let source = try NBDSource(
                 "nbd://image-host:\(port)",
                 configuration: NBDConfiguration(
-                    connections: 2, connectTimeout: .milliseconds(100),
+                    connections: 2, connectTimeout: .seconds(2), backOff: .seconds(1),
                     report: {
                         reports.add($0)
-                        if case .connected(0) = $0 { names.block() }
+                        if case .connected(0) = $0 { names.blockResolver() }
                     }))
-            #expect(wait { reports.count { if case .notConnected(1, _) = $0 { true } else { false } } >= 1 })
-            let threads = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").count {
-                let path = "/proc/self/task/\($0)/comm"
-                return (try? String(contentsOfFile: path, encoding: .utf8))?.hasPrefix("uffd-nbd-dial") == true
-            }
-            #expect(threads == 1)
-            #expect(umount2("/etc/hosts", Int32(MNT_DETACH)) == 0)
-            names.unblock()
+            func failures() -> Int { reports.count { if case .notConnected(1, _) = $0 { true } else { false } } }
+            #expect(wait { failures() == 1 })
+            names.unblockResolver()
+            #expect(wait { Self.dials() == 0 })
             #expect(wait { source.statistics.connections == 2 })
+            #expect(failures() == 1)
+        }
+    }
+
+    /// Threads that look up a name.
+    private static func dials() -> Int {
+        let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
+        return tasks.count {
+            let name = try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)
+            return name?.hasPrefix("uffd-nbd-dial") == true
         }
     }
 }

@@ -104,6 +104,16 @@ struct TLSTests {
         refuses(address + "#tls-psk-file=x")
         refuses(address + "?tls-certificates=")
         refuses(address + "?tls-certificates=\(empty.path)")
+        // libnbd takes the last one, and reads names as addresses write them.
+        let good = folder.appendingPathComponent("right/client").path
+        var trusting = configuration(good)
+        trusting.allowsLocalFiles = true
+        for query in [
+            "tls-certificates=\(good)&tls-certificates=\(empty.path)", "tls%2Dcertificates=\(empty.path)",
+            "TLS-Certificates=\(empty.path)", "tls-psk-file=x;tls-certificates=\(good);tls-psk-file=",
+        ] {
+            #expect(throws: NBDError.self, "\(query)") { try NBDSource(address + "?" + query, configuration: trusting) }
+        }
         withExtendedLifetime(server) {}
     }
 

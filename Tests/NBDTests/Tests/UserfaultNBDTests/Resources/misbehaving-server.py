@@ -17,6 +17,7 @@ twice      a structured reply has as many bytes as were asked for, but one half 
 import socket
 import struct
 import sys
+import time
 
 OPTION_REPLY = 0x3E889045565A9
 NO_SUCH_OPTION = 1 << 31 | 1
@@ -39,7 +40,7 @@ def negotiate(connection):
     while True:
         _, option, length = struct.unpack(">QII", take(connection, 16))
         take(connection, length)
-        tells = FLAW in ("asked", "fragments")
+        tells = FLAW in ("asked", "fragments", "flood", "tiny")
         reply = lambda kind, data=b"": connection.sendall(  # noqa: E731
             struct.pack(">QIII", OPTION_REPLY, option, kind, len(data)) + data)
         if option in (6, 7):  # INFO, GO
@@ -73,8 +74,24 @@ def serve(connection):
             reply = struct.pack(">I", 7) + runs
             connection.sendall(struct.pack(">IHHQI", 0x668E33EF, 1, 5, cookie, len(reply)) + reply)
             continue
+        if command == 7 and FLAW == "flood":
+            # The same holes again and again, and no end of them.
+            runs = struct.pack(">II", 4096, 0) * 4096
+            reply = struct.pack(">I", 7) + runs
+            while True:
+                connection.sendall(struct.pack(">IHHQI", 0x668E33EF, 0, 5, cookie, len(reply)) + reply)
+        if command == 7 and FLAW == "tiny":
+            # A byte at a time, of another kind than the last one.
+            reply = struct.pack(">III", 7, 1, offset % 2 * 3)
+            connection.sendall(struct.pack(">IHHQI", 0x668E33EF, 1, 5, cookie, len(reply)) + reply)
+            continue
         if command != 0:
             return
+        if FLAW == "drip":
+            connection.sendall(struct.pack(">IIQ", 0x67446698, 0, cookie))
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.05)
         reads += 1
         data = content(offset, count)
         if reads > 4 and FLAW == "silent":
