@@ -76,6 +76,16 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
         }
     }
 
+    /// The export as a `ChunkCache` knows it.
+    ///
+    /// - Parameters:
+    ///   - name: What it is called wherever its chunks are shared; `nil` for the address.
+    ///   - revision: Which version of it: NBD does not tell.
+    /// - Throws: `PagerError.configuration` if the names are too long.
+    public func identity(name: String? = nil, revision: String) throws(PagerError) -> ImageIdentity {
+        try ImageIdentity(name: name ?? loop.uri, byteCount: export.byteCount, revision: revision)
+    }
+
     /// What was done so far.
     public var statistics: NBDStatistics { loop.counters.snapshot }
 }

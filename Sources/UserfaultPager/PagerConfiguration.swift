@@ -84,7 +84,8 @@ public struct PagerConfiguration: Sendable {
 
     /// First touches to record, see ``Pager/recordedWorkingSet``; 0 for none.
     ///
-    /// Each takes 8 bytes. 2³² at most.
+    /// Each takes 8 bytes. 2³² at most. While touches are recorded, no pages are loaded along with one that is touched: these
+    /// would be taken for touched ones, or hide who touches them.
     public var workingSetCapacity: Int
 
     /// What happens to faults outside of every region.

@@ -83,14 +83,23 @@ final class RemoteMemory: AsynchronousPageSource {
     private static func open(_ origin: Origin, _ log: NBDLog) throws -> Image {
         let source = try NBDSource(origin.uri, configuration: log.configuration(origin.tls.configuration))
         let byteCount = source.export.byteCount
+        guard byteCount > 0 else {
+            throw Failure(.unreadable, "\(origin.uri) is empty: 0 bytes, and the memory of a machine is needed")
+        }
         guard let checksums = origin.checksums else {
             return try image(AsynchronousSource(source), byteCount, origin)
         }
         try checksums.check(byteCount, of: origin.uri)
         let logger = origin.logger
+        let told = Mutex<Set<Int>>([])
         let verified = try VerifiedSource(AsynchronousSource(source), checksums.content) { offset in
-            logger.error(
-                "the memory is damaged: a page is not the one of its checksum",
+            // A page that is damaged is tried again and again.
+            let isNew = told.withLock { told in
+                if told.count >= 1024 { told = [] }
+                return told.insert(offset).inserted
+            }
+            logger.log(
+                level: isNew ? .error : .debug, "the memory is damaged: a page is not the one of its checksum",
                 metadata: ["offset": "\(offset)", "checksums": "\(checksums.path)"])
         }
         return try image(verified, byteCount, origin)
@@ -256,6 +265,8 @@ extension NBDError {
             + "expired: 'certtool --certificate-info --infile server-cert.pem' shows all three",
         "requires TLS encryption": "write nbds in place of nbd, and say whom to trust",
         "refused TLS": "write nbd in place of nbds, or give the server certificates or keys",
+        "which authority or which keys": "--tls-certificates FOLDER or --tls-psk-file FILE does",
+        "allow_local_file": "name it by --tls-certificates or --tls-psk-file, and not in the URI",
         "no export named": "'nbdinfo --list' shows the exports that there are",
         "Connection refused": "start the NBD server, or correct the URI",
         "connect: No such file": "start the NBD server, or correct the URI",
