@@ -15,6 +15,10 @@
 static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
     /// How many callers rely on signals being blocked.
     unsigned blocked;
+    /// Of the outermost of them: whether the thread could be cancelled.
+    int cancelling;
+    /// How many faults are served here: within one, no other frame is to be jumped over.
+    unsigned serving;
     /// The last fault of this thread that nobody claimed, and how often memory had been given up when it came.
     uint64_t unclaimed, changes;
 } this_thread;
@@ -32,11 +36,27 @@ static void fill_others(sigset_t *set) {
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) sigdelset(set, own[i]);
 }
 
+/// Has the process end as if nobody handled the signal.
+static void end_by(int signal, siginfo_t *info) {
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigaction(signal, &action, NULL);
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, signal);
+    syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), signal, info);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
+/// Whether an instruction has raised it, and is executed again when the handler returns.
+static int is_of_instruction(const siginfo_t *info) { return info->si_code > 0 && info->si_code != BUS_MCEERR_AO; }
+
 /// A handler that is to run once was called.
 static atomic_flag has_run = ATOMIC_FLAG_INIT;
 
 /// Does what would have happened without this handler.
 static __attribute__((noinline)) void forward(int signal, siginfo_t *info, ucontext_t *context) {
+    // The handler could jump out of this thread's service, whose seat and page nobody would give back.
+    if (this_thread.serving > 0 && is_of_instruction(info)) return end_by(signal, info);
     int is_handler = previous.sa_flags & SA_SIGINFO || (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN);
     int is_over = is_handler && previous.sa_flags & SA_RESETHAND && atomic_flag_test_and_set(&has_run);
     if (is_handler && !is_over) {
@@ -55,24 +75,20 @@ static __attribute__((noinline)) void forward(int signal, siginfo_t *info, ucont
     }
     // The kernel ignores no fault, but it does ignore a signal that a process sent.
     if (!is_handler && previous.sa_handler == SIG_IGN && info->si_code <= 0) return;
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    sigaction(signal, &action, NULL);
-    sigset_t one;
-    sigemptyset(&one);
-    sigaddset(&one, signal);
-    syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), signal, info);
-    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    end_by(signal, info);
 }
 
-static void on_sigbus(int signal, siginfo_t *info, void *context) {
-    int error = errno;
+/// With every signal blocked that others can send, and SIGBUS not.
+static inline __attribute__((always_inline)) void handle(int signal, siginfo_t *info, void *context) {
     if (info->si_code == BUS_ADRERR) {
         uint64_t address = (uintptr_t)info->si_addr, before = atomic_load(&changes);
         // A thread that is cancelled here would leave its page in hand for ever.
         int cancelling;
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelling);
         this_thread.blocked++;
+        this_thread.serving++;
         int answer = server(address);
+        this_thread.serving--;
         this_thread.blocked--;
         pthread_setcancelstate(cancelling, NULL);
         // Memory that was given up after the thread had faulted is nobody's now: if the thread can go on, it does; if
@@ -81,12 +97,74 @@ static void on_sigbus(int signal, siginfo_t *info, void *context) {
                       (this_thread.unclaimed != address || this_thread.changes != atomic_load(&changes));
         this_thread.unclaimed = retries ? address : 0;
         this_thread.changes = before;
-        if (answer == CUFFD_FAULT_SERVED || retries) {
-            errno = error;
-            return;
-        }
+        if (answer == CUFFD_FAULT_SERVED || retries) return;
     }
     forward(signal, info, context);
+}
+
+// Where on_sigbus returns to if the kernel has called it with the mask that it was installed with, and only then: a handler
+// that was installed later may hand a signal on under any mask, also by a jump, which leaves its own return address. The bytes
+// are those by which debuggers and unwinders know the frame of a signal.
+#if __has_feature(thread_sanitizer)
+// It calls handlers itself, and only those that it was told of.
+#elif defined(__x86_64__)
+#define RETURN_FROM_SIGNAL "mov $15, %rax\n syscall\n"
+#elif defined(__aarch64__)
+#define RETURN_FROM_SIGNAL "mov x8, #139\n svc #0\n"
+#endif
+
+#ifdef RETURN_FROM_SIGNAL
+void cuffd_return_from_signal(void) __attribute__((visibility("hidden")));
+// Unwinders look up the byte before, which is to be in no function.
+__asm__(".pushsection .text\n .p2align 4\n nop\n"
+        ".globl cuffd_return_from_signal\n .hidden cuffd_return_from_signal\n"
+        ".type cuffd_return_from_signal, %function\n"
+        "cuffd_return_from_signal:\n" RETURN_FROM_SIGNAL
+        ".size cuffd_return_from_signal, . - cuffd_return_from_signal\n .popsection\n");
+
+static inline int is_direct(void *returns_to) { return returns_to == (void *)cuffd_return_from_signal; }
+
+static int set_handler(const struct sigaction *action) {
+    enum { HAS_RESTORER = 0x04000000 };
+    struct {
+        void (*handler)(int, siginfo_t *, void *);
+        unsigned long flags;
+        void (*restorer)(void);
+        uint64_t mask;
+    } installed = {action->sa_sigaction, (unsigned long)action->sa_flags | HAS_RESTORER, cuffd_return_from_signal, 0};
+    memcpy(&installed.mask, &action->sa_mask, sizeof installed.mask);
+    return CUFFD_ANSWER(syscall(SYS_rt_sigaction, SIGBUS, &installed, NULL, sizeof installed.mask));
+}
+#else
+static inline int is_direct(void *returns_to) {
+    (void)returns_to;
+    return 0;
+}
+
+static int set_handler(const struct sigaction *action) { return CUFFD_ANSWER(sigaction(SIGBUS, action, NULL)); }
+#endif
+
+/// Called by a handler that was installed later, under whatever mask that one has.
+///
+/// What is blocked here stays so until the kernel returns from that handler: another signal's would find SIGBUS as it was there.
+static __attribute__((noinline)) void handle_handed_on(int signal, siginfo_t *info, void *context) {
+    sigset_t set, before;
+    fill_others(&set);
+    pthread_sigmask(SIG_BLOCK, &set, &before);
+    // A source may touch another pager's memory.
+    sigemptyset(&set);
+    sigaddset(&set, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    handle(signal, info, context);
+    if (sigismember(&before, SIGBUS)) pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void on_sigbus(int signal, siginfo_t *info, void *context) {
+    int error = errno;
+    if (is_direct(__builtin_return_address(0)))
+        handle(signal, info, context);
+    else
+        handle_handed_on(signal, info, context);
     errno = error;
 }
 
@@ -105,7 +183,7 @@ static void install(void) {
     // Known before a fault of another thread may ask for it.
     sigaction(SIGBUS, NULL, &previous);
     action.sa_flags |= previous.sa_flags & SA_RESTART;
-    installed = CUFFD_ANSWER(sigaction(SIGBUS, &action, NULL));
+    installed = set_handler(&action);
 }
 
 int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void)) {
@@ -118,6 +196,8 @@ int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void)) {
 
 uint64_t cuffd_signals_block(void) {
     if (this_thread.blocked++ > 0) return 0;
+    // Cancelled, the thread would leave for ever what it has locked or in hand.
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &this_thread.cancelling);
     sigset_t others, before;
     fill_others(&others);
     pthread_sigmask(SIG_BLOCK, &others, &before);
@@ -132,6 +212,10 @@ void cuffd_signals_restore(uint64_t mask) {
     sigemptyset(&before);
     memcpy(&before, &mask, sizeof mask);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_setcancelstate(this_thread.cancelling, NULL);
 }
+
+void cuffd_fault_signal_begin_serving(void) { this_thread.serving++; }
+void cuffd_fault_signal_end_serving(void) { this_thread.serving--; }
 
 int cuffd_fault_signal_may_be_nested(void) { return this_thread.blocked > 1; }

@@ -139,6 +139,17 @@ int cts_owner_end(struct cts_owner *owner, int kill_first) {
     return end;
 }
 
+static struct sigaction handed_on;
+
+static void hand_on(int signal, siginfo_t *info, void *context) {
+    __attribute__((musttail)) return handed_on.sa_sigaction(signal, info, context);
+}
+
+int cts_hand_on_faults(int flags) {
+    struct sigaction action = {.sa_sigaction = hand_on, .sa_flags = SA_SIGINFO | SA_ONSTACK | flags};
+    return sigaction(SIGBUS, &action, &handed_on) == 0 ? 0 : -errno;
+}
+
 ssize_t cts_send(int socket, const void *bytes, size_t count, int descriptor, size_t descriptor_count) {
     int descriptors[CUFFD_MAX_DESCRIPTORS];
     for (size_t i = 0; i < descriptor_count; i++) descriptors[i] = descriptor;

@@ -268,10 +268,14 @@ typedef int (*cuffd_fault_server)(uint64_t address);
 /// Handles SIGBUS from now on; once for the process, further calls change nothing. What `serve` does not claim goes where it
 /// went before. `forget` is called in the child of a fork.
 int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void));
-/// Blocks every signal that others can send to the calling thread, unless they are: calls nest.
+/// Blocks every signal that others can send to the calling thread, unless they are, and cancellation: calls nest.
 uint64_t cuffd_signals_block(void);
 /// Undoes cuffd_signals_block, which returned `mask`.
 void cuffd_signals_restore(uint64_t mask);
+/// As if a fault of the calling thread were served from here to there: SIGBUS that an instruction raises ends the process unless it
+/// is served, because a handler of the program's could jump.
+void cuffd_fault_signal_begin_serving(void);
+void cuffd_fault_signal_end_serving(void);
 /// Says that memory is about to be given up: a fault that nobody claims from now on may have been somebody's.
 void cuffd_fault_signal_note_change(void);
 /// Tells the calling thread from every other that lives. No system call.

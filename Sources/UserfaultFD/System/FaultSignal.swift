@@ -27,6 +27,14 @@ package enum FaultSignal {
         _ = try answer(to: .handleSignal) { cuffd_fault_signal_install(serve, forget) }
     }
 
+    /// Calls on a thread that did not fault what serves a fault: a `SIGBUS` of an instruction of it, which is not served, ends
+    /// the process, as it does where a fault is served.
+    package static func serving(_ body: () -> Answer) -> Answer {
+        cuffd_fault_signal_begin_serving()
+        defer { cuffd_fault_signal_end_serving() }
+        return body()
+    }
+
     /// Says that memory is about to be given up: who has faulted there already may find nobody.
     ///
     /// Not to be called for each fault: those that are nobody's would then be asked again for ever.
@@ -39,7 +47,7 @@ package enum FaultSignal {
     package static var mayBeNested: Bool { cuffd_fault_signal_may_be_nested() != 0 }
 }
 
-/// Times in which no signal that others can send interrupts the calling thread.
+/// Times in which no signal that others can send interrupts the calling thread, and nobody cancels it.
 ///
 /// For locks that a handler of the program's could need: one that touches served memory has the fault served in its
 /// thread.

@@ -25,6 +25,9 @@ class FaultServer: @unchecked Sendable {
     /// Also in a signal handler, as ``serve(_:at:)`` is.
     func forget(_ range: AddressRange) {}
 
+    /// Has threads that wait to ask their source again find out that it has given memory up, or has ended.
+    func noteRemoval() {}
+
     /// Lets go of what it serves with: nobody is with it any more.
     func depart() {}
 }
@@ -146,6 +149,7 @@ enum FaultServers {
         guard let index = kept.servers.withLock({ kept in kept.first { $0.value === server }?.key }) else { return nil }
         unsafe places[index].server.store(0, ordering: .sequentiallyConsistent)
         unsafe places[index].seats.askAgain()
+        server.noteRemoval()
         return index
     }
 
@@ -170,7 +174,9 @@ enum FaultServers {
     ///
     /// - Returns: ``FaultSignal/Answer/unclaimed`` if it was removed.
     static func ask(_ server: FaultServer, for address: UInt) -> FaultSignal.Answer {
-        serve(address, by: unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque()))
+        FaultSignal.serving {
+            serve(address, by: unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque()))
+        }
     }
 
     /// Serves a fault, in a signal handler.
@@ -214,8 +220,9 @@ enum FaultServers {
         }
     }
 
-    /// Has threads that wait for a seat at a server find out that it has given memory up.
+    /// Has threads that wait for a seat at a server, or to ask its source again, find out that it has given memory up.
     static func noteRemoval(by server: FaultServer) {
+        server.noteRemoval()
         let address = unsafe UInt(bitPattern: Unmanaged.passUnretained(server).toOpaque())
         for index in 0..<end.load(ordering: .acquiring)
         where unsafe places[index].server.load(ordering: .relaxed) == address {

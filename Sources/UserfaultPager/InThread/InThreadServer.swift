@@ -11,6 +11,8 @@ internal import UserfaultFD
 final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchecked Sendable {
     private let core: PagerCore<Source>
     private let memory: ServedMemory
+    /// Counts times at which memory was given up: what threads look at that wait to ask their source again.
+    private let removals = FutexWord()
     /// One for each seat, all of them made before the first fault; most are never used.
     let benches: UnsafeMutableBufferPointer<Workbench>
 
@@ -41,17 +43,21 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         let now = MonotonicInstant.now.nanoseconds
         var pending = PendingFault(fault: PageFault(address: address, flags: []), since: now)
         pending.isJustNow = true
+        let seen = removals.changes
         let served = unsafe core.serve(pending, of: memory, with: &benches[seat], readsAhead: true)
         if case .done = served { return .served }
-        return unsafe follow(served, address, with: &benches[seat])
+        return unsafe follow(served, address, with: &benches[seat], seen)
     }
 
     /// What follows for a fault whose page was not filled at once.
+    ///
+    /// - Parameter before: How many times memory had been given up before the first attempt.
     @inline(never)
-    private func follow(_ first: PagerCore<Source>.Served, _ address: UInt, with bench: inout Workbench)
-        -> FaultSignal.Answer
-    {
+    private func follow(
+        _ first: PagerCore<Source>.Served, _ address: UInt, with bench: inout Workbench, _ before: UInt32
+    ) -> FaultSignal.Answer {
         var served = first
+        var seen = before
         while true {
             switch served {
             case .done, .failed, .pending:
@@ -70,7 +76,9 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
                 // A pause that ended with the service.
                 if memory.sharingOrder({ _, _ in memory.isSealed }) { return .unclaimed }
                 again.setDue()
-                pauseThread(until: Deadline(at: MonotonicInstant(nanoseconds: again.due)))
+                let due = Deadline(at: MonotonicInstant(nanoseconds: again.due))
+                while removals.changes == seen, !due.hasPassed { removals.wait(while: seen, until: due) }
+                seen = removals.changes
                 served = core.serve(again, of: memory, with: &bench, readsAhead: true)
             }
         }
@@ -126,6 +134,8 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         }
         if let forgotten { memory.wake(forgotten) }
     }
+
+    override func noteRemoval() { removals.signal() }
 
     override func mayServe(_ address: UInt) -> Bool { standing(of: address) != .foreign }
 

@@ -48,6 +48,9 @@ int cts_kill(pid_t pid);
 /// Waits for a child's end: its exit code, or -signal.
 int cts_wait(pid_t pid);
 
+/// From now on SIGBUS goes to a handler that jumps to the one that was there. 0 or -errno.
+int cts_hand_on_faults(int flags);
+
 /// A malformed message: `count` bytes and `descriptor_count` times the same descriptor.
 ssize_t cts_send(int socket, const void *bytes, size_t count, int descriptor, size_t descriptor_count);
 

@@ -70,7 +70,36 @@ struct InThreadObstacleTests {
         }
     }
 
+    /// Nor does one that fetches pages.
+    @Test(.cancelsThreads)
+    func aThreadThatFetchesIsCancelledAfterwards() async {
+        await #expect(processExitsWith: .success) {
+            let hanging = HangingSource()
+            let (entered, isOver) = (hanging.entered, hanging.isOver)
+            let memory = try InThread(hanging, options: RegionOptions(readAhead: .none))
+            alarm(20)
+            Cancelled.range = memory.range
+            Cancelled.pager = memory.pager
+            var thread = pthread_t()
+            pthread_create(
+                &thread, nil,
+                { _ in
+                    try? Cancelled.pager?.withPagesPresent(Cancelled.range.part(at: 0, count: pageBytes)) {}
+                    while true { pause() }
+                }, nil)
+            guard wait(until: { entered.value.load(ordering: .acquiring) == 1 }) else { exit(2) }
+            pthread_cancel(thread)
+            // It sleeps in its source, which is where it would end.
+            let other = Toucher { Cancelled.range.loadWord(pageBytes) }
+            guard wait(until: { entered.value.load(ordering: .acquiring) == 2 }) else { exit(3) }
+            isOver.value.store(true, ordering: .releasing)
+            pthread_join(thread, nil)
+            guard other.value() == NumberedSource.word(pageBytes), memory.wrongPages == 0 else { exit(4) }
+        }
+    }
+
     enum Cancelled {
+        nonisolated(unsafe) static var pager: Pager<HangingSource>?
         nonisolated(unsafe) static var range = AddressRange(start: 0, count: 0)
     }
 
@@ -120,10 +149,10 @@ struct InThreadObstacleTests {
         }
     }
 
-    /// The program may get over a source that touches its own memory: nobody ends it later.
-    @Test(.nestsSignals)
-    func aSourceThatWasToldIsForgiven() async {
-        await #expect(processExitsWith: .success) {
+    /// The program's handler could jump out of the service of the page for which the source is asked.
+    @Test(.nestsSignals, arguments: [false, true])
+    func theProgramIsNotAskedAboutASourcesFault(isFetched: Bool) async {
+        await #expect(processExitsWith: .signal(SIGBUS)) { [isFetched = isFetched as Bool] in
             LastSignal.noteFaults()
             let mapping = try Mapping(anonymous: 16 * pageBytes)
             let range = mapping.range
@@ -131,15 +160,36 @@ struct InThreadObstacleTests {
                 if offset == 0 { _ = range.loadWord(pageBytes) }
                 return NumberedSource().load(offset: offset, into: &pages)
             }
-            let reports = Reports()
-            let pager = try Pager(
-                UserfaultFD(features: .sigbus), source: source,
-                configuration: PagerConfiguration(report: { reports.add($0) }))
+            let pager = try Pager(UserfaultFD(features: .sigbus), source: source)
             try pager.add(range, options: RegionOptions(readAhead: .none))
-            try pager.start()
-            #expect(range.loadWord(0) == NumberedSource.word(0))
-            #expect(reports.wait { !$0.isEmpty })
-            try pager.stop(.poison)
+            if isFetched {
+                try pager.withPagesPresent(range) {}
+            } else {
+                _ = range.loadWord(0)
+            }
+            extendLifetime(mapping)
+            _exit(0)
+        }
+    }
+
+    /// A thread that waits to ask its source again goes on when there is nothing more to ask for.
+    @Test(arguments: [true, false])
+    func theEndIsToldToAThreadBetweenTwoAttempts(isRemoved: Bool) async {
+        await #expect(processExitsWith: .success) { [isRemoved = isRemoved as Bool] in
+            let policy = FailurePolicy(retries: 1, backOff: .seconds(60))
+            let memory = try InThread(
+                CountedSource(failsAfter: 0), options: RegionOptions(readAhead: .none, failure: policy))
+            alarm(20)
+            let range = memory.range
+            let toucher = Toucher { range.loadWord(0) }
+            guard wait(until: { Footprint.sleepingThreads(named: "toucher") == 1 }) else { exit(2) }
+            if isRemoved {
+                try memory.pager.remove(memory.region, .leaveZeros)
+            } else {
+                try memory.pager.stop(.leaveZeros)
+            }
+            guard toucher.value() == 0 else { exit(3) }
+            extendLifetime(memory)
         }
     }
 
@@ -274,7 +324,7 @@ struct InThreadObstacleTests {
 }
 
 /// A source that answers when it is told to.
-private struct HangingSource: PageSource {
+struct HangingSource: PageSource {
     let entered = Shared(Atomic<Int>(0))
     let isOver = Shared(Atomic<Bool>(false))
 
