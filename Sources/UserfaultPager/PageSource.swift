@@ -58,7 +58,8 @@ public protocol PageSource: ~Copyable, Sendable {
     /// Whether ``load(offset:into:)`` may be called in a signal handler, for ``PagerConfiguration/Service/inThread``.
     ///
     /// It then takes no memory from the heap, no lock that an interrupted thread can have, and makes only calls that
-    /// `signal-safety(7)` lists. `false` unless said.
+    /// `signal-safety(7)` lists. Its `Failure` is a type and not `any Error`, which takes memory for each error. `false`
+    /// unless said.
     var isSignalSafe: Bool { get }
 
     /// Whether ``load(offset:into:)`` only says where its pages are: it makes no call, takes no lock, no memory from the heap, and

@@ -12,6 +12,11 @@ extension PagerCore where Source: ~Copyable {
                 "the source is not safe in a signal handler, so that no thread can ask it for its own faults: "
                     + "use one that says isSignalSafe, or a descriptor without Features.sigbus")
         }
+        guard Source.Failure.self != (any Error).self else {
+            throw .configuration(
+                "the source throws `any Error`, which takes memory for each failure, as no signal handler may: "
+                    + "give it a Failure that is a type")
+        }
         Self.rehearse()
         // What asks the kernel makes a page for it when it first does so, which no handler may.
         _ = isOurs(straying: 0)
@@ -27,6 +32,8 @@ extension PagerCore where Source: ~Copyable {
             Claim?.self, AddressRange?.self, Served.self, Source.Failure.self, Source.Failure?.self,
         ]
         rehearsed.store(types.reduce(0) { $0 ^ ObjectIdentifier($1).hashValue }, ordering: .relaxed)
+        // As an error, too: what makes a generic type one is made when it is first thrown.
+        rehearsedFailure.withLock { $0 = Source.Failure.self }
     }
 
     /// Has no fault served any more, once nothing is registered.
@@ -110,3 +117,4 @@ extension PagerCore where Source: ~Copyable {
 
 /// What keeps the look at types from being left out.
 private let rehearsed = Atomic<Int>(0)
+private let rehearsedFailure = Mutex<(any Error.Type)?>(nil)

@@ -225,8 +225,8 @@ public struct SharedMemorySource<Base: PageSource & ~Copyable>: PageSource {
 
     /// Whether loading may wait, see ``PageSource/isSlow``.
     public var isSlow: Bool { pages.isSlow }
-    /// Whether the base source may be asked in a signal handler.
-    public var isSignalSafe: Bool { pages.base.isSignalSafe }
+    /// Whether the base source may be asked in a signal handler, and throws nothing that is boxed.
+    public var isSignalSafe: Bool { pages.base.isSignalSafe && Base.Failure.self != (any Error).self }
     /// Whether every reply is in the file, see ``PageSource/fillsFile``.
     public var fillsFile: Bool { true }
 

@@ -78,27 +78,6 @@ struct InThreadSignalTests {
         }
     }
 
-    /// A handler that is installed later and hands on what is not its own.
-    @Test
-    func aLaterHandlerMayHandOn() async {
-        await #expect(processExitsWith: .success) {
-            let memory = try InThread(NumberedSource())
-            var action = sigaction()
-            action.sa_flags = SA_SIGINFO
-            action.__sigaction_handler.sa_sigaction = { signal, info, context in
-                LastSignal.count += 1
-                Handed.on.__sigaction_handler.sa_sigaction(signal, info, context)
-            }
-            sigaction(SIGBUS, &action, &Handed.on)
-            #expect(memory.wrongPages == 0)
-            #expect(LastSignal.count > 0)
-        }
-    }
-
-    enum Handed {
-        nonisolated(unsafe) static var on = sigaction()
-    }
-
     /// Ends the process without giving up memory.
     private static func leave(_ memory: borrowing InThread<NumberedSource>) { exit(0) }
 
@@ -323,6 +302,10 @@ struct InThreadSignalTests {
             }
         }
         #expect(try refusal(Unsafe(), .sigbus).contains("isSignalSafe"))
+        let boxing = ClosureSource<any Error>(isSignalSafe: true) { _, _ in throw Errno.ioError }
+        #expect(try refusal(boxing, .sigbus).contains("any Error"))
+        let file = try Memfd(count: pageBytes)
+        #expect(try refusal(SharedPages(file, from: boxing).source, .sigbus).contains("isSignalSafe"))
         #expect(try refusal(ZeroSource(), [], .init(service: .inThread)).contains("Features.sigbus"))
         #expect(try refusal(ZeroSource(), .sigbus, .init(service: .workers(2))).contains("no messages"))
         #expect(try refusal(ZeroSource(), .sigbus, .init(sourceTimeout: .seconds(1))).contains("no time limit"))
