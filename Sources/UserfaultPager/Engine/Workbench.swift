@@ -21,7 +21,7 @@ struct Workbench: ~Copyable {
     static let stagingBytes = 2 << 20
 
     init(_ record: ThreadRecord = .nobodys) throws(UserfaultError) {
-        let staging = try Mapping(anonymous: Self.stagingBytes)
+        let staging = try Mapping(anonymous: Self.stagingBytes, options: .noReserve)
         self.staging = staging
         self.record = record
     }
@@ -55,6 +55,6 @@ struct Workbench: ~Copyable {
 
     /// Makes sure that one page of a region fits.
     mutating func reserve(_ bytes: Int) throws(UserfaultError) {
-        if staging.count < bytes { staging = try Mapping(anonymous: bytes) }
+        if staging.count < bytes { staging = try Mapping(anonymous: bytes, options: .noReserve) }
     }
 }
