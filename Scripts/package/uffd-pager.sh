@@ -30,8 +30,8 @@ documents=usr/share/doc/uffd-pager
 for example in Scripts/package/uffd-pager.json Scripts/package/seccomp.json Examples/handoff-client.c; do
     put 644 "$example" "$documents/examples/${example##*/}"
 done
-# Each links to the other.
-touch "$root/$documents/"{pagers,operating}.md
+# Each links to the other, also to its headings.
+cp docs/{pagers,operating}.md "$root/$documents/"
 for guide in operating pagers; do
     put_guide "$guide.md" "$documents" ../Examples/handoff-client.c=examples/handoff-client.c \
         ../Scripts/package/uffd-pager.json=examples/uffd-pager.json ../Scripts/package/seccomp.json=examples/seccomp.json \
