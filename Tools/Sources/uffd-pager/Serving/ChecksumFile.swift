@@ -27,26 +27,13 @@ struct ChecksumFile: Sendable {
         self.content = content
     }
 
-    private static func content(of file: FileDescriptor) throws(Errno) -> [UInt8] {
+    private static func content(of file: FileDescriptor) throws -> [UInt8] {
         var status = stat()
         guard fstat(file.rawValue, &status) == 0 else { throw Errno(rawValue: errno) }
-        guard status.st_mode & S_IFMT == S_IFREG else { throw .invalidArgument }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw Errno.invalidArgument }
         // Of a memory of 16 TiB.
-        guard status.st_size <= 16 << 30 else { throw .fileTooLarge }
-        let count = Int(status.st_size)
-        do {
-            return try [UInt8](unsafeUninitializedCapacity: count) { room, used in
-                while used < count {
-                    let part = try file.read(
-                        fromAbsoluteOffset: Int64(used),
-                        into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(room)[used...]))
-                    if part == 0 { break }
-                    used += part
-                }
-            }
-        } catch {
-            throw error as? Errno ?? .ioError
-        }
+        guard status.st_size <= 16 << 30 else { throw Errno.fileTooLarge }
+        return try file.content(of: Int(status.st_size))
     }
 
     private static let remedy = ": make it with 'uffd-pager checksums IMAGE --output FILE'"

@@ -41,6 +41,21 @@ extension FileDescriptor {
         guard number >= 0, fcntl(number, F_SETFL, 0) == 0 else { throw Errno(rawValue: errno) }
         return FileDescriptor(rawValue: number)
     }
+
+    /// The first bytes of a file: fewer if it has become shorter.
+    ///
+    /// - Throws: `Errno`.
+    func content(of count: Int) throws -> [UInt8] {
+        try [UInt8](unsafeUninitializedCapacity: count) { room, used in
+            while used < count {
+                let part = try read(
+                    fromAbsoluteOffset: Int64(used),
+                    into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(room)[used...]))
+                if part == 0 { break }
+                used += part
+            }
+        }
+    }
 }
 
 /// A descriptor that is closed when nobody has it any more.

@@ -16,15 +16,7 @@ enum WorkingSetFile {
             let bytes = try file.closeAfter {
                 let count = Int(try file.seek(offset: 0, from: .end))
                 guard count <= limit else { throw Errno.fileTooLarge }
-                return try [UInt8](unsafeUninitializedCapacity: count) { room, used in
-                    while used < count {
-                        let part = try file.read(
-                            fromAbsoluteOffset: Int64(used),
-                            into: UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(room)[used...]))
-                        if part == 0 { break }
-                        used += part
-                    }
-                }
+                return try file.content(of: count)
             }
             guard let set = WorkingSet(bytes: bytes) else {
                 throw Failure(.unreadable, "\(path) is not a recorded working set, or not all of one")
