@@ -65,19 +65,22 @@ final class Connection {
         hasServed = false
         distrust = nil
         state = .connecting(until: Deadline(after: configuration.connectTimeout).instant)
-        // What came of the last attempt's, meanwhile: a failure was that one's.
-        if let result = dial?.take() {
-            dial = nil
-            if case .success(let dialed) = result { unsafe handle = dialed.take() }
-        }
-        if dial == nil, unsafe handle == nil { dial = try Dial.start(uri, configuration, wake) }
+        // A failure that came meanwhile was that of the last attempt.
+        _ = takeDialed()
+        if dial == nil, !isOpen { dial = try Dial.start(uri, configuration, wake) }
     }
 
-    /// Takes the handle of a connection that was begun, if there is one now.
-    func takeDialed() throws(NBDError) {
-        guard isConnecting, unsafe handle == nil, let result = dial?.take() else { return }
+    /// Takes what came of a connection that was begun, if that is known now.
+    ///
+    /// - Returns: Why it was not made.
+    func takeDialed() -> NBDError? {
+        guard let result = dial?.take() else { return nil }
         dial = nil
-        unsafe handle = try result.get().take()
+        switch result {
+        case .success(let dialed): unsafe handle = dialed.take()
+        case .failure(let error): return error
+        }
+        return nil
     }
 
     /// Whether the server's address is still looked up.
@@ -125,8 +128,11 @@ final class Connection {
 
     // MARK: Waiting
 
+    /// Whether there is something to wait for, and to ask.
+    var isOpen: Bool { unsafe handle != nil }
+
     var descriptor: Int32? {
-        guard unsafe handle != nil else { return nil }
+        guard isOpen else { return nil }
         let descriptor = unsafe nbd_aio_get_fd(handle)
         return descriptor >= 0 ? descriptor : nil
     }

@@ -32,7 +32,7 @@ extension Loop {
     }
 
     private func goOn(_ connection: Connection) throws(NBDError) {
-        try connection.takeDialed()
+        if let error = connection.takeDialed() { throw error }
         // A server that is quick has answered everything while it was dialed, and sends nothing more.
         if !connection.isDialing, connection.isNegotiated { try welcome(connection) }
     }

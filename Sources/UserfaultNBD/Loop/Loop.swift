@@ -217,7 +217,7 @@ final class Loop: @unchecked Sendable {
         inbox.withLock { $0.isAsleep = false }
         if list[0] != 0 { wake.clear() }
         var count = 0
-        for index in awaited.indices where list[index + 1] != 0 && awaited[index].descriptor != nil {
+        for index in awaited.indices where list[index + 1] != 0 && awaited[index].isOpen {
             count += advance(awaited[index], list[index + 1], most: most - count)
         }
         return count
