@@ -84,10 +84,7 @@ package struct MappingAccount: Sendable {
 }
 
 /// Counters of `/proc/vmstat`, in the units of each: pages for `nr_shmem`, `nr_mapped`, `nr_file_pages`.
-package func vmstat(_ name: String) -> Int {
-    let lines = (ProcFile.text("/proc/vmstat") ?? "").split(separator: "\n")
-    return lines.first { $0.hasPrefix(name + " ") }.flatMap { $0.split(separator: " ").last }.flatMap { Int($0) } ?? 0
-}
+package func vmstat(_ name: String) -> Int { ProcFile.count(name, in: "/proc/vmstat") ?? 0 }
 
 /// The kernel's taint word.
 package func taint() -> UInt64 {

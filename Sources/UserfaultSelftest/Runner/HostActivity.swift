@@ -24,7 +24,7 @@ struct HostActivity {
         if vmstat("oom_kill") > kills {
             // A case in a memory control group of its own may run out of memory by the kernel's fault.
             if wasKilled, !result.selected.selftestCase.requires.contains(.memoryGroup) {
-                return skip(&result, "\(lack) and its process was killed: \(remedy)")
+                return skip(&result, whyKilled)
             }
             result.detail.append("disturbed: the kernel killed a process because memory ran out")
         }
@@ -44,16 +44,14 @@ struct HostActivity {
         }
     }
 
-    private var isGroupFull: Bool { ownGroup.map { $0.kills > killsInGroup } ?? false }
-
-    private var lack: String {
-        guard isGroupFull, let ownGroup else { return "the host ran out of memory" }
-        return "the memory control group of this run was full (\(ownGroup.mebibytes) MiB)"
-    }
-
-    private var remedy: String {
-        guard isGroupFull, let ownGroup else { return "free some" }
-        return "raise \(ownGroup.limitFile), or the container's limit"
+    private var whyKilled: String {
+        guard let ownGroup, ownGroup.kills > killsInGroup else {
+            return "the host ran out of memory and its process was killed: free some"
+        }
+        return """
+            the memory control group of this run was full (\(ownGroup.mebibytes) MiB) and its process was killed: raise \
+            \(ownGroup.limitFile), or the container's limit
+            """
     }
 
     private func skip(_ result: inout CaseResult, _ reason: String) {

@@ -1,7 +1,7 @@
 import Glibc
 
 /// The memory control group that limits this program most: its own, or one that holds it.
-struct MemoryLimit: Equatable {
+struct MemoryLimit {
     /// The file with the limit.
     let limitFile: String
     let bytes: Int
@@ -10,21 +10,15 @@ struct MemoryLimit: Equatable {
 
     var mebibytes: Int { bytes >> 20 }
 
-    var kills: Int {
-        let lines = (ProcFile.text(killFile) ?? "").split(separator: "\n")
-        return lines.first { $0.hasPrefix("oom_kill ") }.flatMap { Int($0.dropFirst("oom_kill ".count)) } ?? 0
-    }
+    var kills: Int { ProcFile.count("oom_kill", in: killFile) ?? 0 }
 
     /// `nil` without a limit, or where groups cannot be seen.
-    static let own = find(
-        groups: ProcFile.text("/proc/self/cgroup") ?? "", mounts: ProcFile.text("/proc/self/mounts") ?? "")
+    static let own = find()
 
-    /// - Parameters:
-    ///   - groups: The text of `/proc/self/cgroup`.
-    ///   - mounts: The text of `/proc/self/mounts`.
-    static func find(groups: String, mounts: String) -> MemoryLimit? {
+    private static func find() -> MemoryLimit? {
+        let mounts = ProcFile.text("/proc/self/mounts") ?? ""
         var least: MemoryLimit?
-        for group in groups.split(separator: "\n") {
+        for group in (ProcFile.text("/proc/self/cgroup") ?? "").split(separator: "\n") {
             let fields = group.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
             guard fields.count == 3 else { continue }
             let isUnified = fields[0] == "0" && fields[1].isEmpty

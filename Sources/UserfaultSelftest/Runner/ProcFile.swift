@@ -30,6 +30,12 @@ enum ProcFile {
             .flatMap { $0.split { $0 == " " || $0 == "\t" }.dropFirst().first }.flatMap { Int($0) }
     }
 
+    /// The number after `name` and a space, in a file such as `/proc/vmstat`.
+    static func count(_ name: String, in path: String) -> Int? {
+        text(path)?.split(separator: "\n").first { $0.hasPrefix(name + " ") }
+            .flatMap { $0.split(separator: " ").last }.flatMap { Int($0) }
+    }
+
     static func entries(_ directory: String) -> [String] {
         guard let stream = opendir(directory) else { return [] }
         defer { closedir(stream) }
