@@ -84,7 +84,18 @@ struct BlockMap {
 
     /// What is in a range that is not empty.
     func content(of range: Range<Int>) -> Content {
-        if let window = unknownWindow(in: range) { return .unknown(window: window) }
+        let window = window(of: range.lowerBound)
+        // Pages lie in one run of one window nearly always.
+        if range.upperBound <= (window + 1) * Self.windowBytes {
+            guard let ends = windows[window] else { return .unknown(window: window) }
+            let start = window * Self.windowBytes
+            let index = Self.firstIndex(in: ends, endingAfter: UInt32(range.lowerBound - start))
+            if index < ends.count, range.upperBound - start <= Int(ends[index] & ~Self.zeroBit) {
+                return ends[index] & Self.zeroBit != 0 ? .zeros : .data
+            }
+        } else if let window = unknownWindow(in: range) {
+            return .unknown(window: window)
+        }
         var isZero: Bool?
         let isOfOneKind = allSatisfy(in: range) { run in
             if isZero == nil { isZero = run.isZero }

@@ -80,9 +80,10 @@ struct RequestQueue {
             }
         }
 
-        var head: Letter? { count == 0 ? nil : letters[first] }
-
-        mutating func takeFirst() -> Letter? { count == 0 ? nil : take(at: first) }
+        mutating func takeFirst(atMost bytes: Int) -> Letter? {
+            guard count > 0, let head = letters[first], head.range.count <= bytes else { return nil }
+            return take(at: first)
+        }
 
         mutating func take(startingAt offset: Int, atMost bytes: Int) -> Letter? {
             guard let place = places[offset], let letter = letters[place], !letter.isAlone, letter.range.count <= bytes
@@ -116,18 +117,16 @@ struct RequestQueue {
         if letter.isDemand { demand.put(letter) } else { ahead.put(letter) }
     }
 
-    /// The most urgent request.
+    /// Takes the most urgent request.
     ///
-    /// - Parameter aheadFirst: It is the turn of those that no thread waited for when they came.
-    func first(demandOnly: Bool = false, aheadFirst: Bool = false) -> Letter? {
-        if aheadFirst, let letter = ahead.head { return letter }
-        return demand.head ?? (demandOnly ? nil : ahead.head)
-    }
-
-    /// Takes what ``first(demandOnly:aheadFirst:)`` is.
-    mutating func takeFirst(demandOnly: Bool = false, aheadFirst: Bool = false) -> Letter? {
-        if aheadFirst, let letter = ahead.takeFirst() { return letter }
-        return demand.takeFirst() ?? (demandOnly ? nil : ahead.takeFirst())
+    /// - Parameters:
+    ///   - aheadFirst: It is the turn of those that no thread waited for when they came.
+    ///   - bytes: If it has more, none is taken.
+    mutating func takeFirst(demandOnly: Bool = false, aheadFirst: Bool = false, atMost bytes: Int = .max) -> Letter? {
+        if demand.count == 0 || aheadFirst && ahead.count > 0 {
+            return demandOnly && demand.count == 0 ? nil : ahead.takeFirst(atMost: bytes)
+        }
+        return demand.takeFirst(atMost: bytes)
     }
 
     /// Takes the request that continues where another ends, if it is as urgent.

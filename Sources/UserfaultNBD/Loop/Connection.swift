@@ -33,6 +33,8 @@ final class Connection {
     private(set) var lastReplyBytes: Int?
     /// A request was answered.
     private var hasServed = false
+    /// A request has failed: with the connection, perhaps.
+    private var hasFailure = false
     /// One was, since it was looked at last: bytes alone are no progress.
     private var hasAnswered = false
     /// The server says what it must not say, and goes on.
@@ -63,6 +65,7 @@ final class Connection {
     ) throws(NBDError) {
         attempt = round
         hasServed = false
+        hasFailure = false
         distrust = nil
         state = .connecting(until: Deadline(after: configuration.connectTimeout).instant)
         // A failure that came meanwhile was that of the last attempt.
@@ -182,6 +185,11 @@ final class Connection {
     /// Whether there is nobody to ask any more: sending may find that out as well as waiting.
     var isGone: Bool { unsafe nbd_aio_is_dead(handle) != 0 || nbd_aio_is_closed(handle) != 0 }
 
+    /// Whether requests can be sent.
+    ///
+    /// Without one that failed, it was looked at after the last reply.
+    var canBeAsked: Bool { isReady && !(hasFailure && isGone) }
+
     /// Whether the handshake is over.
     var isNegotiated: Bool { unsafe nbd_aio_is_ready(handle) == 1 || nbd_aio_is_processing(handle) == 1 }
 
@@ -221,16 +229,16 @@ final class Connection {
         if flight.failure == nil {
             hasServed = true
             failures = 0
+        } else {
+            hasFailure = true
         }
         // A whole page has at most so much in front of it and behind it.
         lastReplyBytes = flight.cameWhole ? flight.range.count + 64 : nil
         finished.append(flight)
     }
 
-    var hasFinished: Bool { !finished.isEmpty }
-
     /// What has finished first.
-    func takeFinished() -> Flight? { finished.isEmpty ? nil : finished.removeFirst() }
+    func takeFinished() -> Flight? { finished.count > 1 ? finished.removeFirst() : finished.popLast() }
 }
 
 extension NBDError {

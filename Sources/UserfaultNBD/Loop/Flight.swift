@@ -7,8 +7,8 @@ final class Flight {
     enum Purpose {
         /// A part of a read.
         case part(Read)
-        /// The runs of a window, from an offset on.
-        case window(Int, from: Int)
+        /// What is in a window.
+        case window(Inquiry)
     }
 
     let purpose: Purpose
@@ -21,31 +21,20 @@ final class Flight {
     fileprivate var received: Coverage
     /// The server says that it has replied, and has not sent each byte once: it cannot be trusted any more.
     private(set) var breaksProtocol = false
-    /// What is known of the window already.
-    var known: [BlockRun] = []
-    /// The runs that the server told, as lengths.
-    fileprivate(set) var runs: [(length: UInt32, isZero: Bool)] = []
-    /// Where they end, in bytes from the range's start.
-    private var told = 0
-    /// How often the server was asked about the window before.
-    var asks = 0
-
-    /// Takes runs, unless the server has told them already: it may tell them once.
-    fileprivate func learn(_ words: UnsafeMutableBufferPointer<UInt32>) {
-        guard runs.isEmpty else { return connection.doubt("the server told twice where its holes are") }
-        for index in stride(from: 0, to: words.count - 1, by: 2) where told < range.count {
-            // Only what reads as zeros is a hole: unallocated bytes may read as anything.
-            let isZero = unsafe words[index + 1] & UInt32(LIBNBD_STATE_ZERO) != 0
-            unsafe runs.append((words[index], isZero))
-            told += unsafe Int(words[index])
-        }
-    }
 
     init(_ purpose: Purpose, _ range: Range<Int>, on connection: Connection) {
         self.purpose = purpose
         self.range = range
         self.connection = connection
         received = Coverage(of: range)
+    }
+
+    /// Takes the runs of a window, which the server may tell once.
+    fileprivate func learn(_ words: UnsafeMutableBufferPointer<UInt32>) {
+        guard case .window(let inquiry) = purpose else { return }
+        if unsafe !inquiry.learn(words, of: range.count) {
+            connection.doubt("the server told twice where its holes are")
+        }
     }
 
     /// All bytes have come, in one piece.

@@ -1,4 +1,5 @@
 #if NBD
+internal import CNBD
 internal import Synchronization
 internal import SystemPackage
 internal import UserfaultFD
@@ -21,6 +22,41 @@ final class Question: @unchecked Sendable {
     init(_ range: Range<Int>) {
         self.range = range
         at = max(0, range.lowerBound)
+    }
+}
+
+/// What the server is asked of a window, from an offset on.
+final class Inquiry {
+    let window: Int
+    let start: Int
+    /// What is known of the window before that.
+    let known: [BlockRun]
+    /// How often the server was asked about the window before.
+    let asks: Int
+    /// The runs that the server told, as lengths.
+    private(set) var runs: [(length: UInt32, isZero: Bool)] = []
+
+    init(_ window: Int, from start: Int, known: [BlockRun], asks: Int) {
+        self.window = window
+        self.start = start
+        self.known = known
+        self.asks = asks
+    }
+
+    /// Takes runs: pairs of lengths and flags.
+    ///
+    /// - Parameter bytes: What lies behind so many is of no interest.
+    /// - Returns: `false` if there are some already.
+    func learn(_ words: UnsafeMutableBufferPointer<UInt32>, of bytes: Int) -> Bool {
+        guard runs.isEmpty else { return false }
+        var told = 0
+        for index in stride(from: 0, to: words.count - 1, by: 2) where told < bytes {
+            // Only what reads as zeros is a hole: unallocated bytes may read as anything.
+            let isZero = unsafe words[index + 1] & UInt32(LIBNBD_STATE_ZERO) != 0
+            unsafe runs.append((words[index], isZero))
+            told += unsafe Int(words[index])
+        }
+        return true
     }
 }
 
@@ -48,32 +84,31 @@ extension Loop {
         let range = start..<max(start, end / minimumBlock * minimumBlock)
         // A server that tells little at a time is not asked for ever.
         guard !range.isEmpty, asks < Self.mostAsks else { return know(start..<end, asData: window, known) }
-        let flight = Flight(.window(window, from: start), range, on: connection)
-        flight.known = known
-        flight.asks = asks
-        connection.askExtents(flight)
+        let inquiry = Inquiry(window, from: start, known: known, asks: asks)
+        connection.askExtents(Flight(.window(inquiry), range, on: connection))
     }
 
     /// Takes notice of what the server said of a window.
-    func learn(_ window: Int, from start: Int, _ flight: Flight, isLost: Bool) {
+    func learn(_ inquiry: Inquiry, _ failure: NBDError?, isLost: Bool) {
+        let window = inquiry.window
         if isLost {
             // As for reads that are lost. Questions ask again once there is a connection.
             for letter in parked.removeValue(forKey: window) ?? [] { fail(letter) }
             return
         }
         let end = map.range(ofWindow: window).upperBound
-        var runs = flight.known
-        var at = start
-        for run in flight.runs where at < end {
+        var runs = inquiry.known
+        var at = inquiry.start
+        for run in inquiry.runs where at < end {
             let next = min(end, at + Int(run.length))
             BlockMap.append(BlockRun(range: at..<next, isZero: run.isZero), to: &runs)
             at = next
         }
-        guard flight.failure == nil, at > start else {
-            return know(nothingOf: window, from: start, flight.known, flight.failure)
+        guard failure == nil, at > inquiry.start else {
+            return know(nothingOf: window, from: inquiry.start, inquiry.known, failure)
         }
         if at < end, let connection = connections.first(where: \.isReady) {
-            ask(window, from: at, known: runs, asks: flight.asks + 1, on: connection)
+            ask(window, from: at, known: runs, asks: inquiry.asks + 1, on: connection)
         } else if at < end {
             unpark(window)
         } else {

@@ -14,18 +14,15 @@ extension Loop {
         guard let export else { return }
         defer { dropTheGone() }
         let depth = configuration.requestsPerConnection
-        while let connection = connections.lazy.filter({ $0.isReady && !$0.isGone }).min(by: {
-            $0.inFlight < $1.inFlight
-        }),
-            connection.inFlight < depth
-        {
+        while let connection = leastBusy, connection.inFlight < depth {
             // A thread may have come to wait for what was asked for ahead: it must not wait for ever.
             let aheadFirst = demandInARow >= 8
             // What nobody waits for leaves room for what somebody does.
             let demandOnly = !aheadFirst && connection.inFlight >= max(1, depth / 2)
-            guard let next = queue.first(demandOnly: demandOnly, aheadFirst: aheadFirst) else { return }
-            guard memory == 0 || memory + next.range.count <= configuration.memoryLimit else { return }
-            guard let letter = queue.takeFirst(demandOnly: demandOnly, aheadFirst: aheadFirst) else { return }
+            let room = memory == 0 ? Int.max : configuration.memoryLimit - memory
+            guard let letter = queue.takeFirst(demandOnly: demandOnly, aheadFirst: aheadFirst, atMost: room) else {
+                return
+            }
             demandInARow = letter.isDemand ? demandInARow + 1 : 0
             // What has just come is wanted.
             if letter.round != round, letter.dropIfCancelled() { continue }
@@ -36,6 +33,15 @@ extension Loop {
             case .mixed: read(letter, isAllData: false, export, on: connection)
             }
         }
+    }
+
+    /// The connection on which the least is outstanding.
+    private var leastBusy: Connection? {
+        var least: Connection?
+        for connection in connections where connection.canBeAsked {
+            if connection.inFlight < least?.inFlight ?? .max { least = connection }
+        }
+        return least
     }
 
     /// What a request is for; after the export's end there are zeros.
@@ -125,20 +131,28 @@ extension Loop {
     /// Does what follows from everything that has finished.
     func settle() {
         // What follows from one may be refused at once, and has finished then too.
-        while let connection = connections.first(where: \.hasFinished) {
+        var index = 0
+        while index < connections.count {
+            let connection = connections[index]
+            index += 1
             while let flight = connection.takeFinished() {
-                // Whatever failed with the connection says nothing about the bytes.
-                let isLost =
-                    flight.failure != nil && (flight.breaksProtocol || !connection.isReady || connection.isGone)
-                if flight.breaksProtocol, connection.isReady, let failure = flight.failure { lose(connection, failure) }
-                switch flight.purpose {
-                case .part(let read):
-                    if isLost { read.lostConnection = true }
-                    finish(flight.range, of: read, flight.failure)
-                case .window(let window, let from):
-                    learn(window, from: from, flight, isLost: isLost)
-                }
+                settle(flight, of: connection)
+                index = 0
             }
+        }
+    }
+
+    private func settle(_ flight: Flight, of connection: Connection) {
+        let failure = flight.failure
+        // Whatever failed with the connection says nothing about the bytes.
+        let isLost = failure != nil && (flight.breaksProtocol || !connection.isReady || connection.isGone)
+        if flight.breaksProtocol, connection.isReady, let failure { lose(connection, failure) }
+        switch flight.purpose {
+        case .part(let read):
+            if isLost { read.lostConnection = true }
+            finish(flight.range, of: read, failure)
+        case .window(let inquiry):
+            learn(inquiry, failure, isLost: isLost)
         }
     }
 

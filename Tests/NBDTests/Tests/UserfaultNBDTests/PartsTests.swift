@@ -102,7 +102,7 @@ import Testing
         #expect(first.range.lowerBound == 20 * 4096)
         // Its neighbour is not as urgent.
         #expect(queue.takeNeighbour(of: first, atMost: 1 << 20) == nil)
-        #expect(queue.first(demandOnly: true) == nil)
+        #expect(queue.takeFirst(demandOnly: true) == nil)
         var run: [Letter] = []
         while let next = run.last.map({ queue.takeNeighbour(of: $0, atMost: 1 << 20) }) ?? queue.takeFirst() {
             run.append(next)
