@@ -23,7 +23,8 @@ public import UserfaultPager
 /// wait for the next attempt, and fail if it fails: an attempt of the policy is an attempt to connect, or two with a
 /// `ChunkCache`, which asks for the chunk first and then for the page.
 public final class NBDSource: AsynchronousPageSource, Sendable {
-    private let loop: Loop
+    private let mailbox: Mailbox
+    private let uri: String
 
     /// What the server offers.
     public let export: NBDExport
@@ -36,21 +37,23 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
     /// - Throws: ``NBDError``: the server cannot be reached, refuses, or is not the one that its certificate should name.
     public init(_ uri: String, configuration: NBDConfiguration = NBDConfiguration()) throws(NBDError) {
         try configuration.check()
-        let loop = try Loop.start(uri, configuration)
+        let mailbox = try Mailbox()
+        try Loop.start(uri, configuration, mailbox)
         do throws(NBDError) {
             // The thread has a deadline of its own, which ends first.
-            export = try loop.opening.wait(until: Deadline(after: configuration.connectTimeout + .seconds(5)))
+            export = try mailbox.opening.wait(until: Deadline(after: configuration.connectTimeout + .seconds(5)))
         } catch {
-            loop.close()
+            mailbox.close()
             throw error
         }
-        self.loop = loop
+        self.mailbox = mailbox
+        self.uri = uri
     }
 
-    deinit { loop.close() }
+    deinit { mailbox.close() }
 
     /// Takes a request, see `AsynchronousPageSource`.
-    public func load(_ request: consuming PageRequest) { loop.put(request) }
+    public func load(_ request: consuming PageRequest) { mailbox.put(request) }
 
     /// Requests are completed without a lock: see `PageSource.isReentrant`.
     public var isReentrant: Bool { true }
@@ -67,7 +70,7 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
         Int
     >] {
         let question = Question(range)
-        loop.put(question)
+        mailbox.put(question)
         do throws(NBDError) {
             return try question.answer.wait(until: Deadline(after: limit))
         } catch {
@@ -83,11 +86,11 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
     ///   - revision: Which version of it: NBD does not tell.
     /// - Throws: `PagerError.configuration` if the names are too long.
     public func identity(name: String? = nil, revision: String) throws(PagerError) -> ImageIdentity {
-        try ImageIdentity(name: name ?? loop.uri, byteCount: export.byteCount, revision: revision)
+        try ImageIdentity(name: name ?? uri, byteCount: export.byteCount, revision: revision)
     }
 
     /// What was done so far.
-    public var statistics: NBDStatistics { loop.counters.snapshot }
+    public var statistics: NBDStatistics { mailbox.counters.snapshot }
 }
 #else
 /// Needs the trait `NBD` of this package.

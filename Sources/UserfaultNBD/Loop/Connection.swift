@@ -196,7 +196,9 @@ final class Connection {
     // MARK: Asking
 
     /// Sends a read into memory that stays until the flight has finished.
-    func read(_ flight: Flight, into start: UnsafeMutableRawPointer) {
+    ///
+    /// - Returns: `false` if libnbd has refused it: it has finished.
+    func read(_ flight: Flight, into start: UnsafeMutableRawPointer) -> Bool {
         let user = unsafe begin(flight)
         let chunk = unsafe nbd_chunk_callback(callback: flightGotChunk, user_data: user, free: nil)
         let callback = unsafe nbd_completion_callback(callback: flightCompleted, user_data: user, free: flightReleased)
@@ -204,6 +206,7 @@ final class Connection {
         let answer = unsafe nbd_aio_pread_structured(
             handle, start, range.count, UInt64(range.lowerBound), chunk, callback, 0)
         if answer == -1 { flight.refuse(NBDError.last(.read)) }
+        return answer != -1
     }
 
     /// Asks what is in the flight's range.

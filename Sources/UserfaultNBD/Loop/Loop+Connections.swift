@@ -7,12 +7,12 @@ internal import UserfaultFD
 
 extension Loop {
     /// Makes connections that are due, and gives up those that take too long.
-    func attend(at now: MonotonicInstant) {
+    mutating func attend(at now: MonotonicInstant) {
         for connection in connections {
             switch connection.state {
             case .waiting(let until) where until <= now:
                 do throws(NBDError) {
-                    try connection.connect(to: uri, configuration, in: round) { [self] in wake.signal() }
+                    try connection.connect(to: uri, configuration, in: round) { [mailbox] in mailbox.wake.signal() }
                     try goOn(connection)
                 } catch {
                     lose(connection, error)
@@ -31,7 +31,7 @@ extension Loop {
         }
     }
 
-    private func goOn(_ connection: Connection) throws(NBDError) {
+    private mutating func goOn(_ connection: Connection) throws(NBDError) {
         if let error = connection.takeDialed() { throw error }
         // A server that is quick has answered everything while it was dialed, and sends nothing more.
         if !connection.isDialing, connection.isNegotiated { try welcome(connection) }
@@ -52,7 +52,7 @@ extension Loop {
     ///
     /// - Parameter most: Not more replies.
     /// - Returns: How many were read.
-    func advance(_ connection: Connection, _ ready: Int16, most: Int) -> Int {
+    mutating func advance(_ connection: Connection, _ ready: Int16, most: Int) -> Int {
         var waiting = most > 1 && ready.isReadable ? connection.bytesWaiting : 0
         let now = MonotonicInstant.now
         var count = 0
@@ -65,14 +65,14 @@ extension Loop {
                 return count + 1
             }
             let bytes = connection.lastReplyBytes
-            settle()
+            settle(connection)
             count += 1
             waiting -= bytes ?? waiting
-            guard waiting > 0, count < most, connection.isReady, !isUrgent else { return count }
+            guard waiting > 0, count < most, connection.isReady, !mailbox.isUrgent else { return count }
         }
     }
 
-    private func welcome(_ connection: Connection) throws(NBDError) {
+    private mutating func welcome(_ connection: Connection) throws(NBDError) {
         let found = try connection.export()
         if let export, found.byteCount != export.byteCount {
             // Offsets mean something else now: better no page than a wrong one.
@@ -80,26 +80,26 @@ extension Loop {
                 .connect, message: "the export has \(found.byteCount) bytes; it had \(export.byteCount)")
         }
         connection.becomeReady()
-        counters.connections.add(1, ordering: .relaxed)
+        mailbox.counters.connections.add(1, ordering: .relaxed)
         report(.connected(connection.number))
         guard export == nil else { return }
         export = found
         map = BlockMap(byteCount: found.byteCount)
         // There are no requests before it is known.
         queue = RequestQueue(most: mostBytesAtOnce(found))
-        opening.set(.success(found))
+        mailbox.opening.set(.success(found))
         guard found.allowsManyConnections else { return }
         for number in 1..<max(1, configuration.connections) { connections.append(Connection(number: number)) }
     }
 
     /// Lets go of connections that turned out to be gone while something was sent.
-    func dropTheGone() {
+    mutating func dropTheGone() {
         for connection in connections where connection.isReady && connection.isGone {
             lose(connection, NBDError(.connection, message: "the connection was lost while a request was sent"))
         }
     }
 
-    func lose(_ connection: Connection, _ error: NBDError) {
+    mutating func lose(_ connection: Connection, _ error: NBDError) {
         let wasReady = connection.isReady
         connection.close { failures in
             min(configuration.maximumBackOff, configuration.backOff * (1 << min(failures - 1, 20)))
@@ -113,7 +113,7 @@ extension Loop {
         settle()
         guard export != nil else {
             // The source was never open: whoever wanted it decides.
-            opening.set(.failure(error))
+            mailbox.opening.set(.failure(error))
             connections = []
             return
         }

@@ -62,7 +62,7 @@ final class Inquiry {
 
 extension Loop {
     /// Keeps a request until its window is known.
-    func park(_ letter: Letter, _ window: Int, on connection: Connection) {
+    mutating func park(_ letter: Letter, _ window: Int, on connection: Connection) {
         let isAsked = parked[window] != nil
         parked[window, default: []].append(letter)
         if !isAsked { begin(window, on: connection) }
@@ -70,13 +70,11 @@ extension Loop {
 
     private static var mostAsks: Int { 64 }
 
-    private func begin(_ window: Int, on connection: Connection) {
+    private mutating func begin(_ window: Int, on connection: Connection) {
         ask(window, from: map.range(ofWindow: window).lowerBound, known: [], on: connection)
-        // What libnbd refuses is over at once, and no reply comes that would tell.
-        settle()
     }
 
-    private func ask(
+    private mutating func ask(
         _ window: Int, from start: Int, known: [BlockRun], asks: Int = 0, on connection: Connection
     ) {
         let end = map.range(ofWindow: window).upperBound
@@ -86,10 +84,12 @@ extension Loop {
         guard !range.isEmpty, asks < Self.mostAsks else { return know(start..<end, asData: window, known) }
         let inquiry = Inquiry(window, from: start, known: known, asks: asks)
         connection.askExtents(Flight(.window(inquiry), range, on: connection))
+        // What libnbd refuses is over at once, and no reply comes that would tell.
+        settle()
     }
 
     /// Takes notice of what the server said of a window.
-    func learn(_ inquiry: Inquiry, _ failure: NBDError?, isLost: Bool) {
+    mutating func learn(_ inquiry: Inquiry, _ failure: NBDError?, isLost: Bool) {
         let window = inquiry.window
         if isLost {
             // As for reads that are lost. Questions ask again once there is a connection.
@@ -118,13 +118,13 @@ extension Loop {
     }
 
     /// The server does not tell what is in the rest of a window: all of it is read.
-    private func know(nothingOf window: Int, from start: Int, _ known: [BlockRun], _ error: NBDError?) {
+    private mutating func know(nothingOf window: Int, from start: Int, _ known: [BlockRun], _ error: NBDError?) {
         let rest = start..<map.range(ofWindow: window).upperBound
         report(.extentsFailed(rest, error ?? NBDError(.extents, message: "the server told nothing")))
         know(rest, asData: window, known)
     }
 
-    private func know(_ rest: Range<Int>, asData window: Int, _ known: [BlockRun]) {
+    private mutating func know(_ rest: Range<Int>, asData window: Int, _ known: [BlockRun]) {
         var runs = known
         BlockMap.append(BlockRun(range: rest, isZero: false), to: &runs)
         map.learn(window: window, runs)
@@ -133,12 +133,12 @@ extension Loop {
 
     private var minimumBlock: Int { export?.minimumBlock ?? 1 }
 
-    private func unpark(_ window: Int) {
+    private mutating func unpark(_ window: Int) {
         for letter in parked.removeValue(forKey: window) ?? [] { queue.put(letter) }
     }
 
     /// Answers questions, and asks the server for what they need.
-    func answer() {
+    mutating func answer() {
         guard let export, !questions.isEmpty else { return }
         let asked = questions
         questions = []
@@ -159,7 +159,7 @@ extension Loop {
     /// What was taken stays, also if there are too many windows for all to be remembered.
     ///
     /// - Returns: Whether the answer is complete.
-    private func advance(_ question: Question, to end: Int) -> Bool {
+    private mutating func advance(_ question: Question, to end: Int) -> Bool {
         while question.at < end {
             let window = map.window(of: question.at)
             let part = question.at..<min(end, map.range(ofWindow: window).upperBound)

@@ -10,15 +10,17 @@ extension Loop {
     // MARK: Sending
 
     /// Sends as much as connections and memory allow, the most urgent first.
-    func send() {
+    mutating func send() {
         guard let export else { return }
         defer { dropTheGone() }
         let depth = configuration.requestsPerConnection
-        while let connection = leastBusy, connection.inFlight < depth {
+        while let connection = leastBusy {
+            let inFlight = connection.inFlight
+            guard inFlight < depth else { return }
             // A thread may have come to wait for what was asked for ahead: it must not wait for ever.
             let aheadFirst = demandInARow >= 8
             // What nobody waits for leaves room for what somebody does.
-            let demandOnly = !aheadFirst && connection.inFlight >= max(1, depth / 2)
+            let demandOnly = !aheadFirst && inFlight >= max(1, depth / 2)
             let room = memory == 0 ? Int.max : configuration.memoryLimit - memory
             guard let letter = queue.takeFirst(demandOnly: demandOnly, aheadFirst: aheadFirst, atMost: room) else {
                 return
@@ -52,17 +54,17 @@ extension Loop {
     }
 
     private func complete(_ letter: Letter) {
-        counters.bytesInHoles.add(letter.range.count, ordering: .relaxed)
+        mailbox.counters.bytesInHoles.add(letter.range.count, ordering: .relaxed)
         letter.take()?.complete(.zero)
     }
 
     /// - Parameter isAllData: Whether there is no hole in what is asked for.
-    private func read(_ letter: Letter, isAllData: Bool, _ export: NBDExport, on connection: Connection) {
+    private mutating func read(_ letter: Letter, isAllData: Bool, _ export: NBDExport, on connection: Connection) {
         var isAllData = isAllData
         let neighbours = takeNeighbours(of: letter, &isAllData, export)
         let wanted = letter.range.lowerBound..<(neighbours.last ?? letter).range.upperBound
         if export.takes(wanted), isAllData {
-            let read = Read(letter, neighbours, wanted, zeros: [], in: readMemory)
+            let read = Read(letter, neighbours, wanted, zeros: [], in: &readMemory)
             return send(CollectionOfOne(wanted), of: read, on: connection)
         }
         let known = wanted.clamped(to: 0..<export.byteCount)
@@ -74,10 +76,10 @@ extension Loop {
         let lower = min(wanted.lowerBound, parts.first?.lowerBound ?? .max)
         let upper = max(wanted.upperBound, parts.last?.upperBound ?? 0)
         var zeros = runs.filter(\.isZero).map(\.range)
-        counters.bytesInHoles.add(zeros.reduce(0) { $0 + $1.count }, ordering: .relaxed)
+        mailbox.counters.bytesInHoles.add(zeros.reduce(0) { $0 + $1.count }, ordering: .relaxed)
         // Behind the end there are zeros.
         if upper > export.byteCount { zeros.append(max(lower, export.byteCount)..<upper) }
-        send(parts, of: Read(letter, neighbours, lower..<upper, zeros: zeros, in: readMemory), on: connection)
+        send(parts, of: Read(letter, neighbours, lower..<upper, zeros: zeros, in: &readMemory), on: connection)
     }
 
     /// The most bytes that neighbouring requests are read of at once.
@@ -88,7 +90,7 @@ extension Loop {
     /// Takes the requests that continue where one ends, as far as one read is to bring them.
     ///
     /// - Parameter isAllData: Whether there is no hole in all of them.
-    private func takeNeighbours(of letter: Letter, _ isAllData: inout Bool, _ export: NBDExport) -> [Letter] {
+    private mutating func takeNeighbours(of letter: Letter, _ isAllData: inout Bool, _ export: NBDExport) -> [Letter] {
         var neighbours: [Letter] = []
         let most = mostBytesAtOnce(export)
         var count = letter.range.count
@@ -108,41 +110,48 @@ extension Loop {
         return neighbours
     }
 
-    private func send(_ parts: some Collection<Range<Int>>, of read: Read, on connection: Connection) {
+    private mutating func send(_ parts: some Collection<Range<Int>>, of read: Read, on connection: Connection) {
         read.place = reads.count
         reads.append(read)
         memory += read.range.count
-        if memory > counters.peakMemory.load(ordering: .relaxed) {
-            counters.peakMemory.store(memory, ordering: .relaxed)
+        if memory > mailbox.counters.peakMemory.load(ordering: .relaxed) {
+            mailbox.counters.peakMemory.store(memory, ordering: .relaxed)
         }
         read.partsLeft = parts.count
-        for part in parts { send(part, of: read, on: connection) }
-        settle()
-    }
-
-    private func send(_ part: Range<Int>, of read: Read, on connection: Connection) {
-        guard let place = unsafe read.place(of: part) else { return }
-        unsafe connection.read(Flight(.part(read), part, on: connection), into: place)
-        counters.reads.add(1, ordering: .relaxed)
+        mailbox.counters.reads.add(parts.count, ordering: .relaxed)
+        var isRefused = false
+        for part in parts {
+            guard let place = unsafe read.place(of: part) else { continue }
+            if unsafe !connection.read(Flight(.part(read), part, on: connection), into: place) { isRefused = true }
+        }
+        if isRefused { settle() }
     }
 
     // MARK: Replies
 
     /// Does what follows from everything that has finished.
-    func settle() {
-        // What follows from one may be refused at once, and has finished then too.
+    mutating func settle() {
         var index = 0
         while index < connections.count {
-            let connection = connections[index]
-            index += 1
-            while let flight = connection.takeFinished() {
-                settle(flight, of: connection)
-                index = 0
-            }
+            // What follows from one may be refused at once, and has finished then too.
+            index = settle(connections[index]) ? 0 : index + 1
         }
     }
 
-    private func settle(_ flight: Flight, of connection: Connection) {
+    /// As ``settle()``, for what has finished on one connection.
+    ///
+    /// - Returns: Whether there was something.
+    @discardableResult
+    mutating func settle(_ connection: Connection) -> Bool {
+        var isAny = false
+        while let flight = connection.takeFinished() {
+            settle(flight, of: connection)
+            isAny = true
+        }
+        return isAny
+    }
+
+    private mutating func settle(_ flight: Flight, of connection: Connection) {
         let failure = flight.failure
         // Whatever failed with the connection says nothing about the bytes.
         let isLost = failure != nil && (flight.breaksProtocol || !connection.isReady || connection.isGone)
@@ -156,32 +165,33 @@ extension Loop {
         }
     }
 
-    private func finish(_ part: Range<Int>, of read: Read, _ error: NBDError?) {
+    private mutating func finish(_ part: Range<Int>, of read: Read, _ error: NBDError?) {
         read.partsLeft -= 1
         if let error {
             // Those of several requests are read again, one by one.
             if !read.lostConnection, read.neighbours.isEmpty { report(.readFailed(part, error)) }
             read.failure = read.failure ?? error
         } else {
-            counters.bytesRead.add(part.count, ordering: .relaxed)
+            mailbox.counters.bytesRead.add(part.count, ordering: .relaxed)
         }
         guard read.partsLeft == 0 else { return }
         forget(read)
         memory -= read.range.count
         if read.failure == nil {
             read.complete()
+            read.giveBack(to: &readMemory)
         } else if read.neighbours.isEmpty || read.lostConnection {
-            read.forEachLetter(fail)
+            for letter in read.letters { fail(letter) }
         } else {
             // One of them is at fault, and the others are not to suffer for it.
-            read.forEachLetter { letter in
+            for letter in read.letters {
                 letter.isAlone = true
                 queue.put(letter)
             }
         }
     }
 
-    private func forget(_ read: Read) {
+    private mutating func forget(_ read: Read) {
         // The last one takes its place.
         let last = reads.removeLast()
         guard last !== read else { return }

@@ -18,19 +18,17 @@ final class Read {
     var lostConnection = false
     /// Its place among the reads that are outstanding.
     var place = 0
-    private let memory: ReadMemory
-    private let buffer: UnsafeMutableRawBufferPointer
+    private var buffer: UnsafeMutableRawBufferPointer
 
     /// - Parameters:
     ///   - zeros: What is zeros, and is not read.
     ///   - memory: Where the buffer comes from.
     init(
-        _ letter: Letter, _ neighbours: [Letter], _ range: Range<Int>, zeros: [Range<Int>], in memory: ReadMemory
+        _ letter: Letter, _ neighbours: [Letter], _ range: Range<Int>, zeros: [Range<Int>], in memory: inout ReadMemory
     ) {
         self.letter = letter
         self.neighbours = neighbours
         self.range = range
-        self.memory = memory
         unsafe buffer = memory.take(range.count)
         for zero in zeros {
             let part = zero.clamped(to: range)
@@ -39,7 +37,13 @@ final class Read {
         }
     }
 
-    deinit { unsafe memory.giveBack(buffer) }
+    deinit { unsafe buffer.deallocate() }
+
+    /// Gives the buffer away, when all is over.
+    func giveBack(to memory: inout ReadMemory) {
+        unsafe memory.giveBack(buffer)
+        unsafe buffer = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+    }
 
     /// Where a part of the export goes.
     @unsafe func place(of part: Range<Int>) -> UnsafeMutableRawPointer? {
@@ -50,18 +54,18 @@ final class Read {
         part.lowerBound - range.lowerBound..<part.upperBound - range.lowerBound
     }
 
-    func forEachLetter(_ body: (Letter) -> Void) {
-        body(letter)
-        for letter in neighbours { body(letter) }
-    }
+    var letters: [Letter] { [letter] + neighbours }
 
     /// Completes the requests: all of it has come.
     func complete() {
-        forEachLetter { letter in
-            guard let request = letter.take() else { return }
-            let content = unsafe UnsafeRawBufferPointer(rebasing: buffer[offsets(of: letter.range)])
-            unsafe request.complete(content.bytes)
-        }
+        complete(letter)
+        for letter in neighbours { complete(letter) }
+    }
+
+    private func complete(_ letter: Letter) {
+        guard let request = letter.take() else { return }
+        let content = unsafe UnsafeRawBufferPointer(rebasing: buffer[offsets(of: letter.range)])
+        unsafe request.complete(content.bytes)
     }
 }
 
@@ -69,7 +73,7 @@ final class Read {
 ///
 /// Those of one page are used again, the last one first: it is in the processor's cache.
 @safe
-final class ReadMemory {
+struct ReadMemory: ~Copyable {
     private static var mostKept: Int { 64 }
 
     private var kept: [UnsafeMutableRawBufferPointer]
@@ -80,15 +84,15 @@ final class ReadMemory {
     }
 
     deinit {
-        while let buffer = unsafe kept.popLast() { unsafe buffer.deallocate() }
+        unsafe kept.forEach { unsafe $0.deallocate() }
     }
 
-    @unsafe func take(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
+    @unsafe mutating func take(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
         if byteCount == pageBytes, let buffer = unsafe kept.popLast() { return unsafe buffer }
         return .allocate(byteCount: byteCount, alignment: 64)
     }
 
-    @unsafe func giveBack(_ buffer: UnsafeMutableRawBufferPointer) {
+    @unsafe mutating func giveBack(_ buffer: UnsafeMutableRawBufferPointer) {
         guard buffer.count == pageBytes, unsafe kept.count < Self.mostKept else { return unsafe buffer.deallocate() }
         unsafe kept.append(buffer)
     }

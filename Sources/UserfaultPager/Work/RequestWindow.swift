@@ -80,9 +80,11 @@ final class RequestWindow: Sendable {
         }
         if demand.load(ordering: .sequentiallyConsistent) == 0 {
             let before = size.load(ordering: .relaxed)
-            // Another thread may have changed it: then that counts.
-            _ = size.compareExchange(
-                expected: before, desired: min(most, before + 1), ordering: .sequentiallyConsistent)
+            if before < most {
+                // Another thread may have changed it: then that counts.
+                _ = size.compareExchange(
+                    expected: before, desired: before + 1, ordering: .sequentiallyConsistent)
+            }
         }
         return leave()
     }
