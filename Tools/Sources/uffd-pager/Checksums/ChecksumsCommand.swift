@@ -26,7 +26,7 @@ struct ChecksumsCommand: ParsableCommand {
         let memory = try MemoryFile(memory)
         let checksums = try memory.checksums()
         do {
-            try WorkingSetFile.write(checksums.bytes, to: output)
+            try WholeFile.write(checksums.bytes, to: output)
         } catch {
             throw Failure(.uncreatable, "\(output) cannot be written: \(error)")
         }

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Glibc
 import Synchronization
 import SystemPackage
 import UserfaultPager
@@ -24,50 +23,6 @@ enum WorkingSetFile {
             return set
         } catch let error as Errno {
             throw Failure(.unreadable, "\(path) cannot be read: \(error)")
-        }
-    }
-
-    /// Writes a file beside the old one, and then puts it in its place: nobody reads half of it.
-    ///
-    /// - Throws: `Errno`.
-    static func write(_ set: WorkingSet, to path: String) throws { try write(set.bytes, to: path) }
-
-    /// The same for other files.
-    static func write(_ bytes: [UInt8], to path: String) throws {
-        try withFile(beside: path) { file, temporary in
-            _ = try file.writeAll(bytes)
-            guard fsync(file.rawValue) == 0, rename(temporary, path) == 0 else { throw Errno(rawValue: errno) }
-        }
-    }
-
-    /// Whether a file can be made where one is to be written later.
-    ///
-    /// - Throws: ``Failure`` with ``ExitCode/uncreatable``.
-    static func checkPlace(_ path: String) throws {
-        do {
-            var status = stat()
-            if stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { throw Errno.isDirectory }
-            try withFile(beside: path) { _, temporary in
-                guard unlink(temporary) == 0 else { throw Errno(rawValue: errno) }
-            }
-        } catch let error as Errno {
-            throw Failure(.uncreatable, "\(path) cannot be written: \(error)")
-        }
-    }
-
-    /// Makes a file that nobody else has, under a name beside a path; removes it if the body throws.
-    private static func withFile(
-        beside path: String, _ body: (FileDescriptor, _ temporary: String) throws -> Void
-    ) throws {
-        let temporary = "\(path).\(String(UInt64.random(in: 0 ... .max), radix: 16)).new"
-        let file = try FileDescriptor.open(
-            temporary, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec],
-            permissions: [.ownerReadWrite, .groupRead, .otherRead])
-        do {
-            try file.closeAfter { try body(file, temporary) }
-        } catch {
-            unlink(temporary)
-            throw error
         }
     }
 }
@@ -95,7 +50,7 @@ final class WorkingSetRecord: Sendable {
     /// - Throws: ``Failure`` with ``ExitCode/uncreatable`` if the file could not be written later.
     init(_ path: String) throws {
         self.path = path
-        try WorkingSetFile.checkPlace(path)
+        try WholeFile.checkPlace(path)
     }
 
     /// Adds the pages of a machine that has ended: they come first, and those that only others have touched follow.
@@ -113,7 +68,7 @@ final class WorkingSetRecord: Sendable {
 
     private func write(_ failed: (any Error) -> Void) {
         while let set = next() {
-            do { try WorkingSetFile.write(set, to: path) } catch { failed(error) }
+            do { try WholeFile.write(set.bytes, to: path) } catch { failed(error) }
         }
     }
 
