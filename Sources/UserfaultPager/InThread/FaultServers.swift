@@ -5,24 +5,32 @@ internal import UserfaultFD
 
 /// Serves the faults of one pager in the threads that have them.
 class FaultServer: @unchecked Sendable {
+    /// What a server looks for at the address of a fault.
+    enum Search {
+        /// Memory of its regions, which it knows.
+        case regions
+        /// Also memory of its descriptor outside of them, for which it asks the kernel.
+        case strays
+    }
+
     /// Serves a fault.
     ///
     /// In a signal handler: it takes no memory, counts no references, and holds no lock that it can interrupt.
     ///
     /// - Parameter seat: The calling thread's, below ``Seats/count``.
-    func serve(_ address: UInt, at seat: Int) -> FaultSignal.Answer { .unclaimed }
+    func serve(_ address: UInt, at seat: Int, _ search: Search) -> FaultSignal.Answer { .unclaimed }
 
     /// Whether it is to be asked for a fault: nobody waits for a seat at the place of another.
-    func mayServe(_ address: UInt) -> Bool { false }
+    func mayServe(_ address: UInt, _ search: Search) -> Bool { false }
 
     /// Says what becomes of a fault of a thread that serves another one already.
     ///
     /// - Parameter seat: The calling thread's.
-    func answerNested(_ address: UInt, at seat: Int) -> FaultSignal.Answer { .unclaimed }
+    func answerNested(_ address: UInt, at seat: Int, _ search: Search) -> FaultSignal.Answer { .unclaimed }
 
     /// Forgets what it knows of a range, which is another descriptor's.
     ///
-    /// Also in a signal handler, as ``serve(_:at:)`` is.
+    /// Also in a signal handler, as ``serve(_:at:_:)`` is.
     func forget(_ range: AddressRange) {}
 
     /// Has threads that wait to ask their source again find out that it has given memory up, or has ended.
@@ -53,14 +61,14 @@ enum FaultServers {
 
         /// Asks for a fault; on a thread that has no seat here.
         @inline(__always)
-        func serve(_ address: UInt) -> FaultSignal.Answer {
-            seats.withSeat(waitingIf: { mayServe(address) }) { seat in
-                withServer { $0.serve(address, at: seat) }
+        func serve(_ address: UInt, _ search: FaultServer.Search) -> FaultSignal.Answer {
+            seats.withSeat(waitingIf: { mayServe(address, search) }) { seat in
+                withServer { $0.serve(address, at: seat, search) }
             } ?? .unclaimed
         }
 
-        private func mayServe(_ address: UInt) -> Bool {
-            visit { $0.mayServe(address) ? .served : .unclaimed } == .served
+        private func mayServe(_ address: UInt, _ search: FaultServer.Search) -> Bool {
+            visit { $0.mayServe(address, search) ? .served : .unclaimed } == .served
         }
 
         /// Asks the server that is there, which stays meanwhile; on a thread that has no seat, and takes none.
@@ -181,17 +189,31 @@ enum FaultServers {
 
     /// Serves a fault, in a signal handler.
     ///
+    /// A server that does not know an address has to ask the kernel whether it is its descriptor's, which takes as long as
+    /// filling a page. So all are asked first for what they know.
+    ///
     /// - Parameter wanted: The address of the only server that is asked; 0 for all.
     private static func serve(_ address: UInt, by wanted: UInt = 0) -> FaultSignal.Answer {
+        switch serve(address, by: wanted, .regions) {
+        case .unclaimed: serve(address, by: wanted, .strays)
+        case .served: .served
+        case .refused: .refused
+        }
+    }
+
+    @inline(__always)
+    private static func serve(
+        _ address: UInt, by wanted: UInt, _ search: FaultServer.Search
+    ) -> FaultSignal.Answer {
         for index in 0..<end.load(ordering: .acquiring) {
             let place = unsafe places + index
             let candidate = unsafe place.pointee.server.load(ordering: .relaxed)
             guard candidate != 0, wanted == 0 || candidate == wanted else { continue }
             let answer: FaultSignal.Answer
             if let seat = unsafe place.pointee.seats.mine {
-                answer = unsafe place.pointee.withServer { $0.answerNested(address, at: seat) }
+                answer = unsafe place.pointee.withServer { $0.answerNested(address, at: seat, search) }
             } else {
-                answer = unsafe place.pointee.serve(address)
+                answer = unsafe place.pointee.serve(address, search)
             }
             switch answer {
             case .unclaimed: continue

@@ -38,7 +38,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         unsafe benches.deallocate()
     }
 
-    override func serve(_ address: UInt, at seat: Int) -> FaultSignal.Answer {
+    override func serve(_ address: UInt, at seat: Int, _ search: Search) -> FaultSignal.Answer {
         unsafe benches[seat].record.takeRow()
         let now = MonotonicInstant.now.nanoseconds
         var pending = PendingFault(fault: PageFault(address: address, flags: []), since: now)
@@ -46,7 +46,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         let seen = removals.changes
         let served = unsafe core.serve(pending, of: memory, with: &benches[seat], readsAhead: true)
         if case .done = served { return .served }
-        return unsafe follow(served, address, with: &benches[seat], seen)
+        return unsafe follow(served, address, search, with: &benches[seat], seen)
     }
 
     /// What follows for a fault whose page was not filled at once.
@@ -54,7 +54,8 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     /// - Parameter before: How many times memory had been given up before the first attempt.
     @inline(never)
     private func follow(
-        _ first: PagerCore<Source>.Served, _ address: UInt, with bench: inout Workbench, _ before: UInt32
+        _ first: PagerCore<Source>.Served, _ address: UInt, _ search: Search, with bench: inout Workbench,
+        _ before: UInt32
     ) -> FaultSignal.Answer {
         var served = first
         var seen = before
@@ -68,7 +69,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
                 memory.awaitSettling(of: address)
                 return .served
             case .gone:
-                return answerRefused(address, by: bench.record)
+                return answerRefused(address, search, by: bench.record)
             case .ended:
                 return .unclaimed
             case .later(var again):
@@ -97,7 +98,7 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     }
 
     /// - Parameter isInOrder: Whether the calling thread shares the order.
-    private func standing(of address: UInt, isInOrder: Bool = false) -> Standing {
+    private func standing(of address: UInt, _ search: Search, isInOrder: Bool = false) -> Standing {
         let cause =
             isInOrder
             ? memory.withinOrder { machine in machine.cause(ofSignalAt: address) }
@@ -105,14 +106,16 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         return switch cause {
         case .missing, .protected: .known
         case .lost: .lost
-        case .nobodys: core.isOurs(straying: address) ? .stray : .foreign
+        case .nobodys: search == .strays && core.isOurs(straying: address) ? .stray : .foreign
         }
     }
 
     /// What to say of a fault for which nothing could be filled.
     @inline(never)
-    private func answerRefused(_ address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
-        switch standing(of: address) {
+    private func answerRefused(
+        _ address: UInt, _ search: Search, by record: ThreadRecord
+    ) -> FaultSignal.Answer {
+        switch standing(of: address, search) {
         case .lost: .refused
         case .stray: answerStray(address, by: record)
         case .known, .foreign: .unclaimed
@@ -137,11 +140,13 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
 
     override func noteRemoval() { removals.signal() }
 
-    override func mayServe(_ address: UInt) -> Bool { standing(of: address) != .foreign }
+    override func mayServe(_ address: UInt, _ search: Search) -> Bool {
+        standing(of: address, search) != .foreign
+    }
 
     /// What to say of a fault of a source.
-    override func answerNested(_ address: UInt, at seat: Int) -> FaultSignal.Answer {
-        switch standing(of: address, isInOrder: unsafe benches[seat].record.asksInOrder) {
+    override func answerNested(_ address: UInt, at seat: Int, _ search: Search) -> FaultSignal.Answer {
+        switch standing(of: address, search, isInOrder: unsafe benches[seat].record.asksInOrder) {
         case .lost: .refused
         case .known, .stray: refuse(address)
         case .foreign: .unclaimed

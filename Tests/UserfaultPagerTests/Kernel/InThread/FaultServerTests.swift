@@ -14,8 +14,34 @@ private final class Visitor: FaultServer, @unchecked Sendable {
     override func depart() { departures.value.add(1, ordering: .relaxed) }
 }
 
+/// Counts how often it is asked for memory that it does not know.
+private final class Onlooker: FaultServer, @unchecked Sendable {
+    let strays = Atomic<Int>(0)
+
+    override func serve(_ address: UInt, at seat: Int, _ search: Search) -> FaultSignal.Answer {
+        if search == .strays { strays.add(1, ordering: .relaxed) }
+        return .unclaimed
+    }
+}
+
 @Suite(.serialized, .timeLimit(.minutes(5)))
 struct FaultServerTests {
+    /// A server that was made before another asks the kernel nothing about the other's memory.
+    @Test func whoKnowsAnAddressServesIt() async {
+        await #expect(processExitsWith: .success) {
+            let onlooker = Onlooker()
+            try FaultServers.add(onlooker)
+            let range = try Mapping(anonymous: 8 * pageBytes).release()
+            let pager = try Pager(UserfaultFD(features: .sigbus), source: NumberedSource())
+            try pager.add(range)
+            for page in 0..<8 { #expect(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
+            let strays = onlooker.strays.load(ordering: .relaxed)
+            #expect(strays == 0)
+            try pager.stop(.poison)
+            FaultServers.remove(onlooker, until: .never)
+        }
+    }
+
     /// One that was removed keeps its place until it was dismissed.
     @Test func everyServerThatIsRemovedDeparts() async {
         await #expect(processExitsWith: .success) {
