@@ -124,16 +124,23 @@ __asm__(".pushsection .text\n .p2align 4\n nop\n"
 
 static inline int is_direct(void *returns_to) { return returns_to == (void *)cuffd_return_from_signal; }
 
-static int set_handler(const struct sigaction *action) {
+/// Sets the handler, and says which one was there.
+static int set_handler(const struct sigaction *action, struct sigaction *before) {
     enum { HAS_RESTORER = 0x04000000 };
     struct {
         void (*handler)(int, siginfo_t *, void *);
         unsigned long flags;
         void (*restorer)(void);
         uint64_t mask;
-    } installed = {action->sa_sigaction, (unsigned long)action->sa_flags | HAS_RESTORER, cuffd_return_from_signal, 0};
+    } installed = {action->sa_sigaction, (unsigned long)action->sa_flags | HAS_RESTORER, cuffd_return_from_signal, 0}, old;
     memcpy(&installed.mask, &action->sa_mask, sizeof installed.mask);
-    return CUFFD_ANSWER(syscall(SYS_rt_sigaction, SIGBUS, &installed, NULL, sizeof installed.mask));
+    int answer = CUFFD_ANSWER(syscall(SYS_rt_sigaction, SIGBUS, &installed, &old, sizeof installed.mask));
+    if (answer != 0) return answer;
+    before->sa_sigaction = old.handler;
+    before->sa_flags = (int)(old.flags & ~(unsigned long)HAS_RESTORER);
+    sigemptyset(&before->sa_mask);
+    memcpy(&before->sa_mask, &old.mask, sizeof old.mask);
+    return 0;
 }
 #else
 static inline int is_direct(void *returns_to) {
@@ -141,7 +148,9 @@ static inline int is_direct(void *returns_to) {
     return 0;
 }
 
-static int set_handler(const struct sigaction *action) { return CUFFD_ANSWER(sigaction(SIGBUS, action, NULL)); }
+static int set_handler(const struct sigaction *action, struct sigaction *before) {
+    return CUFFD_ANSWER(sigaction(SIGBUS, action, before));
+}
 #endif
 
 /// Called by a handler that was installed later, under whatever mask that one has.
@@ -183,7 +192,10 @@ static void install(void) {
     // Known before a fault of another thread may ask for it.
     sigaction(SIGBUS, NULL, &previous);
     action.sa_flags |= previous.sa_flags & SA_RESTART;
-    installed = set_handler(&action);
+    // Another thread may have set one since.
+    struct sigaction before = previous;
+    installed = set_handler(&action, &before);
+    previous = before;
 }
 
 int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void)) {
