@@ -9,7 +9,7 @@ import UserfaultFD
 extension Shelf {
     /// Keeps it for the next server that a client was not served to its end.
     mutating func noteFailure() {
-        guard kept[KeptName.failed] == nil, let file = try? Memfd(name: "pager-note", count: 1),
+        guard kept[KeptName.failed] == nil, let file = try? Memfd.note(),
             let number = file.withUnsafeDescriptor({ try? OwnedDescriptorNumber.duplicate($0.rawValue) })
         else { return }
         put(KeptName.failed, [number])

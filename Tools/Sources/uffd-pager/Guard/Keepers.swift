@@ -76,15 +76,15 @@ final class Keepers: Sendable {
     /// Has it kept that there is something.
     func keep(_ name: String) throws {
         guard expectsSuccessor else { return }
-        let file = try Memfd(name: "pager-note", count: 1)
+        let file = try Memfd.note()
         try keep(name, [file.withUnsafeDescriptor { $0.rawValue }])
     }
 
     /// Has it kept that a client was not served to its end.
     func noteFailure() {
-        guard !failure.exchange(true, ordering: .relaxed), expectsSuccessor,
-            let file = try? Memfd(name: "pager-note", count: 1)
-        else { return }
+        guard !failure.exchange(true, ordering: .relaxed), expectsSuccessor, let file = try? Memfd.note() else {
+            return
+        }
         file.withUnsafeDescriptor { number in
             keeper?.tell(KeptName.failed, [number.rawValue])
             manager?.tell(KeptName.failed, [number.rawValue])

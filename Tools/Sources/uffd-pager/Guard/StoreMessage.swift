@@ -104,6 +104,11 @@ enum KeptName {
     }
 }
 
+extension Memfd {
+    /// What is kept under a name that says everything.
+    static func note() throws(UserfaultError) -> Memfd { try Memfd(name: "pager-note", count: 1) }
+}
+
 /// Descriptors, each under a name.
 struct Shelf {
     private(set) var kept: [String: [Int32]] = [:]
