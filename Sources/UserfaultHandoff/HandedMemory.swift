@@ -111,7 +111,8 @@ public struct HandedMemory: ~Copyable, Sendable {
         var content = HandoffMessage.Content(features: uffd.enabledFeatures, regions: regions)
         if uffd.handlesKernelFaults { content.flags.insert(.kernelFaults) }
         if file != nil { content.flags.insert(.memoryFile) }
-        return KeptRecord(machine: machine, source: source, format: format, content: content)
+        return KeptRecord(
+            machine: machine, process: peer.process, source: source, format: format, content: content)
     }
 
     /// Makes a pager that serves all regions, starts it, and tells the client if its protocol has a word for that.

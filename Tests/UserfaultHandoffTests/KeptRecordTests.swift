@@ -27,6 +27,17 @@ struct KeptRecordTests {
         #expect(try KeptRecord(bytes: Self.firstVersion) == record)
     }
 
+    @Test("knows the process, which earlier programs have not written")
+    func process() throws {
+        var record = try Self.record()
+        record.process = 0x1234
+        var bytes = Self.firstVersion
+        bytes[28...29] = [0x34, 0x12]
+        #expect(record.bytes == bytes)
+        #expect(try KeptRecord(bytes: bytes) == record)
+        #expect(try KeptRecord(bytes: Self.firstVersion).process == 0)
+    }
+
     @Test("of a later version is refused by its version")
     func version() {
         var bytes = Self.firstVersion
@@ -47,7 +58,7 @@ struct KeptRecordTests {
 
     @Test(
         "is refused if it is damaged",
-        arguments: [(0, 0x56), (12, 2), (16, 2), (20, 200), (20, 6), (24, 3), (28, 1), (32, 0xff), (41, 0), (53, 4)])
+        arguments: [(0, 0x56), (12, 2), (16, 2), (20, 200), (20, 6), (24, 3), (31, 0x80), (32, 0xff), (41, 0), (53, 4)])
     func refused(position: Int, byte: UInt8) {
         var bytes = Self.firstVersion
         bytes[position] = byte

@@ -301,7 +301,7 @@ def survive_a_client_that_dies_while_nobody_serves():
             kill(next_server(keeper))
             machine.kill()
             os.kill(keeper, signal.SIGCONT)
-            pager.says("ended while nobody served")
+            pager.says(f"ended while nobody served machine=m process={machine.process} session=1")
             reads_the_rest(other)
         pager.says(": ended ")
         becomes(descriptors, before, "what the guard and the keeper have open")

@@ -14,7 +14,7 @@ internal import UserfaultPager
 /// | 16 | 4 | what the client speaks: 0 Firecracker's protocol, 1 ``HandoffMessage`` |
 /// | 20 | 4 | the length of the machine's name |
 /// | 24 | 4 | the length of what identifies the source |
-/// | 28 | 4 | 0 |
+/// | 28 | 4 | the process that connected, 0 if that is not known |
 /// | 32 | | the machine's name and what identifies the source, in UTF-8 |
 /// | | | the flags, features and regions, as a ``HandoffMessage`` has them |
 public struct KeptRecord: Hashable, Sendable {
@@ -23,6 +23,8 @@ public struct KeptRecord: Hashable, Sendable {
 
     /// The machine that the client belongs to, as its server names it.
     public var machine: String
+    /// The process that connected, as its server's process sees it; 0 if that is not known.
+    public var process: Int32
     /// Identifies the content of the source: a successor must not serve other content.
     public var source: String
     /// Whether pages may have been filled.
@@ -42,9 +44,11 @@ public struct KeptRecord: Hashable, Sendable {
 
     /// What a record is to say.
     public init(
-        machine: String, source: String, isBegun: Bool = false, format: HandoffFormat, content: HandoffMessage.Content
+        machine: String, process: Int32 = 0, source: String, isBegun: Bool = false, format: HandoffFormat,
+        content: HandoffMessage.Content
     ) {
         self.machine = machine
+        self.process = process
         self.source = source
         self.isBegun = isBegun
         self.format = format
@@ -65,7 +69,8 @@ public struct KeptRecord: Hashable, Sendable {
         let begun = reader.next(UInt32.self)
         let format = Int(reader.next(UInt32.self))
         let lengths = [Int(reader.next(UInt32.self)), Int(reader.next(UInt32.self))]
-        guard begun <= 1, Self.formats.indices.contains(format), reader.next(UInt32.self) == 0,
+        let process = reader.next(UInt32.self)
+        guard begun <= 1, Self.formats.indices.contains(format), process <= UInt32(Int32.max),
             lengths.allSatisfy({ $0 <= Self.textLimit }), lengths[0] + lengths[1] <= bytes.count - Self.headerBytes
         else { throw .malformed("the record of a client is damaged") }
         let texts = bytes.dropFirst(Self.headerBytes)
@@ -78,7 +83,8 @@ public struct KeptRecord: Hashable, Sendable {
         }
         guard version == Self.version(for: content) else { throw .malformed("the record of a client is damaged") }
         self.init(
-            machine: machine, source: source, isBegun: begun == 1, format: Self.formats[format], content: content)
+            machine: machine, process: Int32(process), source: source, isBegun: begun == 1,
+            format: Self.formats[format], content: content)
     }
 
     /// A program that does not know of memory files must not take such a client over.
@@ -94,7 +100,7 @@ public struct KeptRecord: Hashable, Sendable {
         writer.append(UInt32(Self.formats.firstIndex(of: format)!))
         writer.append(UInt32(machine.utf8.count))
         writer.append(UInt32(source.utf8.count))
-        writer.append(UInt32(0))
+        writer.append(UInt32(process))
         return writer.bytes + Array(machine.utf8) + Array(source.utf8) + content.bytes
     }
 

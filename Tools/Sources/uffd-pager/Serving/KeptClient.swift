@@ -8,8 +8,10 @@ import UserfaultPager
 /// A client whose server has died: what was kept of it.
 struct KeptClient {
     let id: Int
-    /// The process that connected; 0 if it has ended.
+    /// The process that connected; 0 if it has ended, and the dead server has not written it down.
     let process: Int32
+    /// What the dead server has written down, if a successor can serve it.
+    private let record: Result<KeptRecord, any Error>
     private let files: Files
     /// Its memory file, if it has one.
     private let file: Files
@@ -37,8 +39,18 @@ struct KeptClient {
         self.id = id
         files = Files(numbers)
         self.file = Files(file)
-        process = files[.process].flatMap(OpenNumber.process(ofPidfd:)) ?? 0
+        record = Result { [files] in
+            guard let number = files[.record] else {
+                throw HandoffError.notServed("a successor cannot go on with forks")
+            }
+            return try KeptRecord(file: Memfd(adopting: OwnedDescriptorNumber.duplicate(number)))
+        }
+        let written = (try? record.get().process) ?? 0
+        process = written > 0 ? written : files[.process].flatMap(OpenNumber.process(ofPidfd:)) ?? 0
     }
+
+    /// The machine that it belongs to, if that is known.
+    var machine: String? { try? record.get().machine }
 
     /// The client's process.
     func owner() throws -> Owner {
@@ -48,10 +60,10 @@ struct KeptClient {
 
     /// The client's memory, if a successor can serve it.
     func memory(of owner: Owner) throws -> KeptMemory {
-        guard let record = files[.record], let state = files[.state], let uffd = files[.userfaultfd] else {
-            throw HandoffError.notServed("a successor cannot go on with forks")
+        let content = try record.get()
+        guard let state = files[.state], let uffd = files[.userfaultfd] else {
+            throw HandoffError.notServed("it was not kept whole")
         }
-        let content = try KeptRecord(file: Memfd(adopting: OwnedDescriptorNumber.duplicate(record)))
         return try KeptMemory(
             content, userfaultfd: FileDescriptor(rawValue: uffd), owner: owner,
             state: FileDescriptor(rawValue: state), file: file.only, pages: files[.pages].map(FileDescriptor.init))
@@ -75,7 +87,9 @@ struct KeptClient {
         for client in clients {
             logger.error(
                 "a client cannot be served any more, and is killed",
-                metadata: ["process": "\(client.process)", "error": "\(error)"])
+                metadata: [
+                    "machine": "\(client.machine ?? "?")", "process": "\(client.process)", "error": "\(error)",
+                ])
         }
         LostProcesses.end(clients.compactMap { $0.files[.process] })
         for client in clients { keepers?.forget(KeptName.client(client.id)) }

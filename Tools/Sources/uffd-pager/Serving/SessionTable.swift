@@ -166,7 +166,7 @@ final class SessionTable: Sendable {
         }
         do {
             let owner = try client.owner()
-            var logger = logger.of("?", id, client.process)
+            var logger = logger.of(client.machine ?? "?", id, client.process)
             if try owner.waitForEnd(within: .zero) {
                 logger.info("ended while nobody served")
                 return settle(id)
