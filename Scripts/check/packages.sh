@@ -115,9 +115,19 @@ manual_files() {
     done
 }
 
+# The three shells complete options of both programs, and the values of one that has few.
 completions() {
-    inside bash -n /usr/share/bash-completion/completions/uffd-selftest
-    inside bash -n /usr/share/bash-completion/completions/uffd-pager
+    cp "$REPO"/Scripts/check/packages/complete.* "$system/tmp"
+    inside bash /tmp/complete.bash uffd-selftest run --shu | grep -Fx -e --shuffle
+    inside bash /tmp/complete.bash uffd-selftest run --format kci | grep -Fx kcidb
+    inside bash /tmp/complete.bash uffd-pager serve --contr | grep -Fx -e --control
+    inside zsh -f /tmp/complete.zsh 'uffd-selftest run --shu' ffle
+    inside zsh -f /tmp/complete.zsh 'uffd-selftest run --format kci' db
+    inside zsh -f /tmp/complete.zsh 'uffd-pager serve --contr' ol
+    inside env HOME=/tmp fish -c 'complete -C "uffd-selftest run --shu"' | grep -e '^--shuffle\b'
+    inside env HOME=/tmp fish -c 'complete -C "uffd-selftest run --format kci"' | grep -e '^kcidb\b'
+    inside env HOME=/tmp fish -c 'complete -C "uffd-pager serve --contr"' | grep -e '^--control\b'
+    rm "$system"/tmp/complete.*
 }
 
 # The units are good ones for the systemd of this system, which prints what it does not like.
@@ -157,6 +167,7 @@ for suite; do
     cp -a --reflink=auto "$cache/$suite" "$system"
     cp -L /etc/resolv.conf "$system/etc/resolv.conf"
     check "$suite-lists" inside apt-get update
+    check "$suite-shells" inside apt-get install -y --no-install-recommends zsh fish
     files >"$work/before"
     check "$suite-install" install_packages
     check "$suite-versions" versions
