@@ -148,11 +148,11 @@ extension [BlockRun] {
     /// The parts to be read for a range that has these runs: multiples of the minimum, none longer than the maximum.
     ///
     /// - Parameter gap: Holes that are shorter are read.
-    func parts(minimum: Int, maximum: Int, end: Int, gap: Int = 1) -> [Range<Int>] {
+    func parts(minimum: Int, maximum: Int, gap: Int = 1) -> [Range<Int>] {
         var parts: [Range<Int>] = []
         for run in self where !run.isZero {
             let lower = run.range.lowerBound / minimum * minimum
-            let upper = Swift.min((run.range.upperBound + minimum - 1) / minimum * minimum, end)
+            let upper = (run.range.upperBound + minimum - 1) / minimum * minimum
             if let last = parts.last, lower - last.upperBound < gap {
                 parts[parts.count - 1] = last.lowerBound..<Swift.max(last.upperBound, upper)
             } else {

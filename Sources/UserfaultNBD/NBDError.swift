@@ -80,7 +80,7 @@ public struct NBDStatistics: Hashable, Sendable {
 public struct NBDExport: Hashable, Sendable {
     /// The export's size, in bytes.
     public let byteCount: Int
-    /// Reads begin and end at multiples of this, in bytes.
+    /// Reads begin and end at multiples of this, in bytes, and so does the export.
     public let minimumBlock: Int
     /// Reads are best at multiples of this, in bytes.
     public let preferredBlock: Int

@@ -34,7 +34,8 @@ public final class NBDSource: AsynchronousPageSource, Sendable {
     /// - Parameters:
     ///   - uri: The address: `nbd://HOST[:PORT]/[EXPORT]`, `nbds://` for TLS, `nbd+unix:///[EXPORT]?socket=PATH`.
     ///   - configuration: How to connect, and how much to ask for at once.
-    /// - Throws: ``NBDError``: the server cannot be reached, refuses, or is not the one that its certificate should name.
+    /// - Throws: ``NBDError``: the server cannot be reached, refuses, or is not the one that its certificate should name; the
+    ///   export ends inside a block of the server, so that its end cannot be read.
     public init(_ uri: String, configuration: NBDConfiguration = NBDConfiguration()) throws(NBDError) {
         try configuration.check()
         let mailbox = try Mailbox()

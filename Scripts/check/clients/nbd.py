@@ -117,6 +117,16 @@ def nbd_export_that_is_empty():
 
 
 @check
+def nbd_export_that_ends_inside_a_block():
+    """Its last page could never be loaded: that is told at the start."""
+    blocks = ("blocksize-minimum=512", "blocksize-preferred=4096", "blocksize-maximum=32M", "blocksize-error-policy=error")
+    with folder() as directory:
+        with exporting(directory, "--filter=blocksize-policy", *blocks, size=SIZE + 100) as (uri, _):
+            refuse(66, directory, uri, because=f"has {SIZE + 100} bytes and is read in blocks of 512: its last 100 bytes cannot "
+                   "be read; give the server an image whose size is a multiple of that")
+
+
+@check
 def nbd_cache_needs_a_revision_and_a_folder():
     with folder() as directory:
         with serving(directory) as arguments:

@@ -98,8 +98,16 @@ final class Connection {
         }
         func blockSize(_ kind: CInt) -> Int { Int(unsafe nbd_get_block_size(handle, kind)) }
         let largest = blockSize(LIBNBD_SIZE_MAXIMUM)
+        let smallest = max(1, blockSize(LIBNBD_SIZE_MINIMUM))
+        // No client may ask for a part of a block, nor for what follows the end.
+        guard Int(byteCount) % smallest == 0 else {
+            throw NBDError(
+                .connect,
+                message: "the export has \(byteCount) bytes and is read in blocks of \(smallest): its last "
+                    + "\(Int(byteCount) % smallest) bytes cannot be read")
+        }
         return NBDExport(
-            byteCount: Int(byteCount), minimumBlock: max(1, blockSize(LIBNBD_SIZE_MINIMUM)),
+            byteCount: Int(byteCount), minimumBlock: smallest,
             preferredBlock: max(1, blockSize(LIBNBD_SIZE_PREFERRED)),
             // Every server must take 32 MiB if it says nothing.
             maximumBlock: largest > 0 ? min(largest, 32 << 20) : 32 << 20,

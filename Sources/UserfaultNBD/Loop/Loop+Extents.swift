@@ -77,11 +77,9 @@ extension Loop {
     private mutating func ask(
         _ window: Int, from start: Int, known: [BlockRun], asks: Int = 0, on connection: Connection
     ) {
-        let end = map.range(ofWindow: window).upperBound
-        // libnbd does not ask about a part of a block, which an export may have at its end.
-        let range = start..<max(start, end / minimumBlock * minimumBlock)
+        let range = start..<map.range(ofWindow: window).upperBound
         // A server that tells little at a time is not asked for ever.
-        guard !range.isEmpty, asks < Self.mostAsks else { return know(start..<end, asData: window, known) }
+        guard asks < Self.mostAsks else { return know(range, asData: window, known) }
         let inquiry = Inquiry(window, from: start, known: known, asks: asks)
         connection.askExtents(Flight(.window(inquiry), range, on: connection))
         // What libnbd refuses is over at once, and no reply comes that would tell.
@@ -130,8 +128,6 @@ extension Loop {
         map.learn(window: window, runs)
         unpark(window)
     }
-
-    private var minimumBlock: Int { export?.minimumBlock ?? 1 }
 
     private mutating func unpark(_ window: Int) {
         for letter in parked.removeValue(forKey: window) ?? [] { queue.put(letter) }

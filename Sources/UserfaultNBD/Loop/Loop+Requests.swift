@@ -71,8 +71,7 @@ extension Loop {
         let runs = export.hasExtents ? map.runs(in: known) : [BlockRun(range: known, isZero: false)]
         // Holes shorter than a page are read with what is around them: a request takes no more commands than it has pages.
         let parts = runs.parts(
-            minimum: export.minimumBlock, maximum: export.maximumBlock, end: export.byteCount,
-            gap: PageSize.base.bytes)
+            minimum: export.minimumBlock, maximum: export.maximumBlock, gap: PageSize.base.bytes)
         let lower = min(wanted.lowerBound, parts.first?.lowerBound ?? .max)
         let upper = max(wanted.upperBound, parts.last?.upperBound ?? 0)
         var zeros = runs.filter(\.isZero).map(\.range)

@@ -134,33 +134,6 @@ struct ExtentTests {
         #expect(source.statistics.failures == 0)
     }
 
-    /// An export of 256 MiB and 512 bytes, in blocks of 4 KiB: libnbd refuses to ask for the half block at the end.
-    @Test func anExportThatEndsInsideABlockHasItsHoles() throws {
-        let folder = try Server.makeFolder()
-        let path = try makeSparseFile(folder)
-        let file = try #require(FileHandle(forWritingAtPath: path))
-        try file.truncate(atOffset: UInt64(Self.size + 512))
-        try file.close()
-        let server = try Server.nbdkit(
-            in: folder, "--filter=blocksize-policy", "file", path, "blocksize-minimum=4096", "blocksize-preferred=4096",
-            "blocksize-maximum=32M")
-        let reports = Reports<NBDReport>()
-        let source = try NBDSource(server.uri, configuration: NBDConfiguration(report: { reports.add($0) }))
-        let served = try Served(source, bytes: Self.size)
-        check(served)
-        let toucher = Toucher {
-            // What cannot be asked is data.
-            let end = Self.size..<Self.size + 512
-            #expect(
-                (try? source.dataRanges(in: 0..<end.upperBound)) == Self.islands.map { $0..<$0 + 4 * Self.page } + [end]
-            )
-        }
-        #expect(toucher.join())
-        try served.pager.stop(.poison)
-        #expect(source.statistics.bytesRead == isData.count * Self.page)
-        #expect(reports.count { if case .extentsFailed = $0 { true } else { false } } == 0)
-    }
-
     /// A server whose answers about holes fail: everything is read.
     @Test func extentsThatCannotBeHadAreRead() throws {
         let folder = try Server.makeFolder()

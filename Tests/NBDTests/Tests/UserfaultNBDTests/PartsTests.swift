@@ -35,15 +35,15 @@ import Testing
 
     @Test func partsAreMultiplesOfTheServersBlocks() {
         let runs = [run(4096..<8192, false), run(8192..<20480, true), run(20480..<24576, false)]
-        #expect(runs.parts(minimum: 1, maximum: 1 << 20, end: 1 << 20) == [4096..<8192, 20480..<24576])
-        #expect(runs.parts(minimum: 16384, maximum: 1 << 20, end: 1 << 20) == [0..<32768])
-        #expect(runs.parts(minimum: 16384, maximum: 16384, end: 24000) == [0..<16384, 16384..<24000])
-        #expect([run(0..<8192, true)].parts(minimum: 1, maximum: 4096, end: 8192) == [])
+        #expect(runs.parts(minimum: 1, maximum: 1 << 20) == [4096..<8192, 20480..<24576])
+        #expect(runs.parts(minimum: 16384, maximum: 1 << 20) == [0..<32768])
+        #expect(runs.parts(minimum: 16384, maximum: 16384) == [0..<16384, 16384..<32768])
+        #expect([run(0..<8192, true)].parts(minimum: 1, maximum: 4096) == [])
         // Short holes are read.
-        #expect(runs.parts(minimum: 1, maximum: 1 << 20, end: 1 << 20, gap: 12289) == [4096..<24576])
-        #expect(runs.parts(minimum: 1, maximum: 1 << 20, end: 1 << 20, gap: 12288) == [4096..<8192, 20480..<24576])
+        #expect(runs.parts(minimum: 1, maximum: 1 << 20, gap: 12289) == [4096..<24576])
+        #expect(runs.parts(minimum: 1, maximum: 1 << 20, gap: 12288) == [4096..<8192, 20480..<24576])
         let crumbs = (0..<4096).map { run($0..<$0 + 1, $0 % 2 == 0) }
-        #expect(crumbs.parts(minimum: 1, maximum: 1 << 20, end: 1 << 20, gap: 4096) == [1..<4096])
+        #expect(crumbs.parts(minimum: 1, maximum: 1 << 20, gap: 4096) == [1..<4096])
     }
 
     /// What there is of 100..<200 after these.

@@ -105,6 +105,34 @@ struct ReadingTests {
         #expect(source.statistics.connections == 1)
     }
 
+    /// Nobody may ask for the end: neither for a part of a block, nor for a whole one that the export does not have.
+    @Test(arguments: ["error", "allow"])
+    func anExportThatEndsInsideABlockIsRefused(policy: String) throws {
+        func server(_ size: String) throws -> Server {
+            try Server.pattern(
+                size, "blocksize-policy",
+                parameters: [
+                    "blocksize-minimum=512", "blocksize-preferred=4096", "blocksize-maximum=32M",
+                    "blocksize-error-policy=\(policy)",
+                ])
+        }
+        let odd = try server("41060")
+        let error = #expect(throws: NBDError.self) { try NBDSource(odd.uri) }
+        #expect(error?.operation == .connect)
+        #expect(
+            error?.message
+                == "the export has 41060 bytes and is read in blocks of 512: its last 100 bytes cannot be read")
+        // An end inside a page is none inside a block, and is read.
+        let even = try server("41472")
+        let served = try Served(NBDSource(even.uri), bytes: 12 * Self.page)
+        #expect(
+            Toucher.all([0]) { _ in
+                served.word(41464) == UInt64(41464).bigEndian && served.word(41472) == 0
+                    && served.word(11 * Self.page) == 0
+            })
+        try served.pager.stop(.poison)
+    }
+
     /// The server reads blocks of 64 KiB only.
     @Test func readsAreMultiplesOfTheServersBlocks() throws {
         let server = try Server.pattern(

@@ -267,6 +267,9 @@ extension NBDError {
         "refused TLS": "write nbd in place of nbds, or give the server certificates or keys",
         "which authority or which keys": "--tls-certificates FOLDER or --tls-psk-file FILE does",
         "allow_local_file": "name it by --tls-certificates or --tls-psk-file, and not in the URI",
+        "is read in blocks of":
+            "give the server an image whose size is a multiple of that, or let it add zeros: nbdkit does with --filter=truncate "
+            + "after its other filters, and round-up=64K",
         "no export named": "'nbdinfo --list' shows the exports that there are",
         "Connection refused": "start the NBD server, or correct the URI",
         "connect: No such file": "start the NBD server, or correct the URI",
