@@ -95,6 +95,21 @@ public struct PageRequest: ~Copyable, Sendable {
 }
 
 extension PageRequest {
+    /// A request of one's own to a source that no pager asks: to read it, or to test it.
+    ///
+    /// - Parameters:
+    ///   - offset: Where the first page begins in the source, in bytes.
+    ///   - byteCount: Whole pages, in bytes.
+    ///   - priority: Why they are wanted.
+    ///   - answer: Gets the answer once, `nil` for a failure, on the thread that completes the request: it must not wait.
+    ///     Content is ``PageReply/memory(at:count:)``, and at its address only while this is called.
+    public init(
+        offset: Int, byteCount: Int, priority: Priority = .ahead, answer: @escaping @Sendable (PageReply?) -> Void
+    ) {
+        self.init(
+            AnsweredOnce(isCancelled: { false }, answer), offset: offset, byteCount: byteCount, priority: priority)
+    }
+
     /// A request to another source, whose answer completes this one.
     ///
     /// - Parameters:

@@ -3,10 +3,13 @@ import os
 import signal
 import struct
 import subprocess
+import time
+from pathlib import Path
 
 from firecracker import SIZE, machine_that_reads, serve_one
 from harness import LIMIT, Machine, Pager, check, content, expect_end, folder, memory_file, program, require
 from memory import PAGE
+from record import small_disk, that_hangs
 from serve import ctl
 from serve import serving as serving_many
 from survive import SharedMemory
@@ -19,8 +22,20 @@ def run(*arguments):
     return subprocess.run([program(), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=LIMIT)
 
 
-def write_checksums(memory, place):
-    written = run("checksums", memory, "--output", place)
+def start(*arguments):
+    return subprocess.Popen([program(), *map(str, arguments)], stdin=subprocess.DEVNULL)
+
+
+def becomes_stuck(process):
+    """Waits until it waits for a disk."""
+    end = time.monotonic() + LIMIT
+    while "State:\tD" not in Path(f"/proc/{process.pid}/status").read_text():
+        require(time.monotonic() < end and process.poll() is None, "it does not wait for the disk")
+        time.sleep(0.01)
+
+
+def write_checksums(memory, place, *options):
+    written = run("checksums", memory, "--output", place, *options)
     require(written.returncode == 0, written.stderr)
 
 
@@ -51,6 +66,44 @@ def checksums_are_as_documented():
                                 ((memory, "--output", directory / "none" / "sums"), 73), ((memory,), 64)):
             failed = run("checksums", *arguments)
             require(failed.returncode == code, f"{arguments}: {failed.returncode}: {failed.stderr}")
+
+
+@check
+def checksums_of_holes():
+    """They are not read."""
+    with folder() as directory:
+        memory, sums = directory / "memory", directory / "sums"
+        with open(memory, "wb") as file:
+            for place in (3 * PAGE + 100, (1 << 30) - 200):
+                file.seek(place)
+                file.write(content(100))
+        writer = start("checksums", memory, "--output", sums)
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)
+        counts = dict(line.split(": ") for line in Path(f"/proc/{writer.pid}/io").read_text().splitlines())
+        require(writer.wait(LIMIT) == 0, "no checksums were written")
+        require(int(counts["rchar"]) < 64 << 20, f"{counts['rchar']} bytes were read")
+        zeros, found = struct.pack("<I", crc32c(bytes(PAGE))), sums.read_bytes()
+        first = struct.pack("<I", crc32c(bytes(100) + content(100) + bytes(PAGE - 200)))
+        last = struct.pack("<I", crc32c(bytes(PAGE - 200) + content(100) + bytes(100)))
+        pages = (1 << 30) // PAGE
+        require(found == 3 * zeros + first + (pages - 5) * zeros + last, "the checksums are others")
+
+
+@check
+def checksums_that_are_interrupted():
+    """The file is as it was, and nothing else is left: also if the disk hangs just then."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with folder() as directory, small_disk(directory) as place:
+            memory, sums = memory_file(directory, SIZE), place / "sums"
+            sums.write_bytes(b"old")
+            before = sorted(os.listdir(place))
+            with that_hangs(place):
+                run_that_waits = start("checksums", memory, "--output", sums)
+                becomes_stuck(run_that_waits)
+                run_that_waits.send_signal(number)
+            require(run_that_waits.wait(LIMIT) == -number, f"it ended with {run_that_waits.returncode}")
+            require(sorted(os.listdir(place)) == before, f"there are {os.listdir(place)}")
+            require(sums.read_bytes() == b"old", "the file has changed")
 
 
 @check

@@ -9,9 +9,11 @@ import subprocess
 import threading
 import time
 
-from checksums import damage, write_checksums
+from checksums import becomes_stuck, damage, start, write_checksums
 from firecracker import SIZE, machine_that_reads, serve_one
 from harness import LIMIT, Machine, Pager, Skip, Wrong, check, content, expect_end, folder, memory_file, require
+from memory import PAGE
+from record import small_disk, that_hangs
 from serve import ctl
 
 
@@ -255,6 +257,89 @@ def nbd_with_preshared_keys():
                 text = ctl(directory / "control", "add", "n", "--socket", directory / "n", "--memory", encrypted,
                            "--tls-psk-file", other, "--tls-username", "alice", code=1)
                 require("nbds" in text, text)
+
+
+@check
+def nbd_checksums_of_an_export():
+    """Those of the file behind it, whose holes are not read; parts that fail are asked for again."""
+    with folder() as directory:
+        right, log = authority(directory, "right"), directory / "log"
+        memory, sums, others = directory / "memory", directory / "sums", directory / "others"
+        options = ("--filter=log", "--filter=error", f"logfile={log}", "error-pread=EIO", "error-pread-rate=30%")
+        tls = ("--tls=require", f"--tls-certificates={right / 'server'}")
+        with exporting(directory, *options, tls=tls, named=True, size=4 << 20) as (uri, _):
+            os.truncate(memory, (3 << 30) + 100)
+            with open(memory, "r+b") as file:
+                file.seek(2 << 30)
+                file.write(content(PAGE))
+            encrypted = uri.replace("nbd", "nbds", 1)
+            arguments = ("checksums", encrypted, "--output", others, "--tls-certificates")
+            with Pager(*arguments, directory / "nothing") as pager:
+                pager.ends(66)
+                skip_without_nbd(pager.output())
+                require(not others.exists(), "there are checksums")
+            with Pager(*arguments, right / "client") as pager:
+                pager.ends(0)
+            read = sum(" Read id=" in line for line in log.read_text().splitlines())
+            require(5 <= read <= 100, f"{read} reads")
+        write_checksums(memory, sums)
+        require(sums.read_bytes() == others.read_bytes(), "a server has other checksums than its file")
+        for arguments, code, because in (((encrypted,), 66, "--tls-certificates FOLDER"), ((uri,), 66, "start the NBD server"),
+                                         ((memory, "--tls-certificates", right), 64, "are for nbds addresses"),
+                                         (("nbd+vsock://2/",), 64, "nbds+unix URI"), (("http://host/x",), 64, "nbdkit read it")):
+            with Pager("checksums", *arguments, "--output", directory / "new") as pager:
+                pager.ends(code)
+                require(because in pager.output(), pager.output())
+                require(not (directory / "new").exists(), "there are checksums")
+
+
+@check
+def nbd_checksums_that_cannot_be_had():
+    """A server that fails, and one that is slow while somebody interrupts the run."""
+    with folder() as directory:
+        sums = directory / "sums"
+        sums.write_bytes(b"old")
+        with exporting(directory, "--filter=error", "error-pread=EIO", "error-pread-rate=100%") as (uri, _), \
+                Pager("checksums", uri, "--output", sums) as pager:
+            pager.ends(66)
+            skip_without_nbd(pager.output())
+            require("cannot be read from byte 0 on" in pager.output() and "the NBD server cannot read" in pager.output(),
+                    pager.output())
+        log = directory / "log"
+        (directory / "export").unlink()
+        with exporting(directory, "--filter=log", "--filter=delay", f"logfile={log}", "rdelay=60") as (uri, server), \
+                Pager("checksums", uri, "--output", sums) as pager:
+            end = time.monotonic() + LIMIT
+            while not log.exists() or " Read id=" not in log.read_text():
+                require(time.monotonic() < end, "nothing is read")
+                time.sleep(0.01)
+            pager.process.send_signal(signal.SIGINT)
+            pager.ends(-signal.SIGINT)
+            # It would wait until it has answered.
+            server.kill()
+        require(sums.read_bytes() == b"old", "the file has changed")
+        require(not list(directory.glob("sums.*")), "a part of a file is left")
+
+
+@check
+def nbd_checksums_are_written_whole():
+    """Also if a signal comes while the disk hangs to which they are written."""
+    with folder() as directory, small_disk(directory) as place:
+        sums, log = place / "sums", directory / "log"
+        with exporting(directory, "--filter=log", "--filter=delay", f"logfile={log}", "rdelay=1") as (uri, _):
+            writer = start("checksums", uri, "--output", sums)
+            end = time.monotonic() + LIMIT
+            while not log.exists() or " Read id=" not in log.read_text():
+                if writer.poll() == 69:
+                    raise Skip("the program was built without NBD, because there is no libnbd-dev")
+                require(time.monotonic() < end, "nothing is read")
+                time.sleep(0.01)
+            with that_hangs(place):
+                becomes_stuck(writer)
+                writer.send_signal(signal.SIGTERM)
+            require(writer.wait(LIMIT) == -signal.SIGTERM, f"it ended with {writer.returncode}")
+        require(sorted(os.listdir(place)) == ["lost+found", "sums"], f"there are {os.listdir(place)}")
+        require(sums.stat().st_size == SIZE // PAGE * 4, "not all checksums are there")
 
 
 @check

@@ -230,6 +230,13 @@ struct ComposedSourceTests {
         let part = [UInt8](repeating: 0, count: 100)
         zeros.append(part.span.bytes)
         #expect(zeros.areZeros(0, 4 * pageBytes))
+        var mixed = PageChecksums()
+        mixed.appendZeros(100)
+        #expect(mixed == zeros)
+        mixed.appendZeros(2 * pageBytes)
+        mixed.append(checksums)
+        #expect(mixed.count == 8 && mixed.areZeros(0, 3 * pageBytes))
+        #expect(mixed.bytes.suffix(20) == checksums.bytes[...])
     }
 
     @Test func aPageThatDoesNotMatchFails() throws {

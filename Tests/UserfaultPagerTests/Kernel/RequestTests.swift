@@ -27,6 +27,42 @@ struct RequestTests {
             configuration: configuration)
     }
 
+    /// Whoever has no pager is answered as one, and once.
+    @Test
+    func aRequestOfOnesOwnIsAnsweredOnce() {
+        let source = NumberedLaterSource(isHeld: true)
+        let answers = Mutex<[String]>([])
+        func ask() {
+            source.load(
+                PageRequest(offset: 3 * pageBytes, byteCount: 2 * pageBytes) { reply in
+                    guard case .memory(let address, let count)? = reply else {
+                        return answers.withLock { $0.append("\(reply.debugDescription)") }
+                    }
+                    let content = UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: address), count: count)
+                    let places = [3 * pageBytes, 4 * pageBytes]
+                    let isRight = places.allSatisfy { place in
+                        content.load(fromByteOffset: place - 3 * pageBytes, as: UInt64.self)
+                            == NumberedSource.word(place)
+                    }
+                    answers.withLock { $0.append("\(count / pageBytes) pages, right: \(isRight)") }
+                })
+        }
+        ask()
+        #expect(answers.withLock(\.self) == [])
+        source.release()
+        ask()
+        #expect(answers.withLock(\.self) == ["2 pages, right: true", "2 pages, right: true"])
+        drop(
+            PageRequest(offset: 0, byteCount: pageBytes) { reply in answers.withLock { $0.append("\(reply == nil)") } })
+        #expect(answers.withLock(\.self).last == "true")
+        PageRequest(offset: 0, byteCount: pageBytes) { reply in
+            answers.withLock { $0.append("\(reply == .zero)") }
+        }.complete(.zero)
+        #expect(answers.withLock(\.self).count == 4)
+    }
+
+    private func drop(_ request: consuming PageRequest) {}
+
     /// A piece that lies in two mappings is loaded in two parts.
     @Test
     func populateLeavesNothingBehindInASecondMapping() throws {

@@ -162,6 +162,16 @@ public struct PageChecksums: Hashable, Sendable {
         }
     }
 
+    /// Adds pages that follow and are zeros.
+    ///
+    /// - Parameter byteCount: Their length, in bytes; a last page may be a part of one.
+    public mutating func appendZeros(_ byteCount: Int) {
+        words += repeatElement(Self.ofZeros, count: PageSize.base.pages(in: PageSize.base.roundUp(byteCount)))
+    }
+
+    /// Adds pages that follow, by their checksums.
+    public mutating func append(_ following: PageChecksums) { words += following.words }
+
     /// What became of a reply that was compared.
     enum Verdict {
         /// What to answer in its place.

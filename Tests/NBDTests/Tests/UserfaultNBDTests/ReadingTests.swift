@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 import UserfaultFD
 import UserfaultNBD
@@ -103,6 +104,41 @@ struct ReadingTests {
         #expect(Toucher.all(stride(from: 0, to: 4 << 20, by: Self.page).map(\.self)) { served.isPattern($0) })
         try served.pager.stop(.poison)
         #expect(source.statistics.connections == 1)
+    }
+
+    /// Two pages of data, a hole, and an end inside a page, read by somebody who has no pager.
+    @Test func checksumsNeedNoPager() throws {
+        let folder = try Server.makeFolder()
+        let path = folder.appendingPathComponent("sparse").path
+        let data = Data((0..<2 * Self.page).map { UInt8(truncatingIfNeeded: $0 / 3 + 1) })
+        try data.write(to: URL(fileURLWithPath: path))
+        let file = try #require(FileHandle(forWritingAtPath: path))
+        try file.truncate(atOffset: UInt64(128 * Self.page + 512))
+        try file.close()
+        let server = try Server.nbdkit(in: folder, "file", path)
+        let source = try NBDSource(server.uri)
+        var expected = PageChecksums()
+        data.withUnsafeBytes { expected.append($0.bytes) }
+        expected.appendZeros(126 * Self.page + 512)
+
+        let found = Mutex(PageChecksums())
+        let answered = DispatchSemaphore(value: 0)
+        for (offset, byteCount) in [(0, 2 * Self.page), (2 * Self.page, 127 * Self.page)] {
+            source.load(
+                PageRequest(offset: offset, byteCount: byteCount) { reply in
+                    switch reply {
+                    case .memory(let address, let count):
+                        let content = UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: address), count: count)
+                        found.withLock { found in found.append(content.bytes) }
+                    case .zeros: found.withLock { $0.appendZeros(byteCount) }
+                    default: Issue.record("no answer")
+                    }
+                    answered.signal()
+                })
+            #expect(answered.wait(timeout: .now() + .seconds(30)) == .success)
+        }
+        #expect(found.withLock(\.self) == expected)
+        #expect(source.statistics.bytesInHoles > 0)
     }
 
     /// Nobody may ask for the end: neither for a part of a block, nor for a whole one that the export does not have.
