@@ -139,7 +139,8 @@ struct PagerStateMachine: ~Copyable {
             guard let states = span.states else { return }
             for page in 0..<(span.range.count >> span.region.pageShift) {
                 states.update(page) { state in
-                    let kept = state.intersection(.claimed.union(.awaited).union(.recorded))
+                    // What was written may still be in the file.
+                    let kept = state.intersection(.claimed.union(.awaited).union(.recorded).union(.written))
                     return span.region.isOwedAgain ? kept : kept.union(.removed).union(.written)
                 }
             }

@@ -96,4 +96,24 @@ struct DirtyTests {
             try pager.stop(.poison)
         }
     }
+
+    /// A page that is dropped from a mapping stays in the file as it was written.
+    @Test(arguments: [UserfaultFD.Features(), .eventRemove])
+    func aWrittenPageOfAFileIsReportedAlsoIfItIsDropped(features: UserfaultFD.Features) throws {
+        let file = try Memfd(count: 4 * pageBytes)
+        let pages = try SharedPages(file, from: NumberedSource())
+        let mapping = try Mapping(file)
+        let pager = try Pager(UserfaultFD(features: features), source: pages.source)
+        let region = try pager.add(mapping.range, options: RegionOptions(writeProtected: true))
+        try pager.start()
+        let range = mapping.range
+        let byte = Toucher.value {
+            range.store(7, at: pageBytes)
+            try? AddressSpace.advise(.dontNeed, range.part(at: pageBytes, count: pageBytes))
+            return range.load(pageBytes)
+        }
+        #expect(byte == 7)
+        #expect(try pager.takeWritten(of: region) == [pageBytes])
+        try pager.stop(.poison)
+    }
 }
