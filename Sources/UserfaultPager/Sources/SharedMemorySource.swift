@@ -37,13 +37,16 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     ///
     /// - Parameters:
     ///   - file: The file, which only these pages and their clients may write.
-    ///   - base: Where pages come from; offsets count from the file's start.
+    ///   - base: Where pages come from, which answers when it is asked; offsets count from the file's start.
     ///   - state: What a process that has ended has left of the same file, or a new state that is to outlive this process.
-    /// - Throws: ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:path:)`` with `EMFILE`,
+    /// - Throws: ``PagerError/configuration(_:)`` for a source that answers later, ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:path:)`` with `EMFILE`,
     ///   ``PagerError/state(_:)`` if the state is of a file with other pages.
     public init(
         _ file: borrowing Memfd, from base: consuming Base, state: SharedPagesState? = nil
     ) throws(PagerError) {
+        guard base.handling == .immediate else {
+            throw .configuration("shared pages need a source that answers when it is asked")
+        }
         let descriptor = file.withUnsafeDescriptor { $0.rawValue }
         self.file = try OwnedFile(duplicating: descriptor)
         // Where that is refused the load fails that finds the file too short.

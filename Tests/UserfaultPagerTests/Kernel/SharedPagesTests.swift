@@ -194,4 +194,16 @@ struct SharedPagesTests {
             for pager in pagers { try pager.stop(.poison) }
         }
     }
+
+    @Test
+    func aSourceThatAnswersLaterIsRefused() throws {
+        let file = try Memfd(count: pageBytes)
+        let refusal = error { () throws(PagerError) in
+            _ = try SharedPages(file, from: AsynchronousSource(LaterSource(box: Mailbox())))
+        }
+        guard case .configuration = refusal else {
+            Issue.record("not refused: \(String(describing: refusal))")
+            return
+        }
+    }
 }
