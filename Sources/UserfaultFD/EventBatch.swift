@@ -63,9 +63,32 @@ public struct EventBatch: ~Copyable, @unchecked Sendable {
     }
 
     /// Takes up the messages that a read has left in the memory since it was erased.
-    package mutating func recover() {
+    ///
+    /// - Returns: `false`, and takes none, if one cannot be the kernel's, or is a fork: its descriptor was the other process'.
+    package mutating func recover() -> Bool {
         cursor = 0
-        count = unsafe messages.firstIndex { $0.event == 0 } ?? messages.count
+        count = 0
+        let found = unsafe messages.firstIndex { $0.event == 0 } ?? messages.count
+        guard unsafe messages[..<found].allSatisfy({ Self.canBeRecovered($0) }) else { return false }
+        count = found
+        return true
+    }
+
+    private static func canBeRecovered(_ message: cuffd_msg) -> Bool {
+        func areWholePages(_ start: UInt64, _ bytes: UInt64) -> Bool {
+            let (end, wraps) = start.addingReportingOverflow(bytes)
+            return !wraps && end <= UInt64(Int.max) && (start | bytes) & UInt64(PageSize.base.bytes - 1) == 0
+        }
+        switch UInt64(message.event) {
+        case CUFFD_EVENT_FORK: return false
+        case CUFFD_EVENT_REMAP:
+            let remap = unsafe message.arg.remap
+            return areWholePages(remap.from, remap.len) && areWholePages(remap.to, remap.len)
+        case CUFFD_EVENT_REMOVE, CUFFD_EVENT_UNMAP:
+            let range = unsafe message.arg.remove
+            return range.start <= range.end && areWholePages(range.start, range.end - range.start)
+        default: return true
+        }
     }
 
     /// Takes the messages of another batch, without fork events, of which there can only be one owner.

@@ -64,9 +64,11 @@ extension PagerCore where Source: ~Copyable {
                     }
                     if !isDamaged {
                         // Read by the other, and perhaps taken in by nobody.
-                        try file.recover { (event) throws(UserfaultError) in
+                        isDamaged = try !file.recover { (event) throws(UserfaultError) in
                             unsafe try take(event, of: memory, &machine, uffd, &lastReading.spare)
                         }
+                    }
+                    if !isDamaged {
                         file.note(machine, changed: true)
                     }
                 } catch {

@@ -245,12 +245,14 @@ final class StateFile: @unchecked Sendable {
     /// Takes in the changes that a reading has brought and that were not taken in.
     ///
     /// - Parameter body: Gets each event but faults.
-    func recover(_ body: (consuming Event) throws(UserfaultError) -> Void) throws(UserfaultError) {
-        guard self[.begun] != self[.map] >> 1 else { return }
-        batch.recover()
+    /// - Returns: `false`, and hands out none, if they cannot be what a reading has brought.
+    func recover(_ body: (consuming Event) throws(UserfaultError) -> Void) throws(UserfaultError) -> Bool {
+        guard self[.begun] != self[.map] >> 1 else { return true }
+        guard batch.recover() else { return false }
         while !batch.isEmpty {
             guard batch.nextPageFault() == nil, let event = batch.next() else { continue }
             try body(event)
         }
+        return true
     }
 }

@@ -188,7 +188,8 @@ struct ResumeTests {
         let left = try file.withUnsafeDescriptor { try StateFile(duplicating: $0.rawValue) }
         func found() throws -> [AddressRange] {
             var found: [AddressRange] = []
-            try left.recover { event in if case .remove(let range) = event { found.append(range) } }
+            let isWhole = try left.recover { event in if case .remove(let range) = event { found.append(range) } }
+            #expect(isWhole)
             return found
         }
         #expect(try found() == [range.part(at: pageBytes, count: pageBytes)])
