@@ -93,6 +93,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isAskedFirst: Bool
     /// Requests that it has not completed.
     let requests = Requests()
+    let origin = RequestOrigin()
     /// What threads count with that are not only this pager's.
     let spareRecords = Mutex<[ThreadRecord]>([])
     /// What such a thread works with while it asks for more.
@@ -238,6 +239,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         while let left = queue.takeAny() { memory(left.memory).endUse() }
         for memory in memories { memory.close() }
         for child in children { child.close() }
+        origin.end()
     }
 
     /// Sends `SIGKILL` to the process whose memory it is.

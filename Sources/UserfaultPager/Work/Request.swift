@@ -12,11 +12,33 @@ protocol RequestMaker: AnyObject, Sendable {
     func settle(_ request: Request, _ reply: PageReply?)
 }
 
+/// The way from requests to their pager, until that is closed: a source may keep a request for ever, and the pager has the
+/// source.
+final class RequestOrigin: Sendable {
+    private let pager = Mutex<(any RequestMaker)?>(nil)
+    private let hasBegun = Atomic<Bool>(false)
+
+    var maker: (any RequestMaker)? { pager.withLock(\.self) }
+
+    /// Before a request is made, by a pager that is open.
+    func begin(_ maker: any RequestMaker) {
+        guard !hasBegun.load(ordering: .acquiring) else { return }
+        pager.withLock { $0 = maker }
+        hasBegun.store(true, ordering: .releasing)
+    }
+
+    func end() {
+        // What goes with it may take locks.
+        let last = pager.withLock { $0.take() }
+        _ = last
+    }
+}
+
 /// One request, until it is settled: it keeps region and descriptor in use.
 ///
 /// Not generic, as the pager is: making one should not cost the look-up of its type.
 final class Request: RequestedWork {
-    private let maker: any RequestMaker
+    private let origin: RequestOrigin
     let claim: Claim
     let memory: ServedMemory
     let pending: PendingFault
@@ -30,9 +52,9 @@ final class Request: RequestedWork {
     /// Its place among the requests that are outstanding: under their lock.
     fileprivate let place = Atomic<Int>(0)
 
-    init(_ maker: any RequestMaker, _ claim: Claim, _ memory: ServedMemory, _ pending: PendingFault, since: UInt64) {
+    init(_ origin: RequestOrigin, _ claim: Claim, _ memory: ServedMemory, _ pending: PendingFault, since: UInt64) {
         isDemand = claim.isAwaited && pending.job == 0
-        self.maker = maker
+        self.origin = origin
         self.claim = claim
         self.memory = memory
         self.pending = pending
@@ -47,11 +69,15 @@ final class Request: RequestedWork {
     /// - Returns: Whether the caller is who settles it.
     func take() -> Bool { isOpen.exchange(false, ordering: .acquiringAndReleasing) }
 
-    var isCancelled: Bool { !isOpen.load(ordering: .acquiring) || !maker.isWanted(self) }
+    var isCancelled: Bool {
+        guard isOpen.load(ordering: .acquiring), let maker = origin.maker else { return true }
+        return !maker.isWanted(self)
+    }
 
     func settle(_ reply: PageReply?) {
         guard take() else { return }
-        maker.settle(self, reply)
+        // Not closed: the request is a use of it until it is finished.
+        origin.maker?.settle(self, reply)
     }
 }
 
@@ -102,7 +128,8 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
             if uses.leave() { close() }
             return .done
         }
-        let request = Request(self, claim, memory, pending, since: now)
+        origin.begin(self)
+        let request = Request(origin, claim, memory, pending, since: now)
         requests.insert(request)
         queue.window?.begin(isDemand: request.isDemand)
         source.hand(

@@ -63,6 +63,25 @@ struct RequestTests {
 
     private func drop(_ request: consuming PageRequest) {}
 
+    /// A source may keep a request for ever: it does not keep the pager, which has the source.
+    @Test
+    func aSourceThatNeverAnswersGoesWithItsPager() throws {
+        weak var source: Mailbox?
+        do {
+            let box = Mailbox()
+            source = box
+            let mapping = try Mapping(anonymous: 4 * pageBytes)
+            let pager = try pager(box)
+            let region = try pager.add(mapping.range)
+            try pager.start()
+            try pager.prefetch(region, count: pageBytes)
+            #expect(wait { box.received.load(ordering: .acquiring) > 0 })
+            try pager.stop(.leaveZeros)
+        }
+        // Threads of the runtime may let go of it a moment later.
+        #expect(wait { source == nil })
+    }
+
     /// A piece that lies in two mappings is loaded in two parts.
     @Test
     func populateLeavesNothingBehindInASecondMapping() throws {
