@@ -58,7 +58,8 @@ extension PagerCore where Source: ~Copyable {
         lost.content = .poison
         // Who is to be killed does not go on before.
         let options: UserfaultFD.PoisonOptions = ending == .killOwner ? .doNotWake : []
-        var outcome = FillOutcome.changing
+        // `nil` as long as the kernel was not asked.
+        var outcome: FillOutcome?
         let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
             // A page that was removed meanwhile is zeros, and nothing to fail.
             guard machine.isCurrent(first), !isPaused else {
@@ -68,12 +69,13 @@ extension PagerCore where Source: ~Copyable {
             if pending.mayBeForeign(at: now), !memory.isHolder(of: first) {
                 return machine.settle(first, .noRange, at: 0)
             }
-            outcome = FillOutcome.poisoning({ () throws(UserfaultError) in
+            let answer = FillOutcome.poisoning({ () throws(UserfaultError) in
                 try uffd.poison(lost.range, options: options)
             })
-            return machine.settle(lost, outcome, at: MonotonicInstant.now.nanoseconds)
+            outcome = answer
+            return machine.settle(lost, answer, at: MonotonicInstant.now.nanoseconds)
         }
-        record.count(outcome, of: .poison, lost, isDemand: true)
+        if let outcome { record.count(outcome, of: .poison, lost, isDemand: true) }
         if outcome == .done {
             record.count(.failures, in: lost.region)
             note(.failed(address: lost.range.start))

@@ -262,8 +262,9 @@ extension PagerCore where Source: ~Copyable {
         var filling = filling
         var claim = claim
         while true {
-            var outcome = FillOutcome.changing
-            var end: UInt64 = 0
+            // `nil` as long as the kernel was not asked.
+            var outcome: FillOutcome?
+            var end = start
             let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
                 if isPaused {
                     _ = machine.giveBack(claim)
@@ -280,19 +281,22 @@ extension PagerCore where Source: ~Copyable {
                     }
                     return machine.settle(claim, .noRange, at: 0)
                 }
-                outcome = filling.fill(claim, of: uffd, zeros: zeros)
-                if outcome == .changing, pending.attempts > 0 {
-                    outcome = fillInALull(&filling, claim, of: uffd, memory)
+                var answer = filling.fill(claim, of: uffd, zeros: zeros)
+                if answer == .changing, pending.attempts > 0 {
+                    answer = fillInALull(&filling, claim, of: uffd, memory)
                 }
+                outcome = answer
                 end = MonotonicInstant.now.nanoseconds
-                return machine.settle(claim, outcome, at: end)
+                return machine.settle(claim, answer, at: end)
             }
-            record.count(outcome, of: filling, claim, isDemand: claim.isAwaited && pending.job == 0)
+            if let outcome { record.count(outcome, of: filling, claim, isDemand: claim.isAwaited && pending.job == 0) }
             if let range = settlement.wake { memory.wake(range) }
             switch settlement.next {
             case .finished where outcome == .exists && claim.states == nil && memory.sendsSignals:
                 // Of what a region has grown over nothing is remembered that would tell why the thread has come.
                 return letThrough(to: claim.range, of: memory) ? .done : .gone
+            case .finished where outcome == nil:
+                return .done
             case .finished:
                 record.recordFill(end &- start)
                 if pending.since != 0 { record.recordService(end &- pending.since) }

@@ -169,8 +169,8 @@ extension PagerCore where Source: ~Copyable {
 
     /// Ends a wait for itself of which nobody is told, or that was told to somebody who does not come back.
     private func endOldDeadlock() {
-        let now = MonotonicInstant.now.nanoseconds
         guard let found = deadlock.withLock(\.self) else { return }
+        let now = MonotonicInstant.now.nanoseconds
         guard configuration.report == nil || now - found.since > 1_000_000_000 else { return }
         endSelfDeadlock(at: found.address)
     }

@@ -8,6 +8,24 @@ import UserfaultFD
 struct ObservationTests {
     static let services: [PagerConfiguration.Service] = [.inline, .workers(2)]
 
+    /// What is loaded for memory that has gone meanwhile is no fill, and asks the kernel nothing.
+    @Test
+    func aLoadThatComesTooLateIsNoFill() throws {
+        let gate = Gate()
+        let mapping = try Mapping(anonymous: 4 * pageBytes)
+        let pager = try Pager(UserfaultFD(), source: GatedSource(gate: gate))
+        let region = try pager.add(mapping.range, options: RegionOptions(readAhead: .none))
+        try pager.start()
+        try pager.prefetch(region, count: pageBytes)
+        try #require(gate.waitUntilReached())
+        try pager.remove(region, .leaveZeros)
+        gate.open()
+        let statistics = pager.settledStatistics
+        #expect(statistics.fill.count == 0)
+        #expect(statistics.mappingWasChanging == 0)
+        try pager.stop(.poison)
+    }
+
     @Test(arguments: services)
     func everyRegionCountsForItself(service: PagerConfiguration.Service) throws {
         let mapping = try Mapping(anonymous: 24 * pageBytes)
