@@ -110,10 +110,40 @@ struct ComposedSourceTests {
     @Test func aSliceHasItsOwnOffsets() throws {
         let slice = try SourceSlice(Kind(kind: 1), 3 * pageBytes..<5 * pageBytes)
         #expect(words(try ask(slice, at: 0).bytes) == [word(1, 3 * pageBytes)])
-        // No further than its end.
-        #expect(words(try ask(slice, at: pageBytes, count: 4 * pageBytes).bytes) == [word(1, 4 * pageBytes)])
+        // Zeros behind its end, also where that is inside a huge page.
+        #expect(words(try ask(slice, at: pageBytes, count: 4 * pageBytes).bytes) == [word(1, 4 * pageBytes), 0, 0, 0])
         #expect(try ask(slice, at: 2 * pageBytes).reply == .zero)
         #expect(error { () throws(PagerError) in _ = try SourceSlice(Kind(kind: 1), 1..<pageBytes) } != nil)
+    }
+
+    /// Content that stays where it is, and zeros, are followed by zeros too.
+    @Test func whateverASliceAnswersIsFollowedByZeros() throws {
+        let bytes = [UInt64](repeating: 7, count: pageBytes / 8)
+        try bytes.withUnsafeBytes { content in
+            let address = UInt(bitPattern: content.baseAddress)
+            let base = ClosureSource<Never> { _, _ in .memory(at: address, count: pageBytes) }
+            let answer = try ask(SourceSlice(base, 0..<pageBytes), at: 0, count: 2 * pageBytes)
+            #expect(answer.reply == .data)
+            #expect(words(answer.bytes) == [7, 0])
+        }
+        let zeros = ClosureSource<Never> { _, _ in .zeros(count: pageBytes) }
+        #expect(try ask(SourceSlice(zeros, 0..<pageBytes), at: 0, count: 2 * pageBytes).reply == .zero)
+        // Less than its part is no more than that.
+        let little = ClosureSource<Never> { _, _ in .zeros(count: pageBytes) }
+        let answer = try ask(SourceSlice(little, 0..<2 * pageBytes), at: 0, count: 4 * pageBytes)
+        #expect(answer.reply == .zeros(count: pageBytes))
+    }
+
+    /// A source that answers nonsense fails.
+    @Test func aReplyOfLessThanNothingIsNoContent() async {
+        await #expect(processExitsWith: .success) {
+            let base = ClosureSource<Never> { _, _ in .zeros(count: -pageBytes) }
+            let overlay = try OverlaySource(base, extents: [0..<pageBytes], over: ZeroSource())
+            #expect(try ask(overlay, at: 0, count: 2 * pageBytes).bytes.isEmpty)
+            var checksums = PageChecksums()
+            checksums.append([UInt8](repeating: 0, count: 4 * pageBytes).span.bytes)
+            _ = try? ask(VerifiedSource(base, checksums), at: pageBytes)
+        }
     }
 
     @Test func anOverlayTakesEachPageFromWhereItIs() throws {

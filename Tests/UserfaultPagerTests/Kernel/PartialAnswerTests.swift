@@ -108,7 +108,7 @@ struct PartialAnswerTests {
         let overlay = try OverlaySource(source(), extents: [2 * pageBytes..<4 * pageBytes], over: source())
         #expect(words(try ask(overlay, at: 0, count: 6 * pageBytes).bytes) == numbers(0..<6))
         let slice = try SourceSlice(source(), pageBytes..<3 * pageBytes)
-        #expect(words(try ask(slice, at: 0, count: 6 * pageBytes).bytes) == numbers(1..<3))
+        #expect(words(try ask(slice, at: 0, count: 6 * pageBytes).bytes) == numbers(1..<3) + [0, 0, 0, 0])
         // Twice, so that a part of it is in the cache.
         let cached = try CachedSource(source(), of: ChunkCacheTests.image(), in: ChunkCacheTests.cache())
         for first in [5, 2] {
@@ -120,13 +120,13 @@ struct PartialAnswerTests {
 
     /// What the other source has after the end of a part is not a part of it, however much it answers for.
     @Test func aSliceEndsWhereItEnds() throws {
-        let start = try Mapping(anonymous: 16 * pageBytes).release().start
+        let range = try Mapping(anonymous: 16 * pageBytes).release()
+        for page in 0..<16 { range.store(UInt8(page), at: page * pageBytes) }
         let source = ClosureSource<Never> { offset, _ in
-            .memory(at: start + UInt(offset), count: 16 * pageBytes - offset)
+            .memory(at: range.start + UInt(offset), count: 16 * pageBytes - offset)
         }
         let slice = try SourceSlice(source, pageBytes..<3 * pageBytes)
-        let expected = PageReply.memory(at: start + UInt(pageBytes), count: 2 * pageBytes)
-        #expect(try ask(slice, at: 0, count: 8 * pageBytes).reply == expected)
+        #expect(words(try ask(slice, at: 0, count: 5 * pageBytes).bytes) == [1, 2, 0, 0, 0])
         #expect(try ask(slice, at: 0, count: pageBytes).reply != .zero)
     }
 

@@ -49,6 +49,21 @@ extension OutputRawSpan {
         }
     }
 
+    /// Has zeros follow what a source has answered for the first bytes of the room, if it has answered for all of them.
+    ///
+    /// - Parameter wanted: For how many bytes it was asked.
+    mutating func appendZeros(after reply: PageReply, of wanted: Int) -> PageReply {
+        switch reply {
+        case .data where byteCount == wanted: break
+        case .zeros(let count) where count == wanted: return .zero
+        case .memory(_, let count) where count == wanted, .movable(_, let count) where count == wanted:
+            guard takeContent(of: reply) else { return reply }
+        case .data, .zeros, .memory, .movable, .inFile, .poison: return reply
+        }
+        unsafe append(repeating: 0, count: freeCapacity, as: UInt8.self)
+        return .data
+    }
+
     /// Makes of a room for which a source was asked what it has answered.
     ///
     /// - Returns: `false` if the reply is not content.
@@ -66,7 +81,7 @@ extension OutputRawSpan {
         switch reply {
         case .data: return true
         case .zeros(let count):
-            unsafe append(repeating: 0, count: min(count, freeCapacity), as: UInt8.self)
+            unsafe append(repeating: 0, count: max(0, min(count, freeCapacity)), as: UInt8.self)
             return true
         case .memory(let address, let count), .movable(let address, let count):
             return appendContent(at: address, count)

@@ -52,9 +52,10 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
         let wanted = count - offset
         guard wanted < pages.freeCapacity else { return try base.load(offset: start + offset, into: &pages) }
         // The source may answer for more than the room.
-        return try pages.withRoom(wanted) { (room) throws(Base.Failure) in
+        let reply = try pages.withRoom(wanted) { (room) throws(Base.Failure) in
             try base.load(offset: start + offset, into: &room).limited(to: wanted)
         }
+        return pages.appendZeros(after: reply, of: wanted)
     }
 
     /// Answers for a page without waiting, see ``PageSource/loadIfReady(offset:into:)``.
@@ -62,16 +63,29 @@ public struct SourceSlice<Base: PageSource & ~Copyable>: ~Copyable, PageSource {
         guard offset < count else { return .zero }
         let wanted = count - offset
         guard wanted < pages.freeCapacity else { return base.loadIfReady(offset: start + offset, into: &pages) }
-        return pages.withRoom(wanted) { room in
+        let reply = pages.withRoom(wanted) { room in
             base.loadIfReady(offset: start + offset, into: &room)?.limited(to: wanted)
         }
+        return reply.map { pages.appendZeros(after: $0, of: wanted) }
     }
 
     /// Hands a request on, see ``PageSource/hand(_:)``.
     public func hand(_ request: consuming PageRequest) {
         let offset = request.offset
         guard offset < count else { return request.complete(.zero) }
-        let wanted = min(request.byteCount, count - offset)
-        base.hand(request.handedOn(offset: start + offset, byteCount: wanted) { $1($0?.limited(to: wanted)) })
+        let byteCount = request.byteCount
+        let wanted = min(byteCount, count - offset)
+        base.hand(
+            request.handedOn(offset: start + offset, byteCount: wanted) { reply, answer in
+                guard let reply = reply?.limited(to: wanted), wanted < byteCount else { return answer(reply) }
+                unsafe withUnsafeTemporaryAllocation(byteCount: byteCount, alignment: 64) { room in
+                    var pages = unsafe OutputRawSpan(buffer: room, initializedCount: 0)
+                    let whole = pages.appendZeros(after: reply, of: wanted)
+                    let appended = unsafe pages.finalize(for: room)
+                    answer(
+                        whole == .data ? unsafe .memory(at: UInt(bitPattern: room.baseAddress), count: appended) : whole
+                    )
+                }
+            })
     }
 }

@@ -185,7 +185,9 @@ public struct PageChecksums: Hashable, Sendable {
     /// - Parameter pages: The room that the source was asked for.
     func verify(_ reply: PageReply, at offset: Int, in pages: inout OutputRawSpan) -> Verdict {
         if reply == .poison { return .good(reply) }
-        if case .zeros(let count) = reply, areZeros(offset, min(count, pages.capacity)) { return .good(reply) }
+        if case .zeros(let count) = reply, count >= 0, areZeros(offset, min(count, pages.capacity)) {
+            return .good(reply)
+        }
         // Copied first: what is compared must be what is shown, and memory that was cut is no reason to die.
         guard pages.takeContent(of: reply) else { return .unreadable }
         let good = unsafe pages.withUnsafeMutableBytes { buffer, initialized in
