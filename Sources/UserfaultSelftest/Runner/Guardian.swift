@@ -79,10 +79,12 @@ final class Guardian {
         return .failure(Refusal(reason: "the process that makes system changes did not answer"))
     }
 
-    struct Refusal: Error {
+    struct Refusal: Error, CustomStringConvertible {
         let reason: String
         /// Whether another run has kept the host to itself.
         var isByOtherRun = false
+
+        var description: String { reason }
     }
 
     /// Has everything undone and returns when it is.

@@ -167,15 +167,20 @@ struct HostChanges {
         do {
             try add(&self)
         } catch {
-            while undoings.count > before {
-                _ = Self.undo(undoings[undoings.count - 1])
-                undoings.removeLast()
-            }
+            // What cannot be undone now is tried again at the end of the run, which then tells of it.
+            let kept = undoings[before...].reversed().filter { Self.undo($0) != nil }
+            undoings = undoings[..<before] + kept.reversed()
             throw error
         }
     }
 
     private mutating func addZram() throws {
+        // A read makes a device, but only a write removes it.
+        let remover = "/sys/class/zram-control/hot_remove"
+        guard access(remover, W_OK) == 0 || errno == ENOENT else {
+            throw Guardian.Refusal(
+                reason: "\(remover) cannot be written (\(Errno(rawValue: errno))): mount /sys writable")
+        }
         guard let number = ProcFile.line("/sys/class/zram-control/hot_add") else { throw Errno.noSuchFileOrDirectory }
         undoings.append(.removeZram(number))
         if let error = ProcFile.write("\(Self.zramSize)", to: "/sys/block/zram\(number)/disksize") { throw error }

@@ -1,0 +1,26 @@
+"""Hosts with read-only or missing mounts, as containers have them."""
+import os
+from pathlib import Path
+
+from harness import Skip, check, expect, in_mounts, require, run, whole
+
+READ_ONLY_SYS = "mount --make-rprivate /\nmount -o remount,ro,bind /sys\n"
+
+
+def unused_zram():
+    """Devices that somebody has made and not given a size."""
+    sizes = {path.parent.name: path.read_text().strip() for path in Path("/sys/block").glob("zram*/disksize")}
+    return {name for name, size in sizes.items() if size == "0"}
+
+
+@check
+def read_only_sys():
+    """A read of hot_add makes a device, which nobody can remove again on a read-only /sys."""
+    if not os.path.exists("/sys/class/zram-control/hot_add"):
+        raise Skip("no zram")
+    before = unused_zram()
+    expect(run(whole("wp-swap/anon"), in_mounts(READ_ONLY_SYS)), codes=(0, 4))
+    left = unused_zram() - before
+    for name in left:
+        Path("/sys/class/zram-control/hot_remove").write_text(name.removeprefix("zram"))
+    require(not left, f"devices are left behind: {sorted(left)}")
