@@ -169,7 +169,16 @@ extension PagerCore where Source: ~Copyable {
 
     /// Whether nobody is left to be served.
     var allHaveEnded: Bool {
-        memories.allSatisfy(\.hasEnded) && children.allSatisfy { $0.isVacant || $0.hasEnded }
+        guard memories.allSatisfy(\.hasEnded) else { return false }
+        guard !children.isEmpty else { return true }
+        while true {
+            // A process may end as soon as its fork is read. Its child is served at the end of the exclusion in which that
+            // was done, which counting the changes waits for.
+            let before = changeCount
+            guard children.allSatisfy({ $0.isVacant || $0.hasEnded }) else { return false }
+            // Otherwise a child may have come to a place that was passed, of a parent that has ended since.
+            if changeCount == before { return true }
+        }
     }
 
     /// The process whose memory it is has ended.

@@ -123,7 +123,7 @@ extension PagerCore where Source: ~Copyable {
     /// How often the address spaces have changed: what moved may have gone where a pass has been already.
     ///
     /// Those of children that have ended count as well: a sum that falls may be the same again.
-    private var changeCount: UInt64 {
+    var changeCount: UInt64 {
         // What was read before is taken in before, children of forks included.
         forEachMemory { memory in memory.sharingOrder { _, _ in } }
         var sum: UInt64 = 0

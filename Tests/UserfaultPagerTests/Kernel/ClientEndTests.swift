@@ -61,6 +61,45 @@ struct ClientEndTests {
         #expect(client.wait() == (end == .exits ? 0 : -Int(SIGKILL)))
     }
 
+    /// A parent goes on as soon as its fork is read, and may be gone before its child is known.
+    @Test(.startsThreadsAfterFork)
+    func theChildOfAClientThatForksAndGoesIsServed() throws {
+        // The larger the region, the longer a child takes to be known: longer than its parent takes to go.
+        let mapping = try Mapping(anonymous: 4 << 30, options: .noReserve)
+        let range = mapping.range
+        var ends: [CInt] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        defer { for end in ends { close(end) } }
+        let output = ends[1]
+        let client = try Client.fork(serving: range, features: .eventFork) { socket, _ in
+            var byte: UInt8 = 0
+            guard Glibc.read(socket, &byte, 1) == 1 else { _exit(100) }
+            let parent = getpid()
+            guard Glibc.fork() == 0 else { _exit(0) }
+            alarm(60)
+            while getppid() == parent { sched_yield() }
+            var isRight: UInt8 = range.loadWord(pageBytes) == NumberedSource.word(pageBytes) ? 1 : 0
+            _ = Glibc.write(output, &isRight, 1)
+            _exit(0)
+        }
+        let reports = Reports()
+        let pager = try Pager(
+            try client.receive(), source: NumberedSource(), owner: try #require(Owner.process(id: client.pid)),
+            configuration: PagerConfiguration(watchdogInterval: .milliseconds(10), report: { reports.add($0) }))
+        try pager.add(range)
+        try pager.start()
+        client.go()
+        #expect(client.wait() == 0)
+        var isRight: UInt8 = 0
+        let isServed = try poll(ends[0], until: Deadline(after: .seconds(20))) != 0
+        #expect(isServed)
+        if isServed { #expect(read(ends[0], &isRight, 1) == 1 && isRight == 1) }
+        // The child was the last one.
+        #expect(reports.waitFor(.ownerGone))
+        try pager.stop(.poison)
+        #expect(pager.statistics.failures == 0)
+    }
+
     /// What could not be loaded any more was not loaded.
     @Test(.startsThreadsAfterFork, arguments: [PagerConfiguration.Service.inline, .workers(2)])
     func populateSaysThatTheOwnerHasGone(service: PagerConfiguration.Service) throws {
