@@ -111,21 +111,16 @@ struct FaultList: ~Copyable {
 
     mutating func removeLast() { count -= 1 }
 
-    /// Takes faults out.
-    mutating func takeAll(where isTaken: (PageFault) -> Bool) -> [PendingFault] {
-        var taken: [PendingFault] = []
+    /// Takes faults out, without taking memory.
+    mutating func removeAll(where isTaken: (PageFault) -> Bool) {
         var left = 0
         for index in 0..<count {
             let pending = unsafe faults[index]
-            if isTaken(pending.fault) {
-                taken.append(pending)
-            } else {
-                unsafe faults[left] = pending
-                left += 1
-            }
+            if isTaken(pending.fault) { continue }
+            unsafe faults[left] = pending
+            left += 1
         }
         count = left
-        return taken
     }
 
     /// Takes the first fault that is due, or `nil`.

@@ -16,7 +16,10 @@ extension PagerCore where Source: ~Copyable {
         switch consume event {
         case .remove(let range): wake = try machine.apply(.remove(range))
         case .unmap(let range): wake = try machine.apply(.unmap(range))
-        case .remap(let from, let to, let count): wake = try machine.apply(.remap(from: from, to: to, count: count))
+        case .remap(let from, let to, let count):
+            wake = try machine.apply(.remap(from: from, to: to, count: count))
+            // A thread may have faulted there when what was there before was gone, and this not yet known.
+            memory.releaseStrays(in: AddressRange(start: to, count: count))
         case .fork(let child):
             _ = adopt(child, of: memory, machine, &spare)
             return

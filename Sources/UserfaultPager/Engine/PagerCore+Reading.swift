@@ -78,6 +78,8 @@ extension PagerCore where Source: ~Copyable {
         let range = AddressRange(start: UInt(page), count: page)
         try machine.add(Span(range: range, region: region, states: region.states, offset: 0))
         _ = try machine.apply(.remap(from: range.start, to: range.end, count: page))
+        // Where no program has memory.
+        memories[0].releaseStrays(in: range)
         _ = try machine.apply(.remove(AddressRange(start: range.end, count: page)))
         _ = machine.firstUnfilledRun(of: nil, from: 0, pages: 1)
         // Where no program has memory.

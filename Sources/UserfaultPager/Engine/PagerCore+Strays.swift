@@ -156,12 +156,17 @@ extension ServedMemory {
 
     /// Lets threads fault again whose faults were kept.
     ///
+    /// Takes no memory from the heap: runs on the thread that reads of a fork, and holds a lock that this one needs.
+    ///
     /// - Parameter range: Those at its addresses; `nil` for all.
     func releaseStrays(in range: AddressRange? = nil) {
-        let released = kept.withLock { kept in
-            kept.takeAll { fault in range?.contains(fault.address) ?? true }
+        kept.withLock { kept in
+            kept.removeAll { fault in
+                guard range?.contains(fault.address) ?? true else { return false }
+                wake(fault.page(size: .base))
+                return true
+            }
         }
-        for pending in released { wake(pending.fault.page(size: .base)) }
     }
 
     /// Poisons pages that threads still wait for, or leaves them as nobody's.
