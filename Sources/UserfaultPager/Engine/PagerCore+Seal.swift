@@ -103,7 +103,7 @@ extension PagerCore where Source: ~Copyable {
             let rest = poisonsTheRest ? poisonUnfilled(of: machine, in: uffd, map, count: &poisoned) : .done
             if rest == .failed { killOwner() }
             if rest != .changing {
-                let strays = memory.endStrays(poisoning: !leavesZeros.load(ordering: .relaxed), machine, uffd)
+                let strays = memory.endStrays(poisoning: poisonsStrays, machine, uffd)
                 if strays == .failed { killOwner() }
                 if strays != .changing { return true }
             }

@@ -13,7 +13,7 @@ extension PagerCore where Source: ~Copyable {
         guard fault.kind == .missing || fault.kind == .minor else {
             return unprotect(page, pending, of: memory, by: record)
         }
-        let policy = strays.withLock { $0 }
+        let (policy, changes) = strays.withLock { ($0.policy, $0.changes) }
         if policy.isFinal || pending.mayBeForeign {
             // Its region was removed since, or has come again.
             let (isKnown, objection) = memory.sharingOrder { uffd, machine in
@@ -39,9 +39,10 @@ extension PagerCore where Source: ~Copyable {
         countStray(pending, by: record)
         switch answer {
         case .wait:
-            switch memory.keepStray(pending) {
+            switch memory.keepStray(pending, while: { strays.withLock { $0.changes } == changes }) {
             case .kept: return .done
-            case .known: return again(pending)
+            case .known, .over: return again(pending)
+            case .sealed: return endStray(pending, of: memory)
             case .full: return poisonStray(page, pending, of: memory)
             }
         case .zeros:
@@ -88,13 +89,33 @@ extension PagerCore where Source: ~Copyable {
         return outcome
     }
 
+    /// Ends a fault that is to wait, in a pager that has stopped: nobody would let it go.
+    func endStray(_ pending: PendingFault, of memory: ServedMemory) -> Served {
+        let page = pending.fault.page(size: .base)
+        let outcome = memory.sharingOrder { uffd, _ in
+            memory.endStray(pending.fault, poisoning: poisonsStrays, uffd)
+        }
+        if outcome == .done { memory.wake(page) }
+        return follow(outcome, pending, page, of: memory)
+    }
+
+    /// Whether the end of the pager poisons pages of no region for which threads wait.
+    var poisonsStrays: Bool { !leavesZeros.load(ordering: .relaxed) }
+
     /// Has what happens to strays decided anew, for those that wait as well.
     ///
     /// - Throws: ``PagerError/configuration(_:)`` for one that threads which serve themselves cannot follow.
     func setStrayPolicy(_ policy: StrayPolicy) throws(PagerError) {
         guard !isInThread || policy.suitsSignalHandlers else { throw .configuration(StrayPolicy.refusalInThread) }
+        // What it was before goes after the lock: threads wait for that which must not wait for the heap.
+        var before = policy
         // A handler of the program's may touch a stray.
-        BlockedSignals.during(if: isInThread) { strays.withLock { $0 = policy } }
+        BlockedSignals.during(if: isInThread) {
+            strays.withLock { strays in
+                swap(&strays.policy, &before)
+                strays.changes += 1
+            }
+        }
         forEachMemory { memory in memory.releaseStrays() }
     }
 }
@@ -137,17 +158,26 @@ extension ServedMemory {
         case kept
         /// A region has come to have it.
         case known
+        /// What it was to wait for has come.
+        case over
+        /// Nothing is served any more.
+        case sealed
         /// No further one can be kept.
         case full
     }
 
     /// Leaves a thread waiting, until ``releaseStrays(in:)`` or the end.
-    func keepStray(_ pending: PendingFault) -> Keeping {
-        // In the order: a region comes either before, and is found, or after, and releases what is kept.
+    ///
+    /// - Parameter isMeant: Whether it is still to wait. Asked in the lock: what changes that comes either before, or after, and
+    ///   releases what is kept.
+    func keepStray(_ pending: PendingFault, while isMeant: () -> Bool) -> Keeping {
+        // In the order: a region comes either before, and is found, or after, and releases what is kept. So does the end.
         sharingOrder { _, machine in
             guard machine.spans.find(pending.fault.address) == nil else { return .known }
+            guard !isSealed else { return .sealed }
             let page = pending.fault.page(size: .base)
             return kept.withLock { kept in
+                guard isMeant() else { return .over }
                 for index in 0..<kept.count where page.contains(kept[index].fault.address) { return .kept }
                 return kept.append(pending) ? .kept : .full
             }
@@ -178,22 +208,33 @@ extension ServedMemory {
     ) -> FillOutcome {
         kept.withLock { kept in
             while kept.count > 0 {
-                let page = kept[kept.count - 1].fault.page(size: .base)
-                if machine.spans.find(page.start) == nil {
-                    switch uffd.holder(of: page, modes: .missing) {
-                    case .changing: return .changing
-                    case .processGone: return .done
-                    case .another, .nobody: break
-                    case .thisDescriptor where !poisoning: uffd.letGo(of: page)
-                    case .thisDescriptor:
-                        let outcome = FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
-                        if outcome == .changing || outcome == .failed { return outcome }
-                    }
+                let fault = kept[kept.count - 1].fault
+                if machine.spans.find(fault.address) == nil {
+                    let outcome = endStray(fault, poisoning: poisoning, uffd)
+                    if outcome == .processGone { return .done }
+                    if outcome == .changing || outcome == .failed { return outcome }
                 }
-                try? uffd.wake(page)
+                try? uffd.wake(fault.page(size: .base))
                 kept.removeLast()
             }
             return .done
+        }
+    }
+
+    /// Poisons the page of a fault, or leaves it as nobody's.
+    ///
+    /// In the order. Its thread is still to be woken.
+    func endStray(_ fault: PageFault, poisoning: Bool, _ uffd: borrowing UserfaultFD) -> FillOutcome {
+        let page = fault.page(size: .base)
+        switch uffd.holder(of: page, modes: fault.kind.mode) {
+        case .changing: return .changing
+        case .processGone: return .processGone
+        case .another, .nobody: return .done
+        case .thisDescriptor where !poisoning:
+            uffd.letGo(of: page)
+            return .done
+        case .thisDescriptor:
+            return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
         }
     }
 

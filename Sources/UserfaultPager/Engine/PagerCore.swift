@@ -78,7 +78,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let isStopping = Atomic<Bool>(false)
     /// The process whose memory it is has ended.
     let ownerIsGone = Atomic<Bool>(false)
-    let strays: Mutex<StrayPolicy>
+    let strays: Mutex<Strays>
     let registry = Mutex(Registry())
     /// Who needs the descriptors open.
     let uses = Uses()
@@ -118,6 +118,13 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         var ended = PagerStatistics()
     }
 
+    /// What happens to faults of no region.
+    struct Strays {
+        var policy: StrayPolicy
+        /// How often it was set.
+        var changes = 0
+    }
+
     enum Phase {
         /// In the place of another, whose state it does not have yet: nothing of that may change.
         case resuming
@@ -152,7 +159,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
             try FaultRing(capacity: configuration.traceCapacity)
         }
         self.configuration = configuration
-        strays = Mutex(configuration.strays)
+        strays = Mutex(Strays(policy: configuration.strays))
         self.owner = owner
         self.memories = memories
         zeros = try asPagerError { () throws(UserfaultError) in try ZeroMemory() }

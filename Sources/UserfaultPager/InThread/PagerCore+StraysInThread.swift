@@ -76,7 +76,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// What the policy says of every fault: no other is taken where threads serve themselves.
     private var strayAnswer: StrayPolicy.Answer {
-        if case .always(let answer) = strays.withLock({ $0.choice }) { return answer }
+        if case .always(let answer) = strays.withLock({ $0.policy.choice }) { return answer }
         return .poison
     }
 }
