@@ -40,7 +40,6 @@ extension PagerCore where Source: ~Copyable {
 
     /// Keeps a fault of no region, so that it is not forgotten if the pager stops before the pause is over.
     private func holdStray(_ pending: PendingFault, of memory: ServedMemory) -> Served {
-        if case .always(.zeros) = strays.withLock({ $0.policy.choice }) { return .done }
         switch memory.keepStray(pending, while: { isPaused }) {
         // At the end of the pause every thread is woken.
         case .kept, .known, .over: return .done

@@ -99,8 +99,19 @@ extension PagerCore where Source: ~Copyable {
         return follow(outcome, pending, page, of: memory)
     }
 
+    /// Ends a fault that no thread has come to when the pager stopped: threads in regions were woken then.
+    func endStray(_ pending: PendingFault, ifSealed memory: ServedMemory) {
+        guard pending.job == 0, memory.sharingOrder({ _, _ in memory.isSealed }) else { return }
+        _ = endStray(pending, of: memory)
+    }
+
     /// Whether the end of the pager poisons pages of no region for which threads wait.
-    var poisonsStrays: Bool { !leavesZeros.load(ordering: .relaxed) }
+    ///
+    /// Not those that were to be zeros, and were kept because of a pause.
+    var poisonsStrays: Bool {
+        if case .always(.zeros) = strays.withLock({ $0.policy.choice }) { return false }
+        return !leavesZeros.load(ordering: .relaxed)
+    }
 
     /// Has what happens to strays decided anew, for those that wait as well.
     ///
@@ -221,7 +232,7 @@ extension ServedMemory {
         }
     }
 
-    /// Poisons the page of a fault, or leaves it as nobody's.
+    /// Poisons the page of a fault, or leaves it as nobody's; a page that is there and protected can be written.
     ///
     /// In the order. Its thread is still to be woken.
     func endStray(_ fault: PageFault, poisoning: Bool, _ uffd: borrowing UserfaultFD) -> FillOutcome {
@@ -233,6 +244,10 @@ extension ServedMemory {
         case .thisDescriptor where !poisoning:
             uffd.letGo(of: page)
             return .done
+        case .thisDescriptor where fault.kind == .writeProtect:
+            return FillOutcome { () throws(UserfaultError) in try uffd.writeProtect(page, .unprotect) }
+        case .thisDescriptor where fault.kind == .readWriteProtect:
+            return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(page, .unprotect) }
         case .thisDescriptor:
             return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
         }

@@ -243,7 +243,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     /// Closes the descriptors, which no thread uses any more.
     func close() {
         guard isOpen.exchange(false, ordering: .sequentiallyConsistent) else { return }
-        while let left = queue.takeAny() { memory(left.memory).endUse() }
+        while let left = queue.takeAny() {
+            endStray(left.pending, ifSealed: memory(left.memory))
+            memory(left.memory).endUse()
+        }
         for memory in memories { memory.close() }
         for child in children { child.close() }
         origin.end()

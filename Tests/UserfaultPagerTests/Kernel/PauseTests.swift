@@ -39,6 +39,51 @@ struct PauseTests {
         }
     }
 
+    /// Nor where the pager stops, and somebody else has the descriptor too.
+    @Test(arguments: services)
+    func aStrayInAPauseIsZerosAtTheEnd(service: PagerConfiguration.Service) throws {
+        // It stays, whatever becomes of the thread.
+        let range = try Mapping(anonymous: pageBytes).release()
+        let uffd = try UserfaultFD()
+        let second = try uffd.duplicate()
+        try uffd.register(range, modes: .missing)
+        let pager = try Pager(
+            uffd, source: NumberedSource(), configuration: PagerConfiguration(service: service, strays: .zeros))
+        try pager.start()
+        try pager.pause()
+        let toucher = Toucher { range.loadWord(0) }
+        #expect(
+            try wait {
+                let now = try faults(pager); return now.total == 1 && now.unread == 0
+            })
+        try pager.stop(.poison)
+        #expect(toucher.value() == 0)
+        #expect(pager.statistics.pagesPoisoned == 0)
+        extendLifetime(second)
+    }
+
+    @Test(arguments: services)
+    func aWriteInAPauseGoesOnAtTheEnd(service: PagerConfiguration.Service) throws {
+        let range = try Mapping(anonymous: pageBytes, options: .populate).release()
+        let uffd = try UserfaultFD(features: .writeProtect)
+        let second = try uffd.duplicate()
+        try uffd.register(range, modes: .writeProtect)
+        try uffd.writeProtect(range, .protect)
+        let pager = try Pager(
+            uffd, source: NumberedSource(), configuration: PagerConfiguration(service: service, strays: .poison))
+        try pager.start()
+        try pager.pause()
+        let toucher = Toucher { range.store(7, at: 0) }
+        #expect(
+            try wait {
+                let now = try faults(pager); return now.total == 1 && now.unread == 0
+            })
+        try pager.stop(.poison)
+        #expect(toucher.join())
+        #expect(range.load(0) == 7)
+        extendLifetime(second)
+    }
+
     @Test(arguments: services)
     func faultsWaitForTheEndOfAPause(service: PagerConfiguration.Service) throws {
         let mapping = try Mapping(anonymous: 8 * pageBytes)
