@@ -284,22 +284,56 @@ extension PagerCore where Source: ~Copyable {
         _ region: RegionReference, from memory: ServedMemory, _ map: borrowing PagemapScan?, poisoning: Bool,
         until deadline: Deadline, _ poisoned: inout Int
     ) -> Bool {
+        // Nothing of it is registered any more. What happened before may still be to be read.
+        var isReleased = false
         while true {
+            let isLate = deadline.hasPassed
             let isRemoved = memory.excludingOthers(givingUp: true) { (uffd, machine) -> Bool in
-                let rest =
-                    poisoning && canPoison
-                    ? poisonUnfilled(of: machine, in: uffd, map, region: region, count: &poisoned) : .done
-                if rest == .changing { return false }
-                if rest == .failed { killOwner() }
-                while let span = machine.firstSpan(of: region) {
-                    release(span, of: memory, uffd, machine, map)
-                    machine.forgetSpan(span)
+                guard let first = machine.firstSpan(of: region) else { return true }
+                let wasReleased = isReleased
+                if !wasReleased {
+                    let rest =
+                        poisoning && canPoison
+                        ? poisonUnfilled(of: machine, in: uffd, map, region: region, count: &poisoned) : .done
+                    if rest == .changing { return false }
+                    if rest == .failed { killOwner() }
+                    releaseSpans(of: region, of: memory, uffd, machine, map)
+                    isReleased = true
                 }
+                // A child that was forked before must still find the region, and memory that was moved before is its as well.
+                if !isLate, isChanging(first, of: memory, uffd) { return false }
+                if wasReleased { releaseSpans(of: region, of: memory, uffd, machine, map) }
+                while let span = machine.firstSpan(of: region) { machine.forgetSpan(span) }
                 return true
             }
             if isRemoved { return true }
-            if deadline.hasPassed { return false }
+            if isLate { return false }
+            readBeforeStart(memory)
             pauseThread(for: .microseconds(50))
         }
+    }
+
+    private func releaseSpans(
+        of region: RegionReference, of memory: ServedMemory, _ uffd: borrowing UserfaultFD,
+        _ machine: borrowing PagerStateMachine, _ map: borrowing PagemapScan?
+    ) {
+        for index in 0..<machine.spans.count where machine.spans[index].region == region {
+            release(machine.spans[index], of: memory, uffd, machine, map)
+        }
+    }
+
+    /// Whether there are changes of memory whose events nobody has read yet.
+    ///
+    /// In the order, so that no event is read meanwhile, with which a program that does little else begins the next change: as
+    /// long as there is none, it may be between two of them.
+    private func isChanging(_ span: Span, of memory: ServedMemory, _ uffd: borrowing UserfaultFD) -> Bool {
+        guard memory.hasEvents else { return false }
+        let page = span.range.part(at: 0, count: span.region.pageSize.bytes)
+        let end = MonotonicInstant.now.nanoseconds &+ 200_000
+        repeat {
+            for _ in 0..<16 where uffd.probe(page) != .changing { return false }
+            guard (try? poll(memory.rawDescriptor, until: Deadline(after: .zero))) == 0 else { return true }
+        } while MonotonicInstant.now.nanoseconds < end
+        return true
     }
 }

@@ -146,11 +146,27 @@ extension PagerCore where Source: ~Copyable {
         }
     }
 
+    /// Takes in the events that nobody has read, in a pager that was not started: there is nobody else to do it.
+    ///
+    /// Runs on callers that let regions go.
+    func readBeforeStart(_ memory: ServedMemory) {
+        phase.withLock { phase in
+            // Whoever starts or stops the pager waits until this is done.
+            guard phase == .new else { return }
+            memory.excludingOthers { uffd, machine in
+                _ = readTheRest(of: memory, &machine, uffd, usingReserve: false)
+            }
+            // Faults that were read come again.
+            memory.wakeAll()
+        }
+    }
+
     /// Takes in the events that nobody has read; who faults is woken by what follows.
     ///
     /// - Returns: How many messages there were; `nil` if the child of a fork waits for a descriptor, and none is free.
     private func readTheRest(
-        of memory: ServedMemory, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD
+        of memory: ServedMemory, _ machine: inout PagerStateMachine, _ uffd: borrowing UserfaultFD,
+        usingReserve: Bool = true
     ) -> Int? {
         var sum = 0
         guard !uffd.enabledFeatures.isDisjoint(with: .events) else { return sum }
@@ -159,7 +175,7 @@ extension PagerCore where Source: ~Copyable {
             // A process that has ended has no events.
             do { count = unsafe try memory.read(uffd, into: &lastReading.batch) } catch { return sum }
             guard let count else {
-                guard unsafe lastReading.reserve.take() != nil else { return nil }
+                guard usingReserve, unsafe lastReading.reserve.take() != nil else { return nil }
                 continue
             }
             guard count > 0 else { return sum }

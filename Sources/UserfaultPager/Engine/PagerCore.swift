@@ -44,7 +44,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let stopped = FutexWord()
     /// Tells it from other pagers of the process.
     let number = pagers.add(1, ordering: .relaxed).newValue
-    /// Only of the thread that stops the pager.
+    /// Only of the thread that stops the pager; before it starts, of who has the phase.
     nonisolated(unsafe) var lastReading: LastReading
     let queue: WorkQueue
     /// How fast pages are loaded for which no thread waits.

@@ -48,4 +48,28 @@ struct ChangingTests {
         extendLifetime(touched)
         extendLifetime(dropped)
     }
+
+    /// Another region goes meanwhile, whose end waits for a moment without a change.
+    @Test(arguments: [Ending.leaveZeros, .poison])
+    func aRegionIsRemovedBetweenChanges(ending: Ending) throws {
+        let mapping = try Mapping(anonymous: 2 * pageBytes)
+        let dropped = try Mapping(anonymous: 2 * pageBytes)
+        let pager = try Pager(UserfaultFD(features: .eventRemove), source: NumberedSource())
+        let region = try pager.add(mapping.range)
+        try pager.add(dropped.range, offset: 2 * pageBytes)
+        try pager.start()
+        let isOver = Shared(Atomic(false))
+        let other = dropped.range
+        let drops = Toucher {
+            while !isOver.value.load(ordering: .relaxed) { try? AddressSpace.advise(.dontNeed, other) }
+        }
+        #expect(wait { pager.statistics.events > 100 })
+        #expect(error { () throws(PagerError) in try pager.remove(region, ending) } == nil)
+        isOver.value.store(true, ordering: .relaxed)
+        #expect(drops.join())
+        #expect(pager.core.memories[0].sharingOrder { _, machine in machine.spans.count } == 1)
+        try pager.stop(.leaveZeros)
+        extendLifetime(mapping)
+        extendLifetime(dropped)
+    }
 }

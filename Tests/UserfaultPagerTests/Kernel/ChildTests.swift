@@ -5,7 +5,7 @@ import UserfaultFD
 
 @testable import UserfaultPager
 
-/// Children of forks for which there is no place.
+/// Children of forks: their places, and what is left to those that have none, or whose region goes.
 @Suite(.serialized, .timeLimit(.minutes(5)))
 struct ChildTests {
     /// Serves memory whose program has one child, which lives: there is no place for a second one.
@@ -50,5 +50,31 @@ struct ChildTests {
                 try pager.stop(.populate)
             }
         }
+    }
+
+    /// A region is removed before anybody has read of a fork: the child has its memory, and its end as well.
+    @Test(.followsForks)
+    func aChildOfARegionThatWasRemovedReadsZeros() throws {
+        let mapping = try Mapping(anonymous: 2 * pageBytes)
+        // Another mapping: what adjoins a region is no stray.
+        let further = try Mapping(anonymous: 2 * pageBytes, sharing: .shared)
+        let (range, other) = (mapping.range, further.range)
+        let pager = try Pager(UserfaultFD(features: .eventFork), source: NumberedSource())
+        let region = try pager.add(range)
+        try pager.add(other)
+        let toucher = Toucher { other.loadWord(pageBytes) }
+        let memory = pager.core.memories[0]
+        #expect(
+            try wait { try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.status().pending } == 1 })
+        let forking = Toucher { cts_fork_loader(range.start) }
+        #expect(wait { memory.withDescriptor { uffd in uffd.probe(range.part(at: 0, count: pageBytes)) } == .changing })
+        try pager.remove(region, .leaveZeros)
+        try pager.start()
+        // A fault that was read meanwhile is not forgotten.
+        #expect(toucher.value() == NumberedSource.word(pageBytes))
+        let child = try #require(forking.value())
+        #expect(cts_wait(child) == 0)
+        try pager.stop(.poison)
+        #expect(pager.statistics.strayFaults == 0)
     }
 }
