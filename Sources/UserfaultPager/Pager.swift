@@ -84,7 +84,8 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         if followsForks {
             // Those that have ended keep their places until the last thread that serves them is done.
             let spare = min(plan.loaderLimit, threads.plan.loaders) + 4
-            for _ in 0..<configuration.maximumChildren + spare { children.append(try ServedMemory()) }
+            let places = configuration.maximumChildren * configuration.shards + spare
+            for _ in 0..<places { children.append(try ServedMemory()) }
         }
         core = try PagerCore(
             memories: memories, children: children, source: source, owner: owner, configuration: configuration,

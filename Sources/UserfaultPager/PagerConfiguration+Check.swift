@@ -48,6 +48,9 @@ extension PagerConfiguration {
             features.contains(.eventUnmap) || !features.contains(.eventRemap),
             "a descriptor that reports moves must report unmapping too: what was at a move's target is not known else")
         try Self.check(maximumChildren, 0...Self.maximumThreads, "children")
+        if features.contains(.eventFork) {
+            try Self.check(maximumChildren * shards, 1...Self.maximumThreads, "children, for each shard,")
+        }
         try Self.check(workingSetCapacity, 0...Self.maximumRecords, "first touches")
         try Self.check(traceCapacity, 0...Self.maximumRecords, "traced faults")
         try demand(backgroundBytesPerSecond.map { $0 > 0 } ?? true, "a rate is more than nothing, or no limit")

@@ -63,7 +63,7 @@ public struct PagerConfiguration: Sendable {
     ///
     /// The thread that reads the fork poisons it, and serves no other pager meanwhile.
     ///
-    /// 0 to 10 000. Only with `UserfaultFD.Features.eventFork`, and then not 0.
+    /// 0 to 10 000, also times ``shards``. Only with `UserfaultFD.Features.eventFork`, and then not 0.
     public var maximumChildren: Int
 
     /// Processors that handlers and workers are kept on, in turn; none for the scheduler's choice.

@@ -46,6 +46,7 @@ extension PagerCore where Source: ~Copyable {
             let copy = try machine.copyForChild()
             // Before it is open: a child that cannot be read from must not count as served.
             if isRead.load(ordering: .relaxed) { try reader?.add(child, for: children[slot]) }
+            children[slot].shard = parent.shard
             children[slot].open(child, copy)
             return slot
         } catch {
@@ -56,15 +57,18 @@ extension PagerCore where Source: ~Copyable {
 
     /// A place for a child of a process, in the exclusion in which that is read of.
     ///
-    /// Waits for no living child: other pagers of the runtime wait meanwhile.
+    /// Each shard tells of a fork by itself, and each has places for all children. Waits for no living child: other pagers of
+    /// the runtime wait meanwhile.
     func vacantSlot(for parent: ServedMemory) -> Int? {
         var living = 0
-        for slot in children.indices where !children[slot].isVacant && !children[slot].hasEnded { living += 1 }
+        for slot in children.indices where children[slot].shard == parent.shard {
+            if !children[slot].isVacant && !children[slot].hasEnded { living += 1 }
+        }
         if living < configuration.maximumChildren, let slot = firstVacant { return slot }
         // Nobody tells when a child ends.
         for slot in children.indices where children[slot] !== parent && children[slot].beginUse() {
             if children[slot].probeEndAlone() {
-                if !children[slot].hasEnded { living -= 1 }
+                if !children[slot].hasEnded, children[slot].shard == parent.shard { living -= 1 }
                 children[slot].noteEnd()
             }
             children[slot].endUse()

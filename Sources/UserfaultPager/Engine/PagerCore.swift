@@ -204,6 +204,7 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
         let place = UserfaultFD.holdingPlace(of: owner.isCurrent ? nil : owner.processID)
         for (number, memory) in (memories + children).enumerated() {
             memory.number = number
+            if number < memories.count { memory.shard = number }
             memory.holdingPlace = place
             unsafe memory.member = self
         }

@@ -35,6 +35,8 @@ final class ServedMemory: @unchecked Sendable {
     private(set) var hearsOfUnmapping = false
     /// Its place among the pager's descriptors; set before any thread runs.
     var number = 0
+    /// From which of the pager's own descriptors it comes, by forks; set before any thread runs, or before it is opened.
+    var shard = 0
     /// Whether the thread that reads sleeps there; set before any thread runs.
     ///
     /// Otherwise a process that makes the descriptor block must not hold up a thread that serves others.

@@ -52,6 +52,30 @@ struct ChildTests {
         }
     }
 
+    /// One fork makes one event for each shard.
+    @Test(.followsForks)
+    func aChildTakesOnePlaceHoweverManyShards() throws {
+        let mapping = try Mapping(anonymous: 8 * pageBytes)
+        let range = mapping.range
+        let reports = Reports()
+        let pager = try Pager(
+            UserfaultFD(features: .eventFork), source: NumberedSource(),
+            configuration: PagerConfiguration(shards: 2, maximumChildren: 1, report: { reports.add($0) }))
+        try pager.add(range)
+        try pager.start()
+        for _ in 0..<10 {
+            let end = inFork {
+                for page in 0..<8 where range.loadWord(page * pageBytes) != NumberedSource.word(page * pageBytes) {
+                    return CInt(page + 1)
+                }
+                return 0
+            }
+            #expect(end == 0)
+        }
+        #expect(reports.all == [])
+        try pager.stop(.poison)
+    }
+
     /// A region is removed before anybody has read of a fork: the child has its memory, and its end as well.
     @Test(.followsForks)
     func aChildOfARegionThatWasRemovedReadsZeros() throws {

@@ -27,6 +27,7 @@ struct MisuseTests {
         (PagerConfiguration(shards: .max), []),
         (PagerConfiguration(service: .workers(.max)), []),
         (PagerConfiguration(maximumChildren: .max), .eventFork),
+        (PagerConfiguration(shards: 1000, maximumChildren: 1000), .eventFork),
         (PagerConfiguration(workingSetCapacity: .max), []),
         (PagerConfiguration(traceCapacity: .max), []),
     ]
