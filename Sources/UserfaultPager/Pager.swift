@@ -90,7 +90,12 @@ public final class Pager<Source: PageSource & ~Copyable>: Sendable {
         core = try PagerCore(
             memories: memories, children: children, source: source, owner: owner, configuration: configuration,
             runtime: threads, ownsRuntime: runtime == nil, plan: plan, phase: phase)
-        try threads.insert(core)
+        do throws(PagerError) {
+            try threads.insert(core)
+        } catch {
+            core.detachState()
+            throw error
+        }
         if runtime == nil { threads.letGo() }
         try core.serveInThreads()
     }

@@ -12,6 +12,12 @@ extension PagerCore where Source: ~Copyable {
         memories[0].journal = file
     }
 
+    /// Leaves the state to another pager, as new as it was.
+    func detachState() {
+        memories[0].journal?.giveBack()
+        memories[0].journal = nil
+    }
+
     private var features: UInt64 { memories[0].withDescriptor { uffd in uffd.enabledFeatures.rawValue } }
 
     /// Takes over what another pager has written down.

@@ -160,6 +160,9 @@ final class StateFile: @unchecked Sendable {
         }
     }
 
+    /// Leaves to another what was taken for a pager that begins, and has not begun.
+    func giveBack() { use.withLock { $0 = .new } }
+
     /// Leaves what was taken to another that resumes.
     func leave() { use.withLock { $0 = .left } }
 

@@ -54,6 +54,28 @@ struct MisuseTests {
         }
     }
 
+    /// What was refused has not used the state up.
+    @Test
+    func aRefusedPagerLeavesItsState() throws {
+        let owner = try #require(Owner.process(id: getpid()))
+        let configuration = PagerConfiguration(state: try PagerState())
+        let runtime = try PagerRuntime()
+        try runtime.stop(.leaveZeros)
+        #expect(throws: PagerError.notRunning) {
+            _ = try Pager(
+                UserfaultFD(), source: NumberedSource(), owner: owner, runtime: runtime, configuration: configuration)
+        }
+        let pager = try Pager(UserfaultFD(), source: NumberedSource(), owner: owner, configuration: configuration)
+        // Another has it now, and is refused without taking part in anything.
+        let other = try PagerRuntime()
+        #expect(throws: PagerError.state("another pager has the state")) {
+            _ = try Pager(
+                UserfaultFD(), source: NumberedSource(), owner: owner, runtime: other, configuration: configuration)
+        }
+        #expect(other.runtime.members.isEmpty)
+        try pager.stop(.leaveZeros)
+    }
+
     @Test
     func rangesAreChecked() throws {
         let mapping = try Mapping(anonymous: 8 * pageBytes)
