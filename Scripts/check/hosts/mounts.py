@@ -6,6 +6,8 @@ from harness import Skip, check, expect, in_mounts, require, run, whole
 
 READ_ONLY_SYS = "mount --make-rprivate /\nmount -o remount,ro,bind /sys\n"
 
+READ_ONLY_SETTINGS = READ_ONLY_SYS + "mount --bind /proc/sys /proc/sys\nmount -o remount,ro,bind /proc/sys\n"
+
 
 def unused_zram():
     """Devices that somebody has made and not given a size."""
@@ -24,3 +26,12 @@ def read_only_sys():
     for name in left:
         Path("/sys/class/zram-control/hot_remove").write_text(name.removeprefix("zram"))
     require(not left, f"devices are left behind: {sorted(left)}")
+
+
+@check
+def read_only_settings():
+    """A setting that could not be changed needs no putting back."""
+    prefix = in_mounts(READ_ONLY_SETTINGS)
+    expect(run(whole("minor/*", "wp-swap/*", "move/anon"), prefix), passes=1)
+    answer = run(["stress", "hugetlb", "4", "4"], prefix)
+    require("not put back" not in answer.stdout, answer.stdout[-300:])

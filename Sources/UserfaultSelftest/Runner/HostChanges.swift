@@ -60,7 +60,10 @@ struct HostChanges {
     private static func undo(_ undoing: Undoing) -> String? {
         switch undoing {
         case .write(let value, let path):
-            return ProcFile.write(value, to: path).map { "\(path) should be \(value) again: \($0)" }
+            guard let error = ProcFile.write(value, to: path), SystemSetting(path: path).current != value else {
+                return nil
+            }
+            return "\(path) should be \(value) again: \(error)"
         case .swapOff(let path):
             guard SwapSpace.paths.contains(path[...]) else { return nil }
             let answer = css_swapoff(path)
@@ -89,8 +92,10 @@ struct HostChanges {
 
     private mutating func set(_ path: String, to value: String) -> GuardianReply {
         guard let before = SystemSetting(path: path).current else { return .refused("\(path) cannot be read") }
-        if !isChanged(path) { undoings.append(.write(before, to: path)) }
+        let wasChanged = isChanged(path)
+        if !wasChanged { undoings.append(.write(before, to: path)) }
         if let error = ProcFile.write(value, to: path) {
+            if !wasChanged { undoings.removeLast() }
             return .refused("\(path) cannot be set to \(value): \(error)")
         }
         return .done(before)
