@@ -35,3 +35,10 @@ def read_only_settings():
     expect(run(whole("minor/*", "wp-swap/*", "move/anon"), prefix), passes=1)
     answer = run(["stress", "hugetlb", "4", "4"], prefix)
     require("not put back" not in answer.stdout, answer.stdout[-300:])
+
+
+@check
+def read_only_proc():
+    prefix = in_mounts(READ_ONLY_SYS + "mount -o remount,ro,bind /proc\n")
+    answer = run(whole("wp-kernel-write/*", "*-migrated/*", "*clear-refs*", "move-soft-dirty/*"), prefix)
+    expect(answer, passes=3, reason="compact_memory cannot be written (Read-only file system)")

@@ -76,7 +76,9 @@ enum ContextLeakCases: CaseTheme {
     ) -> SelftestCase {
         SelftestCase(
             name, "closing a userfaultfd \(what), gives back all that the kernel keeps for it",
-            requires: [.alone, .root, .features(features), .file("\(cache)/objects"), .file("\(cache)/shrink")],
+            requires: [
+                .alone, .root, .features(features), .file("\(cache)/objects"), .writableFile("\(cache)/shrink"),
+            ],
             limit: .seconds(30), covers: [.passedDescriptors]
         ) { context in
             let rounds = 16

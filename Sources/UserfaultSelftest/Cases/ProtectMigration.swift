@@ -11,7 +11,8 @@ enum ProtectMigrationCases: CaseTheme {
             "wp-migrated", on: [.anon, .shmem],
             "write-protection outlasts the migration of a page to another frame",
             requires: [
-                .writeProtectFaults, .pagemapProtection, .alone, .pageFrames, .file("/proc/sys/vm/compact_memory"),
+                .writeProtectFaults, .pagemapProtection, .alone, .pageFrames,
+                .writableFile("/proc/sys/vm/compact_memory"),
                 .addressSpace(Means.muchAddressSpace),
             ],
             limit: .seconds(30), covers: [.protectionSurvives]
@@ -20,7 +21,7 @@ enum ProtectMigrationCases: CaseTheme {
             "rwp-migrated", on: [.anon, .shmem],
             "read-write-protection outlasts the migration of a page to another frame",
             requires: [
-                .features(.readWriteProtect), .alone, .pageFrames, .file("/proc/sys/vm/compact_memory"),
+                .features(.readWriteProtect), .alone, .pageFrames, .writableFile("/proc/sys/vm/compact_memory"),
                 .addressSpace(Means.muchAddressSpace),
             ],
             limit: .seconds(30), covers: [.readWriteProtect]

@@ -1,3 +1,4 @@
+import Glibc
 import SystemPackage
 import UserfaultFD
 
@@ -113,16 +114,13 @@ enum WriteProtectCases: CaseTheme {
             try uffd.writeProtect(area.pages(1..<3), .protect)
             try expectEqual(ProcessMemory.write(area.address(1), 0xEE), -14, "answer of process_vm_writev (EFAULT)")
             // Even where the kernel may override what a mapping forbids.
-            let memory = try FileDescriptor.open("/proc/self/mem", .readWrite, options: .closeOnExec)
-            let forced = try expectThrows(Errno.self, "a forced write is refused") { () throws(Errno) in
-                do {
-                    return try memory.writeAll(toAbsoluteOffset: Int64(area.address(1)), [0xEE])
-                } catch {
-                    throw error as? Errno ?? .invalidArgument
-                }
+            let forced = KernelAccess.memoryWrite.perform(area.address(1), count: 1).answer
+            if forced == -Int(EROFS) {
+                context.record("not tried: a write of /proc/self/mem, because /proc is mounted read-only")
+            } else {
+                try expectOne(
+                    of: [-Int(EIO), -Int(EFAULT)], forced, "answer of writing /proc/self/mem (EIO or EFAULT)")
             }
-            try memory.close()
-            try expectOne(of: [.ioError, .badAddress], forced, "errno of writing /proc/self/mem")
             try area.expectView(1)
             try area.expectProtected([1, 2], "after writes that were refused")
             try uffd.expectNoMessage("faults of the kernel are not handled")

@@ -1,4 +1,5 @@
 import Glibc
+import SystemPackage
 import UserfaultFD
 
 /// Decides before each result whether what the case requires is there, and has it provided where that is allowed.
@@ -150,6 +151,8 @@ struct Conditions {
                 ? nil : "no /sys/kernel/debug/gup_test: needs root, a mounted debugfs and CONFIG_GUP_TEST"
         case .file(let path):
             access(path, F_OK) == 0 ? nil : "this kernel has no \(path)"
+        case .writableFile(let path):
+            missing(.file(path), for: memory) ?? unwritable(path)
         case .memoryGroup:
             makeMemoryGroup()
         case .setting, .transparentHugePages, .shmemHugePages:
@@ -157,6 +160,13 @@ struct Conditions {
         case .alone:
             nil  // The run keeps others away.
         }
+    }
+
+    private func unwritable(_ path: String) -> String? {
+        guard access(path, W_OK) != 0 else { return nil }
+        let error = Errno(rawValue: errno)
+        return "\(path) cannot be written (\(error)): "
+            + (error == .readOnlyFileSystem ? "mount it writable" : "run as root of the initial user namespace")
     }
 
     /// Where the guardian cannot make sure of huge pages, those that are there are shared with every other program: no

@@ -59,6 +59,8 @@ package enum Requirement: Hashable, Sendable {
     case brokenPages
     /// A file that only some kernels have.
     case file(String)
+    /// A file that only some kernels have, and that is not mounted read-only.
+    case writableFile(String)
     /// No other result at the same time, because the case measures the host and not only itself.
     case alone
 }
