@@ -42,3 +42,24 @@ def read_only_proc():
     prefix = in_mounts(READ_ONLY_SYS + "mount -o remount,ro,bind /proc\n")
     answer = run(whole("wp-kernel-write/*", "*-migrated/*", "*clear-refs*", "move-soft-dirty/*"), prefix)
     expect(answer, passes=3, reason="compact_memory cannot be written (Read-only file system)")
+
+
+@check
+def little_in_dev():
+    """A root with /proc, and nothing but /dev/null in /dev."""
+    script = """set -e
+        mount --make-rprivate /
+        root=/tmp
+        mount -t tmpfs none $root
+        for directory in /*; do
+            case $directory in /dev|/proc|/sys|/run|/tmp) continue ;; esac
+            [ ! -d "$directory" ] || { mkdir "$root$directory"; mount --rbind "$directory" "$root$directory"; }
+        done
+        mkdir $root/proc $root/dev $root/tmp
+        mount --bind /proc $root/proc
+        touch $root/dev/null
+        mount --bind /dev/null $root/dev/null
+        exec chroot $root "$@\""""
+    answer = expect(run(whole("register-*"), ["unshare", "--mount", "sh", "-c", script, "sh"]), passes=5)
+    notes = [r["detail"] or "" for r in answer["results"] if r["case"] == "register-every-memory"]
+    require("no /dev/zero" in notes[0], f"what is missing is not named: {notes}")

@@ -26,7 +26,6 @@ package struct SpecialMemory: Sendable {
     package static func all(_ context: CaseContext) throws -> [SpecialMemory] {
         let page = PageSize.base.bytes
         func own(_ mapping: consuming Mapping) -> AddressRange { mapping.release() }
-        let zero = try FileDescriptor.open("/dev/zero", .readWrite, options: .closeOnExec)
         var all = [
             SpecialMemory(name: "private anonymous", likeness: .anonymous, page: own(try Mapping(anonymous: page))),
             SpecialMemory(
@@ -36,14 +35,21 @@ package struct SpecialMemory: Sendable {
                 name: "inaccessible anonymous", likeness: .inaccessible,
                 page: own(try Mapping(anonymous: page, protection: .none))),
             SpecialMemory(
-                name: "private /dev/zero", likeness: .anonymous,
-                page: own(try Mapping(file: zero, count: page, sharing: .private))),
-            SpecialMemory(
                 name: "shared anonymous", likeness: .shmem,
                 page: own(try Mapping(anonymous: page, sharing: .shared))),
-            SpecialMemory(
-                name: "shared /dev/zero", likeness: .shmem, page: own(try Mapping(file: zero, count: page))),
         ]
+        do {
+            let zero = try FileDescriptor.open("/dev/zero", .readWrite, options: .closeOnExec)
+            all += [
+                SpecialMemory(
+                    name: "private /dev/zero", likeness: .anonymous,
+                    page: own(try Mapping(file: zero, count: page, sharing: .private))),
+                SpecialMemory(
+                    name: "shared /dev/zero", likeness: .shmem, page: own(try Mapping(file: zero, count: page))),
+            ]
+        } catch Errno.noSuchFileOrDirectory {
+            context.record("not tried: memory of /dev/zero, because this host has no /dev/zero")
+        }
         func add(_ name: String, _ likeness: Likeness, _ find: (inout UInt) -> Int32) {
             var address: UInt = 0
             let answer = find(&address)
