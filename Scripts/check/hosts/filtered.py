@@ -1,4 +1,4 @@
-"""Runs a command under a seccomp filter that answers EPERM to a call: filtered.py CALL COMMAND [ARGUMENT...]."""
+"""Runs a command under a seccomp filter that answers EPERM to a call: filtered.py CALL[:ERROR] COMMAND [ARGUMENT...]."""
 import ctypes
 import errno
 import os
@@ -8,12 +8,13 @@ import sys
 # Numbers of x86_64 and of aarch64.
 CALLS = {
     "userfaultfd": (323, 282), "memfd_create": (319, 279), "madvise": (28, 233), "pidfd_open": (434, 434),
-    "clone3": (435, 435), "process_vm_readv": (310, 270),
+    "clone3": (435, 435), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
 }
-CALL = CALLS[sys.argv[1]][("x86_64", "aarch64").index(os.uname().machine)]
+NAME, _, ERROR = sys.argv[1].partition(":")
+CALL = CALLS[NAME][("x86_64", "aarch64").index(os.uname().machine)]
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | getattr(errno, ERROR or "EPERM")
 
 # Each instruction: code, jump if true, jump if false, operand. The number of the system call is the first word.
 PROGRAM = b"".join(struct.pack("=HBBI", *step) for step in (

@@ -41,6 +41,15 @@ def filtered_calls_that_all_need():
 
 
 @check
+def filtered_access_to_memory():
+    """A case that waits for the fault of such a call must not wait for one that is refused."""
+    cases = whole("kernel-faults-short/*", "wp-kernel-write*/*")
+    for call in ("process_vm_readv", "process_vm_writev"):
+        expect(run(cases, filtered(call)), passes=2, reason=f"{call}(2)")
+        expect(run(cases, [*filtered(f"{call}:ENOSYS"), *USER]), passes=2)
+
+
+@check
 def small_limits():
     """Limits with which nothing can run end with their name, and are no failure of the kernel."""
     for limit, kibibytes, word in (

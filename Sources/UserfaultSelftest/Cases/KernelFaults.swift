@@ -75,6 +75,10 @@ enum KernelFaultCases: CaseTheme {
             try uffd.copy(from: area.source(1..<2), to: area.page(1))
             let first = UInt8(truncatingIfNeeded: Pattern.word(seed: 0, page: 1, index: 0))
             for access in [KernelAccess.write, .processRead, .read, .processWrite] {
+                guard access.isPossible else {
+                    context.record("not possible here: \(access.rawValue)")
+                    continue
+                }
                 let outcome = access.perform(area.address(1), count: 2 * page, byte: 0xEE)
                 try expectEqual(outcome.answer, page, "bytes of \(access.rawValue) up to the missing page")
                 if !access.isStore { try expectEqual(outcome.byte, first, "the first byte by \(access.rawValue)") }

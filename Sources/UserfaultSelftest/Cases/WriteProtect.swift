@@ -133,6 +133,7 @@ enum WriteProtectCases: CaseTheme {
             "a write by the kernel to a protected page is a WP fault where kernel faults are handled",
             requires: [.writeProtectFaults, .kernelFaults], covers: [.protectionSurvives, .kernelFaults]
         ) { context in
+            try ProcessMemory.expectPossible()
             let area = try Area(context)
             let uffd = try UserfaultFD(options: .init(faults: .userAndKernelMode))
             area.fillView()

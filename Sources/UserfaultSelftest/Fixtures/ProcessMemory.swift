@@ -25,6 +25,16 @@ package enum ProcessMemory {
         try known(withUnsafeBytes(of: byte) { cuffd_process_vm_write(getpid(), UInt64(address), $0.baseAddress!, 1) })
     }
 
+    /// Skips the case unless the calls can be made, for a case that would wait for the fault of one that fails.
+    package static func expectPossible() throws(CaseSkip) {
+        var byte: UInt8 = 0
+        let mine = UnsafeMutablePointer<UInt8>.allocate(capacity: 1)
+        mine.initialize(to: 0)
+        defer { mine.deallocate() }
+        _ = try read(UInt(bitPattern: mine), &byte)
+        _ = try write(UInt(bitPattern: mine), byte)
+    }
+
     /// The kernel refuses nobody access to their own memory; a filter does, or a kernel that has not got the calls.
     private static func known(_ answer: Int) throws(CaseSkip) -> Int {
         guard answer != -Int(EPERM), answer != -Int(ENOSYS) else {
