@@ -9,9 +9,13 @@ enum Standard {
     /// The exit code when the report could not be written: what `sysexits.h` calls EX_IOERR.
     static let unwritable = ExitCode(74)
 
-    /// Makes a reader that goes away an error of the write, and keeps other files off the standard descriptors.
+    /// Makes a reader that goes away and a file that grows too large errors of the write, and keeps other files off the
+    /// standard descriptors.
+    ///
+    /// The processes of cases start with the default actions of both signals.
     static func prepare() {
         signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)
         // A descriptor that cannot be written keeps the place of a standard output that is closed.
         for descriptor in STDIN_FILENO...STDERR_FILENO where fcntl(descriptor, F_GETFD) < 0 {
             _ = open("/dev/null", descriptor == STDERR_FILENO ? O_WRONLY : O_RDONLY)

@@ -1,8 +1,10 @@
 """That no verdict is lost, whatever becomes of the report, the helpers of a run, or the run itself."""
 import json
 import os
+import resource
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,13 @@ def report_that_cannot_be_written():
     for arguments in (["list"], ["probe"], ["stress", "anon", "1", "1"]):
         with open("/dev/full", "w", encoding="utf-8") as full:
             expect_unwritable(run(arguments, stdout=full), " ".join(arguments))
+
+
+@check
+def report_that_grows_too_large():
+    with tempfile.TemporaryDirectory() as directory:
+        arguments = ["run", "--quick", "--format", "json", "--output", f"{directory}/report"]
+        expect_unwritable(run(arguments, limits={resource.RLIMIT_FSIZE: 20 << 10}), "ulimit -f 20")
 
 
 @check
