@@ -113,7 +113,9 @@ int css_signal_descriptor(void)
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    struct sigaction hangup;
+    if (sigaction(SIGHUP, NULL, &hangup) || hangup.sa_handler != SIG_IGN)
+        sigaddset(&set, SIGHUP);
     int error = pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (error)
         return -error;

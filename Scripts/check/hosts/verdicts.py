@@ -101,9 +101,9 @@ def runner_that_is_stopped():
 
 
 @contextmanager
-def holding_run():
+def holding_run(prefix=()):
     """A run whose one case has everything that a run can change, and waits."""
-    command = [program(), "run", "--filter", "selfcheck-host-hold", "--format", "json"]
+    command = [*prefix, program(), "run", "--filter", "selfcheck-host-hold", "--format", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             until(lambda: "run-case selfcheck-host-hold" in " ".join(map(command_of, children(process.pid))), "the case starts")
@@ -142,6 +142,16 @@ def host_state():
         names = os.listdir(directory) if os.path.isdir(directory) else []
         state[directory] = sorted(n for n in names if n.startswith(("zram", "uffd-selftest")))
     return state
+
+
+@check
+def nohup():
+    with holding_run(["nohup"]) as process:
+        process.send_signal(signal.SIGHUP)
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+    interrupted = json.loads(output).get("interrupted")
+    require(interrupted == "SIGTERM", f"SIGHUP was not ignored: {interrupted}")
 
 
 @check

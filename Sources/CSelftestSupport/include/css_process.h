@@ -37,7 +37,8 @@ struct css_exit {
 // Takes the exit of child `pid` (-1: of any) if it has ended; never waits. -ECHILD when there is no such child.
 int css_reap(pid_t pid, struct css_exit *exit);
 
-// A descriptor from which SIGINT, SIGTERM and SIGHUP are read instead of their ending the process.
+// A descriptor from which SIGINT, SIGTERM and SIGHUP are read instead of their ending the process. SIGHUP stays ignored if it is,
+// which nohup(1) asks for.
 int css_signal_descriptor(void);
 // The signal that `descriptor` holds, or 0.
 int css_read_signal(int descriptor);
