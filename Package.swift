@@ -86,7 +86,10 @@ let package = Package(
         .target(name: "CSelftestSupport", cSettings: strictC),
         .target(
             name: "UserfaultSelftest",
-            dependencies: ["CSelftestSupport", "UserfaultFD", .product(name: "SystemPackage", package: "swift-system")]
+            dependencies: [
+                "CSelftestSupport", "UserfaultFD", .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            resources: [.embedInCode("known-bugs.json")]
         ),
         .executableTarget(
             name: "uffd-selftest",

@@ -62,7 +62,9 @@ struct RunCommand: ParsableCommand {
 
     @Option(
         name: .long,
-        help: ArgumentHelp("Failures in this JSON file are expected and do not count.", valueName: "file"),
+        help: ArgumentHelp(
+            "Failures in this JSON file are expected and do not count; builtin: those that kernels are known for.",
+            valueName: "file"),
         completion: .file())
     var knownFailures: String?
 

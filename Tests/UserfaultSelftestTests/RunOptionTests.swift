@@ -95,6 +95,24 @@ struct RunOptionTests {
         #expect(answer.errors.contains("--lose-memory changes the system"))
     }
 
+    @Test func whatKernelsAreKnownForIsBuiltIn() throws {
+        let answer = try run("--known-failures", "builtin")
+        #expect(answer.exitCode == 1)
+        #expect(answer.output.contains("not ok 3 selfcheck-fail\n"))
+        let result = try #require(
+            AllCases.cases.flatMap(\.results).first { $0.identity == "event-remap-beside/anon" })
+        #expect(KnownFailures.builtIn.known(for: result, release: "6.18.44-generic") != nil)
+        #expect(KnownFailures.builtIn.known(for: result, release: "7.3.0") == nil)
+    }
+
+    /// Without a list, a failure of a kernel that is known for it says so.
+    @Test func aFailureSaysThatItIsKnown() throws {
+        let answer = try SelftestProgram.run("run", "--filter", "event-remap-beside/anon", "--no-system-changes")
+        let isKnown = answer.exitCode == 1
+        #expect(answer.output.contains("# known of this kernel: ") == isKnown)
+        #expect(answer.output.contains("with --known-failures builtin they do not count\n") == isKnown)
+    }
+
     @Test func knownFailuresDoNotCount() throws {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID()).json")
         defer { try? FileManager.default.removeItem(at: file) }

@@ -51,10 +51,34 @@ package struct KnownFailures: Sendable {
     /// A run in which every failure is one.
     package init() { entries = [] }
 
-    package init(file: String) throws(UselessFile) {
-        guard let text = ProcFile.text(file) else { throw UselessFile(description: "\(file) cannot be read") }
+    /// What is known of the kernels that this program was tried on.
+    package static let builtIn: KnownFailures = {
         do {
-            entries = try JSONDecoder().decode([Entry].self, from: Data(text.utf8))
+            return try KnownFailures(Data(PackageResources.known_bugs_json), from: builtInName)
+        } catch {
+            fatalError("\(error)")
+        }
+    }()
+
+    /// What the command line calls it.
+    package static let builtInName = "builtin"
+
+    /// Whether the command line has named failures.
+    var isEmpty: Bool { entries.isEmpty }
+
+    /// - Parameter file: A path, or ``builtInName``.
+    package init(file: String) throws(UselessFile) {
+        guard file != Self.builtInName else {
+            self = Self.builtIn
+            return
+        }
+        guard let text = ProcFile.text(file) else { throw UselessFile(description: "\(file) cannot be read") }
+        try self.init(Data(text.utf8), from: file)
+    }
+
+    private init(_ json: Data, from file: String) throws(UselessFile) {
+        do {
+            entries = try JSONDecoder().decode([Entry].self, from: json)
         } catch {
             throw UselessFile(
                 description: "\(file) is not a list of known failures, "

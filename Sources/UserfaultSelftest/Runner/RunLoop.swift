@@ -175,6 +175,7 @@ struct RunLoop {
             }
             let judged = judged(result, complaints)
             ending.totals.count(judged)
+            if judged.outcome == .fail, unnamed(judged) != nil { ending.unnamed += 1 }
             reporter.finished(judged)
             let isLast = schedule.first == nil && places.isEmpty
             if judged.outcome == .fail, options.stopsAtFailure, !isLast, ending.stop == nil {
@@ -193,8 +194,16 @@ struct RunLoop {
         if options.requireNoSkips, result.outcome == .skip {
             result.fail("skipped: \(result.reason ?? "")", detail: [])
         }
-        if result.outcome == .fail { result.detail.append("again: \(command(for: result.selected))") }
+        guard result.outcome == .fail else { return result }
+        if let known = unnamed(result) { result.detail.append("known of this kernel: \(known.reason)") }
+        result.detail.append("again: \(command(for: result.selected))")
         return result
+    }
+
+    /// What is known of a failure although the command line has not named any.
+    private func unnamed(_ result: CaseResult) -> KnownFailures.Known? {
+        guard options.knownFailures.isEmpty else { return nil }
+        return KnownFailures.builtIn.known(for: result.selected, release: host.kernel)
     }
 
     /// The command line that runs one result as this run did.

@@ -43,6 +43,8 @@ package struct Runner {
     package struct Ending {
         package var totals = Totals()
         package var stop: Stop?
+        /// Failures that are known of the kernel, and that the command line has not named.
+        var unnamed = 0
         /// What the run could not put back on the host.
         package var troubles: [String] = []
 
@@ -81,6 +83,11 @@ package struct Runner {
             plan, options: options, host: host, conditions: conditions, watch: watch, reporter: reporter,
             signals: signals, ending: ending)
         ending = loop.run()
+        if ending.unnamed > 0 {
+            reporter.note(
+                "\(ending.unnamed) of the failures are known bugs of this kernel: with "
+                    + "--known-failures \(KnownFailures.builtInName) they do not count")
+        }
         for trouble in ending.troubles { reporter.note("not put back: \(trouble)") }
         reporter.end(ending.totals, seconds: (ContinuousClock.now - start).inSeconds, stop: ending.stop)
         return ending
