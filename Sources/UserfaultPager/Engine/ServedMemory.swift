@@ -239,7 +239,8 @@ final class ServedMemory: @unchecked Sendable {
     @inline(__always)
     func noteReading(of batch: borrowing EventBatch, at moment: UInt64) -> Bool {
         let before = lastReading.load(ordering: .relaxed)
-        if batch.count < batch.capacity { lastReading.store(moment, ordering: .relaxed) }
+        let most = journal == nil ? batch.capacity : min(batch.capacity, StateFile.batchCapacity)
+        if batch.count < most { lastReading.store(moment, ordering: .relaxed) }
         return moment &- before > 10_000_000
     }
 

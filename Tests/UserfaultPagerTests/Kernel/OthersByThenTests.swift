@@ -38,6 +38,28 @@ struct OthersByThenTests {
         }
     }
 
+    /// A reading that a state keeps takes fewer messages than others: one that is full leaves some that are as old.
+    @Test
+    func aFullReadingIsNotAllThereWas() throws {
+        let mapping = try Mapping(anonymous: pageBytes)
+        let pager = try Pager(UserfaultFD(), source: NumberedSource())
+        try pager.add(mapping.range)
+        let memory = pager.core.memories[0]
+        let messages = try Mapping(anonymous: pageBytes)
+        for number in 0..<StateFile.batchCapacity { messages.range.store(0x12, at: 32 * number) }
+        var batch = EventBatch(storage: UnsafeMutableRawPointer(bitPattern: messages.range.start)!, capacity: 64)
+        let isRecovered = batch.recover()
+        #expect(isRecovered)
+        let moment = MonotonicInstant.now.nanoseconds
+        memory.journal = try StateFile()
+        var areLate = (0..<2).map { _ in memory.noteReading(of: batch, at: moment) }
+        memory.journal = nil
+        areLate += (0..<2).map { _ in memory.noteReading(of: batch, at: moment) }
+        #expect(areLate == [true, true, true, false])
+        try pager.stop(.poison)
+        extendLifetime(messages)
+    }
+
     /// A source is asked for pages behind a fault, and takes its time: their mapping goes, and another comes in its place.
     @Test
     func pagesBehindAFaultAreLeftAlone() async {
