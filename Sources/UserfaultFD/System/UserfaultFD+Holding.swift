@@ -68,6 +68,31 @@ extension UserfaultFD {
         return answer >= 0 ? .thisDescriptor : Errno(rawValue: -answer) == .resourceBusy ? .another : .nobody
     }
 
+    /// The page that holds an address and is registered with any descriptor: a huge page of hugetlbfs as a whole.
+    ///
+    /// A base page also where nothing is registered, or nothing can be told.
+    ///
+    /// - Parameter modes: As for ``holder(of:modes:)``.
+    package func registeredPage(holding address: UInt, modes: RegisterModes) -> AddressRange {
+        let base = AddressRange.page(holding: address, size: .base)
+        // Of all memory that can be registered, only a part of a huge page is no place to copy to.
+        guard copyNothing(to: base) == .invalidArgument else { return base }
+        // Nor can a part be registered. So the smallest size that can is the page's.
+        for shift in PageSize.base.log2 + 1..<Self.hugeShiftLimit {
+            guard let size = PageSize(bytes: 1 << shift) else { continue }
+            let page = AddressRange.page(holding: address, size: size)
+            switch holder(of: page, modes: modes) {
+            case .thisDescriptor, .another: return page
+            case .nobody: continue
+            case .changing, .processGone: return base
+            }
+        }
+        return base
+    }
+
+    /// Above the largest huge page of any machine, 16 GiB.
+    private static var hugeShiftLimit: Int { 35 }
+
     /// Before the first question about a holder, and before memory is let go of for the first time.
     package static func prepareForHolding() throws(UserfaultError) {
         _ = try answer(to: .createLock) { cuffd_holding_prepare() }

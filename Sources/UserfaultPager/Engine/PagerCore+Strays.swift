@@ -9,7 +9,7 @@ extension PagerCore where Source: ~Copyable {
     @inline(never)
     func serveStray(_ pending: PendingFault, of memory: ServedMemory, by record: ThreadRecord) -> Served {
         let fault = pending.fault
-        let page = fault.page(size: .base)
+        let page = memory.strayPage(of: fault)
         guard fault.kind == .missing || fault.kind == .minor else {
             return unprotect(page, pending, of: memory, by: record)
         }
@@ -46,6 +46,7 @@ extension PagerCore where Source: ~Copyable {
             case .full: return poisonStray(page, pending, of: memory)
             }
         case .zeros:
+            if let size = PageSize(bytes: page.count) { try? zeros.reserve(size) }
             return follow(zeroStray(page, askedBy: pending, of: memory), pending, page, of: memory)
         case .poison: return poisonStray(page, pending, of: memory)
         case .killOwner:
@@ -66,8 +67,14 @@ extension PagerCore where Source: ~Copyable {
             // A region that came meanwhile, and is more than zeros.
             if isPaused || machine.spans.find(page.start)?.states != nil { return .changing }
             if let objection = uffd.objection(to: page, pending) { return objection }
+            if page.count > zeros.range.count { return .failed }
             return FillOutcome { () throws(UserfaultError) in
-                if pending.fault.kind == .minor { try uffd.continue(page) } else { try uffd.zeropage(page) }
+                switch pending.fault.kind {
+                case .minor: try uffd.continue(page)
+                // The kernel has no zeros for huge pages.
+                case _ where page.count > PageSize.base.bytes: try uffd.copy(from: zeros.range.start, to: page)
+                case _: try uffd.zeropage(page)
+                }
             }
         }
     }
@@ -131,7 +138,20 @@ extension PagerCore where Source: ~Copyable {
     }
 }
 
+extension ServedMemory {
+    /// The page of a fault of no region, whose size only the kernel knows.
+    func strayPage(of fault: PageFault) -> AddressRange {
+        // In the order, as all calls for children.
+        sharingOrder { uffd, _ in uffd.strayPage(of: fault) }
+    }
+}
+
 extension UserfaultFD {
+    /// The page of a fault of no region; in the order.
+    func strayPage(of fault: PageFault) -> AddressRange {
+        registeredPage(holding: fault.address, modes: fault.kind.mode)
+    }
+
     /// Why nothing is to be done to a page of no region: it may have become another's since its thread has faulted.
     ///
     /// In the order.
@@ -236,7 +256,7 @@ extension ServedMemory {
     ///
     /// In the order. Its thread is still to be woken.
     func endStray(_ fault: PageFault, poisoning: Bool, _ uffd: borrowing UserfaultFD) -> FillOutcome {
-        let page = fault.page(size: .base)
+        let page = uffd.strayPage(of: fault)
         switch uffd.holder(of: page, modes: fault.kind.mode) {
         case .changing: return .changing
         case .processGone: return .processGone

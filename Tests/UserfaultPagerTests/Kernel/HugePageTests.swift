@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 import SystemPackage
 import Testing
 import UserfaultFD
@@ -111,5 +112,53 @@ struct HugePageTests {
         #expect(try ask(pages.source, at: 0, count: 2 * size).reply == .inFile(count: 2 * size))
         #expect(client.range.loadWord(size - pageBytes) == NumberedSource.word(size - pageBytes))
         #expect(client.range.load(size + 1) == 7)
+    }
+
+    /// What a user may decide about a fault of no region.
+    enum Stray: String, CaseIterable, Codable {
+        case zeros, poison, killOwner, ask, waits, waitsUntilTheEnd
+
+        var policy: StrayPolicy {
+            switch self {
+            case .zeros: .zeros
+            case .poison: .poison
+            case .killOwner: .killOwner
+            case .ask: .ask { _ in .zeros }
+            case .waits, .waitsUntilTheEnd: .wait
+            }
+        }
+
+        /// The signal that ends the process, if any does.
+        var signal: CInt? {
+            switch self {
+            case .zeros, .ask, .waits: nil
+            case .poison, .waitsUntilTheEnd: SIGBUS
+            case .killOwner: SIGKILL
+            }
+        }
+    }
+
+    @Test(.requiresHugePages(2), arguments: Stray.allCases)
+    func straysOfHugePagesAreDecided(stray: Stray) async {
+        await #expect(processExitsWith: stray.signal.map { .signal($0) } ?? .success) { [stray] in
+            alarm(20)
+            let range = try Mapping(anonymous: 2 * Self.size, hugePages: .twoMiB).release()
+            let uffd = try UserfaultFD()
+            // It stays open, as a guardian's.
+            let second = try uffd.duplicate()
+            _ = try uffd.register(range, modes: .missing)
+            let pager = try Pager(
+                uffd, source: NumberedSource(), configuration: PagerConfiguration(strays: stray.policy))
+            try pager.start()
+            let toucher = Toucher { range.loadWord(Self.size + pageBytes) }
+            if stray == .waits || stray == .waitsUntilTheEnd {
+                guard wait(until: { pager.core.memories[0].kept.withLock { $0.count } == 1 }) else { exit(2) }
+                if stray == .waits { try pager.setStrayPolicy(.zeros) } else { try pager.stop(.poison) }
+            }
+            guard toucher.value() == 0 else { exit(3) }
+            try pager.stop(.leaveZeros)
+            guard range.load(2 * Self.size - 1) == 0 else { exit(5) }
+            extendLifetime(second)
+        }
     }
 }
