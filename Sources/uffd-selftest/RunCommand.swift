@@ -125,7 +125,7 @@ struct RunCommand: ParsableCommand {
         let totals = ending.totals
         try Standard.finish(
             report, named: output ?? "standard output",
-            verdict: "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped")
+            verdict: "\(totals.passed) passed, \(totals.fail) failed, \(totals.skip) skipped")
         // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
         if case .signal(let signal) = ending.stop { css_die_of(signal) }
         throw ExitCode(ending.exitCode)

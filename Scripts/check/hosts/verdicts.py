@@ -145,6 +145,18 @@ def host_state():
 
 
 @check
+def totals_that_add_up():
+    """Each result is counted once, also what passes although it is known to fail."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as known:
+        json.dump([{"what": "a bug", "cases": ["selfcheck-pass", "selfcheck-fail"]}], known)
+        known.flush()
+        filters = [word for name in ("pass/*", "fail", "skip") for word in ("--filter", f"selfcheck-{name}")]
+        document = json.loads(run(["run", *filters, "--format", "json", "--known-failures", known.name]).stdout)
+    totals, results = document["totals"], document["results"]
+    require(totals["xpass"] > 0 and sum(totals.values()) == len(results), f"{totals} for {len(results)} results")
+
+
+@check
 def nohup():
     with holding_run(["nohup"]) as process:
         process.send_signal(signal.SIGHUP)

@@ -87,6 +87,6 @@ extension CaseResult.Outcome {
 extension Totals {
     /// The last line of a report of kselftest.
     var line: String {
-        "Totals: pass:\(pass - xpass) fail:\(fail) xfail:\(xfail) xpass:\(xpass) skip:\(skip) error:0"
+        "Totals: pass:\(pass) fail:\(fail) xfail:\(xfail) xpass:\(xpass) skip:\(skip) error:0"
     }
 }

@@ -72,7 +72,7 @@ final class PrettyReporter: Reporter {
         let more =
             (totals.xfail > 0 ? ", \(totals.xfail) known failures" : "")
             + (totals.xpass > 0 ? ", \(totals.xpass) of the passed known to fail" : "")
-        let counts = "\(totals.pass) passed, \(totals.fail) failed, \(totals.skip) skipped\(more)"
+        let counts = "\(totals.passed) passed, \(totals.fail) failed, \(totals.skip) skipped\(more)"
         output.line(
             styled(totals.fail > 0 ? .red : .green, counts) + " in \(Double(Int(seconds * 10)) / 10) s")
     }

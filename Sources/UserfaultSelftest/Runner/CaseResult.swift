@@ -40,6 +40,7 @@ package struct CaseResult: Sendable {
 }
 
 package struct Totals: Sendable, Equatable, Encodable {
+    /// How many passed, but for those that are known to fail.
     package private(set) var pass = 0
     package private(set) var fail = 0
     package private(set) var skip = 0
@@ -47,12 +48,13 @@ package struct Totals: Sendable, Equatable, Encodable {
     /// How many of those that passed are known to fail.
     package private(set) var xpass = 0
 
-    package var all: Int { pass + fail + skip + xfail }
+    package var all: Int { passed + fail + skip + xfail }
+    /// How many passed, whatever is known of them.
+    package var passed: Int { pass + xpass }
 
     mutating func count(_ result: CaseResult) {
-        if result.isUnexpectedPass { xpass += 1 }
         switch result.outcome {
-        case .pass: pass += 1
+        case .pass: if result.isUnexpectedPass { xpass += 1 } else { pass += 1 }
         case .fail: fail += 1
         case .skip: skip += 1
         case .xfail: xfail += 1

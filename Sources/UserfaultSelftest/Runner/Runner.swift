@@ -51,7 +51,7 @@ package struct Runner {
         /// 0 when all passed, failed as expected or was lawfully skipped, 4 when all was skipped, 1 when something
         /// failed or the host is not as it was.
         package var exitCode: Int32 {
-            totals.fail > 0 || !troubles.isEmpty ? 1 : totals.pass + totals.xfail > 0 ? 0 : 4
+            totals.fail > 0 || !troubles.isEmpty ? 1 : totals.passed + totals.xfail > 0 ? 0 : 4
         }
     }
 
