@@ -157,6 +157,14 @@ def totals_that_add_up():
 
 
 @check
+def time_budget_that_ends_a_run():
+    for form in ("pretty", "tap", "ktap", "json", "junit", "kcidb"):
+        answer = run(["run", "--filter", PASSING, "--time-budget", "0.000001", "--format", form])
+        note = "results did not start"
+        require(note in answer.stdout + answer.stderr, f"{form} does not say that the budget ended the run")
+
+
+@check
 def nohup():
     with holding_run(["nohup"]) as process:
         process.send_signal(signal.SIGHUP)

@@ -86,6 +86,7 @@ struct RunLoop {
         reporter.starting(selected)
         places.append(Place(selected: selected))
         if let budget = options.timeBudget, ContinuousClock.now - start >= budget {
+            ending.outOfTime += 1
             return skip(places.count - 1, "the time budget of \(budget) is used up")
         }
         startProcess(places.count - 1)

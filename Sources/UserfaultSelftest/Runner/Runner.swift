@@ -45,6 +45,8 @@ package struct Runner {
         package var stop: Stop?
         /// Failures that are known of the kernel, and that the command line has not named.
         var unnamed = 0
+        /// How many results were skipped because the time budget was used up.
+        package var outOfTime = 0
         /// What the run could not put back on the host.
         package var troubles: [String] = []
 
@@ -87,6 +89,11 @@ package struct Runner {
             reporter.note(
                 "\(ending.unnamed) of the failures are known bugs of this kernel: with "
                     + "--known-failures \(KnownFailures.builtInName) they do not count")
+        }
+        if let budget = options.timeBudget, ending.outOfTime > 0 {
+            reporter.note(
+                "the time budget of \(budget) ended the run: \(ending.outOfTime) of \(plan.count) results did not start"
+            )
         }
         for trouble in ending.troubles { reporter.note("not put back: \(trouble)") }
         reporter.end(ending.totals, seconds: (ContinuousClock.now - start).inSeconds, stop: ending.stop)
