@@ -68,7 +68,7 @@ struct RunnerTests {
     @Test func aMissingRequirementIsASkip() throws {
         let result = try result(of: "selfcheck-require")
         #expect(result.outcome == "skip")
-        #expect(result.reason == "this kernel has no /nowhere")
+        #expect(result.reason == "this host has no /nowhere: install it")
     }
 
     @Test func aHangEndsAtItsLimitAndTellsWhereTheThreadsAre() throws {

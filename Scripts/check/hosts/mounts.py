@@ -45,6 +45,12 @@ def read_only_proc():
 
 
 @check
+def no_sys():
+    prefix = in_mounts("umount -l /sys")
+    expect(run(whole("wp-huge-zero/*", "minor/*"), prefix), reason="mount -t sysfs sysfs /sys", codes=(0, 4))
+
+
+@check
 def little_in_dev():
     """A root with /proc, and nothing but /dev/null in /dev."""
     script = """set -e

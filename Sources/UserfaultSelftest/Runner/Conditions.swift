@@ -98,7 +98,7 @@ struct Conditions {
         }
         // In order, so that the reason of a skip is the same in each run.
         for (setting, value) in wanted.sorted(by: { $0.key.path < $1.key.path }) {
-            guard let current = setting.current else { return "this kernel has no \(setting.path)" }
+            guard let current = setting.current else { return Self.absence(of: setting.path) }
             guard current != value else { continue }
             originals[setting] = originals[setting] ?? current
             if case .failure(let refusal) = changes.ask(.set(path: setting.path, value: value)) {
@@ -150,7 +150,7 @@ struct Conditions {
             access("/sys/kernel/debug/gup_test", R_OK | W_OK) == 0
                 ? nil : "no /sys/kernel/debug/gup_test: needs root, a mounted debugfs and CONFIG_GUP_TEST"
         case .file(let path):
-            access(path, F_OK) == 0 ? nil : "this kernel has no \(path)"
+            access(path, F_OK) == 0 ? nil : Self.absence(of: path)
         case .writableFile(let path):
             missing(.file(path), for: memory) ?? unwritable(path)
         case .memoryGroup:
@@ -160,6 +160,15 @@ struct Conditions {
         case .alone:
             nil  // The run keeps others away.
         }
+    }
+
+    /// Who has not got a file, and the remedy if it is the host.
+    private static func absence(of path: String) -> String {
+        if path.hasPrefix("/sys/"), access("/sys/kernel", F_OK) != 0 {
+            return "no \(path), because no /sys is there: mount it (mount -t sysfs sysfs /sys)"
+        }
+        let isOfKernel = ["/sys/", "/proc/", "/dev/"].contains { path.hasPrefix($0) }
+        return isOfKernel ? "this kernel has no \(path)" : "this host has no \(path): install it"
     }
 
     private func unwritable(_ path: String) -> String? {
