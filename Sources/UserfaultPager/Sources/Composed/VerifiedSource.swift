@@ -127,7 +127,7 @@ public struct PageChecksums: Hashable, Sendable {
         return unsafe page
     }()
 
-    /// No pages; add content with ``append(_:)``.
+    /// No pages; add content with ``append(_:)-(RawSpan)``.
     public init() {
         words = []
     }
