@@ -118,13 +118,9 @@ extension PagerStateMachine {
         return owed
     }
 
-    /// What is known of a page for which the kernel has answered `EEXIST`.
-    ///
-    /// Of a huge page, nothing: it also answers this where its pool is empty. Poisoning tells, and is what follows in the end.
     private func existed(_ claim: Claim) -> PageState {
-        guard claim.content != .poison, claim.region.isHuge, let states = claim.states else {
-            return claim.presentState
-        }
-        return states[0].contains(.existedOnce) ? .existedOnce.union(.existedTwice) : .existedOnce
+        let present = claim.presentState
+        guard claim.content != .poison, claim.region.isHuge, let states = claim.states else { return present }
+        return present.union(states[0].contains(.existedOnce) ? [.existedOnce, .existedTwice] : .existedOnce)
     }
 }

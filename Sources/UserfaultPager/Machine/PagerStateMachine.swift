@@ -232,7 +232,7 @@ struct PagerStateMachine: ~Copyable {
         if let states = claim.states {
             let state = states.claim(0)
             if state.contains(.claimed) { return .leave }
-            if !state.isDisjoint(with: .present.union(.poisoned).union(.existedOnce)) {
+            if !state.isDisjoint(with: .present.union(.poisoned)) {
                 // Read before the page was filled: nothing is owed to this thread but to go on.
                 if moments.mayAnswer(messageReadAt: moment, of: states.identity(of: 0)) {
                     _ = states.release(0)

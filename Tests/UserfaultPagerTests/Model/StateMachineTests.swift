@@ -258,30 +258,4 @@ struct StateMachineTests {
         }
         try body(&machine, records)
     }
-
-    /// The kernel answers `EEXIST` for a huge page also if its pool is empty: the page counts as missing until poisoning has
-    /// told that it is there.
-    @Test
-    func anEmptyPoolFillsNothing() throws {
-        let size = PageSize.twoMiB.bytes
-        let region = RegionReference(
-            try RegionRecord(id: 1, count: 2 * size, options: RegionOptions(pageSize: .twoMiB)))
-        defer { region.destroy() }
-        let range = AddressRange(start: 1 << 40, count: 2 * size)
-        var machine = try PagerStateMachine()
-        try machine.add(Span(range: range, region: region, states: region.states, offset: 0))
-        for attempt in 1...3 {
-            guard case .claimed(var claim) = machine.claimUnfilled(of: region, from: 0, count: 1) else {
-                Issue.record("no claim")
-                return
-            }
-            let settlement = machine.settle(claim, .exists, at: UInt64(attempt))
-            #expect(machine.countUnfilled(of: region) == 2)
-            #expect(machine.firstUnfilledRun(of: region, from: 0, pages: 8)?.range == range)
-            guard attempt == 3, case .failed = settlement.next else { continue }
-            claim.content = .poison
-            _ = machine.settle(claim, .exists, at: 4)
-        }
-        #expect(machine.countUnfilled(of: region) == 1)
-    }
 }
