@@ -84,7 +84,10 @@ package enum UnixSocket {
         _ = try answer(to: .socket) { cuffd_refuse_more(socket.rawValue) }
     }
 
-    /// Lets every message that arrives bring a handle of the process that sent it.
+    /// Lets every message that arrives bring a handle of the process that sent it; at a socket that listens, those of all its
+    /// connections.
+    ///
+    /// Set on a connection, it comes too late for a message that was sent since that was accepted.
     package static func passSenders(to socket: FileDescriptor) throws(UserfaultError) {
         _ = try answer(to: .socket) { cuffd_pass_sender(socket.rawValue) }
     }

@@ -62,6 +62,8 @@ public final class CRIULazyPages: Sendable {
         do throws(HandoffError) {
             listener = try HandoffListener(path: work.path(of: "lazy-pages.socket"))
             stopped = try asHandoffError { () throws(UserfaultError) in try EventFD() }
+            let socket = FileDescriptor(rawValue: listener.descriptor.rawValue)
+            try asHandoffError { () throws(UserfaultError) in try UnixSocket.passSenders(to: socket) }
         } catch {
             throw Self.error(error)
         }
@@ -144,7 +146,6 @@ public final class CRIULazyPages: Sendable {
             let connection = try UnixSocket.accept(from: listener.descriptor)
             // One restore is served: another one finds nobody, rather than wait for ever.
             listener.removePath()
-            try UnixSocket.passSenders(to: FileDescriptor(rawValue: connection.rawValue))
             return connection
         }
     }

@@ -1,4 +1,7 @@
+import Glibc
+import SystemPackage
 import Testing
+import UserfaultFD
 
 @testable import UserfaultHandoff
 
@@ -39,6 +42,22 @@ struct CRIUConversationTests {
         ])
     func violations(bytes: [UInt8], violation: CRIUConversation.Violation) {
         #expect(throws: violation) { try Self.events(bytes, limit: 2) }
+    }
+
+    /// Set on the connection, it would come too late for what was sent since that was accepted.
+    @Test("comes with its sender from the first byte on")
+    func senders() throws {
+        let path = "/tmp/uffd-senders-\(getpid()).socket"
+        defer { unlink(path) }
+        let listener = try UnixSocket.listen(at: path)
+        try UnixSocket.passSenders(to: FileDescriptor(rawValue: listener.rawValue))
+        let client = try UnixSocket.connect(to: path)
+        let server = try UnixSocket.accept(from: listener)
+        try DescriptorPassing.send(
+            Self.restored.span.bytes, descriptors: [], over: FileDescriptor(rawValue: client.rawValue))
+        var message = try DescriptorPassing.receive(upTo: 64, from: FileDescriptor(rawValue: server.rawValue))
+        let hasSender = message.takeSender() != nil
+        #expect(hasSender)
     }
 }
 
