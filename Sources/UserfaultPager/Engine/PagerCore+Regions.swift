@@ -298,6 +298,7 @@ extension PagerCore where Source: ~Copyable {
                     if rest == .changing { return false }
                     if rest == .failed { killOwner() }
                     releaseSpans(of: region, of: memory, uffd, machine, map)
+                    region.noteLeaving()
                     isReleased = true
                 }
                 // A child that was forked before must still find the region, and memory that was moved before is its as well.

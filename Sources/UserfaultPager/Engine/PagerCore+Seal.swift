@@ -123,7 +123,7 @@ extension PagerCore where Source: ~Copyable {
             if hidesFromChildren(span.region) { showToChildren(range) }
         }
         // What was unmapped, the events have told.
-        guard !memory.hearsOfUnmapping else { return release(span.range) }
+        guard !memory.hearsOfUnmapping || span.region.isLeaving else { return release(span.range) }
         let page = span.region.pageSize.bytes
         var count = span.range.count
         var address = span.range.start

@@ -288,7 +288,9 @@ final class ServedMemory: @unchecked Sendable {
     ///
     /// Where the kernel tells of unmapping, it refuses to fill until that was read, and then the pages are not current any more.
     /// So nothing has to be asked about one page: whether anything is registered there, the fill finds out.
-    func mayFill(_ claim: Claim) -> Bool { hearsOfUnmapping && claim.pages == 1 || isHolder(of: claim) }
+    func mayFill(_ claim: Claim) -> Bool {
+        hearsOfUnmapping && claim.pages == 1 && !claim.region.isLeaving || isHolder(of: claim)
+    }
 
     /// Whether pages lie in one mapping with one on which a thread has just faulted: then they are this descriptor's.
     func isInOneMapping(_ range: AddressRange) -> Bool {

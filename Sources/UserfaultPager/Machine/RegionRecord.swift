@@ -10,6 +10,8 @@ struct RegionRecord: ~Copyable {
     let window: ReadAheadWindow
     /// The spans that refer to this record, of all descriptors, and the calls that hold it.
     let references = Atomic<Int>(0)
+    /// Its memory was let go of, and the region is about to be forgotten: nothing tells any more what is unmapped there.
+    let isLeaving = Atomic<Bool>(false)
     /// Whether a page that is dropped is the source's to bring again: it is kept in a file that others share.
     let isOwedAgain: Bool
     /// How its memory is registered.
@@ -102,6 +104,8 @@ struct RegionReference: @unchecked Sendable, Equatable {
     var writeProtected: Bool { unsafe record.pointee.options.writeProtected }
     var failure: FailurePolicy { unsafe record.pointee.options.failure }
     var isReferredTo: Bool { unsafe record.pointee.references.load(ordering: .acquiring) > 0 }
+    var isLeaving: Bool { unsafe record.pointee.isLeaving.load(ordering: .acquiring) }
+    func noteLeaving() { unsafe record.pointee.isLeaving.store(true, ordering: .releasing) }
 
     /// The states of the pages that the region began with.
     var states: PageStates { unsafe PageStates(record.pointee.states.unsafeBaseAddress) }

@@ -60,6 +60,25 @@ struct OthersByThenTests {
         extendLifetime(messages)
     }
 
+    /// A region that was let go of and is not yet forgotten is told nothing of unmapping: the kernel is asked whose memory it is.
+    @Test
+    func whatWasLetGoOfIsAskedAbout() throws {
+        let mapping = try Mapping(anonymous: pageBytes)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(features: .eventUnmap), source: NumberedSource())
+        try pager.add(range)
+        let memory = pager.core.memories[0]
+        let claim = try #require(memory.sharingOrder { _, machine in machine.claim(at: range.start, count: 1) })
+        try memory.withDescriptor { (uffd) throws(UserfaultError) in try uffd.unregister(range) }
+        let mayFill = memory.mayFill(claim)
+        claim.region.noteLeaving()
+        let mayStillFill = memory.mayFill(claim)
+        #expect(mayFill && !mayStillFill)
+        _ = memory.sharingOrder { _, machine in machine.giveBack(claim) }
+        try pager.stop(.poison)
+        extendLifetime(mapping)
+    }
+
     /// A source is asked for pages behind a fault, and takes its time: their mapping goes, and another comes in its place.
     @Test
     func pagesBehindAFaultAreLeftAlone() async {
