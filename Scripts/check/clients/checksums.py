@@ -3,11 +3,10 @@ import os
 import signal
 import struct
 import subprocess
-import time
 from pathlib import Path
 
 from firecracker import SIZE, machine_that_reads, serve_one
-from harness import LIMIT, Machine, Pager, check, content, expect_end, folder, memory_file, program, require
+from harness import LIMIT, Machine, Pager, becomes, check, content, expect_end, folder, memory_file, program, require
 from memory import PAGE
 from record import small_disk, that_hangs
 from serve import ctl
@@ -28,10 +27,7 @@ def start(*arguments):
 
 def becomes_stuck(process):
     """Waits until it waits for a disk."""
-    end = time.monotonic() + LIMIT
-    while "State:\tD" not in Path(f"/proc/{process.pid}/status").read_text():
-        require(time.monotonic() < end and process.poll() is None, "it does not wait for the disk")
-        time.sleep(0.01)
+    becomes(lambda: "State:\tD" in Path(f"/proc/{process.pid}/status").read_text(), True, "whether it waits for the disk")
 
 
 def write_checksums(memory, place, *options):

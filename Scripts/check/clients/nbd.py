@@ -11,7 +11,7 @@ import time
 
 from checksums import becomes_stuck, damage, start, write_checksums
 from firecracker import SIZE, machine_that_reads, serve_one
-from harness import LIMIT, Machine, Pager, Skip, Wrong, check, content, expect_end, folder, memory_file, require
+from harness import LIMIT, Machine, Pager, Skip, Wrong, becomes, check, content, expect_end, folder, memory_file, require
 from memory import PAGE
 from record import small_disk, that_hangs
 from serve import ctl
@@ -56,6 +56,10 @@ def serving(directory, *options):
 def requests(log):
     """How often the server was asked for content or holes, by the log of its filter."""
     return sum(" Read id=" in line or " Extents id=" in line for line in log.read_text().splitlines())
+
+
+def begins_to_read(log):
+    becomes(lambda: log.exists() and " Read id=" in log.read_text(), True, "whether the server is read")
 
 
 def skip_without_nbd(text):
@@ -313,10 +317,7 @@ def nbd_checksums_that_cannot_be_had():
         (directory / "export").unlink()
         with exporting(directory, "--filter=log", "--filter=delay", f"logfile={log}", "rdelay=60") as (uri, server), \
                 Pager("checksums", uri, "--output", sums) as pager:
-            end = time.monotonic() + LIMIT
-            while not log.exists() or " Read id=" not in log.read_text():
-                require(time.monotonic() < end, "nothing is read")
-                time.sleep(0.01)
+            begins_to_read(log)
             pager.process.send_signal(signal.SIGINT)
             pager.ends(-signal.SIGINT)
             # It would wait until it has answered.
@@ -333,10 +334,7 @@ def nbd_checksums_are_written_whole():
         refuse(66, directory, "nbd+unix:///?socket=/nowhere")
         with exporting(directory, "--filter=log", "--filter=delay", f"logfile={log}", "rdelay=1") as (uri, _):
             writer = start("checksums", uri, "--output", sums)
-            end = time.monotonic() + LIMIT
-            while not log.exists() or " Read id=" not in log.read_text():
-                require(writer.poll() is None and time.monotonic() < end, "nothing is read")
-                time.sleep(0.01)
+            begins_to_read(log)
             with that_hangs(place):
                 becomes_stuck(writer)
                 writer.send_signal(signal.SIGTERM)
