@@ -37,12 +37,7 @@ enum ProtectedOddityCases: CaseTheme {
             let uffd = try UserfaultFD()
             try uffd.register(area.range, modes: .writeProtect)
             try uffd.writeProtect(area.pages(0..<2), .protect)
-            if let error = ProcFile.write("4", to: "/proc/self/clear_refs") {
-                guard error != .readOnlyFileSystem else {
-                    try context.skip("/proc/self/clear_refs cannot be written (\(error)): mount /proc writable")
-                }
-                try context.skip("this kernel has no soft-dirty bits: \(error)")
-            }
+            try context.clearSoftDirty()
             try area.expectProtected([0, 1], "after clear_refs")
             let touches = try (1..<3).map { try Touch.write(area.address($0), 1) }
             try uffd.expectFault(at: area.address(1), [.write, .writeProtect])

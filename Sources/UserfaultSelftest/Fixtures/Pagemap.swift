@@ -100,3 +100,15 @@ package struct PageFrame: Equatable, Sendable {
         return word
     }
 }
+
+extension CaseContext {
+    /// Has no page of this process be soft-dirty; skips the case where that cannot be.
+    func clearSoftDirty() throws {
+        let file = "/proc/self/clear_refs"
+        guard let error = ProcFile.write("4", to: file) else { return }
+        guard error != .readOnlyFileSystem else {
+            try skip("\(file) cannot be written (\(error)): mount /proc writable")
+        }
+        try skip("this kernel has no soft-dirty bits: \(error)")
+    }
+}
