@@ -43,6 +43,7 @@ import keeping  # noqa: E402, F401
 import arrival  # noqa: E402, F401
 import store  # noqa: E402, F401
 import stop  # noqa: E402, F401
+import closed  # noqa: E402, F401
 
 
 def build():

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -166,6 +167,12 @@ int cuffd_limit_sending(int socket, int milliseconds) {
 int cuffd_accept(int listener) { return CUFFD_ANSWER(accept4(listener, NULL, NULL, SOCK_CLOEXEC)); }
 
 int cuffd_refuse_more(int socket) { return CUFFD_ANSWER(shutdown(socket, SHUT_RD)); }
+
+int cuffd_refuses_more(int socket) {
+    struct pollfd entry = {socket, POLLRDHUP, 0};
+    int count = CUFFD_ANSWER(poll(&entry, 1, 0));
+    return count > 0 ? (entry.revents & POLLRDHUP) != 0 : count;
+}
 
 int cuffd_pass_sender(int socket) {
     int one = 1;

@@ -51,6 +51,11 @@ public struct HandoffListener: ~Copyable, Sendable {
     /// The socket, which stays this value's.
     public var socket: FileDescriptor { FileDescriptor(rawValue: descriptor.rawValue) }
 
+    /// Whether nobody can connect any more, because a server has removed the socket that has it in common with this process.
+    ///
+    /// Clients that have connected before may still wait: ``HandoffServer/sendAway(from:for:peers:stranded:)``.
+    public var isShut: Bool { (try? UnixSocket.refusesMore(at: socket)) ?? false }
+
     private static var backlog: Int32 { 1024 }
 
     /// Waits for the next client.

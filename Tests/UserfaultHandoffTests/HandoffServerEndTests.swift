@@ -62,6 +62,47 @@ struct HandoffServerEndTests {
         #expect(states.value.withLock { $0 } == [.read, .ended])
     }
 
+    @Test("gives up a socket that somebody else has shut, and serves the others")
+    func shut() throws {
+        let reports = Box<[HandoffError]>([])
+        let server = try HandoffServer { report in reports.value.withLock { $0.append(report.error) } }
+        let paths = (0..<2).map { _ in "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))" }
+        let first = try HandoffListener(path: paths[0])
+        let copy = HandoffListener(adopting: try OwnedDescriptor(duplicating: first.socket.rawValue).release())
+        try server.listen(first, for: .handoff) { $0.refuse("nobody calls this") }
+        try server.listen(HandoffListener(path: paths[1]), for: .handoff) { $0.refuse("nobody calls this") }
+        try server.start()
+        try UnixSocket.refuseMore(at: copy.socket)
+        let isShut = copy.isShut
+        #expect(isShut)
+        let deadline = Deadline(after: .seconds(20))
+        // The first is ready all the time.
+        for count in 2...20 {
+            _ = try HandoffConnection(connectingTo: paths[1])
+            while reports.value.withLock({ $0.count < count }) {
+                try #require(!deadline.hasPassed, "no report comes: \(reports.value.withLock { $0 })")
+                NativeThread.yield()
+            }
+        }
+        #expect(reports.value.withLock { $0.count { $0 != .closedEarly } } == 1)
+        server.close()
+    }
+
+    @Test("sends clients away that wait at a socket which a server has left")
+    func left() throws {
+        let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let reports = Box<[HandoffError]>([])
+        let server = try HandoffServer { report in reports.value.withLock { $0.append(report.error) } }
+        let socket = try HandoffListener(path: path)
+        let client = try HandoffConnection(connectingTo: path)
+        try UnixSocket.refuseMore(at: socket.socket)
+        server.sendAway(from: socket, for: .handoff)
+        let answer = try client.receive(upTo: 8192, until: Deadline(after: .seconds(20)))?.payload ?? []
+        #expect(try HandoffReply.read(answer)?.isServed == false)
+        #expect(reports.value.withLock { $0 } == [.closed])
+        _ = unlink(path)
+    }
+
     @Test("waits for handlers when it is closed")
     func close() throws { try endsAfterItsHandler { server, _ in server.close() } }
 

@@ -325,6 +325,8 @@ int cuffd_limit_sending(int socket, int milliseconds);
 int cuffd_accept(int listener);
 /// shutdown(2) of reading: what has arrived can be taken, and nothing more arrives. A listening socket refuses clients.
 int cuffd_refuse_more(int socket);
+/// poll(2): 1 after cuffd_refuse_more, by whoever has the socket, else 0.
+int cuffd_refuses_more(int socket);
 /// Lets every message bring its sender: a pidfd since Linux 6.5, credentials before.
 int cuffd_pass_sender(int socket);
 /// A stream socket connected to a numeric IPv4 or IPv6 address, close-on-exec; connecting and every sending end with an

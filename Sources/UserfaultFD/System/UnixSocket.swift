@@ -84,6 +84,11 @@ package enum UnixSocket {
         _ = try answer(to: .socket) { cuffd_refuse_more(socket.rawValue) }
     }
 
+    /// Whether that was done, by this process or another one that has the same socket.
+    package static func refusesMore(at socket: FileDescriptor) throws(UserfaultError) -> Bool {
+        try answer(to: .socket) { cuffd_refuses_more(socket.rawValue) } != 0
+    }
+
     /// Lets every message that arrives bring a handle of the process that sent it; at a socket that listens, those of all its
     /// connections.
     ///

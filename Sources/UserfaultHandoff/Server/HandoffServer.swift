@@ -61,8 +61,8 @@ public final class HandoffServer: Sendable {
     private let stopped: EventFD
     private let table = Mutex(Table())
     private let thread = Mutex<NativeThread?>(nil)
-    /// Whether the last client could not be accepted for want of descriptors or memory, which is reported once.
-    private let isShort = Mutex(false)
+    /// Whether the last client could not be accepted, mostly for want of descriptors or memory, which is reported once.
+    private let isStuck = Mutex(false)
 
     private static var stopToken: UInt64 { 0 }
 
@@ -127,10 +127,25 @@ public final class HandoffServer: Sendable {
         listener.waitUntilHandled()
     }
 
+    /// Ends the connections that wait at a socket that a server has left that has died, and closes the socket.
+    ///
+    /// - Parameters:
+    ///   - socket: It accepts nobody from now on.
+    ///   - format: What clients send.
+    ///   - peers: Who is allowed.
+    ///   - stranded: What becomes of clients that are allowed.
+    public func sendAway(
+        from socket: consuming HandoffListener, for format: HandoffFormat, peers: PeerPolicy = .everybody,
+        stranded: Stranded = .killed
+    ) {
+        sendAway(from: ServerListener(socket, format, peers, stranded) { _ in })
+    }
+
     /// Ends the connections that wait to be accepted.
     private func sendAway(from listener: ServerListener) {
-        listener.socket.removePath()
+        // A successor finds out from the socket that it is of no use, so that comes before the path is gone.
         try? UnixSocket.refuseMore(at: listener.number)
+        listener.socket.removePath()
         while let connection = try? listener.socket.accept(within: .zero) {
             let peer = connection.peer
             guard listener.peers.allows(peer),
@@ -220,43 +235,59 @@ public final class HandoffServer: Sendable {
     }
 
     private func accept(from listener: ServerListener, as token: UInt64, into conversations: inout Conversations) {
+        let connection: HandoffConnection
         do throws(HandoffError) {
             try checkRoom()
-            guard let connection = try listener.socket.accept(within: .zero) else { return }
-            let peer = connection.peer
-            guard listener.peers.allows(peer) else { return report(Report(peer: peer, error: .refused(peer))) }
-            let own = newToken()
-            // Before anything else: it may have sent its message already.
-            var arrival: Arrival?
-            if listener.strandsPeers, let arrivals {
-                arrival = Arrival(own, over: connection.socket, keptBy: arrivals)
-            }
-            let most = limits.connectionsPerUser
-            if let oldest = conversations.oldest(of: peer.user, at: token, ifAtLeast: most) {
-                advance(oldest, of: &conversations, isLast: .tooManyConnections(limit: most))
-            }
-            let conversation = try Conversation(
-                connection, listener.format, of: token, limits, listener.stranded, arrival)
-            do throws(UserfaultError) {
-                try set.add(conversation.socket!, token: own)
-            } catch {
-                return end(conversation, .kernel(error))
-            }
-            conversations.insert(conversation, as: own)
-            isShort.withLock { $0 = false }
-            // Further clients wait until there is room.
-            if conversations.count(ofListener: token) == limits.connections { try? set.remove(listener.number) }
+            guard let accepted = try listener.socket.accept(within: .zero) else { return }
+            connection = accepted
         } catch {
-            let wasShort = isShort.withLock { isShort in
-                defer { isShort = error.isShortage }
-                return isShort
-            }
-            if !wasShort || !error.isShortage { report(Report(peer: nil, error: error)) }
-            // Without a free descriptor the client stays in the queue, and the socket ready: look again a little later.
-            if error.isShortage {
-                _ = try? poll(stopped.descriptor.rawValue, until: Deadline(after: .milliseconds(50)))
-            }
+            return wait(because: error, at: listener)
         }
+        isStuck.withLock { $0 = false }
+        let peer = connection.peer
+        guard listener.peers.allows(peer) else { return report(Report(peer: peer, error: .refused(peer))) }
+        let own = newToken()
+        // Before anything else: it may have sent its message already.
+        var arrival: Arrival?
+        if listener.strandsPeers, let arrivals {
+            arrival = Arrival(own, over: connection.socket, keptBy: arrivals)
+        }
+        let most = limits.connectionsPerUser
+        if let oldest = conversations.oldest(of: peer.user, at: token, ifAtLeast: most) {
+            advance(oldest, of: &conversations, isLast: .tooManyConnections(limit: most))
+        }
+        let conversation: Conversation
+        do throws(HandoffError) {
+            conversation = try Conversation(
+                connection, listener.format, of: token, limits, listener.stranded, arrival)
+        } catch {
+            // It has ended before it was accepted.
+            return report(Report(peer: peer, error: error))
+        }
+        do throws(UserfaultError) {
+            try set.add(conversation.socket!, token: own)
+        } catch {
+            return end(conversation, .kernel(error))
+        }
+        conversations.insert(conversation, as: own)
+        // Further clients wait until there is room.
+        if conversations.count(ofListener: token) == limits.connections { try? set.remove(listener.number) }
+    }
+
+    /// Nobody can be accepted at a socket, which stays ready.
+    private func wait(because error: HandoffError, at listener: ServerListener) {
+        if listener.socket.isShut {
+            // By somebody who has the socket too: that cannot be undone.
+            try? set.remove(listener.number)
+            return report(Report(peer: nil, error: error))
+        }
+        let wasStuck = isStuck.withLock { isStuck in
+            defer { isStuck = true }
+            return isStuck
+        }
+        if !wasStuck { report(Report(peer: nil, error: error)) }
+        // Without a free descriptor the client stays in the queue: look again a little later.
+        _ = try? poll(stopped.descriptor.rawValue, until: Deadline(after: .milliseconds(50)))
     }
 
     /// Throws unless there are as many descriptors as a client takes: it would be accepted, and its own would be lost.
@@ -344,13 +375,5 @@ private final class Parcel: Sendable {
         }) {
             handler(memory)
         }
-    }
-}
-
-extension HandoffError {
-    /// Whether this process may not open more files.
-    var isShortage: Bool {
-        guard case .kernel(let error) = self else { return false }
-        return [.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory].contains(error.errno)
     }
 }

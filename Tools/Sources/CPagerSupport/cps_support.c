@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -76,6 +77,12 @@ int cps_socket_path(int socket, char *path, size_t size) {
     memcpy(path, address.sun_path, count);
     path[count] = 0;
     return 0;
+}
+
+int cps_is_shut(int socket) {
+    struct pollfd entry = {socket, POLLRDHUP, 0};
+    int count = answer(poll(&entry, 1, 0));
+    return count > 0 ? (entry.revents & POLLRDHUP) != 0 : count;
 }
 
 int cps_notify(const char *message, const int *descriptors, size_t count) {

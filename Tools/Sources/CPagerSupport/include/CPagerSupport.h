@@ -21,6 +21,8 @@ int cps_drop_capabilities(void);
 int cps_raise_file_limit(void);
 /// The path that a listening Unix socket is bound to; -ENOTSOCK or -EINVAL if it is anything else.
 int cps_socket_path(int socket, char *path, size_t size);
+/// Whether a socket, which whoever has it shares, takes no connections any more; 1 or 0.
+int cps_is_shut(int socket);
 /// Sends a message with descriptors to the socket that systemd named in NOTIFY_SOCKET; 0 if there is none, else 1.
 int cps_notify(const char *message, const int *descriptors, size_t count);
 

@@ -54,8 +54,10 @@ enum PassedDescriptors {
             let own = KeptName.machine(machine)
             for (name, numbers) in taken.kept where name == own || KeptName.machine(in: name) == nil {
                 // Under its own name there is its description besides. A socket of ours was bound to another path at first.
-                guard let number = numbers.first(where: { pathOfSocket($0).map { name == own || $0 == path } ?? false })
-                else { continue }
+                let found = numbers.first { number in
+                    pathOfSocket(number).map { name == own || $0 == path } ?? false && !isShut(number)
+                }
+                guard let number = found else { continue }
                 _ = taken.take(name)
                 taken.put(name, numbers.filter { $0 != number })
                 return (number, name != own)
@@ -63,6 +65,22 @@ enum PassedDescriptors {
             return nil
         }
     }
+
+    /// Sockets of a machine that a server had shut before it died; the caller owns them.
+    ///
+    /// They are of no use, but clients may wait there.
+    static func takeShutSockets(of machine: String) -> [Int32] {
+        taken.withLock { taken in
+            let name = KeptName.machine(machine)
+            guard let numbers = taken.kept[name] else { return [] }
+            let shut = numbers.filter { pathOfSocket($0) != nil && isShut($0) }
+            _ = taken.take(name)
+            taken.put(name, numbers.filter { !shut.contains($0) })
+            return shut
+        }
+    }
+
+    private static func isShut(_ number: Int32) -> Bool { cps_is_shut(number) == 1 }
 
     /// The path that a listening socket was bound to.
     static func pathOfSocket(_ number: Int32) -> String? {

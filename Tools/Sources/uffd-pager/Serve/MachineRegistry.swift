@@ -35,7 +35,8 @@ final class MachineRegistry: Sendable {
     private struct Entry {
         let specification: MachineSpecification
         let settings: MachineSettings
-        let listening: HandoffServer.Listening
+        /// `nil` in a successor that cannot listen.
+        let listening: HandoffServer.Listening?
     }
 
     private let entries = Mutex<[String: Entry?]>([:])
@@ -82,14 +83,17 @@ final class MachineRegistry: Sendable {
                 },
                 onFailure: specification.onFailure, populates: specification.populate, retries: specification.retries)
             let peers = PeerPolicy(allowingUsers: specification.allowUsers, groups: specification.allowGroups)
-            let listening = try front.open(
-                name, at: specification.socket, mode: try specification.mode(), for: specification.format, from: peers,
-                description: Array(try JSONEncoder().encode(specification))
-            ) { [sessions] memory in sessions.take(memory, as: settings) }
+            // A socket that a server has shut at its end is made again: its path may be another program's by now.
+            let listening = try extras.open("its socket") {
+                try front.open(
+                    name, at: specification.socket, mode: try specification.mode(), for: specification.format,
+                    from: peers, description: Array(try JSONEncoder().encode(specification))
+                ) { [sessions] memory in sessions.take(memory, as: settings) }
+            }
             entries.withLock {
                 $0[name] = Entry(specification: specification, settings: settings, listening: listening)
             }
-            logger.info("listening", metadata: ["socket": "\(specification.socket)"])
+            if listening != nil { logger.info("listening", metadata: ["socket": "\(specification.socket)"]) }
         } catch {
             front.forget(name)
             records.leave(name)
@@ -112,7 +116,9 @@ final class MachineRegistry: Sendable {
                 try add(specification!, isKept: true)
             } catch {
                 logger.error("a machine is lost", metadata: ["machine": "\(name)", "error": "\(error)"])
-                front.drop(name, at: specification?.socket)
+                front.drop(
+                    name, at: specification?.socket, for: specification?.format ?? .firecracker,
+                    from: PeerPolicy(allowingUsers: specification?.allowUsers, groups: specification?.allowGroups))
             }
             // Its description.
             for number in PassedDescriptors.take(kept) { Glibc.close(number) }
@@ -149,7 +155,7 @@ final class MachineRegistry: Sendable {
     func remove(_ name: String, ending: SessionEnding, within limit: Duration?) async throws(ControlError) {
         guard let entry = entries.withLock({ $0[name] ?? nil }) else { throw .unknown(name) }
         // Until clients that have just come are in the table.
-        await onOwnThread { [front] in front.shut(entry.listening) }
+        if let listening = entry.listening { await onOwnThread { [front] in front.shut(listening) } }
         let ended = await sessions.end(ofMachine: name, ending, within: limit)
         // Who removes a machine may want to read its record; the disk may hang.
         _ = await entry.settings.record?.flush(within: EndingTime.rest)

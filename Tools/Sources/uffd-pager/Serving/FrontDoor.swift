@@ -64,6 +64,8 @@ final class FrontDoor: Sendable {
         description: [UInt8]? = nil, _ handler: @escaping HandoffServer.Handler
     ) throws -> HandoffServer.Listening {
         try SocketPath.check(path, .uncreatable)
+        _ = kept.withLock { $0.insert(KeptName.machine(machine)) }
+        sendAway(from: machine, for: format, peers)
         do {
             let passed = PassedDescriptors.takeSocket(of: machine, at: path)
             let listener =
@@ -78,9 +80,15 @@ final class FrontDoor: Sendable {
         }
     }
 
+    /// Ends what waits at sockets of a machine at which a server had begun to end its service when it died.
+    private func sendAway(from machine: String, for format: HandoffFormat, _ peers: PeerPolicy) {
+        for number in PassedDescriptors.takeShutSockets(of: machine) {
+            server.sendAway(from: HandoffListener(adopting: number), for: format, peers: peers)
+        }
+    }
+
     private func keep(_ machine: String, _ isKept: Bool, _ socket: [Int32], _ description: [UInt8]?) throws {
         let name = KeptName.machine(machine)
-        _ = kept.withLock { $0.insert(name) }
         guard !isKept, let keepers, keepers.expectsSuccessor else { return }
         guard let description else {
             if !socket.isEmpty { try keepers.keep(name, socket) }
@@ -94,10 +102,13 @@ final class FrontDoor: Sendable {
     /// Waits until all clients that came are taken over, or refused.
     func shut(_ listening: HandoffServer.Listening) { server.remove(listening) }
 
-    /// Removes the socket of a machine that a server has left which has died, and that nobody needs.
-    func drop(_ machine: String, at path: String?) {
+    /// Removes the socket of a machine that a server has left which has died, and that nobody can be served at.
+    func drop(_ machine: String, at path: String?, for format: HandoffFormat, from peers: PeerPolicy) {
+        sendAway(from: machine, for: format, peers)
         let passed = path.flatMap { PassedDescriptors.takeSocket(of: machine, at: $0) }
-        if let passed, !passed.isSystemds { HandoffListener(adopting: passed.number, path: path).removePath() }
+        if let passed, !passed.isSystemds {
+            server.sendAway(from: HandoffListener(adopting: passed.number, path: path), for: format, peers: peers)
+        }
         keepers?.forget(KeptName.machine(machine))
     }
 

@@ -20,17 +20,21 @@ struct SocketService {
         let front = try FrontDoor(keptBy: keepers, logger: logger)
         defer { front.close() }
         let access = options.access
-        try front.open(
-            settings.name, at: socket, mode: access.socketMode?.value, for: format, from: try access.peers
-        ) { [settings] memory in
-            sessions.take(memory, as: settings)
+        let peers = try access.peers
+        let extras = Extras(isSuccessor: PassedDescriptors.isSuccessor, logger: logger)
+        let listening = try extras.open("its socket") {
+            try front.open(
+                settings.name, at: socket, mode: access.socketMode?.value, for: format, from: peers
+            ) { [settings] memory in
+                sessions.take(memory, as: settings)
+            }
         }
         let signals = StopSignals.shared.stream
         KeptClient.endArrivals(keepers, logger)
         for client in KeptClient.takeAll(from: keepers) { sessions.resume(client) { _ in settings } }
         try PassedDescriptors.checkSockets(listeningAt: socket, logger)
         try front.start()
-        logger.info("listening", metadata: ["socket": "\(socket)"])
+        if listening != nil { logger.info("listening", metadata: ["socket": "\(socket)"]) }
         Systemd.notify("READY=1", logger: logger)
         await withTaskGroup(of: Void.self) { group in
             group.addTask { for await _ in signals { return } }
