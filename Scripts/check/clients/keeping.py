@@ -1,16 +1,21 @@
 """What the processes that keep the clients of uffd-pager do when they have no room, or do not answer in time."""
 import contextlib
+import json
 import os
 import resource
 import signal
 import time
 
-from firecracker import SIZE
+from firecracker import SIZE, serve_one
 from harness import Machine, Pager, check, content, expect_end, folder, memory_file, require
+from manager import Manager
+from serve import ask
 from successor import half_read, machine_in_two_steps, reads_the_rest
 from survive import keeper_of, kill, next_server
 
 LIMIT_OF_FILES = 256
+# More names than a variable of the environment may have: two for each machine.
+MANY = 600
 # More than a keeper can hand on with so many open files.
 MACHINES = 36
 
@@ -71,3 +76,52 @@ def waits_for_an_answer(server):
                 if "skb_wait" in file.read():
                     return True
     return False
+
+
+def long_name(index):
+    return f"m{index}-".ljust(128, "n")
+
+
+@check
+def survive_more_names_than_the_environment_has_room_for():
+    """The keeper passes them to a successor all the same."""
+    with folder() as directory:
+        memory, control = memory_file(directory, SIZE), directory / "control"
+        config = directory / "config"
+        config.write_text(json.dumps({"maxMachines": MANY, "machines": [
+            {"name": long_name(index), "socket": str(directory / str(index)), "memory": str(memory)}
+            for index in range(MANY)]}))
+        with Pager("serve", "--control", control, "--config", config, "--supervise") as pager:
+            pager.says("ready")
+            with half_read(directory / "0") as machine:
+                kill(next_server(keeper_of(pager)))
+                pager.says("ready", 2)
+                reads_the_rest(machine)
+            serve_one(directory / str(MANY - 1), content(SIZE))
+
+
+@check
+def survive_more_names_than_systemd_can_pass():
+    """Who cannot be kept is refused: with more, systemd could not start the service again."""
+    with folder() as directory:
+        memory, control = memory_file(directory, SIZE), directory / "control"
+        with Manager(directory, "serve", "--control", control, "--fd-store", room=1 << 20) as service:
+            service.says("ready")
+
+            def add(index):
+                return ask(control, "POST", "/v1/machines", {
+                    "name": long_name(index), "socket": str(directory / str(index)), "memory": str(memory)})
+
+            answers = [add(index) for index in range(MANY)]
+            refused = [answer["error"] for status, answer in answers if status != 201]
+            require(0 < len(refused) < MANY and "names" in refused[0], f"{len(refused)} are refused: {refused[:1]}")
+            # Those that were added can be served.
+            with half_read(directory / "0") as machine:
+                service.drain()
+                server = next_server(service.process)
+                for process in (service.process, server):
+                    kill(process)
+                service.starts_again(-signal.SIGKILL)
+                service.says("ready", 2)
+                reads_the_rest(machine)
+            serve_one(directory / "1", content(SIZE))

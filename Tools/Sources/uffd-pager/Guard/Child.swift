@@ -44,6 +44,9 @@ struct Child: ~Copyable {
         _ program: String, _ links: [(variable: String, number: Int32)], _ shelf: Shelf, _ mask: sigset_t
     ) throws -> pid_t {
         let passed = shelf.kept.flatMap { name, numbers in numbers.map { (name, $0) } }
+        let names = try PassedNames(passed.map(\.0))
+        defer { extendLifetime(names) }
+        let links = links + [(variable: PassedNames.variable, number: names.number)]
         let sources = passed.map(\.1) + links.map(\.number)
         let end = PassedDescriptors.first + Int32(sources.count)
         var actions = posix_spawn_file_actions_t()
@@ -69,7 +72,6 @@ struct Child: ~Copyable {
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var variables = [
             (PassedDescriptors.processVariable, "\(getpid())"), (PassedDescriptors.countVariable, "\(passed.count)"),
-            (PassedDescriptors.namesVariable, passed.map(\.0).joined(separator: ":")),
         ]
         for (index, link) in links.enumerated() {
             variables.append((link.variable, "\(PassedDescriptors.first + Int32(passed.count + index))"))

@@ -29,7 +29,7 @@ struct Guard: ~Copyable {
     ///
     /// - Parameter further: Descriptors that are the child's alone from now on.
     init(_ survival: SurvivalOptions?, passingOn further: [(variable: String, number: Int32)]) throws {
-        PassedDescriptors.prepare(for: getpid())
+        try PassedDescriptors.prepare(for: getpid())
         var shelf = PassedDescriptors.takeAll()
         let watch = try ChildWatch()
         let restarts = survival?.fdStore == true ? try RestartsFile(&shelf) : nil

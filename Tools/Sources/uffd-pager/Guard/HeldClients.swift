@@ -13,7 +13,7 @@ enum HeldClients {
     /// - Parameter text: What is wrong, which is told if there are clients.
     /// - Returns: The exit code if they were killed.
     static func hold(because text: String) -> ExitCode? {
-        PassedDescriptors.prepare(for: getpid())
+        try? PassedDescriptors.prepare(for: getpid())
         var shelf = PassedDescriptors.takeAll()
         guard !shelf.clients.isEmpty || shelf.hasArrivals else { return nil }
         var before = sigset_t()

@@ -7,6 +7,10 @@ enum KeepError: Error, CustomStringConvertible {
     case gone
     /// Who was to keep them has no room.
     case refused
+    /// Systemd has no room.
+    case full
+    /// Systemd could not pass so many names.
+    case tooManyNames
     /// Too many descriptors were sent that nobody has received yet.
     case congested
     /// Systemd does not take what it is sent.
@@ -16,6 +20,9 @@ enum KeepError: Error, CustomStringConvertible {
         switch self {
         case .gone: "the guard is gone"
         case .refused: "the descriptors cannot be kept for a successor: raise the limit of open files"
+        case .full: "systemd keeps no more descriptors for a successor: raise FileDescriptorStoreMax= of the unit"
+        case .tooManyNames:
+            "systemd cannot pass the names of more descriptors to a successor: use shorter names of machines, or more services"
         case .congested: "the descriptors cannot be sent: too many of this user's are on their way"
         case .silent: "systemd does not take the descriptors"
         }

@@ -21,7 +21,7 @@ struct Keeper: ~Copyable {
     private var isProgramUseless = false
 
     init(_ survival: SurvivalOptions) throws {
-        PassedDescriptors.prepare(for: getppid())
+        try PassedDescriptors.prepare(for: getppid())
         let watch = try ChildWatch()
         guard let link = KeepLink(Keepers.guardVariable) else {
             throw Failure(.system, "the guard's socket is not there")

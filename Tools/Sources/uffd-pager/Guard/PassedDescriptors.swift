@@ -18,7 +18,11 @@ enum PassedDescriptors {
     /// Takes note of them, before anything else opens a descriptor.
     ///
     /// - Parameter process: Whom they were meant for: this process, or the one that has started it.
-    static func prepare(for process: pid_t) { taken.withLock { $0 = read(process) } }
+    /// - Throws: ``Failure`` if it is not known what they are.
+    static func prepare(for process: pid_t) throws {
+        let shelf = read(process, try PassedNames.take())
+        taken.withLock { $0 = shelf }
+    }
 
     /// All of them, which are the caller's.
     static func takeAll() -> Shelf {
@@ -30,10 +34,11 @@ enum PassedDescriptors {
 
     static var names: [String] { taken.withLock { Array($0.kept.keys) } }
 
+    /// How many descriptors there are under each name.
+    static var counts: [String: Int] { taken.withLock { $0.kept.mapValues(\.count) } }
+
     /// How many descriptors there are under each name that this program gives.
-    static var storedCounts: [String: Int] {
-        taken.withLock { $0.kept.filter { KeptName.isOwn($0.key) }.mapValues(\.count) }
-    }
+    static var storedCounts: [String: Int] { counts.filter { KeptName.isOwn($0.key) } }
 
     /// Whether another server was there before, which has died.
     static var isSuccessor: Bool { taken.withLock { $0.isForSuccessor } }
@@ -89,16 +94,18 @@ enum PassedDescriptors {
         }
     }
 
-    private static func read(_ process: pid_t) -> Shelf {
+    /// - Parameter own: The names if this program has passed the descriptors: systemd's are in a variable.
+    private static func read(_ process: pid_t, _ own: [String]?) -> Shelf {
         func text(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
         defer { for name in [processVariable, countVariable, namesVariable] { unsetenv(name) } }
         var shelf = Shelf()
         guard text(processVariable).flatMap({ pid_t($0) }) == process,
             let count = text(countVariable).flatMap({ Int32($0) }), count > 0, count <= 1 << 20
         else { return shelf }
-        let names = (text(namesVariable) ?? "").split(separator: ":", omittingEmptySubsequences: false)
+        let names =
+            own ?? (text(namesVariable) ?? "").split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         for index in 0..<count where fcntl(first + index, F_SETFD, FD_CLOEXEC) == 0 {
-            let name = Int(index) < names.count ? String(names[Int(index)]) : ""
+            let name = Int(index) < names.count ? names[Int(index)] : ""
             shelf.put(name.isEmpty ? "unknown" : name, [first + index])
         }
         return shelf

@@ -7,7 +7,7 @@ import SystemPackage
 enum Server {
     /// What is done before it has a second thread.
     static func prepare() throws {
-        PassedDescriptors.prepare(for: getppid())
+        try PassedDescriptors.prepare(for: getppid())
         let answer = cps_drop_capabilities()
         guard answer >= 0 else {
             throw Failure(.system, "capabilities cannot be given up: \(Errno(rawValue: -answer))")

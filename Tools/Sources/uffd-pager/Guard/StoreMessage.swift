@@ -87,6 +87,8 @@ enum KeptName {
     static let server = "server"
 
     static func isClient(_ name: String) -> Bool { client(in: name) != nil }
+    /// Whether what is kept under the name takes at most half of all room: it is no client, and clients need the rest.
+    static func leavesHalf(_ name: String) -> Bool { isArrival(name) || machine(in: name) != nil }
     static func isArrival(_ name: String) -> Bool { rest(of: name, after: "arrival.") != nil }
     static func client(in name: String) -> Int? { rest(of: name, after: "client.").flatMap { Int($0) } }
     static func file(in name: String) -> Int? { rest(of: name, after: "file.").flatMap { Int($0) } }
@@ -115,13 +117,12 @@ struct Shelf {
 
     /// Whether there is room for further descriptors, so that all can be passed to a child: that takes as many again.
     ///
-    /// Peers that have not handed anything over yet take at most half of it.
     private func hasRoom(for count: Int, under name: String) -> Bool {
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         let most = limit.rlim_cur == .max ? Int.max : Int(clamping: limit.rlim_cur)
         let room = (most - Self.ownDescriptors) / 2
-        return kept.values.reduce(0) { $0 + $1.count } + count <= (KeptName.isArrival(name) ? room / 2 : room)
+        return kept.values.reduce(0) { $0 + $1.count } + count <= (KeptName.leavesHalf(name) ? room / 2 : room)
     }
 
     /// What a process needs besides, amply.
