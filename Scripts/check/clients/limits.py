@@ -221,3 +221,41 @@ def limits_adds_that_wait():
             require(all(request.poll() is None for request in adds), "the requests have waited for each other")
         for request in adds:
             request.communicate(timeout=LIMIT)
+
+
+@check
+def limits_memories_of_one_process():
+    """A client that takes more than its share is told so, or killed, and others are served."""
+    most = 3
+
+    def body(end, path):
+        replies, connections = [], []
+        for _ in range(most + 1):
+            memory, uffd = registered(SIZE)
+            connections.append(hand_over(path, handoff_message([(memory.start, SIZE, 0)]), [uffd.number]))
+            replies.append((connections[-1].recv(4096), memory, uffd))
+        end.sendall(b"".join(reply[8:9] for reply, _, _ in replies) + replies[-1][0][16:])
+        end.recv(1)
+
+    def greedy(_, path, expected):
+        kept = []
+        for _ in range(most + 1):
+            memory, uffd = registered(SIZE)
+            kept.append((hand_over(path, firecracker_json((memory, 0)), [uffd.number]), uffd))
+            compare_one(memory, 0, expected)
+
+    with folder() as directory:
+        path, memory = directory / "socket", memory_file(directory, SIZE)
+        with Pager("handoff", "--socket", path, "--memory", memory, "--max-per-process", most) as pager:
+            pager.says("listening")
+            with Machine(body, path) as machine, Machine(body, path) as other:
+                for one in (machine, other):
+                    word = one.word()
+                    require(word[:most + 1] == bytes(most) + b"\1" and b"3 memories of this process" in word, f"{word!r}")
+                machine.tell()
+                expect_end(machine)
+    with serving_firecracker("--max-per-process", str(most)) as (pager, path, expected):
+        with Machine(greedy, path, expected) as machine:
+            expect_end(machine, -signal.SIGKILL)
+        pager.says("3 memories of this process")
+        serve_one(path, expected)

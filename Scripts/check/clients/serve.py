@@ -298,7 +298,7 @@ def serve_complaints_about_the_configuration():
         for text, complaint in (
                 ('[]', "line 1: this must be an object in { }"),
                 ('{"maxSessions": 1,\n"machine": []}',
-                 "line 2: machine: this key is not known; the known ones are machines, maxMachines, maxSessions"),
+                 "line 2: machine: this key is not known; the known ones are machines, maxMachines, maxSessions, maxSessionsPerProcess"),
                 ('{"maxSessions":\n"x"}', "line 1: maxSessions: this must be a number"),
                 ('{"maxMachines": 1.5}', "line 1: maxMachines: this must be a whole number from 1 to 100000"),
                 ('{"maxMachines": 99999999999999999999999}', "maxMachines: this must be a whole number"),

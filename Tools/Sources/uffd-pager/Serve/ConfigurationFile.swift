@@ -6,20 +6,26 @@ struct ConfigurationFile: Codable, Equatable, Sendable {
     var machines: [MachineSpecification] = []
     /// The most sessions that are served at the same time.
     var maxSessions = 1024
+    /// The most of them that are of one process.
+    var maxSessionsPerProcess = SessionLimits.ofProcess
     /// The most machines.
     var maxMachines = 1024
 
     enum CodingKeys: String, CodingKey, CaseIterable {
-        case machines, maxSessions, maxMachines
+        case machines, maxSessions, maxSessionsPerProcess, maxMachines
     }
 
     init() {}
+
+    var limits: SessionLimits { SessionLimits(all: maxSessions, ofProcess: maxSessionsPerProcess) }
 
     init(from decoder: any Decoder) throws {
         try decoder.refuseUnknownKeys(CodingKeys.self)
         let values = try decoder.container(keyedBy: CodingKeys.self)
         machines = try values.decodeIfPresent([MachineSpecification].self, forKey: .machines) ?? []
-        maxSessions = try values.decodeNumber(1...100_000, forKey: .maxSessions) ?? 1024
+        maxSessions = try values.decodeNumber(SessionLimits.range, forKey: .maxSessions) ?? 1024
+        maxSessionsPerProcess =
+            try values.decodeNumber(SessionLimits.range, forKey: .maxSessionsPerProcess) ?? SessionLimits.ofProcess
         maxMachines = try values.decodeNumber(1...100_000, forKey: .maxMachines) ?? 1024
     }
 

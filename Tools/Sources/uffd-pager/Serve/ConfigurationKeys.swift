@@ -24,6 +24,7 @@ extension ConfigurationFile.CodingKeys: DocumentedKey {
         switch self {
         case .machines: "a list of machines. Default: none."
         case .maxSessions: "the most clients that are served at the same time, from 1 to 100000. Default: 1024."
+        case .maxSessionsPerProcess: "the most of them that are of one process, from 1 to 100000. Default: 64."
         case .maxMachines: "the most machines, from 1 to 100000. Default: 1024."
         }
     }

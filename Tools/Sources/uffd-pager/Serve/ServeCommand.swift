@@ -47,7 +47,7 @@ struct ServeCommand: GuardedCommand {
             try extras.open("its configuration") { try config.map(ConfigurationFile.init(path:)) }
             ?? ConfigurationFile()
         let front = try FrontDoor(keptBy: keepers, logger: logger)
-        let sessions = try SessionTable(limit: configuration.maxSessions, keptBy: keepers, logger: logger)
+        let sessions = try SessionTable(limits: configuration.limits, keptBy: keepers, logger: logger)
         let cache = try extras.open("the cache") { try keeping.open(logger: logger) }
         let registry = MachineRegistry(
             front: front, sessions: sessions, cache: cache, limit: configuration.maxMachines, logger: logger)

@@ -42,6 +42,9 @@ struct MachineOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Serve at most this many machines.", valueName: "n"))
     var maxMachines = 1024
 
+    @Option(help: ArgumentHelp("Serve at most this many memories of one process.", valueName: "n"))
+    var maxPerProcess = SessionLimits.ofProcess
+
     @OptionGroup var keeping: CacheOptions
 
     @Option(
@@ -57,8 +60,9 @@ struct MachineOptions: ParsableArguments {
 
     func validate() throws {
         guard (0...86_400).contains(drain) else { throw ValidationError("--drain needs a number from 0 to 86400") }
-        guard (1...100_000).contains(maxMachines) else {
-            throw ValidationError("--max-machines needs a number from 1 to 100000")
+        for (option, number) in [("--max-machines", maxMachines), ("--max-per-process", maxPerProcess)]
+        where !SessionLimits.range.contains(number) {
+            throw ValidationError("\(option) needs a number from 1 to 100000")
         }
         guard keeping.isWanted == (cacheRevision != nil) else {
             throw ValidationError(
@@ -70,6 +74,8 @@ struct MachineOptions: ParsableArguments {
         guard cacheRevision != "" else { throw ValidationError("--cache-revision is empty: is a variable not set?") }
         try Retries.check(retries)
     }
+
+    var limits: SessionLimits { SessionLimits(all: maxMachines, ofProcess: maxPerProcess) }
 
     func settings(name: String, memory: String, logger: Logger) throws -> MachineSettings {
         let extras = Extras(isSuccessor: PassedDescriptors.isSuccessor, logger: logger)

@@ -10,8 +10,8 @@ import UserfaultPager
 final class SessionTable: Sendable {
     private struct State {
         var sessions: [Int: Session] = [:]
-        /// Clients that are being taken over, served, or let go.
-        var unsettled = 0
+        /// The processes of clients that are being taken over, served, or let go, by their ids.
+        var unsettled: [Int: Int32] = [:]
         /// Wait until there is none.
         var idle: [CheckedContinuation<Void, Never>] = []
         var nextID = 1
@@ -35,7 +35,7 @@ final class SessionTable: Sendable {
     /// Held while their sessions are paused, so that none stays so when its machine goes on.
     private let paused = Mutex<Set<String>>([])
     let logger: Logger
-    private let limit: Int
+    private let limits: SessionLimits
     private let left: AsyncStream<Int>.Continuation
     /// The threads that serve all of them.
     private let runtime: PagerRuntime
@@ -44,13 +44,13 @@ final class SessionTable: Sendable {
     let departures: AsyncStream<Int>
 
     /// - Throws: ``Failure`` with ``ExitCode/system``.
-    init(limit: Int, keptBy keepers: Keepers?, logger: Logger) throws {
+    init(limits: SessionLimits, keptBy keepers: Keepers?, logger: Logger) throws {
         do {
             runtime = try PagerRuntime(handlers: Self.handlers, loaders: Self.loaders)
         } catch {
             throw Failure(.system, "no threads: \(error)")
         }
-        self.limit = limit
+        self.limits = limits
         self.logger = logger
         self.keepers = keepers
         (departures, left) = AsyncStream.makeStream()
@@ -121,21 +121,24 @@ final class SessionTable: Sendable {
         let owner = memory.owner
         let client = memory.client
         let process = memory.peer.process
-        let id: Int? = state.withLock { state in
-            guard state.closing == nil, state.unsettled < limit else { return nil }
-            state.unsettled += 1
-            defer { state.nextID += 1 }
-            return state.nextID
+        let (id, complaint) = state.withLock { state in
+            let complaint =
+                state.closing != nil
+                ? "the server is ending" : limits.complaint(about: process, beside: state.unsettled.values)
+            let id = state.nextID
+            if complaint == nil {
+                state.unsettled[id] = process
+                state.nextID += 1
+            }
+            return (id, complaint)
         }
-        guard let id else {
-            let text =
-                state.withLock({ $0.closing != nil }) ? "the server is ending" : "\(limit) clients are served already"
+        if let complaint {
             noteFailure()
             let fate = client.isHeard ? "refused" : "killed"
             logger.error(
                 "a client is \(fate)",
-                metadata: ["machine": "\(settings.name)", "process": "\(process)", "reason": "\(text)"])
-            memory.refuse(text)
+                metadata: ["machine": "\(settings.name)", "process": "\(process)", "reason": "\(complaint)"])
+            memory.refuse(complaint)
             // One that cannot be told that nobody serves it would wait for ever.
             return withExtendedLifetime(client) { client.isHeard ? () : owner.kill() }
         }
@@ -161,7 +164,7 @@ final class SessionTable: Sendable {
     func resume(_ client: KeptClient, as settings: (String) throws -> MachineSettings) {
         let id = client.id
         state.withLock { state in
-            state.unsettled += 1
+            state.unsettled[id] = client.process
             state.nextID = max(state.nextID, id + 1)
         }
         do {
@@ -253,8 +256,8 @@ final class SessionTable: Sendable {
         keepers?.forget(KeptName.client(id))
         left.yield(id)
         let idle = state.withLock { state in
-            state.unsettled -= 1
-            guard state.unsettled == 0 else { return [] as [CheckedContinuation<Void, Never>] }
+            state.unsettled[id] = nil
+            guard state.unsettled.isEmpty else { return [] as [CheckedContinuation<Void, Never>] }
             defer { state.idle = [] }
             return state.idle
         }
@@ -274,8 +277,8 @@ final class SessionTable: Sendable {
         _ = await end(.load, within: limit) { _ in true }
         await withCheckedContinuation { continuation in
             let isIdle = state.withLock { state in
-                if state.unsettled > 0 { state.idle.append(continuation) }
-                return state.unsettled == 0
+                if !state.unsettled.isEmpty { state.idle.append(continuation) }
+                return state.unsettled.isEmpty
             }
             if isIdle { continuation.resume() }
         }

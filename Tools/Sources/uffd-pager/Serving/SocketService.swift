@@ -16,7 +16,7 @@ struct SocketService {
     ///
     /// - Throws: ``Failure``, and ``ExitCode/failure`` if a client could not be served to its end.
     func run() async throws {
-        let sessions = try SessionTable(limit: options.maxMachines, keptBy: keepers, logger: logger)
+        let sessions = try SessionTable(limits: options.limits, keptBy: keepers, logger: logger)
         let front = try FrontDoor(keptBy: keepers, logger: logger)
         defer { front.close() }
         let access = options.access
