@@ -44,6 +44,7 @@ import arrival  # noqa: E402, F401
 import store  # noqa: E402, F401
 import stop  # noqa: E402, F401
 import closed  # noqa: E402, F401
+import unkillable  # noqa: E402, F401
 
 
 def build():

@@ -105,10 +105,15 @@ public struct Owner: Sendable {
     /// Ends the process with `SIGKILL`: for memory that can no longer be served.
     ///
     /// Does nothing if the process has ended.
-    public func kill() {
+    ///
+    /// - Returns: `false` if the process goes on: it is another user's, and this one does not have `CAP_KILL`; or there was no
+    ///   descriptor free for it.
+    @discardableResult
+    public func kill() -> Bool {
         // Needs no descriptor, of which none may have been free.
         if isCurrent { killThisProcess() }
-        guard handle.process != nil else { return }
-        try? handle.process!.kill()
+        guard handle.process != nil else { return false }
+        do throws(UserfaultError) { try handle.process!.kill() } catch { return error.errno == .noSuchProcess }
+        return true
     }
 }

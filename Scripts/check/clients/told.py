@@ -79,7 +79,7 @@ def told_that_there_are_too_many_machines():
             require(first.word() == b"r", "the machine could not read")
             with Machine(machine_that_reads, path, expected) as second:
                 expect_end(second, -signal.SIGKILL)
-            pager.says("error: a client is killed")
+            pager.says("error: a client is not taken over, and is killed")
             first.tell()
             expect_end(first)
         stops_with(pager, 1)

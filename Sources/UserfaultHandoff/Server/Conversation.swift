@@ -81,32 +81,32 @@ final class Conversation {
 
     /// Ends the conversation: tells the peer why, or kills it if it would wait for ever.
     ///
-    /// - Returns: Whether it was killed.
+    /// - Returns: Whether it was killed; `nil` if it was to be, and this process may not.
     @discardableResult
-    func end(_ error: HandoffError) -> Bool {
+    func end(_ error: HandoffError) -> Bool? {
         guard connection != nil else { return false }
         if format == .handoff {
             wasClient = hasReceivedDescriptors
             try? connection!.send(HandoffReply.refused(error.description).bytes)
             return false
         }
-        return stranded == .killed && killIfStranded()
+        return stranded == .killed ? killIfStranded() : false
     }
 
     /// Kills a peer that has sent its userfaultfd, or whatever it takes for that with a message that is complete.
     ///
     /// What it sends from now on does not arrive, so that it finds out itself.
-    private func killIfStranded() -> Bool {
+    private func killIfStranded() -> Bool? {
         try? UnixSocket.refuseMore(at: number)
         while let payload = try? receive(), !payload.isEmpty {}
         guard hasReceivedDescriptors else { return false }
         let uffd = try? descriptors.takeUserfaultFD(features: [])
         wasClient = isComplete || isMissingDescriptors || uffd != nil
         guard wasClient else { return false }
-        owner.kill()
+        let isKilled = owner.kill()
         // Only now: nobody is to read zeros.
         _ = consume uffd
-        return true
+        return isKilled ? true : nil
     }
 
     /// The socket to wait for.

@@ -38,10 +38,11 @@ public final class HandoffServer: Sendable {
         public let error: HandoffError
         /// Whether it had sent its userfaultfd: it was a client, which nobody serves.
         public let wasClient: Bool
-        /// Whether it was killed, see ``Stranded``.
-        public let wasKilled: Bool
+        /// Whether it was killed, see ``Stranded``; `nil` if it was to be, and this process may not (`CAP_KILL`): it waits for
+        /// ever.
+        public let wasKilled: Bool?
 
-        init(peer: PeerCredentials?, error: HandoffError, wasClient: Bool = false, wasKilled: Bool = false) {
+        init(peer: PeerCredentials?, error: HandoffError, wasClient: Bool = false, wasKilled: Bool? = false) {
             self.peer = peer
             self.error = error
             self.wasClient = wasClient
@@ -159,7 +160,7 @@ public final class HandoffServer: Sendable {
     ///
     /// - Returns: Whether the peer was killed: it had sent its userfaultfd.
     public static func sendAway(_ connection: consuming HandoffConnection) throws(HandoffError) -> Bool {
-        try Conversation(connection, .firecracker, of: 0, HandoffLimits(), .killed).end(.closed)
+        try Conversation(connection, .firecracker, of: 0, HandoffLimits(), .killed).end(.closed) == true
     }
 
     /// Ends a conversation, and reports what became of its peer.
@@ -354,9 +355,9 @@ public final class HandoffServer: Sendable {
 
     /// Tells a client whose memory has come that nobody serves it, or kills it.
     private func giveUp(_ memory: consuming HandedMemory, _ stranded: Stranded, _ error: HandoffError) {
-        let isKilled = !memory.isToldWhenRefused && stranded == .killed
-        if isKilled { memory.owner.kill() }
-        report(Report(peer: memory.peer, error: error, wasClient: true, wasKilled: isKilled))
+        var wasKilled: Bool? = false
+        if !memory.isToldWhenRefused, stranded == .killed { wasKilled = memory.owner.kill() ? true : nil }
+        report(Report(peer: memory.peer, error: error, wasClient: true, wasKilled: wasKilled))
         memory.refuse(error.description)
     }
 }

@@ -51,8 +51,8 @@ extension PagerCore where Source: ~Copyable {
         case .poison: return poisonStray(page, pending, of: memory)
         case .killOwner:
             note(.failed(address: page.start))
-            killOwner()
-            return .failed
+            // Who may not be killed must not wait for ever.
+            return killOwner() ? .failed : poisonStray(page, pending, of: memory)
         }
     }
 

@@ -254,9 +254,10 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     }
 
     /// Sends `SIGKILL` to the process whose memory it is.
-    func killOwner() {
-        owner.kill()
-    }
+    ///
+    /// - Returns: `false` if this process may not.
+    @discardableResult
+    func killOwner() -> Bool { owner.kill() }
 
     /// The record of a new thread.
     func makeRecord(takesRow: Bool = true, readsMessages: Bool = false) -> ThreadRecord {

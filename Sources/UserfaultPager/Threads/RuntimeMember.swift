@@ -44,7 +44,8 @@ protocol RuntimeMember: AnyObject, Sendable {
     func deliverReports()
 
     /// Ends the process whose memory it is: nobody can serve it any more.
-    func killOwner()
+    @discardableResult
+    func killOwner() -> Bool
 
     /// Stops the pager as its user would. Runs on the thread that stops a runtime.
     func stop(_ ending: Ending, until deadline: Deadline) throws(PagerError)

@@ -14,11 +14,16 @@ enum LostProcesses {
     /// Whoever has their userfaultfds keeps them until then: nobody is to read zeros. One that the kernel holds up does not
     /// hold up the others' end.
     ///
+    /// Says how many may not be killed: they are other users'.
+    ///
     /// - Parameter pidfds: They stay the caller's.
     static func end(_ pidfds: [Int32]) {
-        for number in pidfds { _ = cps_signal_process(number, SIGKILL) }
+        let killed = pidfds.filter { cps_signal_process($0, SIGKILL) != -EPERM }
+        if killed.count < pidfds.count {
+            Standard.complain("error: clients are to be killed, \(Fate.lives) clients=\(pidfds.count - killed.count)")
+        }
         let end = ContinuousClock.now + patience
-        for number in pidfds {
+        for number in killed {
             guard let process = try? ProcessHandle(adopting: OwnedDescriptorNumber.duplicate(number)) else { continue }
             _ = try? process.waitForExit(timeout: max(.zero, end - .now))
         }

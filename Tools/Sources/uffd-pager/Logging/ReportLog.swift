@@ -44,10 +44,10 @@ final class ReportLog: Sendable {
         logFirst { logger.info("the memory can be read again", metadata: ["failures": "\(count)"]) }
     }
 
-    /// The client is killed.
-    func noteLost(_ error: String) {
+    /// The client is lost.
+    func noteLost(_ error: String, _ fate: Fate) {
         keepers?.noteFailure()
-        logger.error("a client cannot be served any more, and is killed", metadata: ["error": "\(error)"])
+        logger.error("a client cannot be served any more, \(fate)", metadata: ["error": "\(error)"])
     }
 
     private func logFirst(_ body: () -> Void) {

@@ -39,8 +39,8 @@ final class FrontDoor: Sendable {
     private static func log(_ report: HandoffServer.Report, _ logger: Logger) {
         var metadata: Logger.Metadata = ["error": "\(report.error)"]
         if let peer = report.peer { metadata["process"] = "\(peer.process)" }
-        if report.wasKilled {
-            logger.error("a client cannot be served, and is killed", metadata: metadata)
+        if report.wasClient, report.wasKilled != false {
+            logger.error("a client cannot be served, \(Fate(wasKilled: report.wasKilled == true))", metadata: metadata)
         } else if report.wasClient {
             logger.error("a client cannot be served", metadata: metadata)
         } else if report.peer == nil {

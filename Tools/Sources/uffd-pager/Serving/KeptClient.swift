@@ -49,6 +49,9 @@ struct KeptClient {
         process = written > 0 ? written : files[.process].flatMap(OpenNumber.process(ofPidfd:)) ?? 0
     }
 
+    /// What becomes of it if it is to be killed.
+    private var fate: Fate { Fate(wasKilled: files[.process].map(MayKill.process) ?? true) }
+
     /// The machine that it belongs to, if that is known.
     var machine: String? { try? record.get().machine }
 
@@ -86,7 +89,7 @@ struct KeptClient {
         let clients = takeAll(from: keepers)
         for client in clients {
             logger.error(
-                "a client cannot be served any more, and is killed",
+                "a client cannot be served any more, \(client.fate)",
                 metadata: [
                     "machine": "\(client.machine ?? "?")", "process": "\(client.process)", "error": "\(error)",
                 ])

@@ -136,8 +136,7 @@ enum MemorySource: Sendable {
             let (owner, expected, log) = (memory.owner, kept!.byteCount, terms.log)
             remote.whenOpened { byteCount in
                 guard byteCount != expected else { return }
-                log.noteLost(Self.isAnother)
-                owner.kill()
+                log.noteLost(Self.isAnother, Fate(of: owner))
             }
             return try memory.resume(from: AsynchronousSource(kept!), terms)
         #endif

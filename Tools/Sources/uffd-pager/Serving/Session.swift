@@ -43,14 +43,17 @@ final class Session: Sendable {
         var hasEnded = false
         /// What was not loaded at the end although it was to be.
         var loss: String?
+        /// Why the client was not killed although it was to be.
+        var refusal: String?
         var waiters: [CheckedContinuation<Void, Never>] = []
     }
 
     private let activity = Mutex(Activity())
 
     init(
-        _ id: Int, serving memory: consuming HandedMemory, as settings: MachineSettings, on runtime: PagerRuntime,
-        isPaused: Bool, keptBy keepers: Keepers?, logger: Logger,
+        _ id: Int, serving memory: consuming HandedMemory, _ descriptors: ClientDescriptors,
+        as settings: MachineSettings, on runtime: PagerRuntime, isPaused: Bool, keptBy keepers: Keepers?,
+        logger: Logger,
         _ ended: @escaping @Sendable () -> Void
     ) throws {
         self.id = id
@@ -61,7 +64,7 @@ final class Session: Sendable {
         byteCount = memory.regions.reduce(0) { $0 + $1.range.count }
         regionCount = memory.regions.count
         // From now on a death of this process does not let the client read zeros.
-        let files = try keepers?.keep(id, memory, as: settings)
+        let files = try keepers?.keep(id, memory, descriptors, as: settings)
         memory.client.endArrival()
         var configuration = Self.configuration(settings, reports, ended)
         configuration.state = files?.state
@@ -154,8 +157,21 @@ final class Session: Sendable {
         activity.withLock { $0.loss = "\(pages) pages of process \(process) were not loaded: \(fate)" }
     }
 
-    /// What was not loaded at the end although it was to be, or `nil` if all was.
-    var loss: String? { activity.withLock { $0.loss } }
+    /// Takes note that the client could not be killed.
+    func noteRefusal() {
+        activity.withLock { $0.refusal = "process \(process) was to be killed, \(Fate.lives)" }
+    }
+
+    /// What an end has not done that was asked for, or `nil`: memory that is not loaded, or a client that lives.
+    func loss(at ending: SessionEnding) -> String? {
+        activity.withLock { activity in
+            switch ending {
+            case .load: activity.loss
+            case .kill: activity.refusal
+            case .poison: nil
+            }
+        }
+    }
 
     /// Says that the end is over.
     func noteEnd() {

@@ -8,7 +8,7 @@ import UserfaultPager
 
 /// All clients that are served, and what happens when one comes and goes.
 final class SessionTable: Sendable {
-    private struct State {
+    struct State {
         var sessions: [Int: Session] = [:]
         /// The processes of clients that are being taken over, served, or let go, by their ids.
         var unsettled: [Int: Int32] = [:]
@@ -29,16 +29,16 @@ final class SessionTable: Sendable {
     private static var handlers: Int { min(8, System.coreCount) }
 
     let keepers: Keepers?
-    private let state = Mutex(State())
+    let state = Mutex(State())
     /// Machines that are paused.
     ///
     /// Held while their sessions are paused, so that none stays so when its machine goes on.
-    private let paused = Mutex<Set<String>>([])
+    let paused = Mutex<Set<String>>([])
     let logger: Logger
-    private let limits: SessionLimits
+    let limits: SessionLimits
     private let left: AsyncStream<Int>.Continuation
     /// The threads that serve all of them.
-    private let runtime: PagerRuntime
+    let runtime: PagerRuntime
 
     /// The id of each session that has ended, or could not begin.
     let departures: AsyncStream<Int>
@@ -60,7 +60,7 @@ final class SessionTable: Sendable {
     var failures: Int { state.withLock { $0.failures } + (keepers?.hasFailed == true ? 1 : 0) }
 
     /// A session does not go well to its end.
-    private func noteFailure() {
+    func noteFailure() {
         keepers?.noteFailure()
         state.withLock { $0.failures += 1 }
     }
@@ -114,145 +114,16 @@ final class SessionTable: Sendable {
         }
     }
 
-    // MARK: Coming
-
-    /// Serves what a client has handed over; called on a thread of its own.
-    func take(_ memory: consuming HandedMemory, as settings: MachineSettings) {
-        let owner = memory.owner
-        let client = memory.client
-        let process = memory.peer.process
-        let (id, complaint) = state.withLock { state in
-            let complaint =
-                state.closing != nil
-                ? "the server is ending" : limits.complaint(about: process, beside: state.unsettled.values)
-            let id = state.nextID
-            if complaint == nil {
-                state.unsettled[id] = process
-                state.nextID += 1
-            }
-            return (id, complaint)
-        }
-        if let complaint {
-            noteFailure()
-            let fate = client.isHeard ? "refused" : "killed"
-            logger.error(
-                "a client is \(fate)",
-                metadata: ["machine": "\(settings.name)", "process": "\(process)", "reason": "\(complaint)"])
-            memory.refuse(complaint)
-            // One that cannot be told that nobody serves it would wait for ever.
-            return withExtendedLifetime(client) { client.isHeard ? () : owner.kill() }
-        }
-        let logger = logger.of(settings.name, id, process)
-        do {
-            let wasPaused = isPaused(machine: settings.name)
-            let session = try Session(
-                id, serving: memory, as: settings, on: runtime, isPaused: wasPaused, keptBy: keepers, logger: logger
-            ) { [weak self] in self?.end(id) }
-            enter(session, wasPaused: wasPaused, logger)
-        } catch {
-            logger.error(
-                client.isHeard ? "a client cannot be served" : "a client cannot be served, and is killed",
-                metadata: ["error": "\(error)"])
-            // One that was told the reason already hears no other.
-            client.refuse("\(error)")
-            // Its arrival is over when it is killed.
-            withExtendedLifetime(client) { fail(id, owner, isKilled: !client.isHeard) }
-        }
-    }
-
-    /// Goes on with a client whose server has died, before the first one comes.
-    func resume(_ client: KeptClient, as settings: (String) throws -> MachineSettings) {
-        let id = client.id
-        state.withLock { state in
-            state.unsettled[id] = client.process
-            state.nextID = max(state.nextID, id + 1)
-        }
-        do {
-            let owner = try client.owner()
-            var logger = logger.of(client.machine ?? "?", id, client.process)
-            if try owner.waitForEnd(within: .zero) {
-                logger.info("ended while nobody served")
-                return settle(id)
-            }
-            do {
-                let memory = try client.memory(of: owner)
-                let settings = try settings(memory.record.machine)
-                logger[metadataKey: "machine"] = "\(settings.name)"
-                let isPaused = isPaused(machine: settings.name)
-                let session = try Session(
-                    id, resuming: memory, as: settings, on: runtime, isPaused: isPaused, process: client.process,
-                    keptBy: keepers, logger: logger
-                ) { [weak self] in self?.end(id) }
-                enter(session, wasPaused: isPaused, logger)
-            } catch {
-                logger.error("a client cannot be served any more, and is killed", metadata: ["error": "\(error)"])
-                fail(id, owner, isKilled: true, client)
-            }
-        } catch {
-            logger.error("a client is lost", metadata: ["session": "\(id)", "error": "\(error)"])
-            settle(id)
-        }
-    }
-
-    private func enter(_ session: Session, wasPaused: Bool, _ logger: Logger) {
-        let id = session.id
-        logger.info("serving", metadata: ["bytes": "\(session.byteCount)", "regions": "\(session.regionCount)"])
-        let closing = state.withLock { state in
-            state.sessions[id] = session
-            return state.closing
-        }
-        // That may have changed before it was in the table.
-        paused.withLock { paused in
-            let isPaused = paused.contains(session.settings.name)
-            if isPaused != wasPaused { session.setPaused(isPaused) }
-        }
-        if let closing { return end(id, .load, within: closing) }
-        // It may have ended before it was in the table.
-        if (try? session.owner.waitForEnd(within: .zero)) == true { return end(id) }
-        begin(session, logger)
-    }
-
-    /// - Parameter kept: The client's descriptors, if it was resumed.
-    private func fail(_ id: Int, _ owner: Owner, isKilled: Bool, _ kept: KeptClient? = nil) {
-        noteFailure()
-        guard isKilled else { return settle(id) }
-        owner.kill()
-        // Its descriptors go only when the process is gone: nobody is to read zeros. The kernel may hold it up, and other
-        // clients do not wait for that.
-        Task {
-            await onOwnThread { _ = try? owner.waitForEnd(within: LostProcesses.patience) }
-            withExtendedLifetime(kept) { settle(id) }
-        }
-    }
-
-    private func begin(_ session: Session, _ logger: Logger) {
-        do throws(PagerError) {
-            if let set = session.settings.prefetch { try session.pager.replay(set) }
-        } catch {
-            if error != .notRunning, error != .ownerGone {
-                logger.error("nothing is prefetched", metadata: ["error": "\(error)"])
-            }
-        }
-        guard session.settings.populates else { return }
-        Task {
-            if let failure = await session.populate(within: nil) {
-                logger.error("not all memory could be loaded", metadata: ["error": "\(failure)"])
-            } else {
-                logger.info("all memory is loaded")
-            }
-        }
-    }
-
     // MARK: Going
 
     /// Ends a session; nothing is left to be served if its owner has ended.
-    private func end(_ id: Int, _ ending: SessionEnding = .poison, within limit: Duration? = nil) {
+    func end(_ id: Int, _ ending: SessionEnding = .poison, within limit: Duration? = nil) {
         guard let session = state.withLock({ $0.sessions[id] }), session.beginEnding(ending) else { return }
         Task { await finish(session, ending, within: limit) }
     }
 
     /// A client is gone, or needs nobody any more.
-    private func settle(_ id: Int) {
+    func settle(_ id: Int) {
         keepers?.forget(KeptName.client(id))
         left.yield(id)
         let idle = state.withLock { state in
@@ -301,8 +172,7 @@ final class SessionTable: Sendable {
                     } else {
                         await self.hasten(session, ending, within: limit)
                     }
-                    // Who asked for something else than loading has got it.
-                    return ending == .load ? session.loss : nil
+                    return session.loss(at: ending)
                 }
             }
             return await group.reduce(into: EndedSessions(count: sessions.count)) { ended, loss in
@@ -313,7 +183,7 @@ final class SessionTable: Sendable {
 
     /// Waits for the end of a session that another has begun, but no longer for its loading than is said now.
     private func hasten(_ session: Session, _ ending: SessionEnding, within limit: Duration?) async {
-        if ending == .kill { session.owner.kill() }
+        if ending == .kill { kill(session) }
         let patience = ending == .load ? limit : .zero
         let stop = Task {
             guard let patience, (try? await Task.sleep(for: patience)) != nil else { return }
@@ -321,6 +191,15 @@ final class SessionTable: Sendable {
         }
         await session.waitForEnd()
         stop.cancel()
+    }
+
+    /// Kills a client because somebody has asked for that.
+    private func kill(_ session: Session) {
+        guard case .lives = Fate(of: session.owner) else { return }
+        session.noteRefusal()
+        noteFailure()
+        logger.of(session.settings.name, session.id, session.process).error(
+            "the client is to be killed, \(Fate.lives)")
     }
 
     /// Waits until records are written, but no longer than that.
@@ -339,7 +218,7 @@ final class SessionTable: Sendable {
     private func finish(_ session: Session, _ ending: SessionEnding, within limit: Duration?) async {
         let logger = logger.of(session.settings.name, session.id, session.process)
         var failed = false
-        if ending == .kill { session.owner.kill() }
+        if ending == .kill { kill(session) }
         let isKilled = session.settings.onFailure == .kill
         let poisoned = session.pager.statistics.pagesPoisoned
         do throws(PagerError) {
@@ -348,9 +227,8 @@ final class SessionTable: Sendable {
         } catch {
             logger.error(
                 isKilled
-                    ? "not all memory could be loaded at the end, and the client is killed"
+                    ? "not all memory could be loaded at the end: the client is lost, \(Fate(of: session.owner))"
                     : "not all memory could be loaded at the end", metadata: ["error": "\(error)"])
-            if isKilled { session.owner.kill() }
             failed = true
         }
         await session.awaitStops()

@@ -36,9 +36,9 @@ extension Keepers {
     ///
     /// - Returns: What goes with them, if a successor may come who can serve the client.
     /// - Throws: `HandoffError`, ``KeepError``: without a guard, the client must not be served.
-    func keep(_ id: Int, _ memory: borrowing HandedMemory, as settings: MachineSettings) throws -> SurvivalFiles? {
-        let (uffd, process) = try memory.duplicateDescriptors()
-        defer { for number in [uffd, process] { close(number) } }
+    func keep(
+        _ id: Int, _ memory: borrowing HandedMemory, _ descriptors: ClientDescriptors, as settings: MachineSettings
+    ) throws -> SurvivalFiles? {
         let files =
             expectsSuccessor && memory.canBeResumed
             ? try SurvivalFiles(
@@ -50,7 +50,8 @@ extension Keepers {
         case .some(let shared) where files?.pages != nil: file = shared.withUnsafeDescriptor { $0.rawValue }
         default: file = nil
         }
-        try keepClient(id, uffd: uffd, process: process, further: files?.numbers ?? [], file: file)
+        try keepClient(
+            id, uffd: descriptors.userfaultfd, process: descriptors.process, further: files?.numbers ?? [], file: file)
         return files
     }
 }
