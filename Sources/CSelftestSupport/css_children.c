@@ -218,6 +218,12 @@ void css_fork_reader_join(struct css_fork_reader *reader)
     pthread_join((pthread_t)reader->thread, NULL);
 }
 
+bool css_has_ended(pid_t child)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child;
+}
+
 int css_child_wait(const struct css_child *child, int *status)
 {
     pid_t pid;

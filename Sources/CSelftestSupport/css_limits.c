@@ -55,17 +55,7 @@ const char *css_filtered_call(int *error)
     const char *name = NULL;
     long page = sysconf(_SC_PAGESIZE);
     void *memory = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    long memfd = syscall(SYS_memfd_create, "probe", 0);
-    if (is_refusal(memfd)) {
-        name = "memfd_create";
-        *error = errno;
-    }
-    long pidfd = syscall(SYS_pidfd_open, getpid(), 0);
-    if (!name && is_refusal(pidfd)) {
-        name = "pidfd_open";
-        *error = errno;
-    }
-    if (!name && memory != MAP_FAILED && is_refusal(madvise(memory, (size_t)page, MADV_DONTNEED))) {
+    if (memory != MAP_FAILED && is_refusal(madvise(memory, (size_t)page, MADV_DONTNEED))) {
         name = "madvise";
         *error = errno;
     }
@@ -78,9 +68,5 @@ const char *css_filtered_call(int *error)
 #endif
     if (memory != MAP_FAILED)
         munmap(memory, (size_t)page);
-    if (memfd >= 0)
-        close((int)memfd);
-    if (pidfd >= 0)
-        close((int)pidfd);
     return name;
 }

@@ -34,10 +34,29 @@ def filtered_system_call():
 
 @check
 def filtered_calls_that_all_need():
-    for call in ("memfd_create", "madvise", "pidfd_open", "clone3"):
+    for call in ("madvise", "clone3"):
         expect(run(whole("minor/*", "wake-range/*"), filtered(call)), reason=f"{call}(2) is filtered", codes=(4,))
     expect(run(whole("event-fork-user-mode/*"), filtered("process_vm_readv"), timeout=30), reason="process_vm_readv(2)", codes=(4,))
     expect(run(whole("wp-read/*"), filtered("process_vm_readv")), reason="process_vm_readv(2)", codes=(0, 4))
+
+
+@check
+def filtered_memory_files():
+    """Only what needs such a file is skipped, by a filter of either sort."""
+    for error in ("EPERM", "ENOSYS"):
+        document = expect(run(whole(), filtered(f"memfd_create:{error}")), passes=300, reason="memfd_create(2) is filtered")
+        passed = {r["memory"] for r in document["results"] if r["outcome"] == "pass"}
+        require({"anon", "tmpfs", "tmpfs-private", None} <= passed, f"{error}: nothing but {passed} has passed")
+
+
+@check
+def filtered_process_descriptors():
+    """Old container runtimes refuse pidfd_open(2): the run does without, and ends what hangs or is left behind."""
+    expect(run(whole(), filtered("pidfd_open")), passes=800)
+    for name, text in (("hang", "it did not end within 0.5 seconds"), ("stray", "left 1 processes behind")):
+        arguments = ["run", "--filter", f"selfcheck-{name}", "--timeout", "0.5" if name == "hang" else "60"]
+        answer = run(arguments, filtered("pidfd_open:ENOSYS"), timeout=60)
+        require(text in answer.stdout, f"{name}: {answer.stdout[-300:]}")
 
 
 @check

@@ -67,6 +67,9 @@ struct css_fork_reader {
 int css_fork_reader_start(struct css_fork_reader *reader);
 void css_fork_reader_join(struct css_fork_reader *reader);
 
+// Whether a child has ended; its wait status stays for `css_child_wait`.
+bool css_has_ended(pid_t child);
+
 // The child's wait status, or -errno. `css_child_close` closes the parent's ends of the pipes.
 int css_child_wait(const struct css_child *child, int *status);
 void css_child_close(struct css_child *child);

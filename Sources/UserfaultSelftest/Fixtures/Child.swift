@@ -152,8 +152,7 @@ package final class Child: @unchecked Sendable {
 
     /// Whether the child has ended before patience does.
     private func waitGone() -> Bool {
-        guard let process = try? ProcessHandle(id: child.pid) else { return false }
-        return (try? process.waitForExit(timeout: .milliseconds(Self.patience))) ?? false
+        (try? Waiting.until("the child is gone") { css_has_ended(child.pid) }) != nil
     }
 
     private func reap() -> CInt {

@@ -39,8 +39,7 @@ package enum ProcessMemory {
     private static func known(_ answer: Int) throws(CaseSkip) -> Int {
         guard answer != -Int(EPERM), answer != -Int(ENOSYS) else {
             throw CaseSkip(
-                "process_vm_readv(2) or process_vm_writev(2) is filtered (\(Errno(rawValue: Int32(-answer)))): "
-                    + "allow it in the seccomp profile or the security module's policy")
+                Restrictions.filtered("process_vm_readv(2) or process_vm_writev", Errno(rawValue: Int32(-answer))))
         }
         return answer
     }

@@ -1,6 +1,7 @@
 import CSelftestSupport
 import Glibc
 package import SystemPackage
+import UserfaultFD
 
 /// The inside of a result's process: runs the body of the case and tells how it ended.
 package enum CaseBody {
@@ -47,6 +48,9 @@ package enum CaseBody {
                     "at: \(failure.file):\(failure.line)",
                 ] + failure.descriptors + context.evidence())
         } catch {
+            if let reason = (error as? UserfaultError).flatMap(Restrictions.filteredCall) {
+                return .skipped(reason, isByChance: false)
+            }
             return .failed(
                 reason: "\(error)",
                 detail: ["breaks: \(selftestCase.summary)", "unexpected error: \(error)"] + UserfaultInfo.lines()

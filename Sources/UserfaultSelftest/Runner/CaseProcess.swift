@@ -35,8 +35,12 @@ final class CaseProcess {
     /// How much of what a case prints is kept; the rest is read and dropped.
     static let outputLimit = 2048
 
+    /// Where a process cannot be polled, it is looked after so often.
+    private static let blindWait = Duration.milliseconds(5)
+
     let pid: Int32
-    private let pidfd: FileDescriptor
+    /// Nil if a filter refuses pidfd_open(2), as those of old container runtimes do.
+    private let pidfd: FileDescriptor?
     private let output: FileDescriptor
     private let channel: FileDescriptor
     private let start = ContinuousClock.now
@@ -68,11 +72,11 @@ final class CaseProcess {
         self.channel = channel.readEnd
         pid = try spawnSelf(
             arguments, environment: environment, output: output.writeEnd.rawValue, channel: channel.writeEnd.rawValue)
-        pidfd = try FileDescriptor(rawValue: checked(css_pidfd_open(pid)))
+        pidfd = try Processes.pidfd(of: pid)
         self.limit = limit
         self.isExtensible = isExtensible
         waits = [pidfd, output.readEnd, channel.readEnd].map {
-            pollfd(fd: $0.rawValue, events: Int16(POLLIN), revents: 0)
+            pollfd(fd: $0?.rawValue ?? -1, events: Int16(POLLIN), revents: 0)
         }
     }
 
@@ -83,12 +87,13 @@ final class CaseProcess {
                 return .ended(process, process.endIfThere() ?? process.stop())
             }
             let now = ContinuousClock.now
+            let longestWait = processes.contains { $0.pidfd == nil } ? blindWait : longestWait
             let left = max(.zero, min(processes.map { $0.deadline - now }.min() ?? longestWait, longestWait))
             var waits = processes.flatMap(\.waits) + [pollfd(fd: signals.rawValue, events: Int16(POLLIN), revents: 0)]
             let ready = poll(&waits, nfds_t(waits.count), Int32(left.inSeconds * 1000) + 1)
             let stopped = ContinuousClock.now - now - left
             if stopped > mostOversleep { for process in processes { process.limit += stopped } }
-            guard ready > 0 else { continue }
+            guard ready > 0 || longestWait == blindWait else { continue }
             if waits[waits.count - 1].revents != 0, let signal = readSignal(signals) { return .signal(signal) }
             for (index, process) in processes.enumerated() {
                 if let cause = process.look(at: waits[(3 * index)..<(3 * index + 3)]) { return .ended(process, cause) }
@@ -113,7 +118,7 @@ final class CaseProcess {
         drain()
         // Both ends closed, yet the process lives: only its end is worth waiting for.
         for index in 1...2 where ready[index].revents == POLLHUP { waits[index].fd = -1 }
-        guard ready[0].revents != 0 else { return nil }
+        guard ready[0].revents != 0 || pidfd == nil else { return nil }
         return endIfThere()
     }
 
@@ -151,7 +156,7 @@ final class CaseProcess {
     }
 
     private func close() {
-        [pidfd, output, channel].forEach { try? $0.close() }
+        [pidfd, output, channel].forEach { try? $0?.close() }
     }
 
     private func drain() {
@@ -167,7 +172,6 @@ final class CaseProcess {
     /// Kills the session of the process and returns whether it is gone; one that waits in the kernel may stay.
     private func kill() -> Bool {
         _ = Glibc.kill(-pid, SIGKILL)
-        var wait = pollfd(fd: pidfd.rawValue, events: Int16(POLLIN), revents: 0)
-        return poll(&wait, 1, 5000) > 0 && reap(pid) != nil
+        return Processes.waitForEnd(of: pid, pidfd)
     }
 }

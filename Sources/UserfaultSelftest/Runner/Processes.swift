@@ -42,6 +42,30 @@ func reap(_ pid: Int32) -> css_exit? {
     return css_reap(pid, &end) == 0 && end.pid == pid ? end : nil
 }
 
+enum Processes {
+    /// A descriptor that becomes readable when a child ends; nil if a filter refuses such descriptors.
+    static func pidfd(of pid: Int32) throws(Errno) -> FileDescriptor? {
+        let answer = css_pidfd_open(pid)
+        guard ![-EPERM, -ENOSYS].contains(answer) else { return nil }
+        return FileDescriptor(rawValue: try checked(answer))
+    }
+
+    /// Waits until a child has ended that was killed, and takes its exit; one that waits in the kernel may stay.
+    static func waitForEnd(of pid: Int32, _ pidfd: FileDescriptor?) -> Bool {
+        let patience = Duration.seconds(5)
+        if let pidfd {
+            var wait = pollfd(fd: pidfd.rawValue, events: Int16(POLLIN), revents: 0)
+            return poll(&wait, 1, Int32(patience.inSeconds * 1000)) > 0 && reap(pid) != nil
+        }
+        let deadline = ContinuousClock.now + patience
+        while reap(pid) == nil {
+            guard ContinuousClock.now < deadline else { return false }
+            poll(nil, 0, 1)
+        }
+        return true
+    }
+}
+
 func readSignal(_ descriptor: FileDescriptor) -> Int32? {
     let signal = css_read_signal(descriptor.rawValue)
     return signal == 0 ? nil : signal

@@ -1,6 +1,7 @@
 import CSelftestSupport
 import Glibc
 import SystemPackage
+import UserfaultFD
 
 /// What keeps this process from running any case: a limit, or a filter of system calls.
 enum Restrictions {
@@ -21,7 +22,17 @@ enum Restrictions {
     private static var filteredCall: String? {
         var error: Int32 = 0
         guard let name = css_filtered_call(&error) else { return nil }
-        return "\(String(cString: name))(2) is filtered (\(Errno(rawValue: error))): "
-            + "allow it in the seccomp profile or the security module's policy"
+        return filtered(String(cString: name), Errno(rawValue: error))
+    }
+
+    /// What a report says of a system call that is refused although the kernel refuses it to nobody.
+    static func filtered(_ call: String, _ error: Errno) -> String {
+        "\(call)(2) is filtered (\(error)): allow it in the seccomp profile or the security module's policy"
+    }
+
+    /// The same of a call that only some cases make, and that has failed in one of them; nil if it is not filtered.
+    static func filteredCall(_ error: UserfaultError) -> String? {
+        guard error.operation == .createMemfd, [.notPermitted, .noFunction].contains(error.errno) else { return nil }
+        return filtered("memfd_create", error.errno)
     }
 }

@@ -1,5 +1,6 @@
 import CSelftestSupport
 import Glibc
+import SystemPackage
 
 /// Processes that a case started and did not wait for.
 ///
@@ -18,17 +19,15 @@ struct Strays {
             guard !strays.isEmpty else { return result }
             for stray in strays {
                 _ = Glibc.kill(stray, SIGKILL)
-                if waitForEnd(of: stray) { result.killed += 1 } else { result.unkillable.insert(stray) }
+                let pidfd = (try? Processes.pidfd(of: stray)) ?? nil
+                defer { try? pidfd?.close() }
+                if Processes.waitForEnd(of: stray, pidfd) {
+                    result.killed += 1
+                } else {
+                    result.unkillable.insert(stray)
+                }
             }
         }
-    }
-
-    private static func waitForEnd(of pid: Int32) -> Bool {
-        let raw = css_pidfd_open(pid)
-        guard raw >= 0 else { return reap(pid) != nil }
-        defer { close(raw) }
-        var wait = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
-        return poll(&wait, 1, 5000) > 0 && reap(pid) != nil
     }
 
     /// The processes whose parent is this one.
