@@ -11,6 +11,7 @@
 // Below these the program cannot even say what is wrong.
 static const rlim_t least_stack = 512 << 10;
 static const rlim_t least_data = 8 << 20;
+static const size_t least_addresses = 16 << 20;
 
 static rlim_t raise_limit(int resource)
 {
@@ -26,7 +27,7 @@ static void end_with(const char *message)
 {
     ssize_t ignored = write(STDERR_FILENO, message, strlen(message));
     (void)ignored;
-    _exit(4);
+    _exit(css_cannot_start);
 }
 
 // Before main, which needs more than the smallest limits allow. What any user may raise needs no remedy; the default
@@ -43,6 +44,10 @@ __attribute__((constructor)) static void settle_limits(void)
     if (raise_limit(RLIMIT_DATA) < least_data)
         end_with("uffd-selftest: the limit of data is too small: it needs 8 MiB, and 64 MiB for most cases (ulimit -d)\n");
     raise_limit(RLIMIT_FSIZE);
+    void *addresses = mmap(NULL, least_addresses, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (addresses == MAP_FAILED)
+        end_with("uffd-selftest: the limit of address space is too small: it needs 40 MiB, and 1 GiB for most cases (ulimit -v)\n");
+    munmap(addresses, least_addresses);
 }
 
 static int is_refusal(long answer)

@@ -14,8 +14,8 @@ struct RunCommand: ParsableCommand {
             A result is a case on a memory type, CASE/TYPE. Filters are globs on that whole name: 'minor/*', '*/shmem'.
 
             Exit codes: 0 everything passed, was skipped for a lawful reason, or failed as expected; 1 something failed, \
-            or the host's settings could not be restored; 4 everything was skipped; 64 wrong usage; 74 the report could \
-            not be written.
+            or the host's settings could not be restored; 4 everything was skipped; 64 wrong usage; 71 the limits of this \
+            process are too small for a run; 74 the report could not be written.
             """
     )
 
@@ -121,7 +121,7 @@ struct RunCommand: ParsableCommand {
         var kcidb = KCIDBIdentity()
         kcidb.origin = kcidbOrigin
         kcidb.build = kcidbBuild
-        let ending = try Runner(options: options).run(reporter: format.reporter(to: report, kcidb: kcidb))
+        let ending = try Self.run(Runner(options: options), format.reporter(to: report, kcidb: kcidb))
         let totals = ending.totals
         try Standard.finish(
             report, named: output ?? "standard output",
@@ -129,6 +129,16 @@ struct RunCommand: ParsableCommand {
         // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
         if case .signal(let signal) = ending.stop { css_die_of(signal) }
         throw ExitCode(ending.exitCode)
+    }
+
+    private static func run(_ runner: Runner, _ reporter: any Reporter) throws -> Runner.Ending {
+        do {
+            return try runner.run(reporter: reporter)
+        } catch let error as Errno {
+            let remedy = error == .tooManyOpenFiles ? ": raise the limit of open files (ulimit -n)" : ""
+            ReportOutput(.standardError).line("uffd-selftest: a run cannot start: \(error)\(remedy)")
+            throw Standard.unstartable
+        }
     }
 
     private static func create(_ path: String) throws -> FileDescriptor {

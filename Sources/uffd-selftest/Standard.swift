@@ -9,6 +9,9 @@ enum Standard {
     /// The exit code when the report could not be written: what `sysexits.h` calls EX_IOERR.
     static let unwritable = ExitCode(74)
 
+    /// The exit code when the limits of this process are too small for any report.
+    static let unstartable = ExitCode(Int32(css_cannot_start))
+
     /// Makes a reader that goes away and a file that grows too large errors of the write, and keeps other files off the
     /// standard descriptors.
     ///

@@ -10,7 +10,7 @@ struct UffdSelftest: ParsableCommand {
         abstract: "Test whether userfaultfd works on this host as it should.",
         discussion: """
             Exit codes: 0 everything passed or was skipped for a lawful reason, 1 something failed, 4 everything was \
-            skipped, 64 wrong usage, 74 the report could not be written.
+            skipped, 64 wrong usage, 71 the limits of this process are too small, 74 the report could not be written.
             """,
         version: """
             uffd-selftest \(Version.text), with \(AllCases.cases.count) cases for userfaultfd through Linux 7.3

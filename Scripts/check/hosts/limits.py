@@ -73,10 +73,13 @@ def small_limits():
     """Limits with which nothing can run end with their name, and are no failure of the kernel."""
     for limit, kibibytes, word in (
         (resource.RLIMIT_STACK, 128, "ulimit -s"), (resource.RLIMIT_STACK, 256, "ulimit -s"),
-        (resource.RLIMIT_DATA, 6000, "ulimit -d"),
+        (resource.RLIMIT_DATA, 6000, "ulimit -d"), (resource.RLIMIT_AS, 24000, "ulimit -v"),
+        (resource.RLIMIT_AS, 30000, "ulimit -v"),
     ):
         answer = run(["run", "--quick"], limits={limit: kibibytes << 10})
-        require(answer.returncode == 4 and word in answer.stderr, f"{word} {kibibytes}: {answer.returncode}, {answer.stderr}")
+        require(answer.returncode == 71 and word in answer.stderr, f"{word} {kibibytes}: {answer.returncode}, {answer.stderr}")
+    answer = run(["run", "--quick"], limits={resource.RLIMIT_NOFILE: 3})
+    require(answer.returncode == 71 and "ulimit -n" in answer.stderr, f"ulimit -n 3: {answer.returncode}, {answer.stderr}")
     expect(run(whole("minor/*"), limits={resource.RLIMIT_FSIZE: 1 << 20}), reason="ulimit -f", codes=(4,))
     expect(run(whole("minor/*"), limits={resource.RLIMIT_DATA: 16 << 20}), reason="ulimit -d", codes=(4,))
     # What any user may raise is raised.
