@@ -4,12 +4,14 @@ import mmap
 import os
 import select
 import subprocess
+import sys
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import LIMIT, POOL, Skip, check, expect, program, require, run, whole
+from harness import LIMIT, POOL, USER, Skip, check, expect, program, require, run, whole
 
 # The huge pages of the checks are of 2 MiB.
 MAP_HUGETLB = 0x40000
@@ -67,6 +69,54 @@ def lock_that_is_not_let_go_of():
         document = expect(answer, reason=f"another uffd-selftest run, process {os.getpid()} (", codes=(4,))
         notes = [note for note in document["notes"] if note.startswith("waiting for another uffd-selftest run")]
         require(len(notes) == 1 and notes[0].endswith(", for 3 seconds at most"), f"the wait is not told: {notes}")
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def lock_of_a_user():
+    """A user who never lets go of the lock that keeps runs apart."""
+    script = "import fcntl, os; fcntl.flock(os.open('/proc/sys/vm', 0), fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([*USER, sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@check
+def lock_of_another_user():
+    """Root waits for a moment, and does without it then, beside a second run of root that keeps away all the same."""
+    with lock_of_a_user() as pid:
+        for arguments, most in ((["--no-system-changes"], 30), ([], 30), (["--time-budget", "6"], 6)):
+            start = time.monotonic()
+            with huge_pages(40):
+                document = expect(run([*whole("selfcheck-host-provided", "minor/hugetlb"), *arguments]), passes=1)
+            took = time.monotonic() - start
+            require(took < most, f"{arguments}: the run took {took} seconds")
+            notes = [note for note in document["notes"] if "goes on without it" in note]
+            require(len(notes) == 1 and f"process {pid} (" in notes[0], f"the lock's holder is not named: {notes}")
+        commands = [[program(), *whole("selfcheck-host-[pr]*")] for _ in range(2)]
+        runs = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for c in commands]
+        for command, process in zip(commands, runs):
+            output, _ = process.communicate(timeout=LIMIT)
+            expect(subprocess.CompletedProcess(command, process.returncode, output, ""), passes=2)
+
+
+@check
+def quick_run_beside_another():
+    """A quick run does not wait for minutes, neither root's nor a user's."""
+    directory = os.open("/proc/sys/vm", os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        for prefix in ([], USER):
+            with huge_pages(40):
+                document = expect(run([*whole(), "--quick"], prefix, timeout=60), passes=20)
+            waits = [note for note in document["notes"] if note.startswith("waiting for another")]
+            require(all(wait.endswith(", for 1 seconds at most") for wait in waits) and waits, f"{waits}")
+            reasons = {r["reason"] for r in document["results"] if r["outcome"] == "skip"}
+            require(any(f"another uffd-selftest run, process {os.getpid()} (" in reason for reason in reasons), f"{reasons}")
     finally:
         os.close(directory)
 

@@ -192,6 +192,52 @@ def guardian_that_dies():
     require(after == before, f"the host is not as it was: {after} instead of {before}")
 
 
+def kill_with_guardian(process):
+    """Ends a run so that nobody puts the host back."""
+    process.send_signal(signal.SIGSTOP)
+    for pid in children(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.communicate(timeout=120)
+
+
+def next_run():
+    """The notes of a run after one that was killed."""
+    answer = run(["run", "--filter", "selfcheck-host-provided", "--format", "json"])
+    require(answer.returncode == 0, f"exit {answer.returncode}: {answer.stdout[-500:]}")
+    return [note for note in json.loads(answer.stdout)["notes"] if note.startswith("an earlier run was killed")]
+
+
+@check
+def run_that_is_killed_with_its_guardian():
+    """The next run puts back what is left, and says so, but not what somebody has changed meanwhile."""
+    before = host_state()
+    setting = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+    before_setting = setting.read_text()
+    with holding_run() as process:
+        require(host_state() != before, "the run has changed nothing")
+        kill_with_guardian(process)
+    require(host_state() != before, "somebody has put the host back")
+    notes = next_run()
+    after = host_state()
+    require(after == before, f"the host is not as it was: {after} instead of {before}")
+    require(any("/proc/sys/vm/unprivileged_userfaultfd is" in note for note in notes), f"nothing says what was put back: {notes}")
+    require(not next_run(), "a run after that has something to put back again")
+
+    with holding_run() as process:
+        kill_with_guardian(process)
+    if setting.read_text() != before_setting:
+        setting.write_text("within_size")
+        try:
+            notes = next_run()
+            require("[within_size]" in setting.read_text(), "a setting is put back that somebody has changed since")
+            require(any("it stays within_size" in note for note in notes), f"nothing says so: {notes}")
+        finally:
+            setting.write_text(before_setting.split("[")[1].split("]")[0])
+    else:
+        next_run()
+
+
 @check
 def interrupted_json():
     with holding_run() as process:

@@ -20,15 +20,15 @@ enum GuardianRequest: Codable {
 }
 
 enum GuardianReply: Codable {
-    /// Another run holds the lock on the host's settings.
-    case waiting(forProcess: String)
+    /// Something that a person should know.
+    case note(String)
     /// The answer is a path where there is one to tell.
     case done(String)
     case refused(String)
     /// Another run has kept the lock, which is told.
     case locked(String)
     /// What there will be to undo from now on; sent before the change is made.
-    case journal([HostChanges.Undoing])
+    case journal(HostChanges.Journal)
     /// Everything is undone, except for what is named.
     case undone(failures: [String])
 }
@@ -44,7 +44,7 @@ final class Guardian {
     private var buffer = MessageBuffer()
     private var replies: [GuardianReply] = []
     /// What the guardian would have to undo now.
-    private var journal: [HostChanges.Undoing] = []
+    private var journal = HostChanges.Journal()
     /// Whether it has ended without being asked to.
     private(set) var isDead = false
 
@@ -62,17 +62,17 @@ final class Guardian {
 
     /// Asks for a change and waits until it is made.
     ///
-    /// - Parameter waiting: Called with the other run's process id when this has to wait for it.
+    /// - Parameter tell: Takes what a person should know meanwhile.
     /// - Returns: Why it cannot be made, or what is there to tell of it.
-    func ask(_ request: GuardianRequest, waiting: (String) -> Void) -> Result<String, Refusal> {
+    func ask(_ request: GuardianRequest, tell: (String) -> Void) -> Result<String, Refusal> {
         MessageChannel(descriptor: channel).send(request)
         while let reply = receive(interruptibly: true) {
             switch reply {
-            case .waiting(let process): waiting(process)
+            case .note(let note): tell(note)
             case .done(let answer): return .success(answer)
             case .refused(let reason): return .failure(Refusal(reason: reason))
             case .locked(let reason): return .failure(Refusal(reason: reason, isByOtherRun: true))
-            case .journal(let undoings): journal = undoings
+            case .journal(let now): journal = now
             case .undone: break
             }
         }
@@ -95,9 +95,9 @@ final class Guardian {
         var answer: [String]?
         while let reply = receive(interruptibly: false) {
             switch reply {
-            case .journal(let undoings): journal = undoings
+            case .journal(let now): journal = now
             case .undone(let failures): answer = failures
-            case .waiting, .done, .refused, .locked: break
+            case .note, .done, .refused, .locked: break
             }
         }
         if answer != nil { end() }
@@ -107,7 +107,9 @@ final class Guardian {
     /// Undoes in this process what a guardian has left that is dead; returns what could not be undone.
     func undoRemains() -> [String] {
         end()
-        var changes = HostChanges(undoings: journal) { _ in }
+        // The lock is free now, and what is undone here is not for the next run to undo.
+        let file = RunFile()
+        var changes = HostChanges(journal) { file?.keep($0) }
         return changes.undoAll()
     }
 
@@ -145,8 +147,11 @@ package enum GuardianBody {
         signal(SIGPIPE, SIG_IGN)
         let replies = MessageChannel(descriptor: channel)
         var buffer = MessageBuffer()
-        var changes = HostChanges { replies.send(GuardianReply.journal($0)) }
         let lock = RunLock()
+        var changes = HostChanges {
+            lock.file?.keep($0)
+            replies.send(GuardianReply.journal($0))
+        }
         var bytes = [UInt8](repeating: 0, count: 4096)
         while let count = try? bytes.withUnsafeMutableBytes({ try channel.read(into: $0) }), count > 0 {
             buffer.append(bytes[..<count])
@@ -157,8 +162,9 @@ package enum GuardianBody {
                 }
                 // The runner asks for nothing more while it waits, so that there is nothing to read but its end.
                 let refusal = lock.take(within: .milliseconds(milliseconds), unless: channel) {
-                    replies.send(GuardianReply.waiting(forProcess: $0))
+                    replies.send(GuardianReply.note($0))
                 }
+                if refusal == nil { undoRemains(lock.file).forEach { replies.send(GuardianReply.note($0)) } }
                 replies.send(refusal.map(GuardianReply.locked) ?? .done(""))
             }
         }
@@ -168,5 +174,12 @@ package enum GuardianBody {
             for failure in failures { ReportOutput(.standardError).line("uffd-selftest: not put back: \(failure)") }
         }
         _exit(0)
+    }
+
+    /// Undoes what a run has left that was killed together with its guardian; the lock is held.
+    private static func undoRemains(_ file: RunFile?) -> [String] {
+        guard let file, let journal = file.journal else { return [] }
+        var changes = HostChanges(journal) { file.keep($0) }
+        return changes.undoRemains().map { "an earlier run was killed before it could put the host back: \($0)" }
     }
 }

@@ -4,20 +4,14 @@ import SystemPackage
 
 /// The changes that the guardian has made to the host, each kept with what undoes it.
 struct HostChanges {
-    enum Undoing: Codable, Equatable {
-        case write(String, to: String)
-        case removeZram(String)
-        case swapOff(String)
-        case swapOn(String)
-        case unlink(String)
-        case removeGroup(String)
-        case heal(String)
+    private var journal: Journal {
+        didSet { keep(journal) }
     }
-
+    private let keep: (Journal) -> Void
     private var undoings: [Undoing] {
-        didSet { journal(undoings) }
+        get { journal.undoings }
+        set { journal.undoings = newValue }
     }
-    private let journal: ([Undoing]) -> Void
     private var memoryGroup: String?
     /// The swap space that was added.
     private var swap: String?
@@ -25,11 +19,11 @@ struct HostChanges {
     private var noSwap: String?
 
     /// - Parameters:
-    ///   - undoings: What somebody else has left to undo.
-    ///   - journal: Takes what there is to undo, before each change.
-    init(undoings: [Undoing] = [], journal: @escaping ([Undoing]) -> Void) {
-        self.undoings = undoings
+    ///   - journal: What somebody else has left to undo.
+    ///   - keep: Takes what there is to undo, before each change.
+    init(_ journal: Journal = Journal(), keep: @escaping (Journal) -> Void) {
         self.journal = journal
+        self.keep = keep
     }
 
     mutating func make(_ request: GuardianRequest) -> GuardianReply {
@@ -56,36 +50,23 @@ struct HostChanges {
         return failures
     }
 
-    /// Undoes a change, unless it is undone already; returns why it cannot be.
-    private static func undo(_ undoing: Undoing) -> String? {
-        switch undoing {
-        case .write(let value, let path):
-            guard let error = ProcFile.write(value, to: path), SystemSetting(path: path).current != value else {
-                return nil
-            }
-            return "\(path) should be \(value) again: \(error)"
-        case .swapOff(let path):
-            guard SwapSpace.paths.contains(path[...]) else { return nil }
-            let answer = css_swapoff(path)
-            return answer == 0 ? nil : "\(path) is still used as swap space: \(Errno(rawValue: -answer))"
-        case .swapOn(let path):
-            guard !SwapSpace.paths.contains(path[...]) else { return nil }
-            let answer = css_swapon(path)
-            return answer == 0 ? nil : "\(path) is not used as swap space again: \(Errno(rawValue: -answer))"
-        case .unlink(let path):
-            guard Glibc.unlink(path) != 0, errno != ENOENT else { return nil }
-            return "\(path) is still there: \(Errno(rawValue: errno))"
-        case .removeGroup(let path):
-            MemoryGroups.remove(path)
-            return access(path, F_OK) == 0 ? "the memory control group \(path) is still there" : nil
-        case .heal(let path):
-            return BrokenPages.heal(path)
-        case .removeZram(let number):
-            guard access("/sys/block/zram\(number)", F_OK) == 0 else { return nil }
-            _ = ProcFile.write("1", to: "/sys/block/zram\(number)/reset")
-            return ProcFile.write(number, to: "/sys/class/zram-control/hot_remove")
-                .map { "/dev/zram\(number) is still there: \($0)" }
+    /// Undoes what a run of the past has left, but for settings that somebody has changed since; tells of each.
+    mutating func undoRemains() -> [String] {
+        var notes: [String] = []
+        while let last = undoings.last {
+            notes.append(remainsNote(last))
+            undoings.removeLast()
         }
+        return notes
+    }
+
+    private func remainsNote(_ undoing: Undoing) -> String {
+        if case .write(let value, let path) = undoing, let left = journal.values[path],
+            let current = SystemSetting(path: path).current, current != left, current != value
+        {
+            return "\(path) was \(value) before, and was changed since: it stays \(current)"
+        }
+        return Self.undo(undoing) ?? "put back: \(undoing)"
     }
 
     // MARK: Settings
@@ -98,6 +79,7 @@ struct HostChanges {
             if !wasChanged { undoings.removeLast() }
             return .refused("\(path) cannot be set to \(value): \(error)")
         }
+        journal.values[path] = SystemSetting(path: path).current
         return .done(before)
     }
 

@@ -57,6 +57,9 @@ package struct Runner {
         }
     }
 
+    /// How long a quick run waits for another one.
+    private static let quickPatience = Duration.seconds(1)
+
     private let options: Options
     private let host: Host
 
@@ -106,7 +109,8 @@ package struct Runner {
     ) -> Conditions {
         let changes = SystemChanges(
             areAllowed: options.systemChanges, isRoot: host.isRoot, signals: signals,
-            until: options.timeBudget.map { ContinuousClock.now + $0 }, tell: reporter.note)
+            until: options.timeBudget.map { ContinuousClock.now + $0 },
+            patience: options.selection.isQuick ? Self.quickPatience : RunLock.patience, tell: reporter.note)
         var means = Means.assumed
         var impossible = host.unusable ?? Restrictions.reason
         if impossible == nil {

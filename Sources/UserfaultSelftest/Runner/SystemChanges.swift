@@ -15,6 +15,7 @@ struct SystemChanges {
     private var hasLock = false
     /// When the run's time budget ends.
     private let end: ContinuousClock.Instant?
+    private let mostPatience: Duration
     /// What could not be undone.
     private var troubles: [String] = []
 
@@ -22,15 +23,17 @@ struct SystemChanges {
     ///   - areAllowed: False with `--no-system-changes`.
     ///   - signals: A signal descriptor that ends any wait, where signals are not left to end the process.
     ///   - end: When the run's time budget ends, and with it any wait for another run.
+    ///   - patience: How long it may wait for another run at most.
     ///   - tell: Takes what a person should know while they wait.
     init(
         areAllowed: Bool, isRoot: Bool, signals: FileDescriptor? = nil, until end: ContinuousClock.Instant? = nil,
-        tell: @escaping (String) -> Void
+        patience: Duration = RunLock.patience, tell: @escaping (String) -> Void
     ) {
         self.areAllowed = areAllowed
         self.isRoot = isRoot
         self.signals = signals
         self.end = end
+        mostPatience = patience
         self.tell = tell
     }
 
@@ -45,10 +48,7 @@ struct SystemChanges {
             self.guardian = guardian
             defer { if guardian.isDead { losesGuardian() } }
             if !hasLock {
-                let patience = patience
-                let answer = guardian.ask(.lock(milliseconds: Int(patience.inSeconds * 1000))) {
-                    tellOfWait($0, patience)
-                }
+                let answer = guardian.ask(.lock(milliseconds: Int(patience.inSeconds * 1000)), tell: tell)
                 guard case .success = answer else { return answer }
                 hasLock = true
             }
@@ -87,19 +87,12 @@ struct SystemChanges {
     func hold(_ lock: RunLock) -> String? {
         // The guardian has taken it for the whole run.
         if hasLock { return nil }
-        let patience = patience
-        return lock.take(within: patience, unless: signals) { tellOfWait($0, patience) }
+        return lock.take(within: patience, unless: signals, tell: tell)
     }
 
     /// How long this run may wait for another one.
     private var patience: Duration {
-        min(RunLock.patience, max(.zero, end.map { $0 - ContinuousClock.now } ?? RunLock.patience))
-    }
-
-    private func tellOfWait(_ holder: String, _ patience: Duration) {
-        tell(
-            "waiting for another uffd-selftest run, \(holder), which uses this host's settings, "
-                + "for \(Int(patience.inSeconds.rounded(.up))) seconds at most")
+        min(mostPatience, max(.zero, end.map { $0 - ContinuousClock.now } ?? mostPatience))
     }
 
     /// Has everything undone; returns what could not be.
