@@ -125,8 +125,8 @@ public struct HandedMemory: ~Copyable, Sendable {
     ///   - isPaused: Whether the pager begins in a pause: no page is filled before `Pager.resume()`.
     ///   - willStart: Is called when all regions are added, before the first page is filled.
     /// - Returns: The pager, and its regions in the order of ``regions``.
-    /// - Throws: ``HandoffError/pager(_:)``; ``HandoffError/kernel(_:)`` if the client is gone. Pages of regions that were
-    ///   added already are poisoned then.
+    /// - Throws: ``HandoffError/pager(_:)``; ``HandoffError/kernel(_:)`` if the client is gone. A client that is told so has its
+    ///   pages as they were, and they are not registered any more; those of others are poisoned.
     public consuming func serve<Source: PageSource & ~Copyable>(
         from source: consuming Source,
         runtime: PagerRuntime? = nil,
@@ -141,21 +141,27 @@ public struct HandedMemory: ~Copyable, Sendable {
         var added: [Region] = []
         do throws(PagerError) {
             pager = try Pager(uffd, source: source, owner: owner, runtime: runtime, configuration: configuration)
-            for place in places {
-                var options = options
-                options.pageSize = place.pageSize
-                if format == .firecracker { options.registration = .byOwner }
-                added.append(try pager.add(place.range, offset: place.offset, options: options))
-            }
         } catch {
             throw Self.refuse(.pager(error), client)
         }
-        do throws(HandoffError) { try willStart() } catch { throw Self.refuse(error, client) }
-        do throws(PagerError) {
-            if isPaused { try pager.pause() }
-            try pager.start()
+        do throws(HandoffError) {
+            do throws(PagerError) {
+                for place in places {
+                    var options = options
+                    options.pageSize = place.pageSize
+                    if format == .firecracker { options.registration = .byOwner }
+                    added.append(try pager.add(place.range, offset: place.offset, options: options))
+                }
+            } catch { throw .pager(error) }
+            try willStart()
+            do throws(PagerError) {
+                if isPaused { try pager.pause() }
+                try pager.start()
+            } catch { throw .pager(error) }
         } catch {
-            throw Self.refuse(.pager(error), client)
+            // Who hears the reply goes on by itself, with its pages as they were. Nobody else does: its pages are poisoned.
+            if client.isHeard { try? pager.stop(.leaveZeros) }
+            throw Self.refuse(error, client)
         }
         try client.accept()
         return (pager, added)

@@ -171,6 +171,27 @@ struct HandoffServerTests {
         _ = try ground.wait { $0.errors.count == 1 }
     }
 
+    @Test("leaves the pages of a client that is refused as they were")
+    func refusalLeavesPages() throws {
+        let ground = try Ground(.handoff)
+        let memory = try ClientMemory(pages: 2)
+        let page = UInt64(PageSize.base.bytes)
+        // Nothing is mapped there, which is found out after the first region was taken on.
+        let nowhere = try HandedRegion(address: 0x10000, byteCount: page, offset: 0, pageBytes: page)
+        let regions = [try memory.region(), nowhere]
+        #expect(throws: HandoffError.self) {
+            try HandoffClient.handOver(memory.uffd, regions: regions, at: ground.path)
+        }
+        _ = try ground.wait { $0.errors.count == 1 }
+        // A page that is poisoned cannot be read.
+        let file = try FileDescriptor.open("/proc/self/mem", .readOnly)
+        var bytes: [UInt8] = [1]
+        let start = Int64(memory.mapping.range.start)
+        let count = try bytes.withUnsafeMutableBytes { try file.read(fromAbsoluteOffset: start, into: $0) }
+        #expect(count == 1 && bytes == [0])
+        try file.close()
+    }
+
     @Test("replaces a socket at which nobody listens, and no other file")
     func paths() throws {
         let path = "/tmp/uffd-handoff-path-\(UInt64.random(in: 0 ... .max))"
