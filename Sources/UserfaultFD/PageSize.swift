@@ -36,6 +36,12 @@ public struct PageSize: Hashable, Comparable, Sendable {
         return PageSize(bytes: kibibytes << 10)
     }
 
+    /// Whether memory of this machine may have such pages: they have the base size, or are huge pages of the kernel.
+    package var isOfThisMachine: Bool {
+        self == .base || self == .defaultHuge
+            || ProcFile.text("/sys/kernel/mm/hugepages/hugepages-\(bytes >> 10)kB/nr_hugepages") != nil
+    }
+
     /// The binary logarithm of the size: the form in which `MAP_HUGETLB` and `MFD_HUGETLB` take it.
     public var log2: Int { bytes.trailingZeroBitCount }
 

@@ -170,6 +170,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     /// Refuses memory whose faults would never come: the client would read zeros.
     private func check() throws(HandoffError) {
         guard uffd.isNegotiated else { throw .malformed("the userfaultfd was not negotiated with UFFDIO_API") }
+        try checkPageSizes()
         // What the kernel adds by itself is no lie of the client's.
         if format == .handoff, let actual = try? uffd.status().features,
             !actual.symmetricDifference(uffd.enabledFeatures).isSubset(of: .writeProtectUnpopulated)
@@ -188,6 +189,17 @@ public struct HandedMemory: ~Copyable, Sendable {
                 throw .malformed(
                     "\(region.range) is not registered with the userfaultfd, or has no pages of \(region.pageSize.bytes) bytes"
                 )
+            }
+        }
+    }
+
+    /// Refuses pages that the client does not have: one takes as much memory here.
+    private func checkPageSizes() throws(HandoffError) {
+        for pageSize in Set(regions.map(\.pageSize)) {
+            let text = "there is a region with pages of \(pageSize.bytes) bytes, which"
+            guard pageSize.isOfThisMachine else { throw .malformed("\(text) this machine does not have") }
+            guard format != .firecracker || pageSize <= max(.base, .twoMiB) else {
+                throw .malformed("\(text) no Firecracker has")
             }
         }
     }

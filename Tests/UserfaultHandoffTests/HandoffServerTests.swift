@@ -171,6 +171,25 @@ struct HandoffServerTests {
         _ = try ground.wait { $0.errors.count == 1 }
     }
 
+    @Test("refuses pages that no client has", arguments: [HandoffFormat.firecracker, .handoff], [30, 33])
+    func pageSizes(format: HandoffFormat, log2: Int) throws {
+        // Many machines have pages of 1 GiB.
+        if format == .handoff, log2 == 30 { return }
+        let ground = try Ground(format)
+        let memory = try ClientMemory(pages: 1)
+        let size = UInt64(1) << log2
+        let region = try HandedRegion(address: size, byteCount: size, offset: 0, pageBytes: size)
+        let uffd = memory.uffd.withUnsafeDescriptor { $0 }
+        let connection = try HandoffConnection(connectingTo: ground.path)
+        let bytes =
+            format == .handoff
+            ? HandoffMessage.Content(regions: [region]).bytes
+            : Array("[{\"base_host_virt_addr\":\(size),\"size\":\(size),\"offset\":0,\"page_size\":\(size)}]".utf8)
+        try send(bytes, [uffd], over: connection)
+        let error = try #require(try ground.wait { $0.errors.count == 1 }.errors.first)
+        #expect("\(error)".contains("pages of \(size) bytes, which"), "\(error)")
+    }
+
     @Test("leaves the pages of a client that is refused as they were")
     func refusalLeavesPages() throws {
         let ground = try Ground(.handoff)
