@@ -13,7 +13,7 @@ from firecracker import serving as serving_firecracker
 from handoff import handoff_message
 from harness import (LIMIT, Machine, Pager, becomes, check, connect, content, expect_end, firecracker_json, folder, memory_file,
                      program, registered, require, server_of)
-from memory import PAGE, Memory
+from memory import FEATURES_SHARED, MODE_MINOR, MODE_MISSING, PAGE, Memory, Userfaultfd
 from nbd import exporting
 from pause import add, started, stopped
 from serve import ask, ctl, serving, threads_of
@@ -259,3 +259,32 @@ def limits_memories_of_one_process():
             expect_end(machine, -signal.SIGKILL)
         pager.says("3 memories of this process")
         serve_one(path, expected)
+
+
+@check
+def limits_memory_files_of_any_length():
+    """A client's file may be nearly as long as the address space of the server: only what it has handed over counts."""
+    length = 100 << 40
+
+    def body(end, path, expected):
+        file = os.memfd_create("long")
+        os.truncate(file, length)
+        memory, uffd = Memory(SIZE, file=file), Userfaultfd(FEATURES_SHARED)
+        uffd.register(memory, MODE_MISSING | MODE_MINOR)
+        connection = hand_over(path, handoff_message([(memory.start, SIZE, 0)], flags=3), [uffd.number, file])
+        reply = connection.recv(4096)
+        require(reply[8:12] == bytes(4), f"the reply is {reply!r}")
+        compare_one(memory, 0, expected)
+        end.sendall(b"r")
+        end.recv(1)
+
+    for options in ((), ("--supervise",)):
+        with folder() as directory, contextlib.ExitStack() as stack:
+            path, memory = directory / "socket", memory_file(directory, SIZE)
+            with Pager("handoff", "--socket", path, "--memory", memory, *options) as pager:
+                pager.says("listening")
+                machines = [stack.enter_context(Machine(body, path, content(SIZE))) for _ in range(3)]
+                for machine in machines:
+                    require(machine.word() == b"r", "a machine could not read")
+                    machine.tell()
+                    expect_end(machine)

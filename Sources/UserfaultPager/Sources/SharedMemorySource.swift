@@ -38,11 +38,13 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
     /// - Parameters:
     ///   - file: The file, which only these pages and their clients may write.
     ///   - base: Where pages come from, which answers when it is asked; offsets count from the file's start.
+    ///   - count: How many bytes of the file to fill, or `nil` for all: so much of it is mapped, whatever a client has made of
+    ///     the file.
     ///   - state: What a process that has ended has left of the same file, or a new state that is to outlive this process.
     /// - Throws: ``PagerError/configuration(_:)`` for a source that answers later, ``PagerError/kernel(_:)`` with what mapping the file answered, ``PagerError/file(_:path:)`` with `EMFILE`,
     ///   ``PagerError/state(_:)`` if the state is of a file with other pages.
     public init(
-        _ file: borrowing Memfd, from base: consuming Base, state: SharedPagesState? = nil
+        _ file: borrowing Memfd, from base: consuming Base, count: Int? = nil, state: SharedPagesState? = nil
     ) throws(PagerError) {
         guard base.handling == .immediate else {
             throw .configuration("shared pages need a source that answers when it is asked")
@@ -51,9 +53,12 @@ public final class SharedPages<Base: PageSource & ~Copyable>: Sendable {
         self.file = try OwnedFile(duplicating: descriptor)
         // Where that is refused the load fails that finds the file too short.
         try? file.addSeals(.shrink)
-        let alias = try asPagerError { () throws(UserfaultError) in try Mapping(file) }
+        let alias = try asPagerError { () throws(UserfaultError) in
+            let all = try file.status().count
+            return try Mapping(file, count: min(all, count ?? all))
+        }
         pageShift = file.pageSize.log2
-        states = if let state { state } else { try SharedPagesState(for: file) }
+        states = if let state { state } else { try SharedPagesState(for: file, count: count) }
         guard states.pageSize == file.pageSize else {
             throw .state("the state is of a file with pages of \(states.pageSize.bytes) bytes")
         }

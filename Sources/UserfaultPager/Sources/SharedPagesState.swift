@@ -40,12 +40,15 @@ public final class SharedPagesState: Sendable {
 
     /// A state that says that no page was made yet.
     ///
-    /// - Parameter file: The shared file.
+    /// - Parameters:
+    ///   - file: The shared file.
+    ///   - count: How many bytes of it are filled, or `nil` for all.
     /// - Throws: ``PagerError/kernel(_:)`` with `EMFILE` or `ENOMEM`.
-    public convenience init(for file: borrowing Memfd) throws(PagerError) {
+    public convenience init(for file: borrowing Memfd, count: Int? = nil) throws(PagerError) {
         let pageSize = file.pageSize
         do throws(UserfaultError) {
-            let pageCount = pageSize.pages(in: try file.status().count)
+            let all = try file.status().count
+            let pageCount = pageSize.pages(in: min(all, count ?? all))
             let memfd = try Memfd(name: Self.fileName, count: Self.headerBytes + pageCount)
             try memfd.addSeals(.shrink)
             let memory = try Mapping(memfd)

@@ -35,6 +35,21 @@ struct SharedPagesStateTests {
         #expect(mapping.range.loadWord(5 * pageBytes) == NumberedSource.word(5 * pageBytes))
     }
 
+    /// A client may make a file as long as it likes.
+    @Test
+    func onlyWhatIsFilledIsMapped() throws {
+        let file = try Memfd(count: 100 << 40)
+        let count = Self.pages * pageBytes
+        // Several would not fit into the address space.
+        let all = try (0..<4).map { _ in try SharedPages(file, from: NumberedSource(), count: count) }
+        #expect(try ask(all[3].source, at: count - pageBytes).reply == .inFile(count: pageBytes))
+        #expect(try ask(all[3].source, at: count).reply == .poison)
+        let state = try SharedPagesState(for: file, count: count)
+        #expect(state.pageCount == Self.pages)
+        let pages = try SharedPages(file, from: NumberedSource(), count: count, state: leftBy(state))
+        #expect(try ask(pages.source, at: 0).reply == .inFile(count: pageBytes))
+    }
+
     /// Pages that were in hand.
     ///
     /// Half of one may be written. Another was dropped, or not, while that was looked at: the kernel tells when it is mapped.

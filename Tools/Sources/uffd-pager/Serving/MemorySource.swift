@@ -150,7 +150,8 @@ enum MemorySource: Sendable {
     ) throws -> any SessionPager {
         let reporting = ReportingSource(source, terms.log)
         guard memory.file != nil else { return try memory.resume(from: reporting, terms) }
-        let pages = try SharedPages(memory.file!, from: reporting, state: memory.pages)
+        let pages = try SharedPages(
+            memory.file!, from: reporting, count: memory.record.content.regions.map(\.end).max(), state: memory.pages)
         return try memory.resume(from: pages.source, terms)
     }
 
@@ -178,7 +179,8 @@ enum MemorySource: Sendable {
     ) throws -> any SessionPager {
         let reporting = ReportingSource(source, terms.log)
         guard memory.file != nil else { return try memory.serve(from: reporting, terms) }
-        let pages = try SharedPages(memory.file!, from: reporting, state: terms.files?.pages)
+        let pages = try SharedPages(
+            memory.file!, from: reporting, count: memory.sourceEnd, state: terms.files?.pages)
         return try memory.serve(from: pages.source, terms)
     }
 

@@ -15,7 +15,7 @@ final class SurvivalFiles: Sendable {
         state = try PagerState()
         // Not `memory.file!`: Swift 6.3 crashes on that when it optimizes.
         switch memory.file {
-        case .some(let file): pages = try SharedPagesState(for: file)
+        case .some(let file): pages = try SharedPagesState(for: file, count: memory.sourceEnd)
         case nil: pages = nil
         }
         self.record = try record.makeFile()
