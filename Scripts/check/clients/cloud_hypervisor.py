@@ -99,8 +99,8 @@ class Sender:
         return self.ask(COMPLETE_PAUSED if paused else COMPLETE)
 
 
-def saving(path, output):
-    return Pager("cloud-hypervisor", "snapshot", "--socket", path, "--output-dir", output)
+def saving(path, output, *options):
+    return Pager("cloud-hypervisor", "snapshot", "--socket", path, "--output-dir", output, *options)
 
 
 def save(directory):
@@ -132,6 +132,16 @@ def cloud_hypervisor_snapshot():
         for place in (output, directory / "nothing", output / "state.json"):
             with saving(directory / "again", place) as pager:
                 pager.ends(73)
+
+
+@check
+def cloud_hypervisor_socket_mode():
+    with folder() as directory:
+        (directory / "machine").mkdir()
+        with saving(directory / "save", directory / "machine", "--socket-mode", "0612") as pager:
+            pager.says("listening")
+            mode = (directory / "save").stat().st_mode & 0o777
+            require(mode == 0o612, f"the mode is {mode:o}")
 
 
 @check

@@ -41,7 +41,7 @@ extension CloudHypervisorCommand {
             } catch {
                 throw Failure(.uncreatable, "\(error)")
             }
-            let listener = try Self.listen(at: socket)
+            let listener = try Self.listen(at: socket, mode: access.socketMode?.value)
             log.logger.info("listening", metadata: ["socket": "\(socket)"])
             let outcome = Result { () throws(CloudHypervisorError) in
                 try Self.receive(snapshot, at: listener, from: peers, log.logger)
@@ -54,10 +54,10 @@ extension CloudHypervisorCommand {
             }
         }
 
-        private static func listen(at path: String) throws -> HandoffListener {
+        private static func listen(at path: String, mode: UInt32?) throws -> HandoffListener {
             try SocketPath.check(path, .uncreatable)
             do throws(HandoffError) {
-                return try HandoffListener(path: path)
+                return try HandoffListener(path: path, mode: mode)
             } catch {
                 throw Failure(.uncreatable, SocketPath.complaint(path, error))
             }
