@@ -309,6 +309,8 @@ public final class HandoffServer: Sendable {
         let socket = conversation.socket
         do throws(HandoffError) {
             if let memory = try conversation.advance() {
+                // Before the handler closes it: its number may be another connection's at once.
+                if let socket { try? set.remove(socket) }
                 hand(memory, of: conversation)
             } else if let reason {
                 throw reason
@@ -316,9 +318,9 @@ public final class HandoffServer: Sendable {
                 return
             }
         } catch {
+            if let socket { try? set.remove(socket) }
             end(conversation, error)
         }
-        if let socket { try? set.remove(socket) }
         conversations.remove(token)
         if conversations.count(ofListener: conversation.listener) == limits.connections - 1 {
             // One that is removed at the same time is not added again.
