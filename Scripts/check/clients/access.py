@@ -1,11 +1,13 @@
 """Who may connect to uffd-pager, and how many connections to its control socket there may be."""
 import contextlib
 import os
+import signal
 import struct
 import subprocess
 
+from firecracker import serve_one
 from firecracker import serving as serving_firecracker
-from harness import LIMIT, Pager, Skip, check, connect, folder, program, require, server_of
+from harness import LIMIT, Machine, Pager, Skip, check, connect, expect_end, folder, program, require, server_of
 from memory import LIBC, answer
 from serve import ask, ctl, serving
 
@@ -13,20 +15,21 @@ from serve import ask, ctl, serving
 STRANGER = 65534
 
 
-def as_stranger(path, send=b""):
-    """What a process of another user and group hears at a socket, which sends this, or nothing."""
+def as_stranger(path, send=b"", times=1):
+    """What a process of another user and group hears at a socket, which sends this, or nothing, each time."""
     if os.geteuid() != 0:
         raise Skip("needs root")
     run = subprocess.run(
         ["setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups", "python3", "-c", f"""
 import contextlib, socket
-s = socket.socket(socket.AF_UNIX)
-s.settimeout({LIMIT})
-s.connect({str(path)!r})
-with contextlib.suppress(BrokenPipeError):
-    s.sendall({send!r})
-with contextlib.suppress(ConnectionError):
-    print(s.recv(1000).decode())"""], capture_output=True, text=True, check=False, timeout=2 * LIMIT)
+for _ in range({times}):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout({LIMIT})
+    s.connect({str(path)!r})
+    with contextlib.suppress(BrokenPipeError):
+        s.sendall({send!r})
+    with contextlib.suppress(ConnectionError):
+        print(s.recv(1000).decode())"""], capture_output=True, text=True, check=False, timeout=2 * LIMIT)
     require(run.returncode == 0, run.stderr)
     return run.stdout
 
@@ -132,3 +135,29 @@ def access_no_moment_with_other_permissions():
             require(all(name != b"control" for mask, name in seen if mask & changed), f"its permissions change: {seen}")
             require(control.stat().st_mode & 0o777 == 0o600, "it has others")
         require(list(directory.iterdir()) == [], f"{list(directory.iterdir())} are left")
+
+
+@check
+def access_strangers_fill_no_log():
+    """Who may connect and is not allowed can do so as often as he likes."""
+    with serving_firecracker("--socket-mode", "666") as (pager, path, expected):
+        for _ in range(4):
+            as_stranger(path, times=100)
+        serve_one(path, expected)
+        lines = pager.output().count("is not allowed to connect")
+        # Of four hundred. One line comes in ten seconds, and the machine may be slow.
+        require(0 < lines < 50, f"{lines} lines: {pager.output()[-500:]}")
+
+
+@check
+def access_peers_that_have_ended():
+    """One that has ended before it is accepted says nothing about others."""
+    with serving_firecracker() as (pager, path, expected):
+        server = server_of(pager)
+        os.kill(server, signal.SIGSTOP)
+        for _ in range(20):
+            with Machine(lambda _: connect(path)) as machine:
+                expect_end(machine)
+        os.kill(server, signal.SIGCONT)
+        serve_one(path, expected)
+        require("can be accepted" not in pager.output(), pager.output()[-500:])

@@ -35,7 +35,7 @@ struct ControlServer {
     ) {
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
-        let refusals = Refusals(logger)
+        let refusals = Refusals("a request at the control socket was refused", logger)
         let (failures, failure) = AsyncStream.makeStream(of: (any Error).self)
         let application = Application(
             router: ControlRouter.make(registry, RequestLimits()),

@@ -1,37 +1,9 @@
 import FoundationEssentials
 import Glibc
 import HTTPTypes
-import Logging
 import NIOCore
 import NIOHTTPTypes
-import Synchronization
 import UserfaultHandoff
-
-/// Logs who was refused: at most one line in ten seconds, since anybody can connect as often as he likes.
-final class Refusals: Sendable {
-    private struct State {
-        var next = ContinuousClock.now
-        /// Since the last line.
-        var count = 0
-    }
-
-    private let state = Mutex(State())
-    private let logger: Logger
-
-    init(_ logger: Logger) { self.logger = logger }
-
-    func note(_ text: String) {
-        let count = state.withLock { state in
-            state.count += 1
-            guard .now >= state.next else { return 0 }
-            defer { state = State(next: .now + .seconds(10)) }
-            return state.count
-        }
-        guard count > 0 else { return }
-        logger.warning(
-            "a request at the control socket was refused", metadata: ["error": "\(text)", "count": "\(count)"])
-    }
-}
 
 /// Closes the connections of peers that are not allowed, by what the kernel says of them, before they send anything.
 final class PeerHandler: ChannelInboundHandler, RemovableChannelHandler {

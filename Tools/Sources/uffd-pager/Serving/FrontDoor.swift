@@ -21,6 +21,7 @@ final class FrontDoor: Sendable {
 
     init(keptBy keepers: Keepers?, logger: Logger, limits: HandoffLimits = HandoffLimits()) throws {
         let lost = Counter()
+        let refusals = Refusals("connections ended before memory was handed over", logger)
         self.keepers = keepers
         self.lost = lost
         do {
@@ -29,14 +30,14 @@ final class FrontDoor: Sendable {
                     keepers?.noteFailure()
                     lost.increment()
                 }
-                Self.log(report, logger)
+                Self.log(report, logger, refusals)
             }
         } catch {
             throw Failure(.system, "no server: \(error)")
         }
     }
 
-    private static func log(_ report: HandoffServer.Report, _ logger: Logger) {
+    private static func log(_ report: HandoffServer.Report, _ logger: Logger, _ refusals: Refusals) {
         var metadata: Logger.Metadata = ["error": "\(report.error)"]
         if let peer = report.peer { metadata["process"] = "\(peer.process)" }
         if report.wasClient, report.wasKilled != false {
@@ -45,6 +46,9 @@ final class FrontDoor: Sendable {
             logger.error("a client cannot be served", metadata: metadata)
         } else if report.peer == nil {
             logger.error("no client can be accepted; this is logged once", metadata: metadata)
+        } else if case .refused = report.error {
+            // Whoever may connect can do so as often as he likes.
+            refusals.note("\(report.error)")
         } else {
             logger.warning("a connection ended before memory was handed over", metadata: metadata)
         }
