@@ -126,7 +126,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     ///   - willStart: Is called when all regions are added, before the first page is filled.
     /// - Returns: The pager, and its regions in the order of ``regions``.
     /// - Throws: ``HandoffError/pager(_:)``; ``HandoffError/kernel(_:)`` if the client is gone. A client that is told so has its
-    ///   pages as they were, and they are not registered any more; those of others are poisoned.
+    ///   pages as they were. Pages of regions that it had registered, and that were added already, are poisoned.
     public consuming func serve<Source: PageSource & ~Copyable>(
         from source: consuming Source,
         runtime: PagerRuntime? = nil,
@@ -137,6 +137,7 @@ public struct HandedMemory: ~Copyable, Sendable {
     ) throws(HandoffError) -> (pager: Pager<Source>, regions: [Region]) {
         let (places, owner, format, client) = (regions, owner, format, client)
         do throws(HandoffError) { try check() } catch { throw Self.refuse(error, client) }
+        let registered = regions.map { isRegistered($0) }
         let pager: Pager<Source>
         var added: [Region] = []
         do throws(PagerError) {
@@ -159,8 +160,11 @@ public struct HandedMemory: ~Copyable, Sendable {
                 try pager.start()
             } catch { throw .pager(error) }
         } catch {
-            // Who hears the reply goes on by itself, with its pages as they were. Nobody else does: its pages are poisoned.
-            if client.isHeard { try? pager.stop(.leaveZeros) }
+            // Who hears the reply goes on by itself, with its pages as they were. If it has registered them itself, threads may
+            // wait already, and must not read zeros: they are poisoned, as those of a client that hears nothing.
+            for (region, isRegistered) in zip(added, registered) where client.isHeard {
+                try? pager.remove(region, isRegistered ? .poison : .leaveZeros)
+            }
             throw Self.refuse(error, client)
         }
         try client.accept()
@@ -182,15 +186,17 @@ public struct HandedMemory: ~Copyable, Sendable {
             throw .malformed("the memory file has \(size) bytes, and its regions need \(sourceEnd)")
         }
         guard format == .firecracker else { return }
-        for region in regions {
-            // Its ends, since it may have several mappings.
-            for page in [region.range.part(at: 0, count: region.pageSize.bytes), region.lastPage] {
-                guard uffd.probe(page) == .nobody else { continue }
-                throw .malformed(
-                    "\(region.range) is not registered with the userfaultfd, or has no pages of \(region.pageSize.bytes) bytes"
-                )
-            }
+        for region in regions where !isRegistered(region) {
+            throw .malformed(
+                "\(region.range) is not registered with the userfaultfd, or has no pages of \(region.pageSize.bytes) bytes"
+            )
         }
+    }
+
+    /// Looks at the ends of a region, since it may have several mappings.
+    private func isRegistered(_ region: HandedRegion) -> Bool {
+        uffd.probe(region.range.part(at: 0, count: region.pageSize.bytes)) != .nobody
+            && uffd.probe(region.lastPage) != .nobody
     }
 
     /// Refuses pages that the client does not have: one takes as much memory here.

@@ -4,7 +4,8 @@ internal import UserfaultPager
 ///
 /// `UFFDDONE`, a status and the length of a text as little-endian words of 32 bits, then the text in UTF-8.
 public struct HandoffReply: Hashable, Sendable {
-    /// Whether the memory is served (status 0), or not: its pages are as they were, and not registered any more (status 1).
+    /// Whether the memory is served (status 0), or not (status 1): pages are as they were, or poisoned if the client had
+    /// registered them.
     public let isServed: Bool
 
     /// Why not; empty if it is served.
