@@ -14,11 +14,17 @@ CAP_KILL = 1 << 5
 
 
 @contextlib.contextmanager
-def as_service(directory, *arguments):
-    """The program with a listening socket and a socket for notifications, as systemd starts it."""
+def as_service(directory, *arguments, is_stuck=False):
+    """The program with a listening socket and a socket for notifications, as systemd starts it: a manager that is stuck
+    takes none."""
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.settimeout(LIMIT)
     notify.bind(str(directory / "notify"))
+    if is_stuck:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler, contextlib.suppress(BlockingIOError):
+            filler.setblocking(False)
+            while True:
+                filler.sendto(b".", str(directory / "notify"))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / "socket"))
     listener.listen()
@@ -40,6 +46,20 @@ def service_takes_the_socket_and_tells_its_state():
             require(notify.recv(100) == b"STOPPING=1", "it does not tell that it stops")
             pager.ends(0)
         require((directory / "socket").exists(), "systemd's socket was removed")
+
+
+@check
+def service_beside_a_manager_that_is_stuck():
+    """It is not told, and machines are served all the same."""
+    with folder() as directory:
+        memory = memory_file(directory, SIZE)
+        arguments = ("firecracker", "--socket", directory / "socket", "--memory", memory)
+        with as_service(directory, *arguments, is_stuck=True) as (pager, _):
+            pager.says("systemd cannot be told")
+            serve_one(directory / "socket", content(SIZE))
+            pager.process.terminate()
+            pager.ends(0)
+            pager.says("systemd cannot be told", 2)
 
 
 @check

@@ -14,6 +14,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -85,7 +86,7 @@ int cps_is_shut(int socket) {
     return count > 0 ? (entry.revents & POLLRDHUP) != 0 : count;
 }
 
-int cps_notify(const char *message, const int *descriptors, size_t count) {
+int cps_notify(const char *message, const int *descriptors, size_t count, unsigned seconds) {
     const char *path = getenv("NOTIFY_SOCKET");
     if (path == NULL || path[0] == 0) return 0;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -115,6 +116,13 @@ int cps_notify(const char *message, const int *descriptors, size_t count) {
     }
     int socket_number = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (socket_number < 0) return -errno;
+    // A manager that takes no messages must not hold up machines.
+    struct timeval limit = {seconds, 0};
+    if (setsockopt(socket_number, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) != 0) {
+        int error = -errno;
+        close(socket_number);
+        return error;
+    }
     int result = answer(sendmsg(socket_number, &header, MSG_NOSIGNAL));
     close(socket_number);
     return result < 0 ? result : 1;

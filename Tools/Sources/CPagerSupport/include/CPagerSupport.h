@@ -23,7 +23,8 @@ int cps_raise_file_limit(void);
 int cps_socket_path(int socket, char *path, size_t size);
 /// Whether a socket, which whoever has it shares, takes no connections any more; 1 or 0.
 int cps_is_shut(int socket);
-/// Sends a message with descriptors to the socket that systemd named in NOTIFY_SOCKET; 0 if there is none, else 1.
-int cps_notify(const char *message, const int *descriptors, size_t count);
+/// Sends a message with descriptors to the socket that systemd named in NOTIFY_SOCKET; 0 if there is none, else 1. -EAGAIN if
+/// systemd has not taken it within so many seconds.
+int cps_notify(const char *message, const int *descriptors, size_t count, unsigned seconds);
 
 #endif

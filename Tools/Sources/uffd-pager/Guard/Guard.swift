@@ -144,7 +144,7 @@ struct Guard: ~Copyable {
             if shelf.killForking() > 0 {
                 shelf.noteFailure()
                 if let number = shelf.kept[KeptName.failed]?.first {
-                    _ = cps_notify(StoreMessage.put(KeptName.failed).text, [number], 1)
+                    _ = cps_notify(StoreMessage.put(KeptName.failed).text, [number], 1, KeepError.seconds)
                 }
             }
             return Self.successorIsDue

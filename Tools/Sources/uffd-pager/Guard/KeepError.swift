@@ -30,6 +30,7 @@ enum KeepError: Error, CustomStringConvertible {
 
     /// How long to wait for the processes that keep descriptors: who has stopped counts as gone.
     static let patience = Duration.seconds(10)
+    static var seconds: UInt32 { UInt32(patience.components.seconds) }
 
     /// Sends descriptors, again and again while too many of this user's are on their way: as many as may be open
     /// (`ETOOMANYREFS`).

@@ -45,7 +45,7 @@ final class ManagerStore: Sendable {
     /// Does not wait until it was taken.
     func tell(_ name: String, _ numbers: [Int32]) {
         guard (try? takeRoom(numbers.count, under: name)) != nil else { return }
-        _ = cps_notify(StoreMessage.put(name).text, numbers, numbers.count)
+        _ = cps_notify(StoreMessage.put(name).text, numbers, numbers.count, KeepError.seconds)
     }
 
     private func send(_ name: String, _ numbers: [Int32]) throws(KeepError) {
@@ -96,7 +96,7 @@ final class ManagerStore: Sendable {
 
     private func notify(_ text: String, _ numbers: [Int32] = []) throws(KeepError) {
         let error = KeepError.retrying {
-            let answer = cps_notify(text, numbers, numbers.count)
+            let answer = cps_notify(text, numbers, numbers.count, KeepError.seconds)
             return answer > 0 ? nil : Errno(rawValue: answer == 0 ? ENOTCONN : -answer)
         }
         guard let error else { return }

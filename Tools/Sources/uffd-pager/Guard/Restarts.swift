@@ -87,7 +87,7 @@ final class RestartsFile {
         }
         file = try Memfd(name: "pager-restarts", count: Restarts.fileBytes)
         let number = file.withUnsafeDescriptor { $0.rawValue }
-        let answer = cps_notify(StoreMessage.put(KeptName.restarts).text, [number], 1)
+        let answer = cps_notify(StoreMessage.put(KeptName.restarts).text, [number], 1, KeepError.seconds)
         guard answer >= 0 else { throw Failure(.system, "systemd cannot be told: \(Errno(rawValue: -answer))") }
     }
 }

@@ -6,7 +6,7 @@ import Logging
 enum Systemd {
     /// Tells a state, such as `READY=1`.
     static func notify(_ state: String, logger: Logger) {
-        let answer = cps_notify(state, nil, 0)
+        let answer = cps_notify(state, nil, 0, KeepError.seconds)
         if answer < 0 {
             logger.warning("systemd cannot be told", metadata: ["error": "\(String(cString: strerror(-answer)))"])
         }
