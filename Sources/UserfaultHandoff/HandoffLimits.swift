@@ -3,7 +3,7 @@ public struct HandoffLimits: Hashable, Sendable {
     /// The most bytes of one message.
     public var messageBytes: Int
 
-    /// The most regions of one client.
+    /// The most regions of one client: a `PagerState` has places for 4000.
     public var regions: Int
 
     /// The most connections of one socket that are sending their messages at the same time; further ones wait.
@@ -18,7 +18,7 @@ public struct HandoffLimits: Hashable, Sendable {
     /// Limits that suit virtual machines.
     public init(
         messageBytes: Int = 1 << 20,
-        regions: Int = 4096,
+        regions: Int = 4000,
         connections: Int = 256,
         connectionsPerUser: Int = 64,
         handshakeTime: Duration = .seconds(10)
