@@ -5,6 +5,7 @@ import signal
 import struct
 import subprocess
 
+from cloud_hypervisor import saving
 from firecracker import serve_one
 from firecracker import serving as serving_firecracker
 from harness import LIMIT, Machine, Pager, Skip, check, connect, expect_end, folder, program, require, server_of
@@ -161,3 +162,13 @@ def access_peers_that_have_ended():
         os.kill(server, signal.SIGCONT)
         serve_one(path, expected)
         require("can be accepted" not in pager.output(), pager.output()[-500:])
+
+
+@check
+def access_socket_mode_of_a_machine_that_is_saved():
+    with folder() as directory:
+        (directory / "machine").mkdir()
+        with saving(directory / "save", directory / "machine", "--socket-mode", "0612") as pager:
+            pager.says("listening")
+            mode = (directory / "save").stat().st_mode & 0o777
+            require(mode == 0o612, f"the mode is {mode:o}")

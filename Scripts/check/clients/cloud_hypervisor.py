@@ -135,16 +135,6 @@ def cloud_hypervisor_snapshot():
 
 
 @check
-def cloud_hypervisor_socket_mode():
-    with folder() as directory:
-        (directory / "machine").mkdir()
-        with saving(directory / "save", directory / "machine", "--socket-mode", "0612") as pager:
-            pager.says("listening")
-            mode = (directory / "save").stat().st_mode & 0o777
-            require(mode == 0o612, f"the mode is {mode:o}")
-
-
-@check
 def cloud_hypervisor_folder_that_is_moved():
     """What is at the path by the time that a machine comes is another folder."""
     with folder() as directory:
