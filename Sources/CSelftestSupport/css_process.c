@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -25,12 +26,17 @@ int css_spawn_self(char *const arguments[], char *const environment[], int outpu
     posix_spawnattr_t attributes;
     sigset_t none, all;
     pid_t pid;
+    int empty[2];
 
     sigemptyset(&none);
     sigfillset(&all);
-    posix_spawn_file_actions_init(&files);
     posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    // Not /dev/null, which a small root may not have.
+    if (pipe2(empty, O_CLOEXEC))
+        return -errno;
+    close(empty[1]);
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_adddup2(&files, empty[0], 0);
     posix_spawn_file_actions_adddup2(&files, output, 1);
     posix_spawn_file_actions_adddup2(&files, output, 2);
     posix_spawn_file_actions_adddup2(&files, channel, 3);
@@ -40,7 +46,16 @@ int css_spawn_self(char *const arguments[], char *const environment[], int outpu
     int error = posix_spawn(&pid, "/proc/self/exe", &files, &attributes, arguments, environment);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&files);
+    close(empty[0]);
     return error ? -error : pid;
+}
+
+// The runtime of a static Swift program looks for itself under /proc before main, and aborts if there is none. Called
+// before its own constructors.
+__attribute__((constructor(101))) static void tell_root(void)
+{
+    if (access("/proc/self/exe", R_OK))
+        setenv("SWIFT_ROOT", "/", 0);
 }
 
 static int argument_count;

@@ -51,6 +51,16 @@ def no_sys():
 
 
 @check
+def empty_dev():
+    """Without /dev/null nothing fails, and no file of that name is made."""
+    prefix = in_mounts("mount --make-rprivate /\nmount -t tmpfs none /dev\ntrap 'echo made: $(ls -A /dev) >&2' EXIT\n\"$@\"; exit")
+    answer = run(whole("move*/anon", "event-fork/anon", "copy-*/shmem"), prefix)
+    expect(answer, passes=20)
+    made = answer.stderr.splitlines()[-1].split() if answer.stderr else []
+    require("null" not in made, f"the run has made files in /dev: {made}")
+
+
+@check
 def little_in_dev():
     """A root with /proc, and nothing but /dev/null in /dev."""
     script = """set -e

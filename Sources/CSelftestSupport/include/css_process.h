@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-// Starts this very program anew with `arguments`, in a session of its own, with standard input from /dev/null,
+// Starts this very program anew with `arguments`, in a session of its own, with a standard input that has ended,
 // standard output and error in `output`, `channel` as descriptor 3, and no other descriptor. Answers its pid.
 int css_spawn_self(char *const arguments[], char *const environment[], int output, int channel);
 

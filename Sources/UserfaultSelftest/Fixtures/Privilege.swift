@@ -39,7 +39,7 @@ package enum Privilege {
 
     /// Lets the next descriptor be refused: every number below the limit is taken.
     package static func exhaustDescriptors() throws {
-        let next = try FileDescriptor.open("/dev/null", .readOnly, options: .closeOnExec)
+        let next = try FileDescriptor.open("/", .readOnly, options: .closeOnExec)
         try next.close()
         try checked(css_limit_descriptors(UInt64(next.rawValue)))
     }

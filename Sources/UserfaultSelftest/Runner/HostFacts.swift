@@ -74,7 +74,7 @@ enum HostFacts {
 
     /// The text in a file that gzip has packed, if there is a gzip to unpack it.
     private static func unpacked(_ path: String) -> String? {
-        guard access(path, R_OK) == 0, let stream = popen("gzip -dc \(path) 2>/dev/null", "r") else { return nil }
+        guard access(path, R_OK) == 0, let stream = popen("exec gzip -dc \(path) 2>&-", "r") else { return nil }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 1 << 16)
         while true {
