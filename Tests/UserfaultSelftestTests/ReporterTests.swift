@@ -1,6 +1,7 @@
 import Foundation
 import Testing
-import UserfaultSelftest
+
+@testable import UserfaultSelftest
 
 /// Each format is read by a program that others wrote.
 @Suite(.timeLimit(.minutes(5)))
@@ -90,9 +91,12 @@ struct ReporterTests {
     @Test func junitHoldsWhatHappened() throws {
         let script = """
             import sys, xml.etree.ElementTree as tree
+            from datetime import datetime, timezone
             suite = tree.parse(sys.stdin).getroot().find("testsuite")
             print(*(suite.get(name) for name in ("tests", "failures", "errors", "skipped")))
             print(*(case.get("classname") + ":" + case.get("name") for case in suite.iter("testcase")), sep=", ")
+            start = datetime.fromisoformat(suite.get("timestamp") + "+00:00")
+            print(abs((datetime.now(timezone.utc) - start).total_seconds()) < 3600)
             print(suite.find(".//failure").get("message"))
             print("evidence <&> ?[31m" in suite.find(".//failure").text, suite.find(".//skipped").get("message"))
             """
@@ -102,6 +106,7 @@ struct ReporterTests {
                 4 1 0 1
                 userfaultfd.anon:selfcheck-pass on anon, userfaultfd.shmem:selfcheck-pass on shmem, \
                 userfaultfd.descriptor:selfcheck-fail, userfaultfd.descriptor:selfcheck-skip
+                True
                 the sum: 3; seen: 2
                 True nothing to see
                 """)
@@ -114,6 +119,7 @@ struct ReporterTests {
             print(*sorted(report))
             print({tuple(sorted(result)) for result in report["results"]})
             print([(result["case"], result["memory"], result["outcome"]) for result in report["results"]][1:3])
+            print([result["cause"] for result in report["results"]])
             print(report["planned"], report["interrupted"])
             print(report["totals"] == {"pass": 2, "fail": 1, "skip": 1, "xfail": 0, "xpass": 0}, "EVENT_FORK" in report["features"])
             """
@@ -121,11 +127,38 @@ struct ReporterTests {
         #expect(
             answer == """
                 features host interrupted kernel machine notes planned results selftest totals
-                {('case', 'detail', 'memory', 'outcome', 'reason', 'run', 'seconds')}
+                {('case', 'cause', 'detail', 'memory', 'outcome', 'reason', 'run', 'seconds')}
                 [('selfcheck-pass', 'shmem', 'pass'), ('selfcheck-fail', None, 'fail')]
+                [None, None, None, 'host']
                 4 None
                 True True
                 """)
+    }
+
+    @Test(
+        arguments: [
+            ("selfcheck-skip", [String](), "host"), ("selfcheck-chance", [], "chance"),
+            ("selfcheck-require", [], "host"), ("selfcheck-pass", ["--time-budget", "0.000001"], "options"),
+            ("selfcheck-host-provided", ["--no-system-changes"], "options"), ("selfcheck-future", [], "kernel"),
+        ])
+    func aSkipSaysWhoseDoingItIs(name: String, options: [String], cause: String) throws {
+        let arguments = ["run", "--filter", name, "--format", "json"] + options
+        let report = try SelftestProgram.start(SelftestProgram.path, arguments).output
+        let script = "import json, sys; print({result['cause'] for result in json.load(sys.stdin)['results']})"
+        #expect(try SelftestProgram.python(script, input: report) == "{'\(cause)'}")
+    }
+
+    @Test(
+        arguments: [
+            ("/dev/kvm-that-nobody-has", SkipCause.host, "no /dev/kvm-that-nobody-has: load its module"),
+            ("/sys/devices/system/node/node4711", .host, "this host has no second NUMA node"),
+            ("/sys/kernel/mm/papyrus", .kernel, "this kernel has no /sys/kernel/mm/papyrus"),
+            ("/proc/papyrus", .kernel, "this kernel has no /proc/papyrus"),
+            ("/papyrus", .host, "this host has no /papyrus: install it"),
+        ])
+    func aFileThatIsMissingIsNoFaultOfTheKernelsAlways(path: String, cause: SkipCause, text: String) {
+        let lack = Conditions.absence(of: path)
+        #expect(lack.cause == cause && lack.reason.hasPrefix(text))
     }
 
     @Test func prettyListsFailuresAndGroupsSkips() throws {

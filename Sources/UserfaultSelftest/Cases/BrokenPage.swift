@@ -48,7 +48,7 @@ enum BrokenPageCases: CaseTheme {
                 try area.zapView(area.page(1))
             } catch {
                 try expect(area.memory.isHugetlb && error.errno == .invalidArgument, "MADV_DONTNEED", seen: "\(error)")
-                try context.skip("this kernel does not drop pages of hugetlbfs (Linux 5.18)")
+                try context.skip(kernel: "this kernel does not drop pages of hugetlbfs (Linux 5.18)")
             }
             if !area.memory.isPrivate {
                 let touch = try Touch.read(area.address(1))

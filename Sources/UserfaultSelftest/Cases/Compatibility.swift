@@ -119,7 +119,7 @@ enum CompatibilityCases: CaseTheme {
         ) { context in
             let mapDroppable: Int32 = 8
             guard let page = try? RawMemory.mapAnonymous(count: PageSize.base.bytes, flags: mapDroppable) else {
-                try context.skip("this kernel has no MAP_DROPPABLE")
+                try context.skip(kernel: "this kernel has no MAP_DROPPABLE")
             }
             let uffd = try UserfaultFD()
             let answer = uffd.rawRegister(page, .missing)

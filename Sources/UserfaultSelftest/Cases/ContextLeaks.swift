@@ -117,7 +117,7 @@ enum ContextLeakCases: CaseTheme {
         }
         let line = ProcFile.line("\(cache)/objects") ?? ""
         guard let count = line.split(separator: " ").first.flatMap({ Int($0) }) else {
-            throw CaseSkip("the kernel does not count its objects")
+            throw CaseSkip(kernel: "the kernel does not count its objects")
         }
         return count
     }

@@ -104,7 +104,7 @@ enum CopySourceCases: CaseTheme {
             let area = try Area(context, offset: 3)
             let uffd = try UserfaultFD()
             guard !uffd.handlesKernelFaults else {
-                try context.skip("this kernel cannot guard against user code alone")
+                try context.skip(kernel: "this kernel cannot guard against user code alone")
             }
             try uffd.register(area.range, modes: .missing)
             let source = try Mapping(anonymous: 2 * area.pageSize.bytes)

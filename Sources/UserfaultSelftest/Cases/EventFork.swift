@@ -50,7 +50,7 @@ enum EventForkCases: CaseTheme {
                 let uffd = try UserfaultFD(
                     features: .eventFork, options: .init(faults: isRestricted ? .userMode : .userAndKernelMode))
                 if isRestricted, uffd.handlesKernelFaults {
-                    try context.skip("this kernel cannot leave faults of the kernel out")
+                    try context.skip(kernel: "this kernel cannot leave faults of the kernel out")
                 }
                 let descriptor = Handler.Descriptor(uffd)
                 try descriptor.uffd.register(area.range, modes: .missing)

@@ -17,7 +17,7 @@ enum EventRemapCases: CaseTheme {
             let call = try BackgroundCall { try Remapping.move(area.range, to: target) }
             try call.waitEvent(of: uffd)
             if call.isFinished, area.memory.isHugetlb, (try? call.finish()) == nil {
-                try context.skip("the kernel does not move huge pages (Linux 5.16)")
+                try context.skip(kernel: "the kernel does not move huge pages (Linux 5.16)")
             }
             try uffd.expectRemap(area.range, to: target.start)
             try expectEqual(try call.finish(), target.start, "new address")
@@ -100,7 +100,7 @@ enum EventRemapCases: CaseTheme {
             }
             try call.waitEvent(of: uffd)
             if call.isFinished, try call.finish() == .invalidArgument {
-                try context.skip("the kernel has no MREMAP_DONTUNMAP for this memory (Linux 5.13)")
+                try context.skip(kernel: "the kernel has no MREMAP_DONTUNMAP for this memory (Linux 5.13)")
             }
             try uffd.expectRemap(area.range, to: target.start)
             try expectEqual(try call.finish(), nil, "errno of mremap")

@@ -56,7 +56,7 @@ enum EventRemoveCases: CaseTheme {
             }
             try call.waitEvent(of: uffd)
             if call.isFinished, try call.finish() == .invalidArgument {
-                try context.skip("the kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
+                try context.skip(kernel: "the kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
             }
             try uffd.expectRemove(area.page(1))
             try expectEqual(try call.finish(), nil, "errno of MADV_DONTNEED_LOCKED")
@@ -128,7 +128,7 @@ enum EventRemoveCases: CaseTheme {
             }
             let errno = try calls.finish("guarding does not wait for the monitor")
             try uffd.expectNoMessage("guarding raises no event")
-            if errno == .invalidArgument { try context.skip("the kernel has no guard regions (Linux 6.13)") }
+            if errno == .invalidArgument { try context.skip(kernel: "the kernel has no guard regions (Linux 6.13)") }
             try expectEqual(errno, nil, "errno of MADV_GUARD_INSTALL")
         },
         SelftestCase(
@@ -189,7 +189,7 @@ enum EventRemoveCases: CaseTheme {
         }
         try call.waitEvent(of: uffd)
         if call.isFinished, area.memory.isHugetlb, try call.finish() == .invalidArgument {
-            try context.skip("the kernel does not drop pages of hugetlbfs so (Linux 5.18)")
+            try context.skip(kernel: "the kernel does not drop pages of hugetlbfs so (Linux 5.18)")
         }
         try call.waitBlocked(on: uffd)
         for page in 0..<4 { try area.expectView(page, "contents before the event is read") }

@@ -122,7 +122,7 @@ enum FillHugeCases: CaseTheme {
             let uffd = try UserfaultFD()
             // The fix and the feature came with the same release.
             if context.memory == .shmem, !uffd.supportedFeatures.contains(.writeProtectUnpopulated) {
-                try context.skip("collapsing a file's pages fills those that are missing before Linux 6.4")
+                try context.skip(kernel: "collapsing a file's pages fills those that are missing before Linux 6.4")
             }
             try uffd.register(area.range, modes: .missing)
             let source = try area.source(0..<count)

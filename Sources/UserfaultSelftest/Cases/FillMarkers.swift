@@ -67,7 +67,7 @@ enum FillMarkerCases: CaseTheme {
                 let blocks = try area.blocks()
                 let guarded = area.page(2)
                 let answer = RawMemory.advise(guarded, .guardInstall)
-                guard answer == 0 else { try context.skip("this kernel cannot guard such memory") }
+                guard answer == 0 else { try context.skip(kernel: "this kernel cannot guard such memory") }
                 try expectEqual(Touch.load(area.address(2)).signal, SIGSEGV, "signal from the guard page")
                 try trial.uffd.expectNoMessage("a guard page is no missing page")
 

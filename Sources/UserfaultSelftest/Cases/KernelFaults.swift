@@ -38,7 +38,7 @@ enum KernelFaultCases: CaseTheme {
             requires: [.missingFaults], covers: [.kernelFaults]
         ) { context in
             guard try !UserfaultFD().handlesKernelFaults else {
-                try context.skip("this kernel has no UFFD_USER_MODE_ONLY")
+                try context.skip(kernel: "this kernel has no UFFD_USER_MODE_ONLY")
             }
             try refuses(context, features: [])
         },
@@ -68,7 +68,7 @@ enum KernelFaultCases: CaseTheme {
             requires: [.missingFaults], covers: [.kernelFaults]
         ) { context in
             let uffd = try UserfaultFD()
-            guard !uffd.handlesKernelFaults else { try context.skip("this kernel has no UFFD_USER_MODE_ONLY") }
+            guard !uffd.handlesKernelFaults else { try context.skip(kernel: "this kernel has no UFFD_USER_MODE_ONLY") }
             let area = try Area(context)
             try uffd.register(area.range, modes: .missing)
             let page = area.pageSize.bytes
@@ -102,7 +102,9 @@ enum KernelFaultCases: CaseTheme {
             let force = { (page: Int) in
                 Int(try Child([.access(.memoryWrite, area.address(page), count: 8)]).finish()[0])
             }
-            guard try force(2) == 8 else { try context.skip("this kernel does not force writes to read-only memory") }
+            guard try force(2) == 8 else {
+                try context.skip(kernel: "this kernel does not force writes to read-only memory")
+            }
             try expectEqual(Touch.load(area.address(2)), .byte(0xEE), "what a forced write has written")
             let before = try PagemapEntry(of: area.address(1))
             try expectErrno(Int32(clamping: -force(1)), .ioError, "a forced write to a protected page")

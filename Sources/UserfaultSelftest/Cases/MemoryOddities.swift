@@ -181,7 +181,8 @@ enum MemoryOddityCases: CaseTheme {
             let count = 4 * PageSize.base.bytes
             let answer = RawMemory.guestFile(count: count)
             guard answer >= 0 else {
-                try context.skip("no guest_memfd that can be mapped: \(Errno(rawValue: -answer)) (KVM of Linux 6.18)")
+                try context.skip(
+                    kernel: "no guest_memfd that can be mapped: \(Errno(rawValue: -answer)) (KVM of Linux 6.18)")
             }
             let file = FileDescriptor(rawValue: answer)
             let alias = try Mapping(file: file, count: count)
@@ -213,7 +214,7 @@ extension Area {
     /// Makes a guard page of a page of the view.
     fileprivate func guardPage(_ index: Int, _ context: CaseContext) throws {
         let answer = RawMemory.advise(page(index), .guardInstall)
-        guard answer != -EINVAL else { try context.skip("this kernel cannot guard such memory") }
+        guard answer != -EINVAL else { try context.skip(kernel: "this kernel cannot guard such memory") }
         try expectEqual(answer, 0, "answer of MADV_GUARD_INSTALL")
     }
 }

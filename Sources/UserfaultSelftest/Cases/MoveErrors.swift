@@ -207,7 +207,7 @@ enum MoveErrorCases: CaseTheme {
             do {
                 try source.view.advise(.guardInstall, source.page(1))
             } catch {
-                try context.skip("this kernel has no guard pages")
+                try context.skip(kernel: "this kernel has no guard pages")
             }
             let uffd = try destination.registered(.missing)
             try expectEqual(

@@ -96,7 +96,7 @@ enum MoveModelCases: CaseTheme {
         ) { context in
             let (source, destination) = try Area.sourceAndDestination(context)
             guard try PagemapEntry(of: source.address(1)).isSoftDirty else {
-                try context.skip("this kernel does not track soft-dirty pages")
+                try context.skip(kernel: "this kernel does not track soft-dirty pages")
             }
             let uffd = try destination.registered(.missing)
             try context.clearSoftDirty()

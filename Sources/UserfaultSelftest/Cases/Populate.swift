@@ -29,14 +29,16 @@ enum PopulateCases: CaseTheme {
         ) { context in
             let area = try Area(context)
             let uffd = try UserfaultFD()
-            guard !uffd.handlesKernelFaults else { try context.skip("this kernel has no UFFD_USER_MODE_ONLY") }
+            guard !uffd.handlesKernelFaults else { try context.skip(kernel: "this kernel has no UFFD_USER_MODE_ONLY") }
             try uffd.register(area.range, modes: .missing)
             for advice in [Advice.populateRead, .populateWrite] {
                 let call = try BackgroundCall {
                     RawMemory.advise(area.range, advice)
                 }
                 let answer = try call.finish("populating does not wait")
-                if answer == -Errno.invalidArgument.rawValue { try context.skip("no MADV_POPULATE before Linux 5.14") }
+                if answer == -Errno.invalidArgument.rawValue {
+                    try context.skip(kernel: "no MADV_POPULATE before Linux 5.14")
+                }
                 try expectErrno(-answer, .badAddress, "populating missing memory")
                 try area.expectUnmapped(0..<4, "nobody has filled it")
                 try uffd.expectNoMessage("faults of the kernel are not reported")
@@ -55,7 +57,7 @@ enum PopulateCases: CaseTheme {
         if call.isFinished {
             let errno = try Errno(rawValue: -call.finish())
             try expectEqual(errno, .invalidArgument, "errno of a call that did not wait")
-            try context.skip("this kernel has no such call")
+            try context.skip(kernel: "this kernel has no such call")
         }
         for page in 1..<3 {
             try uffd.expectFault(at: area.address(page), flags)

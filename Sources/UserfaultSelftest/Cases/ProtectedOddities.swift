@@ -14,7 +14,7 @@ enum ProtectedOddityCases: CaseTheme {
             let area = try Area(context)
             area.fillView()
             guard RawMemory.advise(area.page(1), .guardInstall) == 0 else {
-                try context.skip("this kernel cannot guard such memory")
+                try context.skip(kernel: "this kernel cannot guard such memory")
             }
             let uffd = try UserfaultFD()
             try uffd.register(area.range, modes: .writeProtect)

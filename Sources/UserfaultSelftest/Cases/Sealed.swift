@@ -119,7 +119,8 @@ extension Area {
     func seal(_ part: AddressRange, _ context: CaseContext) throws {
         let answer = css_seal(part.start, part.count)
         guard answer != -ENOSYS, answer != -EPERM else {
-            try context.skip("mseal(2) is not there, or filtered: \(Errno(rawValue: -answer)) (Linux 6.10, 64 bits)")
+            try context.skip(
+                kernel: "mseal(2) is not there, or filtered: \(Errno(rawValue: -answer)) (Linux 6.10, 64 bits)")
         }
         try expectEqual(answer, 0, "answer of mseal")
     }

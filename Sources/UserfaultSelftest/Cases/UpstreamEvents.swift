@@ -46,7 +46,7 @@ enum EventsCases: CaseTheme {
         let counts = try server.stop()
 
         if area.memory.isHugetlb, results[4] == -Int64(Errno.invalidArgument.rawValue) {
-            try context.skip("the kernel does not move huge pages (Linux 5.16)")
+            try context.skip(kernel: "the kernel does not move huge pages (Linux 5.16)")
         }
         for page in 0..<4 {
             let index = page < 2 ? 2 * page : 2 * page + 1

@@ -107,7 +107,7 @@ enum WriteProtectCases: CaseTheme {
             let area = try Area(context)
             let uffd = try UserfaultFD()
             guard !uffd.handlesKernelFaults else {
-                try context.skip("this kernel cannot leave faults of the kernel out")
+                try context.skip(kernel: "this kernel cannot leave faults of the kernel out")
             }
             area.fillView()
             try uffd.register(area.range, modes: .writeProtect)

@@ -139,7 +139,7 @@ enum WriteProtectForkCases: CaseTheme {
     private static func requireForkOfHugePages(_ context: CaseContext) throws {
         guard context.memory == .hugetlbPrivate else { return }
         guard try UserfaultFD().supportedFeatures.contains(.writeProtectUnpopulated) else {
-            try context.skip("a fork mistakes the protection of private huge pages before Linux 6.4")
+            try context.skip(kernel: "a fork mistakes the protection of private huge pages before Linux 6.4")
         }
     }
 

@@ -63,7 +63,9 @@ extension Area {
             answer = RawMemory.advise(range, .collapse)
             if answer != -Errno.resourceTemporarilyUnavailable.rawValue { break }
         }
-        if answer == -Errno.invalidArgument.rawValue { try context.skip("this kernel cannot collapse such memory") }
+        if answer == -Errno.invalidArgument.rawValue {
+            try context.skip(kernel: "this kernel cannot collapse such memory")
+        }
         try expectEqual(answer, 0, "answer of MADV_COLLAPSE", file: file, line: line)
     }
 

@@ -182,7 +182,7 @@ package final class Area: Sendable {
         }
         try expectEqual(error.errno, .invalidArgument, "errno of advice that raises no event", file: file, line: line)
         try expect(memory.isHugetlb, "the advice drops such pages", seen: "\(error)", file: file, line: line)
-        try context.skip("this kernel does not drop pages of hugetlbfs (Linux 5.18)")
+        try context.skip(kernel: "this kernel does not drop pages of hugetlbfs (Linux 5.18)")
     }
 
     /// Drops every page of view and file, as a new area has none.

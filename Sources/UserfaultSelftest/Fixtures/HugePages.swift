@@ -12,7 +12,7 @@ extension Area {
         try area.view.advise(.hugePage)
         area.fillView()
         guard try area.hugeBytes() == area.range.count else {
-            throw CaseSkip("the kernel had no transparent huge page to give", isByChance: true)
+            throw CaseSkip("the kernel had no transparent huge page to give", cause: .chance)
         }
         return area
     }

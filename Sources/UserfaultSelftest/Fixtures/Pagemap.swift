@@ -109,6 +109,6 @@ extension CaseContext {
         guard error != .readOnlyFileSystem else {
             try skip("\(file) cannot be written (\(error)): mount /proc writable")
         }
-        try skip("this kernel has no soft-dirty bits: \(error)")
+        try skip(kernel: "this kernel has no soft-dirty bits: \(error)")
     }
 }

@@ -39,7 +39,7 @@ final class JSONReporter: Reporter {
     private struct Result: Encodable {
         enum Keys: String, CodingKey {
             case selftestCase = "case"
-            case memory, run, outcome, reason, seconds, detail
+            case memory, run, outcome, reason, cause, seconds, detail
         }
 
         let result: CaseResult
@@ -52,6 +52,7 @@ final class JSONReporter: Reporter {
             try container.encode(result.selected.iteration?.number ?? 1, forKey: .run)
             try container.encode(result.outcome, forKey: .outcome)
             try container.encode(result.reason, forKey: .reason)
+            try container.encode(result.cause, forKey: .cause)
             try container.encode(result.seconds, forKey: .seconds)
             try container.encode(result.detail.isEmpty ? nil : result.detail.joined(separator: "\n"), forKey: .detail)
         }

@@ -1,3 +1,5 @@
+import FoundationEssentials
+
 /// JUnit's XML, in the form that continuous integration servers read: one suite for the run.
 ///
 /// The suite's counts come before its results. A file gets both as the run goes; elsewhere all is written at the end.
@@ -7,6 +9,8 @@ final class JUnitReporter: Reporter {
     private var notes: [String] = []
     private var totals = Totals()
     private let start = ContinuousClock.now
+    /// When the run began, in UTC and without a time zone, as the format has it.
+    private let timestamp = String(Date().formatted(.iso8601).dropLast())
     /// The results that are not written yet.
     private var pending = ""
 
@@ -67,9 +71,10 @@ final class JUnitReporter: Reporter {
         let counts: KeyValuePairs = [
             "name": "uffd-selftest", "tests": "\(totals.all)", "failures": "\(totals.fail)", "errors": "0",
             "skipped": "\(totals.skip + totals.xfail)", "time": Self.time((ContinuousClock.now - start).inSeconds),
+            "timestamp": timestamp,
         ]
         let attributes = XMLElement.text(of: counts)
-        let room = String(repeating: " ", count: max(0, 160 - attributes.utf8.count))
+        let room = String(repeating: " ", count: max(0, 192 - attributes.utf8.count))
         return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite\(attributes)\(room)>\n"
     }
 

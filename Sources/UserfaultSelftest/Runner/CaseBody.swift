@@ -39,7 +39,7 @@ package enum CaseBody {
             try selftestCase.body(context)
             return .passed
         } catch let skip as CaseSkip {
-            return .skipped(skip.reason, isByChance: skip.isByChance)
+            return .skipped(skip.reason, skip.cause)
         } catch let failure as CaseFailure {
             return .failed(
                 reason: "\(failure.expected); seen: \(failure.seen)",
@@ -49,7 +49,7 @@ package enum CaseBody {
                 ] + failure.descriptors + context.evidence())
         } catch {
             if let reason = (error as? UserfaultError).flatMap(Restrictions.filteredCall) {
-                return .skipped(reason, isByChance: false)
+                return .skipped(reason, .host)
             }
             return .failed(
                 reason: "\(error)",

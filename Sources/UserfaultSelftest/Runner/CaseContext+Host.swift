@@ -18,7 +18,7 @@ extension CaseContext {
     package func reclaimMemoryGroup(_ bytes: Int) throws {
         guard let group = getenv(MemoryGroups.variable).map({ String(cString: $0) }),
             access("\(group)/memory.reclaim", F_OK) == 0
-        else { throw CaseSkip("this kernel has no memory.reclaim (Linux 5.19, control groups of version 2)") }
+        else { throw CaseSkip(kernel: "this kernel has no memory.reclaim (Linux 5.19, control groups of version 2)") }
         _ = ProcFile.write("0", to: "\(group)/memory.swap.max")
         // EAGAIN says that less was to be had.
         _ = ProcFile.write("\(bytes)", to: "\(group)/memory.reclaim")

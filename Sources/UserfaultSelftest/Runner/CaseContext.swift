@@ -34,9 +34,14 @@ package final class CaseContext: Sendable {
         evidenceClosures.withLock { $0.append(evidence) }
     }
 
-    /// Ends the case as a skip.
+    /// Ends the case as a skip because the host lacks something, or this user may not use it.
     package func skip(_ reason: String) throws(CaseSkip) -> Never {
         throw CaseSkip(reason)
+    }
+
+    /// Ends the case as a skip because the kernel lacks something.
+    package func skip(kernel reason: String) throws(CaseSkip) -> Never {
+        throw CaseSkip(kernel: reason)
     }
 
     /// Ends this try of the case as a skip; the next one may go on.

@@ -7,7 +7,7 @@ enum CaseMessage: Codable {
     /// A lawful alternative that was seen, or something else worth keeping.
     case note(String)
     case passed
-    case skipped(String, isByChance: Bool)
+    case skipped(String, SkipCause)
     /// The reason is one line; the detail is all that is known.
     case failed(reason: String, detail: [String])
     /// What the process that measures has found.

@@ -15,7 +15,7 @@ extension CaseProcess.Ending {
 
     /// What the end of the process and its messages say together.
     func result(of selected: SelectedResult, limit: Duration) -> CaseResult {
-        var result = CaseResult(selected: selected, outcome: .pass, reason: nil, seconds: seconds, detail: [])
+        var result = CaseResult(selected: selected, seconds: seconds, detail: [])
         var verdict: CaseMessage?
         for message in messages {
             if case .note(let note) = message { result.detail.append(note) } else { verdict = message }
@@ -27,10 +27,8 @@ extension CaseProcess.Ending {
             result.fail("it was killed by \(SignalName.of(signal))", detail: [])
         case (.exited(0), .passed):
             break
-        case (.exited(0), .skipped(let reason, let isByChance)):
-            result.outcome = .skip
-            result.reason = reason
-            result.isByChance = isByChance
+        case (.exited(0), .skipped(let reason, let cause)):
+            result.skip(reason, cause)
         case (.exited(0), .failed(let reason, let detail)):
             result.fail(reason, detail: detail)
         case (.exited(let code), _):

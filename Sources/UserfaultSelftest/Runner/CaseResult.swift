@@ -7,20 +7,30 @@ package struct CaseResult: Sendable {
     }
 
     package let selected: SelectedResult
-    package var outcome: Outcome
+    package var outcome = Outcome.pass
     /// Why it was skipped, or in one line what failed.
     package var reason: String?
     package var seconds: Double
     /// What a reader needs to know besides: all about a failure, notes about a pass.
     package var detail: [String]
-    /// Whether chance or other programs brought about the skip, so that another try may come to a verdict.
-    var isByChance = false
+    /// Whose doing the skip is; nil for any other outcome.
+    package private(set) var cause: SkipCause?
     /// Whether it passed although the file of known failures says that it fails.
     private(set) var isUnexpectedPass = false
+
+    /// Whether another try may come to a verdict.
+    var isByChance: Bool { cause == .chance }
+
+    mutating func skip(_ reason: String, _ cause: SkipCause) {
+        outcome = .skip
+        self.reason = reason
+        self.cause = cause
+    }
 
     package mutating func fail(_ reason: String, detail lines: [String]) {
         if outcome != .fail {
             outcome = .fail
+            cause = nil
             self.reason = reason
         }
         detail += lines

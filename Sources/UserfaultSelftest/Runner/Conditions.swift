@@ -8,7 +8,7 @@ struct Conditions {
     enum Readiness {
         /// Variables for the environment of the result's process.
         case ready(environment: [String])
-        case missing(reason: String)
+        case missing(Lack)
     }
 
     private let host: Host
@@ -40,14 +40,14 @@ struct Conditions {
 
     /// - Parameter attempt: Counts the tries of the result, from 1. Each has more huge pages where others use them too.
     mutating func prepare(_ result: SelectedResult, attempt: Int) -> Readiness {
-        if let impossible { return .missing(reason: impossible) }
+        if let impossible { return .missing(.host(impossible)) }
         // What only needs a look comes first, so that nothing is changed for a result that is skipped anyway.
         let requirements = result.requirements
         for requirement in requirements.filter({ !$0.changesHost }) + requirements.filter(\.changesHost) {
-            if let reason = missing(requirement, for: result.memory) { return .missing(reason: reason) }
+            if let lack = missing(requirement, for: result.memory) { return .missing(lack) }
         }
         if attempt > 1, let count = result.hugePages { _ = changes.ask(.hugePages(free: count * attempt)) }
-        if let reason = hold(settings(for: requirements)) { return .missing(reason: reason) }
+        if let lack = hold(settings(for: requirements)) { return .missing(lack) }
         let group = memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? []
         let ownSwap = swap.map { ["\(SwapSpace.variable)=\($0)"] } ?? []
         let broken = brokenPages.map { ["\(BrokenPages.variable)=\($0)"] } ?? []
@@ -91,7 +91,7 @@ struct Conditions {
     }
 
     /// Sets what is wanted and puts back what is not wanted any more; answers why that cannot be done.
-    private mutating func hold(_ wanted: [SystemSetting: String]) -> String? {
+    private mutating func hold(_ wanted: [SystemSetting: String]) -> Lack? {
         for setting in originals.keys where wanted[setting] == nil {
             _ = changes.ask(.restore(path: setting.path))
             originals[setting] = nil
@@ -102,36 +102,19 @@ struct Conditions {
             guard current != value else { continue }
             originals[setting] = originals[setting] ?? current
             if case .failure(let refusal) = changes.ask(.set(path: setting.path, value: value)) {
-                return "needs \(setting.path) to be \(value): \(refusal.reason)"
+                return .refused(refusal, "needs \(setting.path) to be \(value)")
             }
         }
         return nil
     }
 
     /// Why `requirement` is not met, or nil when it is.
-    private mutating func missing(_ requirement: Requirement, for memory: MemoryType?) -> String? {
+    private mutating func missing(_ requirement: Requirement, for memory: MemoryType?) -> Lack? {
         switch requirement {
         case .features(let features):
             host.lacks(features)
         case .missingFaults, .minorFaults, .writeProtectFaults, .unmappedProtection:
             host.lacks(requirement.faultFeatures(for: memory))
-        case .kernelFaults:
-            host.lacks(.kernelModeFaults).map { "faults of the kernel cannot be handled: \($0)" }
-        case .device:
-            host.lacks(.device).map { "no /dev/userfaultfd for this user: \($0)" }
-        case .systemCall:
-            OpeningDiagnosis.filterAnswer.map {
-                "userfaultfd(2) is filtered (\($0)): allow it in the seccomp profile or the security module's policy"
-            }
-        case .root:
-            host.isRoot ? nil : "needs root"
-        case .descriptors, .threads, .addressSpace, .lockedPages, .tmpfsRoom:
-            means.shortage(of: requirement, for: memory)
-        case .pageFrames:
-            means.pageFrames
-                ? nil
-                : host.lacks(.pageFrameNumbers)
-                    ?? "page frame numbers are hidden; run as root of the initial user namespace"
         case .hugePages(let count):
             missingHugePages(count)
         case .swap:
@@ -146,9 +129,6 @@ struct Conditions {
             mountsMissing(means.tmpfsMounts, "a tmpfs")
         case .privateHugetlbfs:
             mountsMissing(means.hugetlbfsMounts, "a hugetlbfs")
-        case .gupTest:
-            access("/sys/kernel/debug/gup_test", R_OK | W_OK) == 0
-                ? nil : "no /sys/kernel/debug/gup_test: needs root, a mounted debugfs and CONFIG_GUP_TEST"
         case .file(let path):
             access(path, F_OK) == 0 ? nil : Self.absence(of: path)
         case .writableFile(let path):
@@ -159,74 +139,113 @@ struct Conditions {
             nil  // A setting is held when all else is there.
         case .alone:
             nil  // The run keeps others away.
+        case .kernelFaults, .device, .systemCall, .root, .descriptors, .threads, .addressSpace, .lockedPages,
+            .tmpfsRoom, .pageFrames, .gupTest:
+            missingOnHost(requirement, for: memory).map(Lack.host)
+        }
+    }
+
+    /// The same of what the host has or has not, and this user may use or may not.
+    private func missingOnHost(_ requirement: Requirement, for memory: MemoryType?) -> String? {
+        switch requirement {
+        case .kernelFaults:
+            host.lacks(.kernelModeFaults).map { "faults of the kernel cannot be handled: \($0)" }
+        case .device:
+            host.lacks(.device).map { "no /dev/userfaultfd for this user: \($0)" }
+        case .systemCall:
+            OpeningDiagnosis.filterAnswer.map {
+                "userfaultfd(2) is filtered (\($0)): allow it in the seccomp profile or the security module's policy"
+            }
+        case .root:
+            host.isRoot ? nil : "needs root"
+        case .pageFrames:
+            means.pageFrames
+                ? nil
+                : host.lacks(.pageFrameNumbers)
+                    ?? "page frame numbers are hidden; run as root of the initial user namespace"
+        case .gupTest:
+            access("/sys/kernel/debug/gup_test", R_OK | W_OK) == 0
+                ? nil : "no /sys/kernel/debug/gup_test: needs root, a mounted debugfs and CONFIG_GUP_TEST"
+        default:
+            means.shortage(of: requirement, for: memory)
         }
     }
 
     /// Who has not got a file, and the remedy if it is the host.
-    private static func absence(of path: String) -> String {
+    static func absence(of path: String) -> Lack {
         if path.hasPrefix("/sys/"), access("/sys/kernel", F_OK) != 0 {
-            return "no \(path), because no /sys is there: mount it (mount -t sysfs sysfs /sys)"
+            return .host("no \(path), because no /sys is there: mount it (mount -t sysfs sysfs /sys)")
         }
-        let isOfKernel = ["/sys/", "/proc/", "/dev/"].contains { path.hasPrefix($0) }
-        return isOfKernel ? "this kernel has no \(path)" : "this host has no \(path): install it"
+        if path.hasPrefix("/sys/devices/system/node/") {
+            return .host("this host has no second NUMA node (\(path)): use a machine with two, or a virtual one")
+        }
+        if path.hasPrefix("/dev/") {
+            return .host("no \(path): load its module, and give it to a container (--device \(path))")
+        }
+        let isOfKernel = ["/sys/", "/proc/"].contains { path.hasPrefix($0) }
+        return isOfKernel ? .kernel("this kernel has no \(path)") : .host("this host has no \(path): install it")
     }
 
-    private func unwritable(_ path: String) -> String? {
+    private func unwritable(_ path: String) -> Lack? {
         guard access(path, W_OK) != 0 else { return nil }
         let error = Errno(rawValue: errno)
-        return "\(path) cannot be written (\(error)): "
-            + (error == .readOnlyFileSystem ? "mount it writable" : "run as root of the initial user namespace")
+        return .host(
+            "\(path) cannot be written (\(error)): "
+                + (error == .readOnlyFileSystem ? "mount it writable" : "run as root of the initial user namespace"))
     }
 
     /// Where the guardian cannot make sure of huge pages, those that are there are shared with every other program: no
     /// other run may use them at the same time, and the last of them is left to others.
-    private mutating func missingHugePages(_ count: Int) -> String? {
+    private mutating func missingHugePages(_ count: Int) -> Lack? {
+        guard access(HugePagePool.path, F_OK) == 0 else { return Self.absence(of: HugePagePool.path) }
         guard case .failure(let refusal) = changes.ask(.hugePages(free: count)) else { return nil }
-        if refusal.isByOtherRun { return refusal.reason }
-        if HugePagePool.total > count, let reason = changes.hold(poolLock) { return reason }
+        if refusal.isByOtherRun { return .refused(refusal) }
+        if HugePagePool.total > count, let reason = changes.hold(poolLock) { return .host(reason) }
         let free = HugePagePool.free
         guard free <= count else { return nil }
-        return "needs \(count) free huge pages\(free == count ? " and one to spare" : ""), there are \(free): "
-            + refusal.reason
+        return .refused(
+            refusal, "needs \(count) free huge pages\(free == count ? " and one to spare" : ""), there are \(free)")
     }
 
-    private func mountsMissing(_ canMount: Bool, _ what: String) -> String? {
-        guard host.isRoot else { return "needs root, for mounts" }
-        guard changes.areAllowed else { return "system changes are not allowed" }
-        return canMount ? nil : "needs to mount \(what) for itself: run as root of the initial user namespace"
+    private func mountsMissing(_ canMount: Bool, _ what: String) -> Lack? {
+        guard host.isRoot else { return .host("needs root, for mounts") }
+        guard changes.areAllowed else { return .refused(SystemChanges.forbidden) }
+        return canMount
+            ? nil : .host("needs to mount \(what) for itself: run as root of the initial user namespace")
     }
 
-    private mutating func findOwnSwap() -> String? {
+    private mutating func findOwnSwap() -> Lack? {
         switch changes.ask(.swap) {
         case .success(let path):
             swap = path
             return nil
         case .failure(let refusal):
-            return "needs swap space that it may turn off: \(refusal.reason)"
+            return .refused(refusal, "needs swap space that it may turn off")
         }
     }
 
-    private mutating func keepBrokenPages() -> String? {
-        guard host.isRoot else { return "needs root" }
+    private mutating func keepBrokenPages() -> Lack? {
+        guard host.isRoot else { return .host("needs root") }
         guard ProcFile.number("HardwareCorrupted", in: "/proc/meminfo") != nil else {
-            return "this kernel knows no broken pages (CONFIG_MEMORY_FAILURE)"
+            return .kernel("this kernel knows no broken pages (CONFIG_MEMORY_FAILURE)")
         }
         switch changes.ask(.keepBrokenPages) {
         case .success(let list): brokenPages = list
         case .failure(let refusal) where !losesMemory:
-            return "would break pages of memory until the next boot: \(refusal.reason), or allow it (--lose-memory)"
+            let remedy = "\(refusal.reason), or allow it (--lose-memory)"
+            return .options("would break pages of memory until the next boot: \(remedy)")
         case .failure: break
         }
         return nil
     }
 
-    private mutating func makeMemoryGroup() -> String? {
+    private mutating func makeMemoryGroup() -> Lack? {
         switch changes.ask(.makeMemoryGroup) {
         case .success(let path):
             memoryGroup = path
             return nil
         case .failure(let refusal):
-            return "needs a memory control group: \(refusal.reason)"
+            return .refused(refusal, "needs a memory control group")
         }
     }
 }

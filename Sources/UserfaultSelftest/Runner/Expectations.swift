@@ -19,17 +19,26 @@ package struct CaseFailure: Error {
 /// What a case throws when it finds only while running that it cannot run here.
 package struct CaseSkip: Error {
     package let reason: String
-    /// Whether another try may go on where this one could not.
-    let isByChance: Bool
+    let cause: SkipCause
 
-    package init(_ reason: String, isByChance: Bool = false) {
+    /// The host lacks something, or this user may not use it.
+    package init(_ reason: String) {
+        self.init(reason, cause: .host)
+    }
+
+    init(_ reason: String, cause: SkipCause) {
         self.reason = reason
-        self.isByChance = isByChance
+        self.cause = cause
+    }
+
+    /// The kernel lacks something.
+    package init(kernel reason: String) {
+        self.init(reason, cause: .kernel)
     }
 
     /// Something did not happen that is left to the kernel or to other programs, and may happen at the next try.
     package init(thisTime reason: String) {
-        self.init("this time \(reason)", isByChance: true)
+        self.init("this time \(reason)", cause: .chance)
     }
 }
 

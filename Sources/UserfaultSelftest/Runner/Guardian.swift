@@ -83,6 +83,7 @@ final class Guardian {
         let reason: String
         /// Whether another run has kept the host to itself.
         var isByOtherRun = false
+        var cause = SkipCause.host
 
         var description: String { reason }
     }

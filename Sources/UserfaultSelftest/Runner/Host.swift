@@ -37,11 +37,12 @@ package struct Host: Sendable {
     }
 
     /// Why not all of `features` can be enabled.
-    func lacks(_ features: UserfaultFD.Features) -> String? {
+    func lacks(_ features: UserfaultFD.Features) -> Lack? {
         let lacking = UserfaultFD.Features.names.filter { name, _ in
             features.contains(name) && !support.features.contains(name)
         }
-        if !lacking.isEmpty { return "this kernel has no \(lacking.map(\.name).joined(separator: ", "))" }
-        return features.contains(.eventFork) ? lacks(.forkEvents).map { "no EVENT_FORK for this user: \($0)" } : nil
+        if !lacking.isEmpty { return .kernel("this kernel has no \(lacking.map(\.name).joined(separator: ", "))") }
+        return features.contains(.eventFork)
+            ? lacks(.forkEvents).map { .host("no EVENT_FORK for this user: \($0)") } : nil
     }
 }

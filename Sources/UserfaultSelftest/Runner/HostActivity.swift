@@ -57,9 +57,7 @@ struct HostActivity {
     private func skip(_ result: inout CaseResult, _ reason: String) {
         result.detail.append("it failed: \(result.reason ?? "")")
         let skip = CaseSkip(thisTime: reason)
-        result.outcome = .skip
-        result.reason = skip.reason
-        result.isByChance = skip.isByChance
+        result.skip(skip.reason, skip.cause)
     }
 }
 

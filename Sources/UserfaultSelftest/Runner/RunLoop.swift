@@ -87,7 +87,7 @@ struct RunLoop {
         places.append(Place(selected: selected))
         if let budget = options.timeBudget, ContinuousClock.now - start >= budget {
             ending.outOfTime += 1
-            return skip(places.count - 1, "the time budget of \(budget) is used up")
+            return skip(places.count - 1, .options("the time budget of \(budget) is used up"))
         }
         startProcess(places.count - 1)
     }
@@ -99,7 +99,7 @@ struct RunLoop {
         let readiness = conditions.prepare(selected, attempt: places[index].attempt)
         if let signal = readSignal(signals) { return ending.stop = .signal(signal) }
         switch readiness {
-        case .missing(let reason): skip(index, reason)
+        case .missing(let lack): skip(index, lack)
         case .ready(let environment):
             let limit = options.timeout ?? conditions.stretched(selected.selftestCase.limit)
             let patience = options.timeout.map { ["\(Waiting.variable)=\(Int($0.inSeconds))"] } ?? []
@@ -111,16 +111,17 @@ struct RunLoop {
                 places[index].activity = activity
             } catch {
                 // That processes can be started was seen when the run began.
-                skip(index, CaseSkip(thisTime: "its process could not be started: \(error)").reason)
+                let chance = CaseSkip(thisTime: "its process could not be started: \(error)")
+                skip(index, Lack(reason: chance.reason, cause: chance.cause))
             }
         }
     }
 
-    private mutating func skip(_ index: Int, _ reason: String) {
+    private mutating func skip(_ index: Int, _ lack: Lack) {
         conditions.release()
-        places[index].result = CaseResult(
-            selected: places[index].selected, outcome: .skip, reason: reason, seconds: 0,
-            detail: places[index].earlier)
+        var result = CaseResult(selected: places[index].selected, seconds: 0, detail: places[index].earlier)
+        result.skip(lack.reason, lack.cause)
+        places[index].result = result
     }
 
     /// Waits until a process has ended, and keeps what came of it.

@@ -36,6 +36,10 @@ enum SelfCheckCases: CaseTheme {
             guard status.st_size >= 3 else { try context.skip(thisTime: "no luck at try \(status.st_size)") }
         },
         SelftestCase(
+            "selfcheck-future", "what only a kernel has, and this one not, is the lack of the kernel",
+            requires: [.file("/proc/nowhere")]
+        ) { _ in },
+        SelftestCase(
             "selfcheck-require", "a case whose requirement is missing is a skip", requires: [.file("/nowhere")]
         ) { _ in },
         SelftestCase("selfcheck-hang", "a case that does not come back is killed", limit: .milliseconds(300)) {

@@ -40,7 +40,7 @@ struct SystemChanges {
     var processes: Set<Int32> { guardian.map { [$0.pid] } ?? [] }
 
     mutating func ask(_ request: GuardianRequest) -> Result<String, Guardian.Refusal> {
-        guard areAllowed else { return .failure(.init(reason: "system changes are not allowed")) }
+        guard areAllowed else { return .failure(Self.forbidden) }
         guard isRoot else { return .failure(.init(reason: "needs root, to change the system")) }
         guard !hasLostGuardian else { return .failure(.init(reason: Self.loss)) }
         do {
@@ -57,6 +57,9 @@ struct SystemChanges {
             return .failure(.init(reason: "the process that makes system changes cannot be started: \(error)"))
         }
     }
+
+    /// What a change meets with `--no-system-changes`.
+    static let forbidden = Guardian.Refusal(reason: "system changes are not allowed", cause: .options)
 
     private static let loss = "the process that makes system changes has died"
 
@@ -75,11 +78,11 @@ struct SystemChanges {
     /// taking away what is there; and if that run has the lock, nothing is certain.
     ///
     /// - Returns: Why it is not there; nil when it is.
-    mutating func provide(_ request: GuardianRequest, unless isThere: Bool, need: () -> String) -> String? {
+    mutating func provide(_ request: GuardianRequest, unless isThere: Bool, need: () -> String) -> Lack? {
         switch ask(request) {
         case .success: nil
-        case .failure(let refusal) where refusal.isByOtherRun: refusal.reason
-        case .failure(let refusal): isThere ? nil : "\(need()): \(refusal.reason)"
+        case .failure(let refusal) where refusal.isByOtherRun: .refused(refusal)
+        case .failure(let refusal): isThere ? nil : .refused(refusal, need())
         }
     }
 

@@ -41,6 +41,10 @@ package struct StressReport {
             output.line("ok 1 # SKIP \(name): \(skip.reason)\n# Totals: pass:0 fail:0 xfail:0 xpass:0 skip:1 error:0")
             return 4
         } catch {
+            if let reason = (error as? UserfaultError).flatMap(Restrictions.filteredCall) {
+                output.line("ok 1 # SKIP \(name): \(reason)\n# Totals: pass:0 fail:0 xfail:0 xpass:0 skip:1 error:0")
+                return 4
+            }
             output.line("not ok 1 \(name)")
             if let failure = error as? CaseFailure {
                 output.line(
@@ -74,6 +78,6 @@ package struct StressReport {
         let refusal = changes.provide(.hugePages(free: needed), unless: HugePagePool.free >= needed) {
             "not enough huge pages: \(needed) are needed"
         }
-        if let refusal { throw StressSkip(reason: refusal) }
+        if let refusal { throw StressSkip(reason: refusal.reason) }
     }
 }
