@@ -24,6 +24,10 @@ struct FilterOptions: ParsableArguments {
         help: ArgumentHelp("Select only results that have this tag; see list. Can be repeated.", valueName: "tag"))
     var tag: [String] = []
 
+    @Option(
+        name: .long, help: ArgumentHelp("Leave out results that have this tag. Can be repeated.", valueName: "tag"))
+    var excludeTag: [String] = []
+
     @Flag(
         name: .long, help: "Select a few results of every call and every memory type, which take less than 3 seconds.")
     var quick = false
@@ -39,7 +43,12 @@ struct FilterOptions: ParsableArguments {
         selection.excludes = exclude
         selection.tags = tag
         selection.isQuick = quick
-        if let rerunFailed { selection.identities = try usable { try EarlierReport.failures(in: rerunFailed) } }
+        selection.excludedTags = excludeTag
+        if let rerunFailed {
+            let failures = try usable { try EarlierReport.failures(in: rerunFailed) }
+            selection.identities = failures.known
+            selection.unknown = failures.unknown
+        }
         return selection
     }
 

@@ -34,6 +34,7 @@ struct ListCommand: ParsableCommand {
         let format = format ?? (output.terminalWidth != nil ? .pretty : .names)
         let selection = try filters.selection()
         try filters.endIfNothingFailed(selection)
+        if let note = selection.unknownNote { ReportOutput(.standardError).line("uffd-selftest: \(note)") }
         CaseList.write(selection.results(), as: format, to: output)
         try Standard.finish(output)
     }

@@ -11,8 +11,8 @@ package enum EarlierReport {
         let results: [Result]
     }
 
-    /// The identities of the results that failed, as far as this program still has them; none if none failed.
-    package static func failures(in file: String) throws(UselessFile) -> Set<String> {
+    /// The identities of the results that failed: those that this program still has, and the others.
+    package static func failures(in file: String) throws(UselessFile) -> (known: Set<String>, unknown: [String]) {
         guard let text = ProcFile.text(file) else { throw UselessFile(description: "\(file) cannot be read") }
         guard let document = try? JSONDecoder().decode(Document.self, from: Data(text.utf8)) else {
             throw UselessFile(description: "\(file) is not a report in the format json")
@@ -23,6 +23,6 @@ package enum EarlierReport {
         guard !known.isEmpty || failed.isEmpty else {
             throw UselessFile(description: "this program has none of the results in \(file)")
         }
-        return Set(known)
+        return (Set(known), failed.filter { !known.contains($0) })
     }
 }

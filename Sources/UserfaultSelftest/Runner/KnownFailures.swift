@@ -89,7 +89,7 @@ package struct KnownFailures: Sendable {
         for (index, entry) in entries.enumerated() {
             let place = "\(file), entry \(index + 1)"
             guard !entry.cases.isEmpty else { throw UselessFile(description: "\(place): it names no cases") }
-            for name in entry.cases where !results.contains(where: { Self.matches(name, $0) }) {
+            for name in entry.cases where !results.contains(where: { Selection.matches(name, $0) }) {
                 throw UselessFile(
                     description:
                         "\(place): no case or result is called '\(name)'; see uffd-selftest list for what there is")
@@ -114,10 +114,6 @@ package struct KnownFailures: Sendable {
         return (place + [what]).joined(separator: ": ")
     }
 
-    private static func matches(_ name: String, _ result: SelectedResult) -> Bool {
-        name == result.selftestCase.name || fnmatch(name, result.identity, 0) == 0
-    }
-
     /// What is known of a result.
     struct Known {
         let reason: String
@@ -128,7 +124,7 @@ package struct KnownFailures: Sendable {
     func known(for result: SelectedResult, release: String) -> Known? {
         let series = release.split { !$0.isNumber }.prefix(2).joined(separator: ".")
         return entries.first { entry in
-            entry.series?.contains(series) ?? true && entry.cases.contains { Self.matches($0, result) }
+            entry.series?.contains(series) ?? true && entry.cases.contains { Selection.matches($0, result) }
         }.map { Known(reason: $0.what, isSometimes: $0.sometimes ?? false) }
     }
 }

@@ -82,6 +82,7 @@ package struct Runner {
 
         reporter.begin(plan, on: host)
         for note in watch.notes { reporter.note(note) }
+        if let note = options.selection.unknownNote { reporter.note(note) }
         if let seed = options.seed { reporter.note("the order is by chance: --shuffle \(seed) repeats it") }
         let conditions = conditions(signals, reporter, &ending)
         var loop = RunLoop(
