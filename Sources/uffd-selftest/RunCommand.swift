@@ -24,7 +24,9 @@ struct RunCommand: ParsableCommand {
     @Option(name: .long, help: "Format of the report; by default pretty on a terminal, tap elsewhere.")
     var format: ReportFormat?
 
-    @Option(name: .long, help: ArgumentHelp("Write the report to this file.", valueName: "file"), completion: .file())
+    @Option(
+        name: .long, help: ArgumentHelp("Write the report to this file; - is standard output.", valueName: "file"),
+        completion: .file())
     var output: String?
 
     @Option(
@@ -55,10 +57,10 @@ struct RunCommand: ParsableCommand {
     var failFast = false
 
     @Option(
-        name: .long, defaultAsFlag: Int.random(in: 1...999_999),
+        name: .long, defaultAsFlag: Seed.random,
         help: ArgumentHelp(
             "Run in random order. The report names the seed, which repeats the order.", valueName: "seed"))
-    var shuffle: Int?
+    var shuffle: Seed?
 
     @Option(
         name: .long,
@@ -90,6 +92,10 @@ struct RunCommand: ParsableCommand {
     func validate() throws {
         try require(repetitions, in: 1...1_000_000, "--repeat")
         try require(jobs, in: 1...1024, "--jobs")
+        if let shuffle, shuffle.number == nil {
+            throw ValidationError("--shuffle needs a number from 0 to \(Int.max), not '\(shuffle.text)'")
+        }
+        guard output != "" else { throw ValidationError("--output needs the name of a file, or - for standard output") }
         guard !loseMemory || !noSystemChanges else {
             throw ValidationError("--lose-memory changes the system: leave out --no-system-changes")
         }
@@ -110,21 +116,22 @@ struct RunCommand: ParsableCommand {
         options.jobs = jobs
         options.timeBudget = timeBudget?.duration
         options.stopsAtFailure = failFast
-        options.seed = shuffle
+        options.seed = shuffle?.number
         options.systemChanges = !noSystemChanges
         options.losesMemory = loseMemory
         options.requireNoSkips = requireNoSkips
         if let knownFailures { options.knownFailures = try usable { try KnownFailures(file: knownFailures) } }
-        let descriptor = try output.map(Self.create) ?? .standardOutput
-        let format = self.format ?? (isatty(descriptor.rawValue) == 1 ? .pretty : .tap)
-        let report = ReportOutput(descriptor, isOwnFile: output != nil)
+        let file = output == "-" ? nil : try output.map(Self.create)
+        let report = file?.output ?? ReportOutput(.standardOutput)
+        let format = self.format ?? (report.terminalWidth != nil ? .pretty : .tap)
         var kcidb = KCIDBIdentity()
         kcidb.origin = kcidbOrigin
         kcidb.build = kcidbBuild
         let ending = try Self.run(Runner(options: options), format.reporter(to: report, kcidb: kcidb))
         let totals = ending.totals
+        file?.finish()
         try Standard.finish(
-            report, named: output ?? "standard output",
+            report, named: file != nil ? output! : "standard output",
             verdict: "\(totals.passed) passed, \(totals.fail) failed, \(totals.skip) skipped")
         // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
         if case .signal(let signal) = ending.stop { css_die_of(signal) }
@@ -141,11 +148,9 @@ struct RunCommand: ParsableCommand {
         }
     }
 
-    private static func create(_ path: String) throws -> FileDescriptor {
+    private static func create(_ path: String) throws -> ReportFile {
         do {
-            return try FileDescriptor.open(
-                FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
-                permissions: [.ownerReadWrite, .groupRead, .otherRead])
+            return try ReportFile(path)
         } catch {
             ReportOutput(.standardError).line("uffd-selftest: \(path) cannot be written: \(error)")
             throw Standard.unwritable

@@ -48,6 +48,22 @@ struct Seconds: ExpressibleByArgument {
     var defaultValueDescription: String { "\(duration)" }
 }
 
+/// The seed of an order by chance.
+///
+/// Any word is one to the parser, which would take what is no number for an argument of the command.
+struct Seed: ExpressibleByArgument, CustomStringConvertible {
+    static var random: Seed { Seed(argument: "\(Int.random(in: 1...999_999))") }
+
+    let text: String
+
+    init(argument: String) {
+        text = argument
+    }
+
+    var number: Int? { Int(text).flatMap { $0 < 0 ? nil : $0 } }
+    var description: String { text }
+}
+
 extension ParsableArguments {
     /// Fails unless a number lies in what an option can work with.
     func require(_ number: Int?, in range: ClosedRange<Int>, _ option: String) throws {

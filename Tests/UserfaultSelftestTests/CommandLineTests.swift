@@ -51,6 +51,21 @@ struct CommandLineTests {
         #expect(try SelftestProgram.run("list", "--exclude-tag", "papyrus").errors.contains("has the tag 'papyrus'"))
     }
 
+    @Test func standardOutputIsAFileToo() throws {
+        let answer = try SelftestProgram.run("--filter", "selfcheck-pass", "--output", "-")
+        #expect(answer.output.contains("ok 2 selfcheck-pass on shmem\n"))
+        #expect(!FileManager.default.fileExists(atPath: "-"))
+        let nameless = try SelftestProgram.run("--filter", "selfcheck-pass", "--output", "")
+        #expect(nameless.exitCode == 64 && nameless.errors.contains("--output needs the name of a file"))
+    }
+
+    @Test(arguments: ["abc", "99999999999999999999", "1.5"])
+    func aSeedIsANumber(word: String) throws {
+        let answer = try SelftestProgram.run("--filter", "selfcheck-pass", "--shuffle", word)
+        #expect(answer.exitCode == 64)
+        #expect(answer.errors.contains("--shuffle needs a number from 0 to 9223372036854775807, not '\(word)'"))
+    }
+
     @Test func memoryTypesNarrowTheSelection() throws {
         let answer = try SelftestProgram.run("--filter", "selfcheck-*", "--memory", "shmem")
         #expect(answer.output.contains("1..1\n"))

@@ -42,6 +42,32 @@ def report_that_grows_too_large():
 
 
 @check
+def report_that_is_there_already():
+    """A report stays until the next one is whole, whatever ends the run that writes it."""
+    with tempfile.TemporaryDirectory() as directory:
+        path, link = Path(directory, "report"), Path(directory, "link")
+        link.symlink_to(path)
+        first = run(["run", "--filter", PASSING, "--format", "json", "--output", str(path)])
+        require(first.returncode == 0, first.stderr)
+        path.chmod(0o640)
+        whole = path.read_text()
+        command = [program(), "run", "--filter", "selfcheck-hang", "--timeout", "60", "--format", "json", "--output", str(link)]
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+                until(lambda: "run-case selfcheck-hang" in " ".join(map(command_of, children(process.pid))), "the case starts")
+                require(path.read_text() == whole, "the report is gone while the next one is written")
+                json.loads(Path(directory, "report.partial").read_text())
+                process.send_signal(end)
+        require(json.loads(path.read_text())["interrupted"] == "SIGTERM", "the report was not replaced at its end")
+        require(path.stat().st_mode & 0o777 == 0o640 and link.is_symlink(), "the file is not what it was")
+        path.write_text(whole)
+        answer = run(["run", "--quick", "--format", "json", "--output", str(path)], limits={resource.RLIMIT_FSIZE: 20 << 10})
+        expect_unwritable(answer, "ulimit -f 20")
+        require(path.read_text() == whole, "a report that could not be written has replaced one")
+        require(sorted(os.listdir(directory)) == ["link", "report"], f"files are left: {os.listdir(directory)}")
+
+
+@check
 def reader_that_goes_away():
     read, write = os.pipe()
     os.close(read)

@@ -39,7 +39,7 @@ package final class ReportOutput: Sendable {
         attempt { _ = try descriptor.writeAll(toAbsoluteOffset: 0, text.utf8) }
     }
 
-    private func attempt(_ body: () throws -> Void) {
+    func attempt(_ body: () throws -> Void) {
         firstFailure.withLock { failure in
             guard failure == nil else { return }
             do {
