@@ -121,11 +121,11 @@ unit() {
     [ "$(id -u)" = 0 ] || allowed+=(--allow "needs root" --allow "needs 1 free" --allow "needs 2 free" --allow "needs KVM")
     # The guest's code is for x86-64.
     { [ "$(uname -m)" = x86_64 ] && : </dev/kvm; } 2>/dev/null || allowed+=(--allow "needs KVM")
-    check "$name" timeout -k 10 900 swift test --disable-xctest --no-parallel --xunit-output "$results" "$@"
+    # Line by line: who stops the run wants to see where it stood.
+    check "$name" timeout -k 10 900 stdbuf -oL swift test --disable-xctest --no-parallel --xunit-output "$results" "$@"
     local status=$?
     if [ $status != 0 ]; then
-        python3 Scripts/check/tests-summary.py unended "$logs/$name.log" >"$logs/$name.unended.log"
-        cat "$logs/$name.unended.log" >>"$logs/$name.log"
+        python3 Scripts/check/tests-summary.py unended "$logs/$name.log" | tee -a "$logs/$name.log" | sed 's/^/   /'
     fi
     [ -f "$logs/$name-swift-testing.xml" ] && results=$logs/$name-swift-testing.xml
     if numbers=$(python3 Scripts/check/tests-summary.py xunit "$results" ${allowed[@]+"${allowed[@]}"}); then
@@ -141,6 +141,9 @@ unit() {
 
 step_unit() {
     unit unit
+    # What a thread does that a fork waits for must take no memory: without the caches of malloc's threads it stops for certain.
+    GLIBC_TUNABLES=glibc.malloc.tcache_count=0 \
+        unit unit-forks --filter 'UserfaultPagerTests.(Child|Event|LeftBehind|Pause|Runtime|Stopping|Storm)Tests'
     unit unit-adapters --package-path Tests/AdapterTests --scratch-path .build-adapters
     unit unit-benchmarks --package-path Benchmarks --scratch-path .build-bench
 }

@@ -31,7 +31,12 @@ def main() -> int:
         return 0
     lawful = LAWFUL + tuple(text for option, text in zip(rest, rest[1:]) if option == "--allow")
     passed = failed = skipped = unlawful = 0
-    for case in ElementTree.parse(path).iter("testcase"):
+    try:
+        results = ElementTree.parse(path)
+    except (OSError, ElementTree.ParseError) as error:
+        print(f"no results of a whole run: {path}: {error}", file=sys.stderr)
+        return 1
+    for case in results.iter("testcase"):
         skip = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             failed += 1

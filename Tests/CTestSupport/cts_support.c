@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -109,11 +110,15 @@ int cts_fork_loader(uintptr_t address) {
 }
 
 // What the testing library calls for each error that is thrown: it notes where that was, in memory from the heap. A thread
-// that reads of a fork would wait there for the one that forks.
+// that reads of a fork would wait there for the one that forks, which has the locks of the heap: no notes from the first
+// fork on.
 extern _Atomic(void *) _swift_willThrow, _swift_willThrowTypedImpl;
 
+static void note_no_errors(void) { _swift_willThrow = _swift_willThrowTypedImpl = NULL; }
+
+__attribute__((constructor)) static void prepare_for_forks(void) { pthread_atfork(note_no_errors, NULL, NULL); }
+
 int cts_fork_waiting(void) {
-    _swift_willThrow = _swift_willThrowTypedImpl = NULL;
     pid_t pid = fork();
     if (pid != 0) return pid < 0 ? -errno : pid;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
