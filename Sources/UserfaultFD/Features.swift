@@ -119,8 +119,14 @@ extension UserfaultFD {
         /// `UFFD_FEATURE_RWP_ASYNC`. Available since Linux 7.3.
         public static var readWriteProtectAsync: Features { Features(rawValue: 1 << 18) }
 
+        // By unions, here and elsewhere: a literal takes memory in programs that are not optimized, and a thread that reads of
+        // a fork must not wait for the heap, whose locks the thread that forks has.
+
         /// The features that make the monitor get events other than page faults.
-        public static var events: Features { [.eventFork, .eventRemap, .eventRemove, .eventUnmap] }
+        public static var events: Features { .eventFork.union(.eventRemap).union(.eventRemove).union(.eventUnmap) }
+
+        /// The features that make memory registrable for minor faults.
+        static var minorFaults: Features { .minorShmem.union(.minorHugetlbfs) }
     }
 }
 

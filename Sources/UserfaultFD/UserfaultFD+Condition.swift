@@ -59,7 +59,8 @@ extension UserfaultFD {
         case .noSuchFileOrDirectory where operation == .move:
             // The kernel answers alike if either side is not there. The first page of the destination tells which.
             let page = AddressRange(start: range.start, count: min(range.count, PageSize.base.bytes))
-            return [.badAddress, .fileExists].contains(copyNothing(to: page)) ? .noSourcePage : .none
+            let answer = copyNothing(to: page)
+            return answer == .badAddress || answer == .fileExists ? .noSourcePage : .none
         case .fileExists where operation == .copy && range.mayBeHuge:
             return .poolMayBeEmpty
         default:

@@ -84,9 +84,8 @@ extension UserfaultFD {
 extension UserfaultFD {
     /// Whether a kernel has no memory of any kind that could be registered so.
     private static func lacks(_ features: Features, _ modes: RegisterModes) -> Bool {
-        let minor: Features = [.minorShmem, .minorHugetlbfs]
-        return (modes.contains(.writeProtect) && !features.contains(.writeProtect))
-            || (modes.contains(.minor) && features.isDisjoint(with: minor))
+        (modes.contains(.writeProtect) && !features.contains(.writeProtect))
+            || (modes.contains(.minor) && features.isDisjoint(with: .minorFaults))
             || (modes.contains(.readWriteProtect) && !features.contains(.readWriteProtect))
     }
 }

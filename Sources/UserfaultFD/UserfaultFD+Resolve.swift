@@ -100,8 +100,7 @@ extension UserfaultFD {
     @discardableResult
     public func `continue`(_ range: AddressRange, options: ContinueOptions = []) throws(UserfaultError) -> Int {
         // Linux 6.4 brought UFFDIO_CONTINUE_MODE_WP and WP_UNPOPULATED, and both need the markers of empty pages.
-        let needed: Features =
-            options.contains(.writeProtect) ? .writeProtectUnpopulated : [.minorShmem, .minorHugetlbfs]
+        let needed: Features = options.contains(.writeProtect) ? .writeProtectUnpopulated : .minorFaults
         return try fill(.continue, range, needing: needed) { bytes in
             unsafe cuffd_continue(
                 descriptor.rawValue, UInt64(range.start), UInt64(range.count), options.rawValue, &bytes)

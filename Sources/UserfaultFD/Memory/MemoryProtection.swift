@@ -16,7 +16,7 @@ public struct MemoryProtection: OptionSet, Hashable, Sendable {
     /// The corresponding C constant is `PROT_EXEC`.
     public static var execute: MemoryProtection { MemoryProtection(rawValue: 4) }
     /// Reading and writing.
-    public static var readWrite: MemoryProtection { [.read, .write] }
+    public static var readWrite: MemoryProtection { .read.union(.write) }
     /// No access at all.
     ///
     /// The corresponding C constant is `PROT_NONE`.

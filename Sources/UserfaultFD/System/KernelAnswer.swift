@@ -1,4 +1,4 @@
-internal import SystemPackage
+package import SystemPackage
 
 /// Turns what a function of the kernel layer returned, a value or `-errno`, into a value or a typed error.
 ///
@@ -46,3 +46,7 @@ func transferAll(
         done += value
     }
 }
+
+/// Compares numbers of errors in a `switch`: with `Errno`'s own operator each comparison takes memory for an `any Error` in
+/// programs that are not optimized.
+package func ~= (pattern: Errno, errno: Errno) -> Bool { pattern == errno }

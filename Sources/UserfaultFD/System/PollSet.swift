@@ -76,6 +76,9 @@ public struct PollSet: ~Copyable, Sendable {
         _ = try answer(to: .pollSet) { cuffd_epoll_delete(epoll.rawValue, rawDescriptor) }
     }
 
+    /// Removes a descriptor that may have been removed before; makes no error of that.
+    package func discard(rawDescriptor: Int32) { _ = cuffd_epoll_delete(epoll.rawValue, rawDescriptor) }
+
     /// Waits until a descriptor of the set is ready, or the time is over.
     ///
     /// Signals do not end the wait. What is reported may be gone when it is read: another thread took it.

@@ -16,7 +16,8 @@ extension PagerStateMachine {
         guard let span = spans.find(claim.range.start), span.range.contains(claim.range) else { return false }
         guard span.states?.advanced(by: span.page(at: claim.range.start)) == claim.states else { return false }
         guard claim.content == .source || claim.content == .poison, let states = claim.states else { return true }
-        return (0..<claim.pages).allSatisfy { !states[$0].contains(.removed) }
+        for page in 0..<claim.pages where states[page].contains(.removed) { return false }
+        return true
     }
 
     /// What follows from an answer of the kernel to a fill of pages in hand.
@@ -121,6 +122,7 @@ extension PagerStateMachine {
     private func existed(_ claim: Claim) -> PageState {
         let present = claim.presentState
         guard claim.content != .poison, claim.region.isHuge, let states = claim.states else { return present }
-        return present.union(states[0].contains(.existedOnce) ? [.existedOnce, .existedTwice] : .existedOnce)
+        return states[0].contains(.existedOnce)
+            ? present.union(.existedOnce).union(.existedTwice) : present.union(.existedOnce)
     }
 }

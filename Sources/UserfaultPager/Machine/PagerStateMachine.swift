@@ -95,7 +95,11 @@ struct PagerStateMachine: ~Copyable {
 
     /// Forgets spans, for which no memory is needed.
     mutating func forgetSpans(where isForgotten: (Span) -> Bool) {
-        for index in (0..<spans.count).reversed() where isForgotten(spans[index]) { forgetSpan(spans[index]) }
+        var index = spans.count
+        while index > 0 {
+            index -= 1
+            if isForgotten(spans[index]) { forgetSpan(spans[index]) }
+        }
     }
 
     /// Adds what is known of another machine.

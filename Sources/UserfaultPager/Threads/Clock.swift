@@ -86,14 +86,14 @@ final class Clock: Sendable {
         processes.withLock { processes in
             guard let count = processes[pidfd] else { return }
             processes[pidfd] = count > 1 ? count - 1 : nil
-            if count == 1 { try? set.remove(rawDescriptor: pidfd) }
+            if count == 1 { set.discard(rawDescriptor: pidfd) }
         }
     }
 
     private func noteEnd(of pidfd: CInt, _ runtime: Runtime) {
         // Readable for good: it is told once to those that watch now.
         processes.withLock { processes in
-            try? set.remove(rawDescriptor: pidfd)
+            set.discard(rawDescriptor: pidfd)
             processes[pidfd] = nil
         }
         for member in runtime.members where member.watchedProcess == pidfd { member.noteOwnerEnd() }

@@ -132,7 +132,7 @@ final class Reader: Sendable {
     }
 
     /// Reads a descriptor no more, as soon as what it works on is done.
-    func remove(_ memory: ServedMemory) { try? set.remove(rawDescriptor: memory.rawDescriptor) }
+    func remove(_ memory: ServedMemory) { set.discard(rawDescriptor: memory.rawDescriptor) }
 
     // MARK: Letting go
 
