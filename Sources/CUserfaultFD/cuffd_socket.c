@@ -99,13 +99,15 @@ static int listen_at(const char *path, int backlog, int64_t mode) {
     return error;
 }
 
-/// Writes a name beside `path` that nobody has; returns false where it does not fit.
+/// Writes a name beside `path` that nobody has, and that tells people which path it is for; returns false where it does not
+/// fit. A socket shows this name for ever.
 static bool name_beside(const char *path, char *room, size_t size) {
     uint32_t number;
     if (getrandom(&number, sizeof number, GRND_NONBLOCK) != sizeof number) return false;
     const char *slash = strrchr(path, '/');
     int folder = slash ? (int)(slash + 1 - path) : 0;
-    int length = snprintf(room, size, "%.*s.%08x", folder, path, number);
+    int length = snprintf(room, size, "%.*s.%s.%08x", folder, path, path + folder, number);
+    if (length < 0 || (size_t)length >= size) length = snprintf(room, size, "%.*s.%08x", folder, path, number);
     return length > 0 && (size_t)length < size;
 }
 

@@ -1,6 +1,7 @@
 """Who may connect to uffd-pager, and how many connections to its control socket there may be."""
 import contextlib
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -172,3 +173,17 @@ def access_socket_mode_of_a_machine_that_is_saved():
             pager.says("listening")
             mode = (directory / "save").stat().st_mode & 0o777
             require(mode == 0o612, f"the mode is {mode:o}")
+
+
+@check
+def access_who_listens_at_a_path():
+    """The command that the second one names finds the first."""
+    if not shutil.which("ss"):
+        raise Skip("needs ss: install the package iproute2")
+    with serving_firecracker() as (first, path, _), Pager(
+            "firecracker", "--socket", path, "--memory", path.with_name("memory")) as second:
+        second.ends(73)
+        command = second.output().partition("stop it ('")[2].partition("'")[0]
+        found = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=LIMIT).stdout
+        lines = [line for line in found.splitlines() if f"pid={server_of(first)}," in line]
+        require(lines and str(path.parent) in lines[0] and path.name in lines[0], f"'{command}' finds {found}")

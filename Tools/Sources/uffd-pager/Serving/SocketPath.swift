@@ -23,7 +23,7 @@ enum SocketPath {
         guard case HandoffError.kernel(let cause) = error else { return "\(path): \(error)" }
         return switch cause.errno {
         case .addressInUse where Self.isSocket(path):
-            "\(path): another program listens there; stop it ('ss -xlp' names it), or use another path"
+            "\(path): another program listens there; stop it ('ss -xlp | grep -F \(path.split(separator: "/").last ?? "")' names it), or use another path"
         case .addressInUse: "\(path): this exists, and is not a socket; remove it, or use another path"
         case .noSuchFileOrDirectory: "\(path): its folder does not exist; make it first"
         case .permissionDenied: "\(path): this user (\(geteuid())) may not make a socket in this folder"
