@@ -10,6 +10,8 @@ from harness import Machine, Pager, becomes, check, content, folder, require
 from nbd import exporting
 from pause import add, started, stopped, waits
 from serve import ctl
+from store import all_die, stored
+from successor import half_read, reads_the_rest
 from survive import keeper_of, kill, next_server
 
 
@@ -82,6 +84,22 @@ def survive_a_removal_whose_path_has_been_taken():
         ctl(directory / "control", "remove", "m")
         require((directory / "m").exists(), "the socket of another program is removed")
         is_quiet(pager)
+
+
+@check
+def survive_another_path_of_the_socket():
+    """A service that systemd starts again with another --socket listens there, and machines go on."""
+    with stored() as (service, path), half_read(path) as machine:
+        other = path.with_name("other")
+        service.arguments = [str(other) if argument == str(path) else argument for argument in service.arguments]
+        all_die(service)
+        service.says(f"listening socket={other}")
+        require(other.exists() and not path.exists(), "the socket is not where it should be")
+        for _ in range(2):
+            with half_read(other) as another:
+                reads_the_rest(another)
+            all_die(service)
+        reads_the_rest(machine)
 
 
 @check

@@ -58,9 +58,10 @@ enum PassedDescriptors {
         taken.withLock { taken in
             let own = KeptName.machine(machine)
             for (name, numbers) in taken.kept where name == own || KeptName.machine(in: name) == nil {
-                // Under its own name there is its description besides. A socket of ours was bound to another path at first.
+                // Under its own name there is its description besides.
                 let found = numbers.first { number in
-                    pathOfSocket(number).map { name == own || $0 == path } ?? false && !isShut(number)
+                    guard let bound = pathOfSocket(number), !isShut(number) else { return false }
+                    return name == own ? isPlace(of: bound, path) : bound == path
                 }
                 guard let number = found else { continue }
                 _ = taken.take(name)
@@ -71,18 +72,30 @@ enum PassedDescriptors {
         }
     }
 
-    /// Sockets of a machine that a server had shut before it died; the caller owns them.
+    /// Sockets of a machine that a server has left, and that are of no use; the caller owns them.
     ///
-    /// They are of no use, but clients may wait there.
-    static func takeShutSockets(of machine: String) -> [Int32] {
+    /// It had shut them before it died, or they are at another path. Clients may wait there.
+    ///
+    /// - Returns: With the path that is to be removed.
+    static func takeUselessSockets(of machine: String, at path: String) -> [(number: Int32, path: String?)] {
         taken.withLock { taken in
             let name = KeptName.machine(machine)
             guard let numbers = taken.kept[name] else { return [] }
-            let shut = numbers.filter { pathOfSocket($0) != nil && isShut($0) }
+            let useless = numbers.compactMap { number -> (number: Int32, path: String?)? in
+                guard let bound = pathOfSocket(number) else { return nil }
+                // What is there now may be another program's.
+                if isShut(number) { return (number, nil) }
+                return isPlace(of: bound, path) ? nil : (number, SocketPath.place(ofBound: bound))
+            }
             _ = taken.take(name)
-            taken.put(name, numbers.filter { !shut.contains($0) })
-            return shut
+            taken.put(name, numbers.filter { number in !useless.contains { $0.number == number } })
+            return useless
         }
+    }
+
+    /// Whether a socket of ours is at a path, as far as that is known.
+    private static func isPlace(of bound: String, _ path: String) -> Bool {
+        SocketPath.place(ofBound: bound).map { $0 == path } ?? true
     }
 
     private static func isShut(_ number: Int32) -> Bool { cps_is_shut(number) == 1 }

@@ -69,7 +69,7 @@ final class FrontDoor: Sendable {
     ) throws -> HandoffServer.Listening {
         try SocketPath.check(path, .uncreatable)
         _ = kept.withLock { $0.insert(KeptName.machine(machine)) }
-        sendAway(from: machine, for: format, peers)
+        sendAway(from: machine, at: path, for: format, peers)
         do {
             let passed = PassedDescriptors.takeSocket(of: machine, at: path)
             let listener =
@@ -84,10 +84,11 @@ final class FrontDoor: Sendable {
         }
     }
 
-    /// Ends what waits at sockets of a machine at which a server had begun to end its service when it died.
-    private func sendAway(from machine: String, for format: HandoffFormat, _ peers: PeerPolicy) {
-        for number in PassedDescriptors.takeShutSockets(of: machine) {
-            server.sendAway(from: HandoffListener(adopting: number), for: format, peers: peers)
+    /// Ends what waits at sockets of a machine at which nobody is to connect any more.
+    private func sendAway(from machine: String, at path: String, for format: HandoffFormat, _ peers: PeerPolicy) {
+        for socket in PassedDescriptors.takeUselessSockets(of: machine, at: path) {
+            server.sendAway(
+                from: HandoffListener(adopting: socket.number, path: socket.path), for: format, peers: peers)
         }
     }
 
@@ -108,7 +109,7 @@ final class FrontDoor: Sendable {
 
     /// Removes the socket of a machine that a server has left which has died, and that nobody can be served at.
     func drop(_ machine: String, at path: String?, for format: HandoffFormat, from peers: PeerPolicy) {
-        sendAway(from: machine, for: format, peers)
+        if let path { sendAway(from: machine, at: path, for: format, peers) }
         let passed = path.flatMap { PassedDescriptors.takeSocket(of: machine, at: $0) }
         if let passed, !passed.isSystemds {
             server.sendAway(from: HandoffListener(adopting: passed.number, path: path), for: format, peers: peers)

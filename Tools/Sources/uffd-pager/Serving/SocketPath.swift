@@ -23,12 +23,28 @@ enum SocketPath {
         guard case HandoffError.kernel(let cause) = error else { return "\(path): \(error)" }
         return switch cause.errno {
         case .addressInUse where Self.isSocket(path):
-            "\(path): another program listens there; stop it ('ss -xlp | grep -F \(path.split(separator: "/").last ?? "")' names it), or use another path"
+            "\(path): another program listens there; stop it ('ss -xlp | grep -F \(path.split(separator: "/").last ?? "")' "
+                + "names it), or use another path"
         case .addressInUse: "\(path): this exists, and is not a socket; remove it, or use another path"
         case .noSuchFileOrDirectory: "\(path): its folder does not exist; make it first"
         case .permissionDenied: "\(path): this user (\(geteuid())) may not make a socket in this folder"
         default: "\(path): \(error)"
         }
+    }
+
+    /// The path at which clients connect to a socket, by the one that it was bound to: a socket of this program has got its path
+    /// when it listened, and was bound to `.NAME.12345678` beside it.
+    ///
+    /// - Returns: `nil` if that is not known: a long name is left out.
+    static func place(ofBound path: String) -> String? {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        guard let last = parts.last, last.hasPrefix("."), last.count > 9 else {
+            return parts.last?.hasPrefix(".") == true ? nil : path
+        }
+        let number = last.suffix(8)
+        guard last.dropLast(8).hasSuffix("."), number.allSatisfy(\.isHexDigit) else { return path }
+        let name = last.dropFirst().dropLast(9)
+        return name.isEmpty ? nil : (parts.dropLast() + [name]).joined(separator: "/")
     }
 
     private static func isSocket(_ path: String) -> Bool {
