@@ -7,7 +7,7 @@ import signal
 import time
 
 from firecracker import SIZE, serve_one
-from harness import Machine, Pager, check, content, expect_end, folder, memory_file, require
+from harness import Machine, Pager, check, content, expect_end, folder, memory_file, require, server_of
 from manager import Manager
 from serve import ask
 from successor import half_read, machine_in_two_steps, reads_the_rest
@@ -76,6 +76,25 @@ def waits_for_an_answer(server):
                 if "skb_wait" in file.read():
                     return True
     return False
+
+
+@check
+def survive_the_end_of_the_guard():
+    """The server goes on with the clients that it has, and takes no others: nobody would kill them if it died."""
+    with folder() as directory:
+        arguments = ("--socket", directory / "m", "--memory", memory_file(directory, SIZE))
+        with Pager("firecracker", *arguments, log=directory / "log") as pager:
+            pager.says("listening")
+            server = server_of(pager)
+            try:
+                with half_read(directory / "m") as machine:
+                    pager.process.kill()
+                    pager.process.wait()
+                    expect_end(Machine(machine_in_two_steps, directory / "m", content(SIZE)), -signal.SIGKILL)
+                    require("the guard is gone" in pager.output(), pager.output())
+                    reads_the_rest(machine)
+            finally:
+                kill(server)
 
 
 def long_name(index):
