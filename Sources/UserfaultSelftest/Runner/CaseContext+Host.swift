@@ -17,8 +17,11 @@ extension CaseContext {
     /// Has the kernel reclaim memory of the group that this process has joined, and swap none of it out.
     package func reclaimMemoryGroup(_ bytes: Int) throws {
         guard let group = getenv(MemoryGroups.variable).map({ String(cString: $0) }),
-            access("\(group)/memory.reclaim", F_OK) == 0
-        else { throw CaseSkip(kernel: "this kernel has no memory.reclaim (Linux 5.19, control groups of version 2)") }
+            access("\(group)/memory.max", F_OK) == 0
+        else { throw CaseSkip("no control groups of version 2 limit memory here") }
+        guard access("\(group)/memory.reclaim", F_OK) == 0 else {
+            throw CaseSkip(kernel: "this kernel has no memory.reclaim (Linux 5.19)")
+        }
         _ = ProcFile.write("0", to: "\(group)/memory.swap.max")
         // EAGAIN says that less was to be had.
         _ = ProcFile.write("\(bytes)", to: "\(group)/memory.reclaim")
