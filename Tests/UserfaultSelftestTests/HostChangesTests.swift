@@ -86,6 +86,33 @@ struct HostChangesTests {
         #expect(second.take(within: .zero, unless: nil) { _ in } == nil)
     }
 
+    @Test func theJournalOfThisBootIsReadFromAFileOfRootsOwn() throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID())").path
+        defer { for name in [path, path + ".link"] { try? FileManager.default.removeItem(atPath: name) } }
+        var journal = HostChanges.Journal()
+        journal.undoings = [.write("0", to: "/proc/sys/vm/nr_hugepages"), .unlink("/var/tmp/swap")]
+        journal.values = ["/proc/sys/vm/nr_hugepages": "32"]
+        let file = try #require(RunFile(path))
+        #expect(file.journal == nil)
+        file.keep(journal)
+        #expect(RunFile(path)?.journal == journal)
+        journal.undoings.removeLast()
+        file.keep(journal)
+        #expect(RunFile(path)?.journal == journal)
+        journal.boot = "another"
+        file.keep(journal)
+        #expect(RunFile(path)?.journal == nil)
+        file.keep(HostChanges.Journal())
+        #expect(try Data(contentsOf: URL(filePath: path)).isEmpty)
+        try FileManager.default.linkItem(atPath: path, toPath: path + ".link")
+        #expect(RunFile(path) == nil, "it has another name")
+        try FileManager.default.removeItem(atPath: path + ".link")
+        try FileManager.default.createSymbolicLink(atPath: path + ".link", withDestinationPath: path)
+        #expect(RunFile(path + ".link") == nil, "it is a link")
+        try FileManager.default.setAttributes([.posixPermissions: 0o620], ofItemAtPath: path)
+        #expect(RunFile(path) == nil, "others may write it")
+    }
+
     @Test func aSecondRunWaitsForTheFirst() throws {
         let script = """
             \(SelftestProgram.path) run --filter selfcheck-host-hold >/dev/null & run=$!

@@ -27,6 +27,8 @@ extension HostChanges {
 
     /// What there is to undo, the latest last.
     struct Journal: Codable, Equatable {
+        /// Which start of the machine it is of: another one has put back the settings, and its devices are others.
+        var boot = ProcFile.line("/proc/sys/kernel/random/boot_id")
         var undoings: [Undoing] = []
         /// The settings that were changed, with the values that they have got.
         var values: [String: String] = [:]

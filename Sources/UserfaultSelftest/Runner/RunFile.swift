@@ -19,7 +19,8 @@ final class RunFile {
         descriptor = FileDescriptor(rawValue: Glibc.open(path, flags, 0o600))
         guard descriptor.rawValue >= 0 else { return nil }
         var status = stat()
-        guard fstat(descriptor.rawValue, &status) == 0, status.st_uid == 0, status.st_mode & (S_IFMT | 0o077) == S_IFREG
+        guard fstat(descriptor.rawValue, &status) == 0, status.st_uid == 0, status.st_nlink == 1,
+            status.st_mode & (S_IFMT | 0o077) == S_IFREG
         else {
             try? descriptor.close()
             return nil
@@ -34,7 +35,7 @@ final class RunFile {
         let count = bytes.withUnsafeMutableBytes { try? descriptor.read(fromAbsoluteOffset: 0, into: $0) }
         let line = bytes[..<(count ?? 0)].prefix { $0 != UInt8(ascii: "\n") }
         let journal = try? JSONDecoder().decode(HostChanges.Journal.self, from: Data(line))
-        return journal.flatMap { $0.undoings.isEmpty ? nil : $0 }
+        return journal.flatMap { $0.undoings.isEmpty || $0.boot != HostChanges.Journal().boot ? nil : $0 }
     }
 
     func keep(_ journal: HostChanges.Journal) {
