@@ -11,7 +11,8 @@ struct RunCommand: ParsableCommand {
         commandName: "run",
         abstract: "Run the cases.",
         discussion: """
-            A result is a case on a memory type, CASE/TYPE. Filters are globs on that whole name: 'minor/*', '*/shmem'.
+            A result is a case on a memory type, CASE/TYPE. Filters are globs on that whole name, \
+            'minor/*', '*/shmem', or what a report calls a result.
 
             Exit codes: 0 everything passed, was skipped for a lawful reason, or failed as expected; 1 something failed, \
             or the host's settings could not be restored; 4 everything was skipped; 64 wrong usage; 71 the limits of this \
@@ -57,7 +58,7 @@ struct RunCommand: ParsableCommand {
     var failFast = false
 
     @Option(
-        name: .long, defaultAsFlag: Seed.random,
+        name: .long, defaultAsFlag: Seed.byChance,
         help: ArgumentHelp(
             "Run in random order. The report names the seed, which repeats the order.", valueName: "seed"))
     var shuffle: Seed?
@@ -93,7 +94,7 @@ struct RunCommand: ParsableCommand {
         try require(repetitions, in: 1...1_000_000, "--repeat")
         try require(jobs, in: 1...1024, "--jobs")
         if let shuffle, shuffle.number == nil {
-            throw ValidationError("--shuffle needs a number from 0 to \(Int.max), not '\(shuffle.text)'")
+            throw ValidationError("--shuffle needs a number from 0 to \(Int.max), not '\(shuffle)'")
         }
         guard output != "" else { throw ValidationError("--output needs the name of a file, or - for standard output") }
         guard !loseMemory || !noSystemChanges else {

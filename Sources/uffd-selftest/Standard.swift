@@ -52,16 +52,20 @@ struct Seconds: ExpressibleByArgument {
 ///
 /// Any word is one to the parser, which would take what is no number for an argument of the command.
 struct Seed: ExpressibleByArgument, CustomStringConvertible {
-    static var random: Seed { Seed(argument: "\(Int.random(in: 1...999_999))") }
+    static let byChance = Seed(description: "by chance", number: .random(in: 1...999_999))
 
-    let text: String
+    let description: String
+    /// Nil if it is no number from 0.
+    let number: Int?
 
     init(argument: String) {
-        text = argument
+        self.init(description: argument, number: Int(argument).flatMap { $0 < 0 ? nil : $0 })
     }
 
-    var number: Int? { Int(text).flatMap { $0 < 0 ? nil : $0 } }
-    var description: String { text }
+    private init(description: String, number: Int?) {
+        self.description = description
+        self.number = number
+    }
 }
 
 extension ParsableArguments {

@@ -66,6 +66,12 @@ struct CommandLineTests {
         #expect(answer.errors.contains("--shuffle needs a number from 0 to 9223372036854775807, not '\(word)'"))
     }
 
+    @Test func helpIsTheSameEachTime() throws {
+        let help = try SelftestProgram.run("run", "--help").output
+        #expect(help.contains("--shuffle"))
+        #expect(try SelftestProgram.run("run", "--help").output == help)
+    }
+
     @Test func memoryTypesNarrowTheSelection() throws {
         let answer = try SelftestProgram.run("--filter", "selfcheck-*", "--memory", "shmem")
         #expect(answer.output.contains("1..1\n"))
