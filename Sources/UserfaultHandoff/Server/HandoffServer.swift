@@ -242,7 +242,7 @@ public final class HandoffServer: Sendable {
             guard let accepted = try listener.socket.accept(within: .zero) else { return }
             connection = accepted
         } catch {
-            return wait(because: error, at: listener)
+            return wait(because: error, at: listener, token)
         }
         isStuck.withLock { $0 = false }
         let peer = connection.peer
@@ -276,7 +276,9 @@ public final class HandoffServer: Sendable {
     }
 
     /// Nobody can be accepted at a socket, which stays ready.
-    private func wait(because error: HandoffError, at listener: ServerListener) {
+    private func wait(because error: HandoffError, at listener: ServerListener, _ token: UInt64) {
+        // It was removed meanwhile.
+        guard table.withLock({ $0.listeners[token] != nil }) else { return }
         if listener.socket.isShut {
             // By somebody who has the socket too: that cannot be undone.
             try? set.remove(listener.number)
