@@ -12,11 +12,16 @@ struct PassedNames: ~Copyable {
 
     private let file: Memfd
 
+    /// - Throws: ``Failure``, as whatever else keeps a child from starting: it is tried again.
     init(_ names: [String]) throws {
         let bytes = Array(names.joined(separator: Self.separator).utf8)
-        let file = try Memfd(name: "pager-names", count: max(1, bytes.count))
-        try file.write(bytes.span.bytes, at: 0)
-        self.file = file
+        do throws(UserfaultError) {
+            let file = try Memfd(name: "pager-names", count: max(1, bytes.count))
+            try file.write(bytes.span.bytes, at: 0)
+            self.file = file
+        } catch {
+            throw Failure(.system, "the server cannot be started: \(error)")
+        }
     }
 
     var number: Int32 { file.withUnsafeDescriptor { $0.rawValue } }
