@@ -35,14 +35,18 @@ extension LostProcesses {
     /// it has sent its descriptor: it would wait for ever.
     ///
     /// - Parameter numbers: What was kept under ``KeptName/arrival(_:)``; they are closed.
-    /// - Returns: Whether it was killed.
-    static func end(arrival numbers: [Int32]) -> Bool {
+    /// - Returns: What has become of it if it was to be killed.
+    static func end(arrival numbers: [Int32]) -> Fate? {
         var isRead = false
-        var isKilled = false
+        var fate: Fate?
         let kinds = numbers.map { (number: $0, kind: DescriptorKind(of: $0)) }
         for entry in kinds where entry.kind == .process {
             isRead = true
-            if cps_signal_process(entry.number, SIGKILL) == 0 { isKilled = true }
+            switch cps_signal_process(entry.number, SIGKILL) {
+            case 0: fate = .killed
+            case -EPERM: fate = .lives
+            default: break
+            }
         }
         for entry in kinds {
             guard entry.kind == .socket, !isRead else {
@@ -50,9 +54,9 @@ extension LostProcesses {
                 continue
             }
             guard let connection = try? HandoffConnection(adopting: entry.number) else { continue }
-            if (try? HandoffServer.sendAway(connection)) == true { isKilled = true }
+            if (try? HandoffServer.sendAway(connection)) == true { fate = .killed }
         }
-        return isKilled
+        return fate
     }
 }
 
@@ -69,7 +73,11 @@ extension Shelf {
     /// - Returns: How many were killed.
     @discardableResult
     mutating func endArrivals() -> Int {
-        kept.keys.filter(KeptName.isArrival).count { LostProcesses.end(arrival: take($0)) }
+        let fates = kept.keys.filter(KeptName.isArrival).compactMap { LostProcesses.end(arrival: take($0)) }
+        for case .lives in fates {
+            Standard.complain("error: a client whose memory was just being handed over is to be killed, \(Fate.lives)")
+        }
+        return fates.count { $0 == .killed }
     }
 }
 

@@ -75,9 +75,10 @@ struct KeptClient {
     /// Kills peers that were handing their memory over when their server died: they cannot do so again.
     static func endArrivals(_ keepers: Keepers?, _ logger: Logger) {
         for name in PassedDescriptors.names where KeptName.isArrival(name) {
-            if LostProcesses.end(arrival: PassedDescriptors.take(name)) {
+            if let fate = LostProcesses.end(arrival: PassedDescriptors.take(name)) {
                 keepers?.noteFailure()
-                logger.error("a client is killed whose memory was just being handed over when its server died")
+                logger.error(
+                    "the memory of a client was just being handed over when its server died: it is lost, \(fate)")
             }
             keepers?.forget(name)
         }
