@@ -34,9 +34,11 @@ enum Filling {
         switch self {
         case .bytes(let address):
             let options: UserfaultFD.CopyOptions = protected ? .writeProtect : []
-            return FillOutcome { () throws(UserfaultError) in
+            let outcome = FillOutcome { () throws(UserfaultError) in
                 try uffd.copy(from: address, to: claim.range, options: options)
             }
+            guard outcome == .exists, claim.region.isHuge else { return outcome }
+            return Self.whetherHugePageExists(claim.prefix(pages: 1), of: uffd, zeros: zeros)
         case .zeros where protected || claim.region.isHuge:
             let zeroRange = zeros.range
             let count = min(claim.range.count, zeroRange.count)
@@ -68,6 +70,25 @@ enum Filling {
             return FillOutcome { () throws(UserfaultError) in try uffd.continue(claim.range, options: options) }
         case .poison:
             return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(claim.range) })
+        }
+    }
+
+    /// What `EEXIST` means for a huge page: since Linux 6.18 a copy also answers so where the pool is empty.
+    ///
+    /// A page that the file has can be mapped. Else it failed, whether the page is there or not: what follows at the end of all
+    /// attempts is poison, which takes no page that is there. Where the file has a page it would, if that is not mapped.
+    @inline(never)
+    private static func whetherHugePageExists(
+        _ claim: Claim, of uffd: borrowing UserfaultFD, zeros: ZeroMemory
+    ) -> FillOutcome {
+        var file = Filling.file
+        let outcome = file.fill(claim, of: uffd, zeros: zeros)
+        switch outcome {
+        case .done: return .exists
+        case .noPage: return .failed
+        // Kernels that cannot be asked have another answer for an empty pool.
+        case .failed: return .exists
+        case .stopped, .exists, .changing, .noRange, .processGone: return outcome
         }
     }
 }

@@ -20,9 +20,6 @@ struct PageState: OptionSet, Hashable {
     static var poisoned: PageState { PageState(rawValue: 1 << 4) }
     /// The page was written since it was filled or last asked for.
     static var written: PageState { PageState(rawValue: 1 << 5) }
-    /// `EEXIST` was the last answer, once or twice: only huge pages count, because their pool may be what is empty.
-    static var existedOnce: PageState { PageState(rawValue: 1 << 6) }
-    static var existedTwice: PageState { PageState(rawValue: 1 << 7) }
     /// A thread faulted on the page after it was filled, and was told to look again.
     ///
     /// If it comes back, the page is gone.
@@ -127,6 +124,6 @@ struct PageStates: @unchecked Sendable, Equatable {
     /// Gives a page back whose fate is known.
     @inline(__always)
     func release(_ index: Int, as set: PageState) -> Bool {
-        release(index, setting: set, clearing: .doubted.union(.existedOnce).union(.existedTwice))
+        release(index, setting: set, clearing: .doubted)
     }
 }

@@ -44,13 +44,8 @@ extension PagerStateMachine {
                 wake: owed ? claim.range.part(at: 0, count: bytes) : nil,
                 next: .fill(claim.dropFirst(bytes)))
         case .exists:
-            if claim.content != .poison, claim.region.isHuge, let states = claim.states,
-                states[0].contains(.existedTwice)
-            {
-                return Settlement(wake: nil, next: .failed(claim))
-            }
             let page = claim.range.part(at: 0, count: first)
-            finish(claim, bytes: first, as: existed(claim), at: moment)
+            finish(claim, bytes: first, as: claim.presentState, at: moment)
             let rest = claim.dropFirst(first)
             return Settlement(wake: page, next: rest.range.isEmpty ? .finished : .fill(rest))
         case .changing:
@@ -101,7 +96,7 @@ extension PagerStateMachine {
         guard let states = claim.states else { return false }
         var owed = false
         for page in 0..<(bytes >> claim.region.pageShift) {
-            if states.release(page, clearing: .existedOnce.union(.existedTwice)) { owed = true }
+            if states.release(page) { owed = true }
         }
         return owed
     }
@@ -117,12 +112,5 @@ extension PagerStateMachine {
             if states.release(page, as: state) { owed = true }
         }
         return owed
-    }
-
-    private func existed(_ claim: Claim) -> PageState {
-        let present = claim.presentState
-        guard claim.content != .poison, claim.region.isHuge, let states = claim.states else { return present }
-        return states[0].contains(.existedOnce)
-            ? present.union(.existedOnce).union(.existedTwice) : present.union(.existedOnce)
     }
 }

@@ -243,7 +243,7 @@ struct PagerStateMachine: ~Copyable {
                     return .wake(range)
                 }
                 // Filled before it faulted, as far as we know: a thread that comes back knows better.
-                if state.isDisjoint(with: .existedOnce.union(.doubted)) {
+                if !state.contains(.doubted) {
                     _ = states.release(0, setting: .doubted)
                     return .wake(range)
                 }
