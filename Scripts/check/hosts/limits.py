@@ -47,6 +47,9 @@ def filtered_memory_files():
         document = expect(run(whole(*globs), filtered(f"memfd_create:{error}")), reason="memfd_create(2) is filtered")
         passed = {r["memory"] for r in document["results"] if r["outcome"] == "pass"}
         require({"anon", "tmpfs", "tmpfs-private", None} <= passed, f"{error}: nothing but {passed} has passed")
+        for memory, code in (("shmem", 4), ("anon", 0)):
+            answer = run(["stress", memory, "4", "4", "--mode", "bounce"], filtered(f"memfd_create:{error}"))
+            require(answer.returncode == code, f"stress {memory}: exit {answer.returncode}: {answer.stdout[-300:]}")
 
 
 @check
