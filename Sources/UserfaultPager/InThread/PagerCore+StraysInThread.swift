@@ -7,8 +7,10 @@ extension PagerCore where Source: ~Copyable {
     /// Whether an address of no region is memory of this pager's descriptor: most are not, and their signals are the
     /// program's.
     func isOurs(straying address: UInt) -> Bool {
-        let page = AddressRange.page(holding: address, size: .base)
-        return memories[0].withDescriptor { uffd in uffd.holder(of: page, modes: .missing) } == .thisDescriptor
+        memories[0].withDescriptor { uffd in
+            let page = uffd.strayPage(of: PageFault(address: address, flags: []))
+            return uffd.holder(of: page, modes: .missing) == .thisDescriptor
+        }
     }
 
     /// Does what the policy says of a fault of no region.
@@ -18,13 +20,17 @@ extension PagerCore where Source: ~Copyable {
         var pending = PendingFault(fault: PageFault(address: address, flags: []), since: 0)
         pending.isUncertain = true
         let memory = memories[0]
-        let page = AddressRange.page(holding: address, size: .base)
+        let page = memory.strayPage(of: pending.fault)
         let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page, askedBy: pending)
-        if !isGrowth { record.count(.strays) }
         let isZeros = isGrowth || strayAnswer == .zeros
-        if isZeros, mapFromFile(page, askedBy: pending, of: memory) { return .served }
-        let outcome =
-            isZeros ? zeroStray(page, askedBy: pending, of: memory) : poisonStray(page, askedBy: pending, of: memory)
+        let isMapped = isZeros && mapFromFile(page, askedBy: pending, of: memory)
+        let outcome: FillOutcome =
+            isMapped
+            ? .done
+            : isZeros
+                ? zeroStray(page, askedBy: pending, of: memory) : poisonStray(page, askedBy: pending, of: memory)
+        // A thread that is to wait comes again.
+        if !isGrowth, outcome != .changing { record.count(.strays) }
         switch outcome {
         case .done where isZeros: return .served
         case .done:

@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 import Testing
 import UserfaultFD
 
@@ -47,6 +48,52 @@ struct InThreadStrayTests {
             try ground.mapping.advise(.dontNeed)
             try ground.pager.add(range, options: RegionOptions(registration: .byOwner))
             #expect(range.loadWord(2 * pageBytes) == NumberedSource.word(2 * pageBytes))
+        }
+    }
+
+    /// A thread that waits for the end of a pause faults again and again.
+    @Test
+    func aStrayOfAPauseIsCountedOnce() async {
+        await #expect(processExitsWith: .success) {
+            let ground = try Ground(.zeros)
+            let range = ground.range
+            let thread = Shared(Atomic<Int>(0))
+            try ground.pager.pause()
+            let toucher = Toucher {
+                thread.value.store(Int(NativeThread.currentID), ordering: .relaxed)
+                return range.loadWord(0)
+            }
+            func sleeps() -> Int {
+                ProcFile.text("/proc/self/task/\(thread.value.load(ordering: .relaxed))/status")
+                    .flatMap { ProcFile.value(of: "voluntary_ctxt_switches:", in: $0) }
+                    .flatMap { Int($0) } ?? 0
+            }
+            guard wait(until: { thread.value.load(ordering: .relaxed) != 0 }) else { exit(2) }
+            let before = sleeps()
+            guard wait(until: { sleeps() > before + 4 }) else { exit(3) }
+            try ground.pager.resume()
+            guard toucher.value() == 0 else { exit(4) }
+            guard ground.pager.statistics.strayFaults == 1 else { exit(5) }
+        }
+    }
+
+    /// Part of a huge page is nobody's, as far as the kernel says.
+    @Test(.requiresHugePages(2), arguments: [false, true])
+    func strayHugePagesAreDecided(isLost: Bool) async {
+        await #expect(processExitsWith: isLost ? .signal(SIGBUS) : .success) { [isLost] in
+            alarm(60)
+            let size = PageSize.twoMiB.bytes
+            let uffd = try UserfaultFD(features: .sigbus)
+            let second = try uffd.duplicate()
+            let range = try Mapping(anonymous: 2 * size, hugePages: .twoMiB).release()
+            _ = try second.register(range, modes: .missing)
+            let pager = try Pager(
+                uffd, source: NumberedSource(),
+                configuration: PagerConfiguration(strays: isLost ? .poison : .zeros))
+            try pager.start()
+            guard range.loadWord(size + pageBytes) == 0, range.loadWord(2 * size - pageBytes) == 0 else { exit(2) }
+            guard pager.statistics.strayFaults == 1 else { exit(3) }
+            extendLifetime(second)
         }
     }
 
