@@ -1,3 +1,4 @@
+internal import SystemPackage
 internal import Synchronization
 internal import UserfaultFD
 
@@ -127,8 +128,10 @@ extension PagerCore where Source: ~Copyable {
             if region.writeProtected { try protectPresent(part.range, in: memory) }
             leaveToThisPager(part.range, of: region, in: memory)
         } catch {
+            // The kernel looks at the whole range before it begins: what it refuses stays another's, and only memory for records
+            // of its own can be missing half-way.
+            if case .kernel(let refusal) = error, refusal.errno == .noMemory { isRegistered = true }
             memory.excludingOthers(givingUp: true) { uffd, machine in
-                // What is another's stays another's.
                 if isRegistered { unregister(part.range, of: region, uffd) }
                 machine.forgetSpans(of: region)
             }
