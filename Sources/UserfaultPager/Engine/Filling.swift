@@ -38,7 +38,7 @@ enum Filling {
                 try uffd.copy(from: address, to: claim.range, options: options)
             }
             guard outcome == .exists, claim.region.isHuge else { return outcome }
-            return Self.whetherHugePageExists(claim.prefix(pages: 1), of: uffd, zeros: zeros)
+            return Self.whetherHugePageExists(claim.prefix(pages: 1).range, protected: protected, of: uffd)
         case .zeros where protected || claim.region.isHuge:
             let zeroRange = zeros.range
             let count = min(claim.range.count, zeroRange.count)
@@ -75,20 +75,22 @@ enum Filling {
 
     /// What `EEXIST` means for a huge page: since Linux 6.18 a copy also answers so where the pool is empty.
     ///
-    /// A page that the file has can be mapped. Else it failed, whether the page is there or not: what follows at the end of all
-    /// attempts is poison, which takes no page that is there. Where the file has a page it would, if that is not mapped.
+    /// A page that the file has can be mapped. Else the fill failed, whether the page is there or not: what follows at the end of
+    /// all attempts is poison, which takes no page that is there. Where the file has a page it would, if that is not mapped.
+    ///
+    /// - Parameter protected: Whether what is mapped is to be write-protected.
     @inline(never)
-    private static func whetherHugePageExists(
-        _ claim: Claim, of uffd: borrowing UserfaultFD, zeros: ZeroMemory
+    static func whetherHugePageExists(
+        _ page: AddressRange, protected: Bool, of uffd: borrowing UserfaultFD
     ) -> FillOutcome {
-        var file = Filling.file
-        let outcome = file.fill(claim, of: uffd, zeros: zeros)
+        // Kernels without poison have another answer for an empty pool.
+        guard uffd.supportedFeatures.contains(.poison) else { return .exists }
+        let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
+        let outcome = FillOutcome { () throws(UserfaultError) in try uffd.continue(page, options: options) }
         switch outcome {
         case .done: return .exists
         case .noPage: return .failed
-        // Kernels that cannot be asked have another answer for an empty pool.
-        case .failed: return .exists
-        case .stopped, .exists, .changing, .noRange, .processGone: return outcome
+        case .stopped, .exists, .changing, .noRange, .processGone, .failed: return outcome
         }
     }
 }

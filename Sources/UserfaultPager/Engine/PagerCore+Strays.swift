@@ -68,7 +68,7 @@ extension PagerCore where Source: ~Copyable {
             if isPaused || machine.spans.find(page.start)?.states != nil { return .changing }
             if let objection = uffd.objection(to: page, pending) { return objection }
             if page.count > zeros.range.count { return .failed }
-            return FillOutcome { () throws(UserfaultError) in
+            let outcome = FillOutcome { () throws(UserfaultError) in
                 switch pending.fault.kind {
                 case .minor: try uffd.continue(page)
                 // The kernel has no zeros for huge pages.
@@ -76,6 +76,13 @@ extension PagerCore where Source: ~Copyable {
                 case _: try uffd.zeropage(page)
                 }
             }
+            guard outcome == .exists, page.count > PageSize.base.bytes,
+                Filling.whetherHugePageExists(page, protected: false, of: uffd) == .failed
+            else { return outcome }
+            // The pool is empty, or the page is there, which takes no poison.
+            let answer = FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
+            if answer == .done { note(.failed(address: page.start)) }
+            return answer
         }
     }
 

@@ -76,7 +76,10 @@ extension PagerCore where Source: ~Copyable {
             if isPaused || machine.spans.find(page.start)?.states != nil { return true }
             try? uffd.writeProtect(page, .unprotect)
             // A copy of the page to itself is refused: because the page is there, or before, because it cannot be read.
-            return FillOutcome { () throws(UserfaultError) in try uffd.copy(from: page.start, to: page) } == .exists
+            let outcome = FillOutcome { () throws(UserfaultError) in try uffd.copy(from: page.start, to: page) }
+            guard outcome == .exists, page.count > PageSize.base.bytes else { return outcome == .exists }
+            // The pool may be what is empty.
+            return (try? AddressSpace.isResident(page.part(at: 0, count: PageSize.base.bytes))) ?? true
         }
     }
 

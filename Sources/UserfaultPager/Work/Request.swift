@@ -164,6 +164,8 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
             served = fail(claim.prefix(pages: 1), request.pending, of: request.memory, by: record)
         }
         if trace.isOn { trace(request.pending, claim.region.id, served, by: record) }
+        // Pages behind the first may have been given back: in a pause, or because something changed.
+        if claim.pages > 1, claim.decidedBytes < claim.range.count { markDirty(request) }
         record.end()
         // Not within the source's call that hands it over: it would be called from there again and again.
         let asksForMore = isReentrant && !request.isDemand && request.isHandedOver.load(ordering: .acquiring)
@@ -175,6 +177,10 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
     /// Gives back pages that a request was about and did not bring: a job that wants them looks for them again.
     private func leaveBehind(_ rest: Claim, of request: Request) {
         giveBack(rest, of: request.memory)
+        markDirty(request)
+    }
+
+    private func markDirty(_ request: Request) {
         queue.job(request.pending.job)?.state.withLock { $0.isDirty = true }
     }
 

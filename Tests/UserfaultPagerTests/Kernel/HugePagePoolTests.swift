@@ -76,4 +76,22 @@ struct HugePagePoolTests {
         #expect(Toucher.value { range.load(Self.size) } == 7)
         #expect(pager.settledStatistics.failures == 0)
     }
+
+    /// A page of no region, which was to be zeros.
+    @Test(.requiresHugePages(1), arguments: [false, true])
+    func strayPagesWithoutAPoolAreLost(isInThread: Bool) async {
+        await #expect(processExitsWith: .signal(SIGBUS)) { [isInThread] in
+            alarm(20)
+            let range = try Mapping(anonymous: Self.size, hugePages: .twoMiB, options: .noReserve).release()
+            Self.emptyPool()
+            let uffd = try UserfaultFD(features: isInThread ? .sigbus : [])
+            let second = try uffd.duplicate()
+            _ = try second.register(range, modes: .missing)
+            let pager = try Pager(
+                uffd, source: NumberedSource(), configuration: PagerConfiguration(strays: .zeros))
+            try pager.start()
+            _ = Toucher.value { range.loadWord(pageBytes) }
+            extendLifetime(second)
+        }
+    }
 }

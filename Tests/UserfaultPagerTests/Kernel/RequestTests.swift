@@ -98,6 +98,25 @@ struct RequestTests {
         for page in 0..<128 { #expect(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
     }
 
+    /// What comes during a pause is asked for again.
+    @Test
+    func populateLeavesNothingBehindInAPause() throws {
+        let mapping = try Mapping(anonymous: 16 * pageBytes)
+        let range = mapping.range
+        let source = NumberedLaterSource(isHeld: true)
+        let pager = try Pager(UserfaultFD(), source: AsynchronousSource(source))
+        let region = try pager.add(range)
+        try pager.start()
+        let populating = Toucher { (try? pager.populate(region, within: .seconds(20))) != nil }
+        #expect(wait { source.count > 0 })
+        try pager.pause()
+        source.release()
+        try pager.resume()
+        #expect(populating.value() == true)
+        #expect(try pager.countUnfilledBytes() == 0)
+        try pager.stop(.poison)
+    }
+
     /// What a request leaves behind is asked for again, until every page is there.
     @Test
     func populateLeavesNothingBehind() throws {
