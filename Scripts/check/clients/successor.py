@@ -114,6 +114,22 @@ def survive_replaces_the_program():
 
 
 @check
+def survive_going_back_to_an_older_program():
+    """One that does not know the file of names finds them in the environment, as systemd passes them."""
+    with replaceable_program() as (copy, before), supervised("--max-restarts", 0) as (pager, directory, control):
+        with half_read(directory / "m") as machine:
+            old = copy.with_name("old")
+            old.write_text(f'#!/bin/sh\nunset UFFD_PAGER_NAMES\nexec {before} "$@"\n')
+            old.chmod(0o755)
+            os.rename(old, copy)
+            pager.process.send_signal(signal.SIGHUP)
+            pager.says("ready", 2)
+            machines = json.loads(ctl(control, "list"))["machines"]
+            require([each["name"] for each in machines] == ["m"], f"the machines are {machines}")
+            reads_the_rest(machine)
+
+
+@check
 def survive_requests_while_the_server_is_replaced():
     """ctl waits for the successor, and asks it what the last server has not answered."""
     with supervised("--max-restarts", 0) as (pager, _, control):

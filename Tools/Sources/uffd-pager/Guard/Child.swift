@@ -76,12 +76,18 @@ struct Child: ~Copyable {
         for (index, link) in links.enumerated() {
             variables.append((link.variable, "\(PassedDescriptors.first + Int32(passed.count + index))"))
         }
+        // A version from before there was the file of names finds them here.
+        variables.append((PassedDescriptors.namesVariable, passed.map(\.0).joined(separator: ":")))
         for (name, value) in variables { setenv(name, value, 1) }
         defer { for (name, _) in variables { unsetenv(name) } }
         let arguments = CommandLine.arguments.map { strdup($0) } + [nil]
         defer { for argument in arguments { free(argument) } }
         var id: pid_t = 0
-        let error = posix_spawn(&id, program, &actions, &attributes, arguments, environ)
+        var error = posix_spawn(&id, program, &actions, &attributes, arguments, environ)
+        if error == E2BIG {
+            unsetenv(PassedDescriptors.namesVariable)
+            error = posix_spawn(&id, program, &actions, &attributes, arguments, environ)
+        }
         guard error == 0 else { throw refusal(error) }
         return id
     }
