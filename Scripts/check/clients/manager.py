@@ -19,9 +19,10 @@ class Manager(Logged):
     """Does what sd_notify(3), sd_listen_fds(3) and systemd.service(5) say of Type=notify, FileDescriptorStoreMax=, and
     Restart=on-failure. A check says when the service must have ended.
 
-    The store has room for so many descriptors, and drops what is too much. Before version 254, it does not say how many."""
+    The store has room for so many descriptors, and drops what is too much. Before version 254, it does not say how many.
+    The sockets of socket units, by their names, are passed at each start."""
 
-    def __init__(self, directory, *arguments, room=4096, tells_room=True):
+    def __init__(self, directory, *arguments, room=4096, tells_room=True, sockets=()):
         self.room, self.tells_room, self.dropped = room, tells_room, 0
         # Whether messages are taken, and how many removals are lost.
         self.is_taking, self.lost_removals = threading.Event(), 0
@@ -30,6 +31,7 @@ class Manager(Logged):
         self.log = open(directory / "log", "w+", encoding="utf-8")
         self.arguments = [program(), *map(str, arguments)]
         self.store = {}
+        self.sockets = [(name, listener.fileno()) for name, listener in sockets]
         self.lock = threading.Lock()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
@@ -88,7 +90,8 @@ class Manager(Logged):
     def start(self):
         with self.lock:
             # In whatever order: the store promises none.
-            passed = [(name, number) for name in reversed(self.store) for number in reversed(self.store[name])]
+            stored = [(name, number) for name in reversed(self.store) for number in reversed(self.store[name])]
+            passed = self.sockets + stored
         self.process = os.fork()
         if self.process:
             return

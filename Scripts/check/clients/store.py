@@ -111,6 +111,24 @@ def survive_a_store_that_is_late():
 
 
 @check
+def survive_a_socket_of_another_path():
+    """A successor that has taken all that was left still is one: it does not end because systemd's socket is not --socket."""
+    with folder() as directory, socket.socket(socket.AF_UNIX) as listener:
+        path = directory / "m"
+        listener.bind(str(path))
+        listener.listen()
+        arguments = ("firecracker", "--socket", path, "--memory", memory_file(directory, SIZE), "--fd-store")
+        with Manager(directory, *arguments, sockets=[("vm.socket", listener)]) as service:
+            service.says("listening")
+            with half_read(path) as machine:
+                service.arguments[service.arguments.index(str(path))] = str(directory / "other")
+                all_die(service)
+                service.says("systemd has passed the socket")
+                service.says("listening", 2)
+                reads_the_rest(machine)
+
+
+@check
 def survive_wrong_arguments():
     """Machines wait until somebody has corrected them, and are killed if the service is stopped."""
     with stored() as (service, path), half_read(path) as machine:

@@ -14,6 +14,7 @@ enum PassedDescriptors {
     static let processVariable = "LISTEN_PID"
 
     private static let taken = Mutex(Shelf())
+    private static let hadPredecessor = Atomic(false)
 
     /// Takes note of them, before anything else opens a descriptor.
     ///
@@ -21,6 +22,7 @@ enum PassedDescriptors {
     /// - Throws: ``Failure`` if it is not known what they are.
     static func prepare(for process: pid_t) throws {
         let shelf = read(process, try PassedNames.take())
+        hadPredecessor.store(shelf.isForSuccessor, ordering: .relaxed)
         taken.withLock { $0 = shelf }
     }
 
@@ -40,8 +42,8 @@ enum PassedDescriptors {
     /// How many descriptors there are under each name that this program gives.
     static var storedCounts: [String: Int] { counts.filter { KeptName.isOwn($0.key) } }
 
-    /// Whether another server was there before, which has died.
-    static var isSuccessor: Bool { taken.withLock { $0.isForSuccessor } }
+    /// Whether another server was there before, which has died: also after all that it has left was taken.
+    static var isSuccessor: Bool { hadPredecessor.load(ordering: .relaxed) }
 
     /// The first descriptor of a kind under a name, which stays there.
     static func number(_ kind: DescriptorKind, under name: String) -> Int32? {
