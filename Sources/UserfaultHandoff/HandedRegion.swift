@@ -11,6 +11,9 @@ public struct HandedRegion: Hashable, Sendable {
     /// The size of the region's pages.
     public let pageSize: PageSize
 
+    /// Where the addresses of a process end on all machines: there is room for no regions whose sizes have a sum that is too large.
+    private static var addressLimit: UInt { 1 << 56 }
+
     /// A region as a peer describes it: numbers that nobody has checked yet.
     ///
     /// - Throws: ``HandoffError/malformed(_:)`` if the region is empty, ends outside the address space or the source, or
@@ -36,6 +39,7 @@ public struct HandedRegion: Hashable, Sendable {
         } catch {
             throw .malformed("\(place) is not in the address space")
         }
+        guard range.end <= Self.addressLimit else { throw .malformed("\(place) is not in the address space") }
         self.offset = from
         self.pageSize = pageSize
     }

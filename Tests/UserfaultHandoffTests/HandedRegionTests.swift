@@ -23,7 +23,7 @@ struct HandedRegionTests {
             (16 * page, page, .max, page), (16 * page, page, UInt64(Int.max) / page * page, page),
             (16 * page + 1, page, 0, page), (16 * page, page + 1, 0, page), (16 * page, page, 1, page),
             (16 * page, page, 0, 0), (16 * page, page, 0, page + 1), (16 * page, page, 0, .max),
-            (16 * page, page, 0, 2 << 20),
+            (16 * page, page, 0, 2 << 20), (1 << 56, page, 0, page), (1 << 62, 1 << 62, 0, page),
         ] as [(UInt64, UInt64, UInt64, UInt64)])
     func refuses(address: UInt64, count: UInt64, offset: UInt64, pageBytes: UInt64) {
         #expect(throws: HandoffError.self) {
