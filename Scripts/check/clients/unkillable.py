@@ -53,7 +53,7 @@ def told_of_clients_that_cannot_be_killed():
         ctl(control, "pause", "m")
         with Machine(waits_for_ever, directory / "m", lambda memory: firecracker_json((memory, 0))) as machine:
             waits(machine)
-            pager.says("without CAP_KILL it cannot be killed")
+            pager.says("it cannot be killed if its memory is lost")
             text = ctl(control, "remove", "m", "--ending", "kill", code=1)
             require("was to be killed, and cannot be killed" in text or lives in text, text)
             require(machine.end() == -signal.SIGBUS, f"the machine ended with {machine.status}")

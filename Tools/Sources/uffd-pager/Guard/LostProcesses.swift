@@ -14,11 +14,11 @@ enum LostProcesses {
     /// Whoever has their userfaultfds keeps them until then: nobody is to read zeros. One that the kernel holds up does not
     /// hold up the others' end.
     ///
-    /// Says how many may not be killed: they are other users'.
+    /// Says how many cannot be killed.
     ///
     /// - Parameter pidfds: They stay the caller's.
     static func end(_ pidfds: [Int32]) {
-        let killed = pidfds.filter { cps_signal_process($0, SIGKILL) != -EPERM }
+        let killed = pidfds.filter { MayKill.killing($0) != .lives }
         if killed.count < pidfds.count {
             Standard.complain("error: clients are to be killed, \(Fate.lives) clients=\(pidfds.count - killed.count)")
         }
@@ -42,11 +42,7 @@ extension LostProcesses {
         let kinds = numbers.map { (number: $0, kind: DescriptorKind(of: $0)) }
         for entry in kinds where entry.kind == .process {
             isRead = true
-            switch cps_signal_process(entry.number, SIGKILL) {
-            case 0: fate = .killed
-            case -EPERM: fate = .lives
-            default: break
-            }
+            if let ending = MayKill.killing(entry.number) { fate = ending }
         }
         for entry in kinds {
             guard entry.kind == .socket, !isRead else {

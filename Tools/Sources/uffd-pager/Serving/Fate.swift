@@ -6,7 +6,7 @@ import UserfaultPager
 /// What becomes of a client that is to be killed, as the log says it.
 enum Fate: CustomStringConvertible {
     case killed
-    /// It is another user's, and this process may not.
+    /// This process may not: it is another user's. Or it cannot: it is not in its PID namespace.
     case lives
 
     init(wasKilled: Bool) { self = wasKilled ? .killed : .lives }
@@ -17,7 +17,8 @@ enum Fate: CustomStringConvertible {
     var description: String {
         switch self {
         case .killed: "and is killed"
-        case .lives: "and cannot be killed, since it is another user's and CAP_KILL is missing: end it yourself"
+        case .lives:
+            "and cannot be killed, since it is another user's (CAP_KILL) or in another PID namespace: end it yourself"
         }
     }
 }
@@ -25,7 +26,21 @@ enum Fate: CustomStringConvertible {
 /// Whether this process may kill others.
 enum MayKill {
     /// - Parameter pidfd: Of a process; one that has ended needs nobody.
-    static func process(_ pidfd: Int32) -> Bool { cps_signal_process(pidfd, 0) != -EPERM }
+    static func process(_ pidfd: Int32) -> Bool { signal(pidfd, 0) != .lives }
+
+    /// Kills a process.
+    ///
+    /// - Returns: `nil` for one that has ended.
+    static func killing(_ pidfd: Int32) -> Fate? { signal(pidfd, SIGKILL) }
+
+    private static func signal(_ pidfd: Int32, _ signal: Int32) -> Fate? {
+        switch cps_signal_process(pidfd, signal) {
+        case 0: .killed
+        case -ESRCH: nil
+        // EPERM, and EINVAL for a process of a PID namespace that cannot be seen from here.
+        default: .lives
+        }
+    }
 }
 
 /// Duplicates of a client's userfaultfd and of a pidfd of its process, closed with the last user.

@@ -48,7 +48,8 @@ extension SessionTable {
             ) { [weak self] in self?.end(id) }
             if !MayKill.process(descriptors.process) {
                 logger.warning(
-                    "the client is another user's: without CAP_KILL it cannot be killed if its memory is lost")
+                    "the client is another user's, or in another PID namespace: it cannot be killed if its memory is lost"
+                )
             }
             enter(session, wasPaused: wasPaused, logger)
         } catch {
