@@ -85,24 +85,26 @@ def told_that_there_are_too_many_machines():
         stops_with(pager, 1)
 
 
+def strays(_, path):
+    """A machine that touches memory outside its regions."""
+    memory, uffd = registered(2 * SIZE)
+    inside = Memory(SIZE)
+    inside.start = memory.start
+    hand_over(path, firecracker_json((inside, 0)), [uffd.number])
+    memory.read(0)
+    # Of a file, so that it cannot become one mapping with the region, which would have grown.
+    file = os.memfd_create("other")
+    os.truncate(file, SIZE)
+    other = Memory(SIZE, file=file)
+    uffd.register(other)
+    other.read(0)
+
+
 @check
 def told_of_faults_outside_the_regions():
     for failure, end in (("kill", signal.SIGKILL), ("poison", signal.SIGBUS)):
         with serving_firecracker("--on-failure", failure) as (pager, path, _):
-            def body(_, path=path):
-                memory, uffd = registered(2 * SIZE)
-                inside = Memory(SIZE)
-                inside.start = memory.start
-                hand_over(path, firecracker_json((inside, 0)), [uffd.number])
-                memory.read(0)
-                # Of a file, so that it cannot become one mapping with the region, which would have grown.
-                file = os.memfd_create("other")
-                os.truncate(file, SIZE)
-                other = Memory(SIZE, file=file)
-                uffd.register(other)
-                other.read(0)
-
-            with Machine(body) as machine:
+            with Machine(strays, path) as machine:
                 expect_end(machine, -end)
             pager.says("outside its regions")
             stops_with(pager, 1)

@@ -6,10 +6,9 @@ import signal
 from access import STRANGER
 from firecracker import SIZE, hand_over
 from harness import Machine, Pager, Skip, check, firecracker_json, folder, memory_file, registered, require
-from memory import Memory
 from pause import waits
 from serve import ctl
-from told import stops_with
+from told import stops_with, strays
 
 
 @contextlib.contextmanager
@@ -63,19 +62,7 @@ def told_of_clients_that_cannot_be_killed():
 @check
 def told_of_clients_that_cannot_be_killed_at_strays():
     """One that touches memory outside its regions gets a signal: it would wait for ever."""
-    def body(_, path):
-        memory, uffd = registered(2 * SIZE)
-        inside = Memory(SIZE)
-        inside.start = memory.start
-        hand_over(path, firecracker_json((inside, 0)), [uffd.number])
-        memory.read(0)
-        file = os.memfd_create("other")
-        os.truncate(file, SIZE)
-        other = Memory(SIZE, file=file)
-        uffd.register(other)
-        other.read(0)
-
     with of_a_stranger("firecracker", "--on-failure", "kill") as (pager, directory):
-        with Machine(body, directory / "m") as machine:
+        with Machine(strays, directory / "m") as machine:
             require(machine.end() == -signal.SIGBUS, f"the machine ended with {machine.status}")
         pager.says("outside its regions")
