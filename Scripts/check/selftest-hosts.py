@@ -22,6 +22,7 @@ sys.path[:0] = [str(REPO / "Scripts/check"), str(REPO / "Scripts/check/hosts")]
 import limits  # noqa: E402, F401
 import mounts  # noqa: E402, F401
 import pool  # noqa: E402, F401
+import reports  # noqa: E402, F401
 import verdicts  # noqa: E402, F401
 import checks  # noqa: E402
 

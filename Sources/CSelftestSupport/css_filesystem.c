@@ -1,6 +1,8 @@
+#define _GNU_SOURCE
 #include "css_filesystem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/vfs.h>
 
 static void translate(const struct statfs *status, struct css_statfs_answer *answer) {
@@ -24,4 +26,14 @@ int css_statfs(const char *path, struct css_statfs_answer *answer) {
     if (statfs(path, &status) < 0) return -errno;
     translate(&status, answer);
     return 0;
+}
+
+int css_open_folder(const char *path) {
+    int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd >= 0 ? fd : -errno;
+}
+
+int css_lock_file(int fd) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : errno == EACCES ? -EAGAIN : -errno;
 }

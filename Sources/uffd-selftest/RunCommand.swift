@@ -128,11 +128,17 @@ struct RunCommand: ParsableCommand {
         var kcidb = KCIDBIdentity()
         kcidb.origin = kcidbOrigin
         kcidb.build = kcidbBuild
-        let ending = try Self.run(Runner(options: options), format.reporter(to: report, kcidb: kcidb))
+        let ending: Runner.Ending
+        do {
+            ending = try Self.run(Runner(options: options), format.reporter(to: report, kcidb: kcidb))
+        } catch {
+            file?.discard()
+            throw error
+        }
         let totals = ending.totals
         file?.finish()
         try Standard.finish(
-            report, named: file != nil ? output! : "standard output",
+            report, named: file != nil ? output! : "standard output", kept: file?.kept,
             verdict: "\(totals.passed) passed, \(totals.fail) failed, \(totals.skip) skipped")
         // A run that was stopped ends the way any stopped program does, so that a script around it stops too.
         if case .signal(let signal) = ending.stop { css_die_of(signal) }

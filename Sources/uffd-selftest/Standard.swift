@@ -26,10 +26,14 @@ enum Standard {
     }
 
     /// Fails with a message unless all of the report was written.
-    static func finish(_ output: ReportOutput, named name: String = "standard output", verdict: String? = nil) throws {
+    ///
+    /// - Parameter kept: The file that has what was written.
+    static func finish(
+        _ output: ReportOutput, named name: String = "standard output", kept: String? = nil, verdict: String? = nil
+    ) throws {
         output.finish()
         guard let failure = output.failure else { return }
-        let rest = verdict.map { "; \($0)" } ?? ""
+        let rest = (kept.map { "; what was written is in \($0)" } ?? "") + (verdict.map { "; \($0)" } ?? "")
         ReportOutput(.standardError).line("uffd-selftest: \(name) cannot be written: \(failure)\(rest)")
         throw unwritable
     }

@@ -14,5 +14,9 @@ struct css_statfs_answer {
 int css_fstatfs(int fd, struct css_statfs_answer *answer);
 // What statfs(2) says; 0 or -errno.
 int css_statfs(const char *path, struct css_statfs_answer *answer);
+// Opens a folder by which files are named (O_PATH); the descriptor or -errno.
+int css_open_folder(const char *path);
+// Locks a file until this description of it is closed (F_OFD_SETLK): 0, or -EAGAIN if somebody else has locked it so.
+int css_lock_file(int fd);
 
 #endif

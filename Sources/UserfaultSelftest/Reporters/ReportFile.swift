@@ -1,58 +1,124 @@
+import CSelftestSupport
 import Glibc
 import SystemPackage
 
 /// The file that a report is written to.
 ///
 /// If there is a report already, it stays until the new one is whole: a run that is killed leaves the old one, and beside
-/// it what it has written itself.
+/// it what it has written itself. What cannot be replaced, or is no file of this user alone, is written in its place.
 package struct ReportFile {
     package let output: ReportOutput
-    /// What is written, and what it is called in the end; nil if the file is written in its place.
-    private let names: (new: String, final: String)?
+    /// Nil if the file is written in its place.
+    private let replacement: ReportReplacement?
 
     package init(_ path: String) throws {
-        if let target = Self.written(path), let descriptor = Self.create(beside: target) {
-            names = (Self.new(target.path), target.path)
-            output = ReportOutput(descriptor, isOwnFile: true)
-        } else {
-            names = nil
-            output = ReportOutput(
-                try FileDescriptor.open(
-                    FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
-                    permissions: [.ownerReadWrite, .groupRead, .otherRead]), isOwnFile: true)
+        let place = Place(path)
+        if let place, place.isMagic {
+            // Others go on writing there: it is neither truncated nor replaced, and its end is where the report begins.
+            output = ReportOutput(try place.ownDescriptor() ?? Self.opened(path, atEnd: true))
+            replacement = nil
+            return
         }
-    }
-
-    /// What the new report is called until it is whole.
-    private static func new(_ path: String) -> String { path + ".partial" }
-
-    /// A regular file that is not empty, by its own name.
-    private static func written(_ path: String) -> (path: String, status: stat)? {
-        var status = stat()
-        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size > 0,
-            let resolved = realpath(path, nil)
-        else { return nil }
-        defer { free(resolved) }
-        return (String(cString: resolved), status)
-    }
-
-    /// Nil if nothing can be created beside the file.
-    private static func create(beside target: (path: String, status: stat)) -> FileDescriptor? {
-        let new = new(target.path)
-        // What a run has left that was killed; and nobody else may have made what this run writes to.
-        unlink(new)
-        let descriptor = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return nil }
-        _ = fchown(descriptor, target.status.st_uid, target.status.st_gid)
-        _ = fchmod(descriptor, target.status.st_mode & 0o777)
-        return FileDescriptor(rawValue: descriptor)
+        let file = try Self.opened(path)
+        let status = try Self.status(of: file)
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            output = ReportOutput(file)
+            replacement = nil
+            return
+        }
+        guard Self.lock(file) else { throw Busy(name: path) }
+        replacement = try place.flatMap { try ReportReplacement(of: file, status, in: $0) }
+        if replacement == nil { try file.resize(to: 0) }
+        output = ReportOutput(replacement?.descriptor ?? file, isOwnFile: true)
     }
 
     /// Ends the report, which takes the place of the one before if all of it was written.
     package func finish() {
         output.finish()
-        guard let names else { return }
-        if output.failure == nil { output.attempt { try checked(rename(names.new, names.final) == 0 ? 0 : -errno) } }
-        if output.failure != nil { unlink(names.new) }
+        guard let replacement else { return }
+        output.attempt { try replacement.replace() }
+        if output.failure != nil, !replacement.hasText { discard() }
+    }
+
+    /// Leaves nothing of a report that nothing was written to.
+    package func discard() { replacement?.remove() }
+
+    /// The file that has what was written, if the report could not be put in its place.
+    package var kept: String? {
+        guard let replacement, output.failure != nil, replacement.hasText else { return nil }
+        return replacement.path
+    }
+
+    /// Another run writes the file.
+    package struct Busy: Error, CustomStringConvertible {
+        let name: String
+        package var description: String { "another run is writing \(name)" }
+    }
+
+    private static func opened(_ path: String, atEnd: Bool = false) throws -> FileDescriptor {
+        let file = try FileDescriptor.open(
+            FilePath(path), .writeOnly, options: [.create, .closeOnExec],
+            permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        if atEnd { _ = try? file.seek(offset: 0, from: .end) }
+        return file
+    }
+
+    static func status(of file: FileDescriptor) throws -> stat {
+        var status = stat()
+        try checked(fstat(file.rawValue, &status) == 0 ? 0 : -errno)
+        return status
+    }
+
+    /// False if another run has it.
+    ///
+    /// The kernel lets go of it when the run ends. This is no lock of `flock`, which whoever starts the runs may have on the same file.
+    static func lock(_ file: FileDescriptor) -> Bool {
+        css_lock_file(file.rawValue) != -EAGAIN
+    }
+}
+
+extension ReportFile {
+    /// Where the name of a file leads to.
+    struct Place {
+        let directory: String
+        private(set) var name: String
+
+        /// Nil if it leads nowhere; opening the file tells why.
+        init?(_ path: String) {
+            var path = FilePath(path)
+            for _ in 0..<40 {
+                guard let name = path.lastComponent?.string else { return nil }
+                let parent = path.removingLastComponent()
+                guard let resolved = realpath(parent.isEmpty ? "." : parent.string, nil) else { return nil }
+                defer { free(resolved) }
+                let place = Self(directory: String(cString: resolved), name: name)
+                guard !place.isMagic, let target = ProcFile.link("\(place.directory)/\(name)") else {
+                    self = place
+                    return
+                }
+                path = FilePath(place.directory).pushing(FilePath(target))
+            }
+            return nil
+        }
+
+        private init(directory: String, name: String) {
+            self.directory = directory
+            self.name = name
+        }
+
+        /// Whether it is in `/proc`, whose links, as that of `/dev/stdout`, lead to what somebody has opened.
+        var isMagic: Bool {
+            var status = css_statfs_answer()
+            return css_statfs(directory, &status) == 0 && status.type == 0x9fa0
+        }
+
+        /// A duplicate of the descriptor of this process that it names, which goes on where others have stopped.
+        func ownDescriptor() throws -> FileDescriptor? {
+            guard directory == "/proc/\(getpid())/fd", let number = Int32(name) else { return nil }
+            let flags = fcntl(number, F_GETFL)
+            guard flags >= 0, flags & O_ACCMODE != O_RDONLY else { throw Errno.badFileDescriptor }
+            let copy = fcntl(number, F_DUPFD_CLOEXEC, 3)
+            return FileDescriptor(rawValue: try checked(copy >= 0 ? copy : -errno))
+        }
     }
 }

@@ -50,7 +50,7 @@ enum ProcFile {
     }
 
     static func link(_ path: String) -> String? {
-        let bytes = [UInt8](unsafeUninitializedCapacity: 256) { buffer, count in
+        let bytes = [UInt8](unsafeUninitializedCapacity: Int(PATH_MAX)) { buffer, count in
             count = max(0, readlink(path, buffer.baseAddress!, buffer.count))
         }
         return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
