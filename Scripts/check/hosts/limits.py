@@ -41,6 +41,13 @@ def filtered_calls_that_all_need():
 
 
 @check
+def filtered_sealing():
+    document = expect(run(whole("seal-part/anon"), filtered("mseal")), reason="mseal(2)", codes=(4,))
+    causes = {result["cause"] for result in document["results"]}
+    require(causes == {"host"}, f"the causes are {causes}")
+
+
+@check
 def filtered_memory_files():
     """Only what needs such a file is skipped, by a filter of either sort."""
     for error, globs in (("EPERM", []), ("ENOSYS", ["fault-*", "move-errors/*", "UFFDIO_API*"])):

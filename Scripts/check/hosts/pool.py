@@ -68,6 +68,8 @@ def lock_that_is_not_let_go_of():
         answer = run([*whole("selfcheck-host-provided"), "--time-budget", "3"], timeout=60)
         document = expect(answer, reason=f"another uffd-selftest run, process {os.getpid()} (", codes=(4,))
         notes = [note for note in document["notes"] if note.startswith("waiting for another uffd-selftest run")]
+        causes = {result["cause"] for result in document["results"]}
+        require(causes == {"chance"}, f"the causes are {causes}")
         require(len(notes) == 1 and notes[0].endswith(", for 3 seconds at most"), f"the wait is not told: {notes}")
     finally:
         os.close(directory)

@@ -200,7 +200,7 @@ struct Conditions {
         guard access(HugePagePool.path, F_OK) == 0 else { return Self.absence(of: HugePagePool.path) }
         guard case .failure(let refusal) = changes.ask(.hugePages(free: count)) else { return nil }
         if refusal.isByOtherRun { return .refused(refusal) }
-        if HugePagePool.total > count, let reason = changes.hold(poolLock) { return .host(reason) }
+        if HugePagePool.total > count, let lack = changes.hold(poolLock) { return lack }
         let free = HugePagePool.free
         guard free <= count else { return nil }
         return .refused(

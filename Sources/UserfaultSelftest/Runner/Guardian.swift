@@ -71,7 +71,7 @@ final class Guardian {
             case .note(let note): tell(note)
             case .done(let answer): return .success(answer)
             case .refused(let reason): return .failure(Refusal(reason: reason))
-            case .locked(let reason): return .failure(Refusal(reason: reason, isByOtherRun: true))
+            case .locked(let reason): return .failure(Refusal(reason: reason, cause: .chance))
             case .journal(let now): journal = now
             case .undone: break
             }
@@ -81,9 +81,9 @@ final class Guardian {
 
     struct Refusal: Error, CustomStringConvertible {
         let reason: String
-        /// Whether another run has kept the host to itself.
-        var isByOtherRun = false
         var cause = SkipCause.host
+        /// Whether another run has kept the host to itself.
+        var isByOtherRun: Bool { cause == .chance }
 
         var description: String { reason }
     }

@@ -17,6 +17,7 @@ struct Lack {
 
     static func kernel(_ reason: String) -> Lack { Lack(reason: reason, cause: .kernel) }
     static func host(_ reason: String) -> Lack { Lack(reason: reason, cause: .host) }
+    static func chance(_ reason: String) -> Lack { Lack(reason: reason, cause: .chance) }
     static func options(_ reason: String) -> Lack { Lack(reason: reason, cause: .options) }
 
     /// - Parameter need: What is needed, if the refusal does not say enough.

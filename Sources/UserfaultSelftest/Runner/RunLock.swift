@@ -28,6 +28,9 @@ final class RunLock {
 
     deinit { try? directory?.close() }
 
+    /// Whether this process can have it at all.
+    var isThere: Bool { directory != nil || file != nil }
+
     /// Takes the lock, and waits for it until there is something to read or the patience has gone.
     ///
     /// - Parameter tell: Takes what a person should know, once for a wait.
@@ -35,7 +38,7 @@ final class RunLock {
     func take(within patience: Duration, unless interrupting: FileDescriptor?, tell: @escaping (String) -> Void)
         -> String?
     {
-        guard directory != nil || file != nil else {
+        guard isThere else {
             return "\(Self.path) cannot be opened, which keeps two runs apart"
         }
         let wait = Wait(

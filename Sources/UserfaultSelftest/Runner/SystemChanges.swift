@@ -87,10 +87,11 @@ struct SystemChanges {
     }
 
     /// Waits for the lock that keeps runs apart, until a signal comes; returns why this run does not hold it.
-    func hold(_ lock: RunLock) -> String? {
+    func hold(_ lock: RunLock) -> Lack? {
         // The guardian has taken it for the whole run.
         if hasLock { return nil }
-        return lock.take(within: patience, unless: signals, tell: tell)
+        guard let reason = lock.take(within: patience, unless: signals, tell: tell) else { return nil }
+        return lock.isThere ? .chance(reason) : .host(reason)
     }
 
     /// How long this run may wait for another one.
