@@ -10,7 +10,7 @@ from harness import Machine, Pager, becomes, check, content, folder, require
 from nbd import exporting
 from pause import add, started, stopped, waits
 from serve import ctl
-from store import all_die, stored
+from store import all_die, kept_of_machines, stored
 from successor import half_read, reads_the_rest
 from survive import keeper_of, kill, next_server
 
@@ -95,6 +95,7 @@ def survive_another_path_of_the_socket():
         all_die(service)
         service.says(f"listening socket={other}")
         require(other.exists() and not path.exists(), "the socket is not where it should be")
+        require(kept_of_machines(service) == [1], "the old socket is still kept")
         for _ in range(2):
             with half_read(other) as another:
                 reads_the_rest(another)

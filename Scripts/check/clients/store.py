@@ -12,6 +12,7 @@ from harness import LIMIT, Machine, check, children, content, expect_end, folder
 from keeping import supervised_firecracker
 from manager import Manager
 from nbd import exporting, skip_without_nbd
+from serve import ctl
 from successor import half_read, machine_in_two_steps, reads_the_rest, replaceable_program
 from survive import keeper_of, kill, next_server
 
@@ -33,6 +34,12 @@ def all_die(service):
     for process in processes:
         kill(process)
     service.starts_again(-signal.SIGKILL)
+
+
+def kept_of_machines(service):
+    """How many descriptors the store has of each machine, without its clients'."""
+    service.drain()
+    return [len(numbers) for name, numbers in service.store.items() if name.startswith("machine.")]
 
 
 def says_nothing(machine):
@@ -125,6 +132,25 @@ def survive_a_socket_of_another_path():
                 all_die(service)
                 service.says("systemd has passed the socket")
                 service.says("listening", 2)
+                reads_the_rest(machine)
+
+
+@check
+def survive_many_restarts_at_a_socket_of_systemd():
+    """The machine's description is kept once."""
+    with folder() as directory, socket.socket(socket.AF_UNIX) as listener:
+        path, control, memory = directory / "m", directory / "control", memory_file(directory, SIZE)
+        listener.bind(str(path))
+        listener.listen()
+        with Manager(directory, "serve", "--control", control, "--fd-store", sockets=[("vm.socket", listener)]) as service:
+            service.says("ready")
+            ctl(control, "add", "m", "--socket", path, "--memory", memory)
+            with half_read(path) as machine:
+                for number in range(2, 4):
+                    all_die(service)
+                    service.says("ready", number)
+                    kept = kept_of_machines(service)
+                    require(kept == [1], f"the store has {kept}")
                 reads_the_rest(machine)
 
 

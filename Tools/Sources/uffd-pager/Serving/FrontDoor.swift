@@ -68,16 +68,24 @@ final class FrontDoor: Sendable {
         description: [UInt8]? = nil, _ handler: @escaping HandoffServer.Handler
     ) throws -> HandoffServer.Listening {
         try SocketPath.check(path, .uncreatable)
-        _ = kept.withLock { $0.insert(KeptName.machine(machine)) }
+        let name = KeptName.machine(machine)
+        _ = kept.withLock { $0.insert(name) }
+        let wasKept = PassedDescriptors.names.contains(name)
         sendAway(from: machine, at: path, for: format, peers)
         do {
             let passed = PassedDescriptors.takeSocket(of: machine, at: path)
+            let isSystemds = passed?.isSystemds == true
             let listener =
                 try passed.map { HandoffListener(adopting: $0.number, path: $0.isSystemds ? nil : path) }
                 ?? HandoffListener(path: path, mode: mode)
-            // Systemd passes its own sockets to every server.
-            let own = passed?.isSystemds == true ? [] : [listener.socket.rawValue]
-            try keep(machine, passed?.isSystemds == false, own, description)
+            // Of a machine at systemd's socket, the description stays.
+            if passed == nil || isSystemds && !(wasKept && description != nil) {
+                // What is there is a socket that is of no use, and its description.
+                if wasKept { keepers?.forget(name) }
+                // Systemd passes its own sockets to every server.
+                let own = isSystemds ? [] : [listener.socket.rawValue]
+                try keep(name, own, description)
+            }
             return try server.listen(listener, for: format, from: peers, handler)
         } catch {
             throw Failure(.uncreatable, SocketPath.complaint(path, error))
@@ -92,9 +100,8 @@ final class FrontDoor: Sendable {
         }
     }
 
-    private func keep(_ machine: String, _ isKept: Bool, _ socket: [Int32], _ description: [UInt8]?) throws {
-        let name = KeptName.machine(machine)
-        guard !isKept, let keepers, keepers.expectsSuccessor else { return }
+    private func keep(_ name: String, _ socket: [Int32], _ description: [UInt8]?) throws {
+        guard let keepers, keepers.expectsSuccessor else { return }
         guard let description else {
             if !socket.isEmpty { try keepers.keep(name, socket) }
             return
