@@ -103,6 +103,21 @@ struct HandoffServerEndTests {
         _ = unlink(path)
     }
 
+    @Test("removes the path of a socket at which it cannot wait")
+    func useless() throws {
+        let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let server = try HandoffServer()
+        let socket = try HandoffListener(path: path)
+        defer { extendLifetime(socket) }
+        // No epoll takes this one.
+        let null = try FileDescriptor.open("/dev/null", .readOnly)
+        #expect(throws: HandoffError.self) {
+            try server.listen(HandoffListener(adopting: null.rawValue, path: path), for: .handoff) { _ in }
+        }
+        #expect(access(path, F_OK) != 0)
+        server.close()
+    }
+
     @Test("waits for handlers when it is closed")
     func close() throws { try endsAfterItsHandler { server, _ in server.close() } }
 

@@ -8,10 +8,11 @@ import socket
 import time
 
 from firecracker import SIZE
-from harness import LIMIT, Machine, check, children, content, expect_end, folder, memory_file, require
+from harness import LIMIT, Machine, becomes, check, children, content, expect_end, folder, memory_file, require
 from keeping import supervised_firecracker
 from manager import Manager
 from nbd import exporting, skip_without_nbd
+from pause import started
 from serve import ctl
 from successor import half_read, machine_in_two_steps, reads_the_rest, replaceable_program
 from survive import keeper_of, kill, next_server
@@ -152,6 +153,27 @@ def survive_many_restarts_at_a_socket_of_systemd():
                     kept = kept_of_machines(service)
                     require(kept == [1], f"the store has {kept}")
                 reads_the_rest(machine)
+
+
+@check
+def survive_a_machine_that_cannot_be_kept():
+    """A client that has connected before that was known is killed, rather than left waiting for ever."""
+    with folder() as directory:
+        path, control, memory = directory / "m", directory / "control", memory_file(directory, SIZE)
+        with Manager(directory, "serve", "--control", control, "--fd-store") as service:
+            service.says("ready")
+            service.drain()
+            service.is_taking.clear()
+            try:
+                adding = started(control, "add", "m", "--socket", path, "--memory", memory)
+                becomes(path.exists, True, "whether the socket is there")
+                with Machine(machine_in_two_steps, path, content(SIZE)) as machine:
+                    expect_end(machine, -signal.SIGKILL)
+                adding.communicate(timeout=LIMIT)
+            finally:
+                service.is_taking.set()
+            require(adding.returncode == 1, f"exit code {adding.returncode}")
+            require(not path.exists(), "the socket is left")
 
 
 @check

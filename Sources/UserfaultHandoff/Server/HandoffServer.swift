@@ -98,7 +98,7 @@ public final class HandoffServer: Sendable {
     ///   - peers: Who is allowed.
     ///   - stranded: What becomes of clients that are allowed, and that are not served.
     ///   - handler: Gets what they hand over.
-    /// - Throws: ``HandoffError/kernel(_:)``.
+    /// - Throws: ``HandoffError/kernel(_:)``; the socket is closed then, as by ``remove(_:)``.
     @discardableResult
     public func listen(
         _ socket: consuming HandoffListener, for format: HandoffFormat, from peers: PeerPolicy = .everybody,
@@ -111,6 +111,7 @@ public final class HandoffServer: Sendable {
             try set.add(listener.number, token: token)
         } catch {
             _ = table.withLock { $0.listeners.removeValue(forKey: token) }
+            if listener.socket.path != nil { sendAway(from: listener) }
             throw .kernel(error)
         }
         return Listening(token: token)

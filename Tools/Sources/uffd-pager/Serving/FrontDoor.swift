@@ -84,7 +84,13 @@ final class FrontDoor: Sendable {
                 if wasKept { keepers?.forget(name) }
                 // Systemd passes its own sockets to every server.
                 let own = isSystemds ? [] : [listener.socket.rawValue]
-                try keep(name, own, description)
+                do {
+                    try keep(name, own, description)
+                } catch {
+                    // Clients may have come meanwhile. At systemd's socket, they can wait.
+                    if !isSystemds { server.sendAway(from: listener, for: format, peers: peers) }
+                    throw error
+                }
             }
             return try server.listen(listener, for: format, from: peers, handler)
         } catch {
