@@ -14,13 +14,19 @@ func moveAPage() throws -> UInt8 {
     ready.withMutableBytes { $0.storeBytes(of: 7 as UInt8, as: UInt8.self) }
 
     let address = memory.range.start
-    Thread.detachNewThread { print("the thread read", UnsafePointer<UInt8>(bitPattern: address)!.pointee) }
+    let done = DispatchSemaphore(value: 0)
+    Thread.detachNewThread {
+        print("the thread read", UnsafePointer<UInt8>(bitPattern: address)!.pointee)
+        done.signal()
+    }
     var batch = EventBatch()
     guard try userfaultfd.poll(timeout: .seconds(10)) else { return 0 }
     try userfaultfd.read(into: &batch)
     while let fault = batch.nextPageFault() {
         try fill(fault.page(size: .base), from: ready.range.start, of: userfaultfd)
     }
+    // The memory is unmapped at its last use.
+    done.wait()
     return memory.withBytes { $0.unsafeLoad(as: UInt8.self) }
 }
 

@@ -42,6 +42,8 @@ func stopAReader() throws -> Int {
         print("the pages hold", sum)
         reader.finish()
     }
+    // The memory is unmapped at its last use.
+    defer { extendLifetime(memory) }
     return try reader.run()
 }
 

@@ -219,6 +219,8 @@ extension Kernel {
         /// Number 0 is a descriptor like any other.
         @Test func descriptorZeroIsOwnedToo() async {
             await #expect(processExitsWith: .success) {
+                // The language's runtime opens what it waits with when it first waits.
+                try await Task.sleep(for: .milliseconds(1))
                 let sockets = SocketPair()
                 let uffd = try UserfaultFD()
                 close(0)

@@ -12,8 +12,10 @@ struct MapLimitTests {
     @Test
     func aRegionThatIsRegisteredInPartIsUndone() async {
         await #expect(processExitsWith: .success) {
-            let mapping = try Mapping(anonymous: 3 * pageBytes)
-            let range = mapping.range
+            let mapping = try Mapping(anonymous: 4 * pageBytes)
+            // Behind a page of another kind: no neighbour becomes one mapping with the first page.
+            try mapping.protect(.none, mapping.range.part(at: 0, count: pageBytes))
+            let range = mapping.range.dropFirst(pageBytes)
             // A mapping of its own, which the region ends inside.
             try AddressSpace.advise(.dontFork, range.dropFirst(pageBytes))
             let first = range.part(at: 0, count: pageBytes)
