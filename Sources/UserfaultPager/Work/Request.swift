@@ -165,7 +165,13 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
         }
         if trace.isOn { trace(request.pending, claim.region.id, served, by: record) }
         // Pages behind the first may have been given back: in a pause, or because something changed.
-        if claim.pages > 1, claim.decidedBytes < claim.range.count { markDirty(request) }
+        if claim.pages > 1, claim.decidedBytes < claim.range.count {
+            // Fewer at once, and single ones in the end: pages that nobody can have are passed over then.
+            queue.job(request.pending.job)?.state.withLock { state in
+                state.isDirty = true
+                state.pieceLimit = min(state.pieceLimit, claim.pages / 2)
+            }
+        }
         record.end()
         // Not within the source's call that hands it over: it would be called from there again and again.
         let asksForMore = isReentrant && !request.isDemand && request.isHandedOver.load(ordering: .acquiring)
@@ -177,10 +183,6 @@ extension PagerCore: RequestMaker where Source: ~Copyable {
     /// Gives back pages that a request was about and did not bring: a job that wants them looks for them again.
     private func leaveBehind(_ rest: Claim, of request: Request) {
         giveBack(rest, of: request.memory)
-        markDirty(request)
-    }
-
-    private func markDirty(_ request: Request) {
         queue.job(request.pending.job)?.state.withLock { $0.isDirty = true }
     }
 

@@ -117,6 +117,22 @@ struct RequestTests {
         try pager.stop(.poison)
     }
 
+    /// Nobody can have the pages behind the end of a file that was cut.
+    @Test
+    func populateEndsBehindTheEndOfAFile() throws {
+        let file = try Memfd(count: 64 * pageBytes)
+        let mapping = try Mapping(file)
+        let range = mapping.range
+        let pager = try Pager(UserfaultFD(), source: AsynchronousSource(NumberedLaterSource()))
+        let region = try pager.add(
+            range, options: RegionOptions(failure: FailurePolicy(retries: 1, backOff: .microseconds(100))))
+        try pager.start()
+        try file.resize(to: 21 * pageBytes)
+        try pager.populate(region, within: .seconds(20))
+        for page in 0..<21 { #expect(range.loadWord(page * pageBytes) == NumberedSource.word(page * pageBytes)) }
+        try pager.stop(.poison)
+    }
+
     /// What a request leaves behind is asked for again, until every page is there.
     @Test
     func populateLeavesNothingBehind() throws {
