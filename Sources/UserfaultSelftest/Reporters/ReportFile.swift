@@ -56,9 +56,15 @@ package struct ReportFile {
     }
 
     private static func opened(_ path: String, atEnd: Bool = false) throws -> FileDescriptor {
-        let file = try FileDescriptor.open(
-            FilePath(path), .writeOnly, options: [.create, .closeOnExec],
-            permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        let file: FileDescriptor
+        do {
+            file = try FileDescriptor.open(FilePath(path), .writeOnly, options: .closeOnExec)
+        } catch Errno.noSuchFileOrDirectory {
+            // Only then: fs.protected_regular refuses to create what is another user's in /tmp, to root as well.
+            file = try FileDescriptor.open(
+                FilePath(path), .writeOnly, options: [.create, .closeOnExec],
+                permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        }
         if atEnd { _ = try? file.seek(offset: 0, from: .end) }
         return file
     }
