@@ -23,12 +23,13 @@ extension PagerCore where Source: ~Copyable {
         let page = memory.strayPage(of: pending.fault)
         let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page, askedBy: pending)
         let isZeros = isGrowth || strayAnswer == .zeros
-        let isMapped = isZeros && mapFromFile(page, askedBy: pending, of: memory)
-        let outcome: FillOutcome =
-            isMapped
-            ? .done
-            : isZeros
-                ? zeroStray(page, askedBy: pending, of: memory) : poisonStray(page, askedBy: pending, of: memory)
+        let outcome: FillOutcome
+        if isZeros {
+            let isMapped = mapFromFile(page, askedBy: pending, of: memory)
+            outcome = isMapped ? .done : zeroStray(page, askedBy: pending, of: memory)
+        } else {
+            outcome = poisonStray(page, askedBy: pending, of: memory)
+        }
         // A thread that is to wait comes again.
         if !isGrowth, outcome != .changing { record.count(.strays) }
         switch outcome {

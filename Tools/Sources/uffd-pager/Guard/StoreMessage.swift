@@ -116,7 +116,6 @@ struct Shelf {
     private(set) var kept: [String: [Int32]] = [:]
 
     /// Whether there is room for further descriptors, so that all can be passed to a child: that takes as many again.
-    ///
     private func hasRoom(for count: Int, under name: String) -> Bool {
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
