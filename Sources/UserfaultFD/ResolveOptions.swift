@@ -126,7 +126,7 @@ extension UserfaultFD {
         @inlinable public static var protect: Protection { Protection(rawValue: 1 << 0) }
 
         /// Removes the protection, and wakes the threads that wait for that.
-        @inlinable public static var unprotect: Protection { [] }
+        @inlinable public static var unprotect: Protection { Protection(rawValue: 0) }
 
         /// Removes the protection without waking the threads that wait: call ``UserfaultFD/wake(_:)`` afterwards.
         ///

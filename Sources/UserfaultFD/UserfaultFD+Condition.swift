@@ -30,7 +30,7 @@ extension UserfaultFD {
     }
 
     /// Asks for a copy that cannot be made.
-    func copyNothing(to range: AddressRange, options: CopyOptions = []) -> Errno {
+    func copyNothing(to range: AddressRange, options: CopyOptions = .init()) -> Errno {
         var bytes: Int64 = 0
         let answer = unsafe cuffd_copy(
             descriptor.rawValue, UInt64(range.start), UInt64(Unreadable.page.start), UInt64(range.count),
@@ -47,7 +47,7 @@ extension UserfaultFD {
     @inline(never)
     func explain(
         _ errno: Errno, of operation: UserfaultError.Operation, _ range: AddressRange,
-        needing needed: Features = [], lacking: (Features) -> Bool = { _ in false }
+        needing needed: Features = .init(), lacking: (Features) -> Bool = { _ in false }
     ) -> UserfaultError.Circumstance {
         switch errno {
         case .invalidArgument:

@@ -8,6 +8,8 @@ internal import SystemPackage
 //   EAGAIN, bytes == 0       the mapping is changing: read events first
 //   ENOENT                   not registered, or the range leaves its mapping
 //   ESRCH                    the process is gone
+// In place of empty literals they have `.init()`: literals take memory in programs that are not optimized, and a thread
+// inside `fork` may hold the heap's locks while it waits for the caller.
 
 extension UserfaultFD {
     /// Fills missing pages with a copy of bytes of this program, and wakes the threads that wait for them.
@@ -29,7 +31,7 @@ extension UserfaultFD {
     ///   length, or for ``CopyOptions/writeProtect`` on a range that is not registered for it.
     @discardableResult
     public func copy(
-        _ source: RawSpan, to destination: AddressRange, options: CopyOptions = []
+        _ source: RawSpan, to destination: AddressRange, options: CopyOptions = .init()
     ) throws(UserfaultError) -> Int {
         guard source.byteCount == destination.count else {
             throw UserfaultError(.copy, errno: .invalidArgument)
@@ -52,7 +54,7 @@ extension UserfaultFD {
     /// - Throws: ``UserfaultError``, as ``copy(_:to:options:)``.
     @discardableResult
     public func copy(
-        from source: UInt, to destination: AddressRange, options: CopyOptions = []
+        from source: UInt, to destination: AddressRange, options: CopyOptions = .init()
     ) throws(UserfaultError) -> Int {
         let needed: Features = options.contains(.writeProtect) ? .writeProtect : []
         return try fill(.copy, destination, needing: needed) { bytes in
@@ -75,7 +77,7 @@ extension UserfaultFD {
     ///   `EAGAIN`, `ENOENT`, `ESRCH` as for every call that fills pages; `EFAULT` past the end of the file (`ENOMEM` on
     ///   shared mappings since Linux 7.1); `EINVAL` for a bad range or hugetlbfs.
     @discardableResult
-    public func zeropage(_ range: AddressRange, options: ZeropageOptions = []) throws(UserfaultError) -> Int {
+    public func zeropage(_ range: AddressRange, options: ZeropageOptions = .init()) throws(UserfaultError) -> Int {
         try fill(.zeropage, range) { bytes in
             unsafe cuffd_zeropage(
                 descriptor.rawValue, UInt64(range.start), UInt64(range.count), options.rawValue, &bytes)
@@ -98,7 +100,7 @@ extension UserfaultFD {
     ///   ``ContinueOptions/writeProtect`` on a range that is not registered for it;
     ///   ``UserfaultError/Reason/unsupported`` for that option before Linux 6.4.
     @discardableResult
-    public func `continue`(_ range: AddressRange, options: ContinueOptions = []) throws(UserfaultError) -> Int {
+    public func `continue`(_ range: AddressRange, options: ContinueOptions = .init()) throws(UserfaultError) -> Int {
         // Linux 6.4 brought UFFDIO_CONTINUE_MODE_WP and WP_UNPOPULATED, and both need the markers of empty pages.
         let needed: Features = options.contains(.writeProtect) ? .writeProtectUnpopulated : .minorFaults
         return try fill(.continue, range, needing: needed) { bytes in
@@ -120,7 +122,7 @@ extension UserfaultFD {
     /// - Throws: ``UserfaultError``: `EEXIST`, `EAGAIN`, `ENOENT`, `ESRCH` as for every call that fills pages; `EFAULT`
     ///   past the end of the file; ``UserfaultError/Reason/unsupported`` before Linux 6.6.
     @discardableResult
-    public func poison(_ range: AddressRange, options: PoisonOptions = []) throws(UserfaultError) -> Int {
+    public func poison(_ range: AddressRange, options: PoisonOptions = .init()) throws(UserfaultError) -> Int {
         try fill(.poison, range, needing: .poison) { bytes in
             unsafe cuffd_poison(
                 descriptor.rawValue, UInt64(range.start), UInt64(range.count), options.rawValue, &bytes)
@@ -150,7 +152,7 @@ extension UserfaultFD {
     @unsafe
     @discardableResult
     public func move(
-        from source: UInt, to destination: AddressRange, options: MoveOptions = []
+        from source: UInt, to destination: AddressRange, options: MoveOptions = .init()
     ) throws(UserfaultError) -> Int {
         try fill(.move, destination, needing: .move) { bytes in
             unsafe cuffd_move(
@@ -162,7 +164,7 @@ extension UserfaultFD {
     /// Calls one of the above: bytes, or an error that carries the progress.
     @inline(__always)
     private func fill(
-        _ operation: UserfaultError.Operation, _ range: AddressRange, needing needed: Features = [],
+        _ operation: UserfaultError.Operation, _ range: AddressRange, needing needed: Features = .init(),
         _ call: (inout Int64) -> CInt
     ) throws(UserfaultError) -> Int {
         var bytes: Int64 = 0

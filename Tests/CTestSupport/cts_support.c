@@ -114,9 +114,9 @@ int cts_fork_loader(uintptr_t address) {
 // fork on.
 extern _Atomic(void *) _swift_willThrow, _swift_willThrowTypedImpl;
 
-static void note_no_errors(void) { _swift_willThrow = _swift_willThrowTypedImpl = NULL; }
+void cts_note_no_errors(void) { _swift_willThrow = _swift_willThrowTypedImpl = NULL; }
 
-__attribute__((constructor)) static void prepare_for_forks(void) { pthread_atfork(note_no_errors, NULL, NULL); }
+__attribute__((constructor)) static void prepare_for_forks(void) { pthread_atfork(cts_note_no_errors, NULL, NULL); }
 
 int cts_fork_waiting(void) {
     pid_t pid = fork();

@@ -72,7 +72,8 @@ extension PagemapScan {
 
         /// Which pages to find; by default every page.
         public init(
-            all: Categories = [], any: Categories = [], inverted: Categories = [], reported: Categories = [],
+            all: Categories = .init(), any: Categories = .init(), inverted: Categories = .init(),
+            reported: Categories = .init(),
             writeProtectsMatches: Bool = false, requiresWriteProtectAsync: Bool = false, pageLimit: Int? = nil
         ) {
             self.all = all

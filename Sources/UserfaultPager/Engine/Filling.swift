@@ -33,7 +33,7 @@ enum Filling {
         let protected = claim.region.writeProtected
         switch self {
         case .bytes(let address):
-            let options: UserfaultFD.CopyOptions = protected ? .writeProtect : []
+            let options: UserfaultFD.CopyOptions = protected ? .writeProtect : UserfaultFD.CopyOptions()
             let outcome = FillOutcome { () throws(UserfaultError) in
                 try uffd.copy(from: address, to: claim.range, options: options)
             }
@@ -66,7 +66,7 @@ enum Filling {
                 return fill(claim, of: uffd, zeros: zeros)
             }
         case .file:
-            let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
+            let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : UserfaultFD.ContinueOptions()
             return FillOutcome { () throws(UserfaultError) in try uffd.continue(claim.range, options: options) }
         case .poison:
             return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(claim.range) })
@@ -85,7 +85,7 @@ enum Filling {
     ) -> FillOutcome {
         // Kernels without poison have another answer for an empty pool.
         guard uffd.supportedFeatures.contains(.poison) else { return .exists }
-        let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : []
+        let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : UserfaultFD.ContinueOptions()
         let outcome = FillOutcome { () throws(UserfaultError) in try uffd.continue(page, options: options) }
         switch outcome {
         case .done: return .exists

@@ -70,6 +70,8 @@ extension PagerCore where Source: ~Copyable {
         let nobody = PendingFault(fault: PageFault(address: 0, flags: []), since: 0)
         // Until it has no room, so that it grows.
         while queue.put(WorkQueue.Item(pending: nobody, memory: 0)) {}
+        // The clock asks for it, under the lock that is needed here.
+        _ = queue.oldest
         _ = queue.takeAny()
         let page = PageSize.base.bytes
         let region = RegionReference(try RegionRecord(id: 0, count: page, options: RegionOptions()))

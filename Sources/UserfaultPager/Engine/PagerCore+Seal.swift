@@ -198,7 +198,7 @@ extension PagerCore where Source: ~Copyable {
     ///   ``FillOutcome/failed`` where a page could not be poisoned.
     func poisonUnfilled(
         of machine: borrowing PagerStateMachine, in uffd: borrowing UserfaultFD, _ map: borrowing PagemapScan?,
-        region: RegionReference? = nil, passingOver passed: PageState = [], isNoted: Bool = true,
+        region: RegionReference? = nil, passingOver passed: PageState = PageState(), isNoted: Bool = true,
         count: inout Int
     ) -> FillOutcome {
         var result = FillOutcome.done

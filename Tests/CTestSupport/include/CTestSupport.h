@@ -43,6 +43,9 @@ int cts_owner_end(struct cts_owner *owner, int kill_first);
 int cts_fork_loader(uintptr_t address);
 /// Forks a child that waits, without end.
 int cts_fork_waiting(void);
+/// Has the testing library note no more where errors are thrown, as it does from the first fork on: for tests in which
+/// other threads may be taking such a note at that moment.
+void cts_note_no_errors(void);
 /// Kills a child and waits for its end: -SIGKILL.
 int cts_kill(pid_t pid);
 /// Waits for a child's end: its exit code, or -signal.

@@ -1,3 +1,4 @@
+import CTestSupport
 import Glibc
 import Synchronization
 import Testing
@@ -50,6 +51,7 @@ struct StormTests {
     static func storm(_ plan: Plan) async throws {
         // The language's runtime opens what it waits with when it first waits.
         try await Task.sleep(for: .milliseconds(1))
+        cts_note_no_errors()
         var features: UserfaultFD.Features = [.eventRemove, .eventUnmap, .eventRemap]
         if plan.forks { features.insert(.eventFork) }
         // Everything that is allocated once is allocated now.
