@@ -14,18 +14,6 @@ extension FillOutcome {
         }
     }
 
-    /// What a call that poisons answers.
-    ///
-    /// Past the end of a file that was cut there is nothing to be poisoned: whoever touches it gets `SIGBUS`.
-    static func poisoning(_ poison: () throws(UserfaultError) -> Void) -> FillOutcome {
-        do throws(UserfaultError) {
-            try poison()
-            return .done
-        } catch {
-            return error.errno == .badAddress ? .noRange : FillOutcome(error)
-        }
-    }
-
     /// What a call that fills answers.
     @inline(__always)
     init(_ fill: () throws(UserfaultError) -> Void) {

@@ -69,7 +69,7 @@ enum Filling {
             let options: UserfaultFD.ContinueOptions = protected ? .writeProtect : UserfaultFD.ContinueOptions()
             return FillOutcome { () throws(UserfaultError) in try uffd.continue(claim.range, options: options) }
         case .poison:
-            return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(claim.range) })
+            return FillOutcome.poisoning(claim.range, of: claim.region, claim.states, in: uffd)
         }
     }
 

@@ -57,7 +57,7 @@ extension PagerCore where Source: ~Copyable {
         var lost = first
         lost.content = .poison
         // Who is to be killed does not go on before.
-        let options: UserfaultFD.PoisonOptions = ending == .killOwner ? .doNotWake : []
+        let options: UserfaultFD.PoisonOptions = ending == .killOwner ? .doNotWake : UserfaultFD.PoisonOptions()
         // `nil` as long as the kernel was not asked.
         var outcome: FillOutcome?
         let settlement = memory.sharingOrder { (uffd, machine) -> Settlement in
@@ -69,9 +69,7 @@ extension PagerCore where Source: ~Copyable {
             if pending.mayBeForeign(at: now), !memory.isHolder(of: first) {
                 return machine.settle(first, .noRange, at: 0)
             }
-            let answer = FillOutcome.poisoning({ () throws(UserfaultError) in
-                try uffd.poison(lost.range, options: options)
-            })
+            let answer = FillOutcome.poisoning(lost.range, of: lost.region, lost.states, in: uffd, options: options)
             outcome = answer
             return machine.settle(lost, answer, at: MonotonicInstant.now.nanoseconds)
         }

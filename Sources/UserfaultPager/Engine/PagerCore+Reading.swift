@@ -86,7 +86,7 @@ extension PagerCore where Source: ~Copyable {
         _ = machine.firstUnfilledRun(of: nil, from: 0, pages: 1)
         // Where no program has memory.
         _ = memories[0].withDescriptor { uffd in
-            FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(range) })
+            FillOutcome.poisoning(range, of: region, region.states, in: uffd)
         }
         let parent = memories[0]
         if vacantSlot(for: parent) != nil,

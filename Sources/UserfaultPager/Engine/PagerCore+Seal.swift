@@ -216,7 +216,7 @@ extension PagerCore where Source: ~Copyable {
             case .nobody: address = endOfHole(after: run.range, run.region, in: machine, map)
             case .thisDescriptor:
                 limit = min(2 * limit, Self.poisonPages)
-                switch FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(run.range) }) {
+                switch FillOutcome.poisoning(run.range, of: run.region, isNoted ? run.states : nil, in: uffd) {
                 case .changing: return .changing
                 case .processGone: return .done
                 case .done:

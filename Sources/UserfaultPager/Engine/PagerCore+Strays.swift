@@ -80,7 +80,7 @@ extension PagerCore where Source: ~Copyable {
                 Filling.whetherHugePageExists(page, protected: false, of: uffd) == .failed
             else { return outcome }
             // The pool is empty, or the page is there, which takes no poison.
-            let answer = FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
+            let answer = FillOutcome.poisoning(page, in: uffd)
             if answer == .done { note(.failed(address: page.start)) }
             return answer
         }
@@ -97,7 +97,7 @@ extension PagerCore where Source: ~Copyable {
         let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
             if isPaused || machine.spans.find(page.start) != nil { return .changing }
             if let objection = uffd.objection(to: page, pending) { return objection }
-            return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
+            return FillOutcome.poisoning(page, in: uffd)
         }
         if outcome == .done { note(.failed(address: page.start)) }
         return outcome
@@ -276,7 +276,7 @@ extension ServedMemory {
         case .thisDescriptor where fault.kind == .readWriteProtect:
             return FillOutcome { () throws(UserfaultError) in try uffd.rwProtect(page, .unprotect) }
         case .thisDescriptor:
-            return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
+            return FillOutcome.poisoning(page, in: uffd)
         }
     }
 

@@ -195,7 +195,8 @@ extension PagerCore where Source: ~Copyable {
             let outcome = memory.sharingOrder { (uffd, machine) -> FillOutcome in
                 guard let span = machine.spans.find(address) else { return .noRange }
                 let page = AddressRange.page(holding: address, size: span.region.pageSize)
-                return FillOutcome.poisoning({ () throws(UserfaultError) in try uffd.poison(page) })
+                return FillOutcome.poisoning(
+                    page, of: span.region, span.states?.advanced(by: span.page(at: address)), in: uffd)
             }
             if outcome == .done { return }
         }
