@@ -230,7 +230,7 @@ step_hosts() {
 
 # The program uffd-pager with simulated and real clients.
 step_clients() {
-    many clients timeout -k 10 1800 Scripts/check/clients.py
+    many clients timeout -k 10 1800 Scripts/check/clients.py --jobs 2
     many criu timeout -k 10 1800 Scripts/check/criu.sh
 }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs uffd-pager with clients: simulators of Firecracker and others, each machine a process of its own.
 
-usage: clients.py [--program FILE] [--list] [NAME]...
+usage: clients.py [--program FILE] [--jobs N] [--list] [NAME]...
 
 Prints a line for each check, and ends with "N passed, N failed, N skipped". Without --program, uffd-pager is built.
+Most checks wait for somebody: with --jobs, so many run at once.
 Serving kernel-mode faults takes root, CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd=1.
 """
 import argparse
@@ -59,9 +60,11 @@ def build():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program")
+    parser.add_argument("--jobs", type=int, default=1)
     options = checks.parse(parser)
-    os.environ["UFFD_PAGER"] = os.path.abspath(options.program or build())
-    return checks.run_checks(options.names)
+    program = os.path.abspath(options.program or build())
+    os.environ["UFFD_PAGER"] = program
+    return checks.run_checks(options.names, jobs=options.jobs, again=("--program", program))
 
 
 if __name__ == "__main__":
