@@ -9,7 +9,7 @@ import sys
 CALLS = {
     "userfaultfd": (323, 282), "memfd_create": (319, 279), "madvise": (28, 233), "pidfd_open": (434, 434),
     "clone3": (435, 435), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
-    "mseal": (462, 462),
+    "mseal": (462, 462), "mremap": (25, 216),
 }
 NAME, _, ERROR = sys.argv[1].partition(":")
 CALL = CALLS[NAME][("x86_64", "aarch64").index(os.uname().machine)]

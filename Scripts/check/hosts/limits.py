@@ -1,6 +1,7 @@
 """Hosts that lack something: limits, namespaces, file systems."""
 import json
 import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from harness import USER, Skip, check, expect, in_mounts, require, run, whole
 
 FILTERED = Path(__file__).parent / "filtered.py"
+RELEASE = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def filtered(call):
@@ -42,7 +44,18 @@ def filtered_calls_that_all_need():
 
 @check
 def filtered_sealing():
-    document = expect(run(whole("seal-part/anon"), filtered("mseal")), reason="mseal(2)", codes=(4,))
+    """What a filter refuses is not what the kernel has not, even if the filter answers as an older kernel does."""
+    for error in ("EPERM", "ENOSYS") if RELEASE >= (6, 10) else ("EPERM",):
+        answer = run(whole("seal-part/anon"), filtered(f"mseal:{error}"))
+        document = expect(answer, reason="mseal(2) is filtered", codes=(4,))
+        causes = {result["cause"] for result in document["results"]}
+        require(causes == {"host"}, f"{error}: the causes are {causes}")
+
+
+@check
+def filtered_mremap():
+    """Not taken for a kernel that cannot move huge pages."""
+    document = expect(run(whole("event-remap/hugetlb"), filtered("mremap")), reason="mremap(2) is filtered", codes=(4,))
     causes = {result["cause"] for result in document["results"]}
     require(causes == {"host"}, f"the causes are {causes}")
 

@@ -65,9 +65,7 @@ enum FillMarkerCases: CaseTheme {
                 defer { trial.end() }
                 let area = trial.area
                 let blocks = try area.blocks()
-                let guarded = area.page(2)
-                let answer = RawMemory.advise(guarded, .guardInstall)
-                guard answer == 0 else { try context.skip(kernel: "this kernel cannot guard such memory") }
+                try area.guardPage(2)
                 try expectEqual(Touch.load(area.address(2)).signal, SIGSEGV, "signal from the guard page")
                 try trial.uffd.expectNoMessage("a guard page is no missing page")
 
@@ -85,7 +83,7 @@ enum FillMarkerCases: CaseTheme {
                 if area.file != nil && call != .continue { try area.expectStoredZeros(2) }
                 try expectEqual(Touch.load(area.address(2)).signal, SIGSEGV, "signal from the guard page")
                 try expectEqual(trial.fill(1..<4), .partial(area.pageSize.bytes), "\(call) up to the guard page")
-                try area.view.advise(.guardRemove, guarded)
+                try area.view.advise(.guardRemove, area.page(2))
                 let touch = try trial.blockedReader(2)
                 try expectEqual(trial.fill(2..<4), trial.done(2), "\(call) once the guard is gone")
                 try trial.finish(touch, page: 2)

@@ -15,9 +15,7 @@ enum ForkMigratingCases: CaseTheme {
             area.fillView()
             let uffd = try area.registered(.writeProtect)
             try uffd.writeProtect(area.range, .protect)
-            guard (0...1).contains(where: { css_move_page(area.address(0), $0) == 0 }) else {
-                try context.skip(kernel: "this kernel does not move such pages between nodes")
-            }
+            try area.checkMoves(of: "such pages", context)
             let mover = try BackgroundCall {
                 (0..<400).filter { css_move_page(area.address($0 % 4), CInt($0 / 4 % 2)) == 0 }.count
             }

@@ -174,9 +174,7 @@ enum KernelBugCases: CaseTheme {
             let uffd = try UserfaultFD()
             try uffd.register(area.range, modes: .missing)
             let source = try area.source(0..<4, seed: 9)
-            guard (0...1).contains(where: { css_move_page(area.address(0), $0) == 0 }) else {
-                try context.skip(kernel: "this kernel does not move huge pages between nodes")
-            }
+            try area.checkMoves(of: "huge pages", context)
             let mover = try BackgroundCall {
                 (0..<400).filter { css_move_page(area.address(0), CInt($0 % 2)) == 0 }.count
             }

@@ -16,8 +16,8 @@ enum MemoryOddityCases: CaseTheme {
                 let uffd = try UserfaultFD()
                 source.fillView()
                 for area in [source, destination] { try uffd.register(area.range, modes: .missing) }
-                if sealsSource { try source.seal(source.range, context) }
-                if sealsDestination { try destination.seal(destination.range, context) }
+                if sealsSource { try source.seal(source.range) }
+                if sealsDestination { try destination.seal(destination.range) }
                 let waiter = try Touch.read(destination.address(1))
                 try uffd.expectFault(at: destination.address(1), [])
                 try uffd.raw(.move, destination.range, source: source.range.start).expectDone(source.range.count)
@@ -33,7 +33,7 @@ enum MemoryOddityCases: CaseTheme {
             let uffd = try destination.registered(.missing)
             source.fillView()
             try source.view.protect(.read)
-            try source.seal(source.range, context)
+            try source.seal(source.range)
             try expectEqual(
                 uffd.raw(.move, destination.range, source: source.range.start), .failed(.invalidArgument),
                 "MOVE of sealed memory that cannot be written")
@@ -101,7 +101,7 @@ enum MemoryOddityCases: CaseTheme {
         ) { context in
             let area = try Area(context)
             area.fillView()
-            try area.guardPage(1, context)
+            try area.guardPage(1)
             let uffd = try area.registered(.writeProtect, features: .writeProtectAsync)
             for round in 0..<2 {
                 _ = try RawScan.take.scan(area.range)
@@ -127,7 +127,7 @@ enum MemoryOddityCases: CaseTheme {
         ) { context in
             let area = try Area(context)
             area.fillView()
-            try area.guardPage(1, context)
+            try area.guardPage(1)
             let uffd = try UserfaultFD(features: .readWriteProtect)
             try uffd.register(area.range, modes: .readWriteProtect)
             try uffd.rwProtect(area.range, .protect)
@@ -208,13 +208,4 @@ enum MemoryOddityCases: CaseTheme {
             try uffd.expectNoMessage("nothing is registered any more")
         },
     ]
-}
-
-extension Area {
-    /// Makes a guard page of a page of the view.
-    fileprivate func guardPage(_ index: Int, _ context: CaseContext) throws {
-        let answer = RawMemory.advise(page(index), .guardInstall)
-        guard answer != -EINVAL else { try context.skip(kernel: "this kernel cannot guard such memory") }
-        try expectEqual(answer, 0, "answer of MADV_GUARD_INSTALL")
-    }
 }

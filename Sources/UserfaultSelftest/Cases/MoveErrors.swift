@@ -204,11 +204,7 @@ enum MoveErrorCases: CaseTheme {
             requires: [.features(.move)], covers: [.moveErrors, .guardRegions]
         ) { context in
             let (source, destination) = try Area.sourceAndDestination(context)
-            do {
-                try source.view.advise(.guardInstall, source.page(1))
-            } catch {
-                try context.skip(kernel: "this kernel has no guard pages")
-            }
+            try source.guardPage(1, lack: "this kernel has no guard pages")
             let uffd = try destination.registered(.missing)
             try expectEqual(
                 uffd.raw(.move, destination.pages(0..<3), source: source.address(0)), .partial(PageSize.base.bytes),

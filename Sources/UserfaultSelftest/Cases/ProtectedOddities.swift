@@ -13,9 +13,7 @@ enum ProtectedOddityCases: CaseTheme {
         ) { context in
             let area = try Area(context)
             area.fillView()
-            guard RawMemory.advise(area.page(1), .guardInstall) == 0 else {
-                try context.skip(kernel: "this kernel cannot guard such memory")
-            }
+            try area.guardPage(1)
             let uffd = try UserfaultFD()
             try uffd.register(area.range, modes: .writeProtect)
             for mode in [UserfaultFD.Protection.protect, .unprotect] {

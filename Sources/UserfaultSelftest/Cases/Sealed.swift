@@ -12,7 +12,7 @@ enum SealedCases: CaseTheme {
             requires: [.missingFaults, .writeProtectFaults], covers: [.specialMappings]
         ) { context in
             let area = try Area(context, pages: 6)
-            try area.seal(area.range, context)
+            try area.seal(area.range)
             let uffd = try UserfaultFD()
             try uffd.register(area.pages(1..<5), modes: [.missing, .writeProtect])
             let missing = try Touch.read(area.address(2))
@@ -39,7 +39,7 @@ enum SealedCases: CaseTheme {
             let target = try reserve(area.range.count, alignment: area.pageSize.bytes)
             let uffd = try UserfaultFD(features: [.eventUnmap, .eventRemap, .eventRemove])
             try area.registerFilled(uffd)
-            try area.seal(area.range, context)
+            try area.seal(area.range)
             let fixed = MAP_PRIVATE | MAP_FIXED
             let (whole, part) = (area.range, area.pages(1..<3))
             let calls: [(String, @Sendable () throws -> Void)] = [
@@ -67,7 +67,7 @@ enum SealedCases: CaseTheme {
             let area = try Area(context)
             let uffd = try UserfaultFD(features: .eventUnmap)
             try area.registerFilled(uffd)
-            try area.seal(area.pages(2..<4), context)
+            try area.seal(area.pages(2..<4))
             let whole = area.range
             let call = try BackgroundCall { RawMemory.unmap(whole) }
             try call.waitEvent(of: uffd)
@@ -91,7 +91,7 @@ enum SealedCases: CaseTheme {
             let uffd = try UserfaultFD(features: .eventRemove)
             try area.registerFilled(uffd)
             try area.view.protect(.read)
-            try area.seal(area.range, context)
+            try area.seal(area.range)
             let part = area.pages(1..<3)
             try expectRefused("MADV_DONTNEED", uffd) { try checked(RawMemory.advise(part, .dontNeed)) }
             for page in 0..<4 { try area.expectView(page, "after MADV_DONTNEED was refused") }
@@ -116,11 +116,10 @@ enum SealedCases: CaseTheme {
 
 extension Area {
     /// Seals a part of the view, which the end of the process alone unmaps then.
-    func seal(_ part: AddressRange, _ context: CaseContext) throws {
-        let answer = css_seal(part.start, part.count)
-        if answer == -ENOSYS { try context.skip(kernel: "mseal(2) is not there (Linux 6.10)") }
-        // With 64 bits the kernel itself has no such error.
-        if answer == -EPERM { try context.skip("a filter refuses mseal(2)") }
-        try expectEqual(answer, 0, "answer of mseal")
+    func seal(_ part: AddressRange) throws {
+        let lack = KernelLack(
+            call: "mseal", error: .noFunction, since: KernelRelease(6, 10), reason: "mseal(2) is not there (Linux 6.10)"
+        )
+        try lack.check(css_seal(part.start, part.count))
     }
 }

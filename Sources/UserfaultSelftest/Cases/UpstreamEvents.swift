@@ -45,9 +45,7 @@ enum EventsCases: CaseTheme {
         let results = try Child(steps).finish()
         let counts = try server.stop()
 
-        if area.memory.isHugetlb, results[4] == -Int64(Errno.invalidArgument.rawValue) {
-            try context.skip(kernel: "the kernel does not move huge pages (Linux 5.16)")
-        }
+        if area.memory.isHugetlb, results[4] < 0 { try KernelLack.hugePageMoves.check(Int32(clamping: results[4])) }
         for page in 0..<4 {
             let index = page < 2 ? 2 * page : 2 * page + 1
             let first = Int64(Pattern.byte(page: page))

@@ -58,9 +58,7 @@ enum HostFacts {
 
     /// What is set of the options that matter to userfaultfd.
     private static var config: String? {
-        var release = utsname()
-        uname(&release)
-        let name = withUnsafeBytes(of: &release.release) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let name = KernelRelease.name
         let places = ["/boot/config-\(name)", "/lib/modules/\(name)/config", "/usr/lib/modules/\(name)/config"]
         let text = places.lazy.compactMap(ProcFile.text).first ?? unpacked("/proc/config.gz")
         return text.map(choice(of:))
