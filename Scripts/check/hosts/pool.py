@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import LIMIT, POOL, USER, Skip, check, expect, program, require, run, whole
+from harness import LIMIT, POOL, USER, Skip, check, expect, in_mounts, program, require, run, whole
 
 # The huge pages of the checks are of 2 MiB.
 MAP_HUGETLB = 0x40000
@@ -73,6 +73,16 @@ def lock_that_is_not_let_go_of():
         require(len(notes) == 1 and notes[0].endswith(", for 3 seconds at most"), f"the wait is not told: {notes}")
     finally:
         os.close(directory)
+
+
+@check
+def lock_that_cannot_be_opened():
+    """That is the host's lack: no other run has it."""
+    script = "mount -t tmpfs none /proc/sys; mount -t tmpfs -o ro none /run"
+    answer = run(whole("copy-swapped/anon"), in_mounts(script))
+    document = expect(answer, reason="/proc/sys/vm cannot be opened, which keeps two runs apart", codes=(0, 4))
+    causes = {r["cause"] for r in document["results"] if "cannot be opened" in (r["reason"] or "")}
+    require(causes == {"host"}, f"the causes are {causes}")
 
 
 @contextmanager

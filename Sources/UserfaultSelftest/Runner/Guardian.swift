@@ -166,7 +166,7 @@ package enum GuardianBody {
                     replies.send(GuardianReply.note($0))
                 }
                 if refusal == nil { undoRemains(lock.file).forEach { replies.send(GuardianReply.note($0)) } }
-                replies.send(refusal.map(GuardianReply.locked) ?? .done(""))
+                replies.send(refusal.map(lock.isThere ? GuardianReply.locked : GuardianReply.refused) ?? .done(""))
             }
         }
         let failures = changes.undoAll()
