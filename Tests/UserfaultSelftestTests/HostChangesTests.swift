@@ -1,5 +1,7 @@
 import Foundation
+import SystemPackage
 import Testing
+import UserfaultFD
 
 @testable import UserfaultSelftest
 
@@ -20,10 +22,10 @@ struct HostChangesTests {
             }
             return "\(file): \(lines.joined(separator: ", "))"
         }
-        let directories = ["/sys/block", "/sys/fs/cgroup/memory", "/sys/fs/cgroup", "/var/tmp"]
+        let directories = ["/sys/block", "/sys/fs/cgroup/memory", "/sys/fs/cgroup", "/var/tmp", "/run"]
         let names = directories.flatMap { directory in
             ((try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [])
-                .filter { $0.hasPrefix("zram") || $0.hasPrefix("uffd-selftest") }.map { "\(directory)/\($0)" }
+                .filter { $0.hasPrefix("zram") || $0.hasPrefix("uffd-selftest-") }.map { "\(directory)/\($0)" }
         }
         return Set(contents + names)
     }
@@ -111,6 +113,25 @@ struct HostChangesTests {
         #expect(RunFile(path + ".link") == nil, "it is a link")
         try FileManager.default.setAttributes([.posixPermissions: 0o620], ofItemAtPath: path)
         #expect(RunFile(path) == nil, "others may write it")
+    }
+
+    @Test func theListOfBrokenPagesIsNoLinkOfAnotherUser() throws {
+        #expect(BrokenPages.list(ofProcess: 1).hasPrefix("/run/"))
+        let target = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID())").path
+        let list = target + ".broken"
+        defer { for name in [target, list] { unlink(name) } }
+        try FileManager.default.createSymbolicLink(atPath: list, withDestinationPath: target)
+        #expect(BrokenPages.make(list) == .tooManySymbolicLinkLevels)
+        let page = try Mapping(anonymous: PageSize.base.bytes)
+        setenv(BrokenPages.variable, list, 1)
+        defer { unsetenv(BrokenPages.variable) }
+        #expect(throws: Errno.tooManySymbolicLinkLevels) { try BrokenPages.note(page.range) }
+        unlink(list)
+        #expect(BrokenPages.make(list) == nil)
+        try BrokenPages.note(page.range)
+        let text = try String(contentsOfFile: list, encoding: .utf8)
+        #expect(text.split(separator: "\n").count == 1, "\(text)")
+        #expect(access(target, F_OK) != 0)
     }
 
     @Test func aSecondRunWaitsForTheFirst() throws {

@@ -10,15 +10,25 @@ enum BrokenPages {
     /// Where the kernel is told that a frame is sound after all.
     static let healer = "/sys/kernel/debug/hwpoison/unpoison-pfn"
 
-    /// The list that a guardian reads.
-    static func list(ofProcess pid: Int32) -> String { "/var/tmp/uffd-selftest-\(pid).broken" }
+    /// The list that a guardian makes and reads.
+    ///
+    /// It is where only root makes files: a name that can be told in advance may be another user's link elsewhere.
+    static func list(ofProcess pid: Int32) -> String { "/run/uffd-selftest-\(pid).broken" }
+
+    /// Makes an empty list, or goes on with the one that is there; answers why not.
+    static func make(_ list: String) -> Errno? {
+        let file = open(list, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o600)
+        guard file >= 0 else { return Errno(rawValue: errno) }
+        close(file)
+        return nil
+    }
 
     /// Lists the frames of memory that is about to be broken, all of which is present.
     static func note(_ range: AddressRange) throws {
         guard let list = getenv(variable).map({ String(cString: $0) }) else { return }
         let frames = try PagemapEntry.entries(of: range).map { "\($0.frame)\n" }.joined()
         let file = try FileDescriptor.open(
-            FilePath(list), .writeOnly, options: [.create, .append, .closeOnExec], permissions: .ownerReadWrite)
+            FilePath(list), .writeOnly, options: [.append, .noFollow, .closeOnExec])
         try file.closeAfter { _ = try file.writeAll(frames.utf8) }
     }
 

@@ -233,9 +233,10 @@ struct HostChanges {
         guard access(BrokenPages.healer, W_OK) == 0 else {
             return .refused("no \(BrokenPages.healer): load the module hwpoison-inject, and mount debugfs")
         }
-        let healing = Undoing.heal(BrokenPages.list(ofProcess: getpid()))
+        let list = BrokenPages.list(ofProcess: getpid())
+        let healing = Undoing.heal(list)
         if !undoings.contains(healing) { undoings.append(healing) }
-        return .done(BrokenPages.list(ofProcess: getpid()))
+        return BrokenPages.make(list).map { .refused("\(list) cannot be made: \($0)") } ?? .done(list)
     }
 
     /// What cannot be healed is tried again at the end of the run.
