@@ -88,6 +88,38 @@ struct HostChangesTests {
         #expect(second.take(within: .zero, unless: nil) { _ in } == nil)
     }
 
+    @Test func whatCannotBeUndoneIsLeftToALaterRun() {
+        var remains = HostChanges.Journal()
+        remains.undoings = [.unlink("/proc/version"), .removeZram("none")]
+        var kept = HostChanges.Journal()
+        var changes = HostChanges { kept = $0 }
+        let notes = changes.undoRemains(remains)
+        #expect(notes.count == 2 && notes[1].hasPrefix("/proc/version is still there"), "\(notes)")
+        #expect(kept.undoings == [.unlink("/proc/version")])
+        #expect(changes.undoAll().count == 1)
+        #expect(kept.undoings == [.unlink("/proc/version")])
+    }
+
+    @Test func aSettingIsUnknownWhileItIsWritten() throws {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID())").path
+        defer { unlink(path) }
+        try Data("1".utf8).write(to: URL(fileURLWithPath: path))
+        var kept: [HostChanges.Journal] = []
+        var changes = HostChanges { kept.append($0) }
+        for value in ["2", "3"] {
+            kept = []
+            guard case .done = changes.make(.set(path: path, value: value)) else {
+                Issue.record("it cannot be set to \(value)")
+                return
+            }
+            #expect(kept.count >= 2 && kept[kept.count - 2].values[path] == nil && kept.last?.values[path] == value)
+        }
+        kept = []
+        _ = changes.make(.restore(path: path))
+        #expect(kept.first?.undoings == [.write("1", to: path)] && kept.first?.values[path] == nil)
+        #expect(kept.last?.undoings.isEmpty == true)
+    }
+
     @Test func theJournalOfThisBootIsReadFromAFileOfRootsOwn() throws {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID())").path
         defer { for name in [path, path + ".link"] { try? FileManager.default.removeItem(atPath: name) } }

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import POOL, Wrong, check, program, require, run
+from harness import POOL, Skip, Wrong, check, program, require, run
 
 
 def expect_unwritable(answer, name):
@@ -232,7 +232,7 @@ def next_run():
     """The notes of a run after one that was killed."""
     answer = run(["run", "--filter", "selfcheck-host-provided", "--format", "json"])
     require(answer.returncode == 0, f"exit {answer.returncode}: {answer.stdout[-500:]}")
-    return [note for note in json.loads(answer.stdout)["notes"] if note.startswith("an earlier run was killed")]
+    return [note for note in json.loads(answer.stdout)["notes"] if note.startswith("an earlier run has not put the host back")]
 
 
 @check
@@ -263,6 +263,58 @@ def run_that_is_killed_with_its_guardian():
             setting.write_text(before_setting.split("[")[1].split("]")[0])
     else:
         next_run()
+
+
+@contextmanager
+def journal_of(undoing, value):
+    """A host on which a run has left something to put back."""
+    journal = Path("/run/uffd-selftest.journal")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    journal.touch(0o600)
+    try:
+        journal.write_text(json.dumps({"boot": boot, "undoings": [{undoing: {"_0": value}}], "values": {}}) + "\n")
+        yield
+    finally:
+        journal.unlink()
+
+
+@check
+def what_cannot_be_put_back():
+    """Each run tries it again and says what helps, until somebody deletes the file that names it."""
+    arguments = ["run", "--filter", "selfcheck-host-provided", "--format", "json"]
+    # No run has a file there, and nobody can remove this one.
+    with journal_of("unlink", "/proc/version"):
+        for _ in range(2):
+            answer = run(arguments)
+            require(answer.returncode == 1, f"exit {answer.returncode}: {answer.stdout[-500:]}")
+            notes = [note for note in json.loads(answer.stdout)["notes"] if "/proc/version is still there" in note]
+            require(len(notes) == 2 and notes[0].startswith("an earlier run has not"), f"at the start: {notes}")
+            last = notes[-1]
+            helps = "(rm /proc/version)" in last and "unless you delete /run/uffd-selftest.journal" in last
+            require(last.startswith("not put back: ") and helps, f"at the end: {last}")
+    answer = run(arguments)
+    notes = [note for note in json.loads(answer.stdout)["notes"] if "put" in note]
+    require(answer.returncode == 0 and not notes, f"afterwards: exit {answer.returncode}, {notes}")
+
+
+@check
+def device_in_the_place_of_another():
+    """What a run has made and somebody has removed, is not put back on what has got its name since."""
+    control = Path("/sys/class/zram-control")
+    if not control.is_dir():
+        raise Skip("there is no zram")
+    number = (control / "hot_add").read_text().strip()
+    device = Path(f"/sys/block/zram{number}")
+    try:
+        (device / "disksize").write_text(str(4 << 20))
+        with journal_of("removeZram", number):
+            answer = run(["run", "--filter", "selfcheck-host-provided", "--format", "json"])
+        require(answer.returncode == 0, f"exit {answer.returncode}: {answer.stdout[-500:]}")
+        require(device.is_dir() and (device / "disksize").read_text() == f"{4 << 20}\n", "another's device is gone")
+    finally:
+        if device.is_dir():
+            (device / "reset").write_text("1")
+            (control / "hot_remove").write_text(number)
 
 
 @check

@@ -165,22 +165,19 @@ package enum GuardianBody {
                 let refusal = lock.take(within: .milliseconds(milliseconds), unless: channel) {
                     replies.send(GuardianReply.note($0))
                 }
-                if refusal == nil { undoRemains(lock.file).forEach { replies.send(GuardianReply.note($0)) } }
+                if refusal == nil, let journal = lock.file?.journal {
+                    for note in changes.undoRemains(journal) {
+                        replies.send(GuardianReply.note("an earlier run has not put the host back: \(note)"))
+                    }
+                }
                 replies.send(refusal.map(lock.isThere ? GuardianReply.locked : GuardianReply.refused) ?? .done(""))
             }
         }
-        let failures = changes.undoAll()
+        let failures = changes.undoAll().map { lock.file == nil ? $0 : RunFile.trouble($0) }
         // Where the runner is gone, standard error is all that is left to tell.
         if !replies.send(GuardianReply.undone(failures: failures)) {
             for failure in failures { ReportOutput(.standardError).line("uffd-selftest: not put back: \(failure)") }
         }
         _exit(0)
-    }
-
-    /// Undoes what a run has left that was killed together with its guardian; the lock is held.
-    private static func undoRemains(_ file: RunFile?) -> [String] {
-        guard let file, let journal = file.journal else { return [] }
-        var changes = HostChanges(journal) { file.keep($0) }
-        return changes.undoRemains().map { "an earlier run was killed before it could put the host back: \($0)" }
     }
 }

@@ -23,6 +23,19 @@ extension HostChanges {
             case .heal(let list): "the pages in \(list) are in use"
             }
         }
+
+        /// What a person can do if it cannot be undone.
+        var remedy: String {
+            switch self {
+            case .write(let value, let path): "echo \(value) >\(path)"
+            case .removeZram(let number): "echo \(number) >/sys/class/zram-control/hot_remove"
+            case .swapOff(let path): "swapoff \(path)"
+            case .swapOn(let path): "swapon \(path)"
+            case .unlink(let path): "rm \(path)"
+            case .removeGroup(let path): "rmdir \(path)"
+            case .heal: "restart the machine"
+            }
+        }
     }
 
     /// What there is to undo, the latest last.
@@ -34,6 +47,14 @@ extension HostChanges {
         var values: [String: String] = [:]
     }
 
+    /// Whether a device has come in the place of one that this program has made and somebody has removed.
+    private static func isAnothersZram(_ path: String) -> Bool {
+        guard path.hasPrefix("/dev/zram"), let size = ProcFile.line("/sys/block/\(path.dropFirst(5))/disksize") else {
+            return false
+        }
+        return size != "0" && size != "\(zramSize)"
+    }
+
     /// Undoes a change, unless it is undone already; returns why it cannot be.
     static func undo(_ undoing: Undoing) -> String? {
         switch undoing {
@@ -43,7 +64,7 @@ extension HostChanges {
             }
             return "\(path) should be \(value) again: \(error)"
         case .swapOff(let path):
-            guard SwapSpace.paths.contains(path[...]) else { return nil }
+            guard SwapSpace.paths.contains(path[...]), !isAnothersZram(path) else { return nil }
             let answer = css_swapoff(path)
             return answer == 0 ? nil : "\(path) is still used as swap space: \(Errno(rawValue: -answer))"
         case .swapOn(let path):
@@ -59,7 +80,9 @@ extension HostChanges {
         case .heal(let path):
             return BrokenPages.heal(path)
         case .removeZram(let number):
-            guard access("/sys/block/zram\(number)", F_OK) == 0 else { return nil }
+            guard access("/sys/block/zram\(number)", F_OK) == 0, !isAnothersZram("/dev/zram\(number)") else {
+                return nil
+            }
             _ = ProcFile.write("1", to: "/sys/block/zram\(number)/reset")
             return ProcFile.write(number, to: "/sys/class/zram-control/hot_remove")
                 .map { "/dev/zram\(number) is still there: \($0)" }

@@ -40,33 +40,43 @@ struct HostChanges {
         }
     }
 
-    /// Undoes everything, the latest first; returns what could not be undone.
+    /// Undoes everything, the latest first; returns what could not be undone, which is left to a later run.
     mutating func undoAll() -> [String] {
         var failures: [String] = []
-        while let last = undoings.last {
-            if let failure = Self.undo(last) { failures.append(failure) }
-            undoings.removeLast()
+        for index in undoings.indices.reversed() {
+            if let failure = undo(at: index) { failures.append(failure) }
         }
         return failures
     }
 
-    /// Undoes what a run of the past has left, but for settings that somebody has changed since; tells of each.
-    mutating func undoRemains() -> [String] {
-        var notes: [String] = []
-        while let last = undoings.last {
-            notes.append(remainsNote(last))
-            undoings.removeLast()
-        }
-        return notes
+    /// Undoes one change, and leaves it if that fails; returns why, and what a person can do.
+    private mutating func undo(at index: Int) -> String? {
+        let undoing = undoings[index]
+        // Until the write has ended nobody knows what it has made of the setting.
+        if case .write(_, let path) = undoing { journal.values[path] = nil }
+        if let failure = Self.undo(undoing) { return "\(failure) (\(undoing.remedy))" }
+        undoings.remove(at: index)
+        return nil
     }
 
-    private func remainsNote(_ undoing: Undoing) -> String {
-        if case .write(let value, let path) = undoing, let left = journal.values[path],
-            let current = SystemSetting(path: path).current, current != left, current != value
-        {
-            return "\(path) was \(value) before, and was changed since: it stays \(current)"
+    /// Undoes what a run of the past has left, but for settings that somebody has changed since; tells of each.
+    ///
+    /// What cannot be undone stays, and is tried again at the end of the run.
+    mutating func undoRemains(_ remains: Journal) -> [String] {
+        journal = remains
+        var notes: [String] = []
+        for index in undoings.indices.reversed() {
+            let undoing = undoings[index]
+            if case .write(let value, let path) = undoing, let left = journal.values[path],
+                let current = SystemSetting(path: path).current, current != left, current != value
+            {
+                notes.append("\(path) was \(value) before, and was changed since: it stays \(current)")
+                undoings.remove(at: index)
+            } else {
+                notes.append(undo(at: index) ?? "put back: \(undoing)")
+            }
         }
-        return Self.undo(undoing) ?? "put back: \(undoing)"
+        return notes
     }
 
     // MARK: Settings
@@ -75,11 +85,15 @@ struct HostChanges {
         guard let before = SystemSetting(path: path).current else { return .refused("\(path) cannot be read") }
         let wasChanged = isChanged(path)
         if !wasChanged { undoings.append(.write(before, to: path)) }
+        // Until the write has ended nobody knows what it has made of the setting.
+        journal.values[path] = nil
         if let error = ProcFile.write(value, to: path) {
             if !wasChanged { undoings.removeLast() }
             return .refused("\(path) cannot be set to \(value): \(error)")
         }
-        journal.values[path] = SystemSetting(path: path).current
+        // Nor how many huge pages a case still breaks.
+        let mayShrink = path == HugePagePool.path && undoings.contains { if case .heal = $0 { true } else { false } }
+        if !mayShrink { journal.values[path] = SystemSetting(path: path).current }
         return .done(before)
     }
 
@@ -88,10 +102,9 @@ struct HostChanges {
     }
 
     private mutating func restore(_ path: String) -> GuardianReply {
-        for (index, undoing) in undoings.enumerated().reversed() {
-            if case .write(_, path) = undoing {
-                if let failure = Self.undo(undoing) { return .refused(failure) }
-                undoings.remove(at: index)
+        for index in undoings.indices.reversed() {
+            if case .write(_, path) = undoings[index] {
+                if let failure = undo(at: index) { return .refused(failure) }
             }
         }
         return .done("")
@@ -113,7 +126,7 @@ struct HostChanges {
 
     // MARK: Swap
 
-    private static let zramSize = 128 << 20
+    static let zramSize = 128 << 20
     private static let fileSize = 64 << 20
 
     private mutating func provideSwap() -> GuardianReply {
@@ -230,6 +243,7 @@ struct HostChanges {
         if let total = ProcFile.line(HugePagePool.path), !isChanged(HugePagePool.path) {
             undoings.append(.write(total, to: HugePagePool.path))
         }
+        journal.values[HugePagePool.path] = nil
         guard access(BrokenPages.healer, W_OK) == 0 else {
             return .refused("no \(BrokenPages.healer): load the module hwpoison-inject, and mount debugfs")
         }

@@ -29,6 +29,11 @@ final class RunFile {
 
     deinit { try? descriptor.close() }
 
+    /// Tells of what could not be undone, and how to have it left as it is.
+    static func trouble(_ failure: String) -> String {
+        "\(failure); each run tries it again, unless you delete \(path)"
+    }
+
     /// What a run that was killed has left to undo; nil if it has left nothing.
     var journal: HostChanges.Journal? {
         var bytes = [UInt8](repeating: 0, count: 1 << 16)
