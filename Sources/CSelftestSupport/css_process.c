@@ -20,14 +20,17 @@
 #include <unistd.h>
 
 // Every descriptor that the runner opens is close-on-exec, so that only what is named here reaches the child.
-int css_spawn_self(char *const arguments[], char *const environment[], int output, int channel)
+int css_spawn_self(char *const arguments[], char *const environment[], int output, const int *descriptors, int count)
 {
+    enum { most = 3 };
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
     sigset_t none, all;
     pid_t pid;
-    int empty[2];
+    int empty[2], copies[most], copied = 0, error = 0;
 
+    if (count > most)
+        return -EINVAL;
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_init(&attributes);
@@ -39,11 +42,22 @@ int css_spawn_self(char *const arguments[], char *const environment[], int outpu
     posix_spawn_file_actions_adddup2(&files, empty[0], 0);
     posix_spawn_file_actions_adddup2(&files, output, 1);
     posix_spawn_file_actions_adddup2(&files, output, 2);
-    posix_spawn_file_actions_adddup2(&files, channel, 3);
+    // None may have the number that another is to have.
+    while (!error && copied < count) {
+        copies[copied] = fcntl(descriptors[copied], F_DUPFD_CLOEXEC, 3 + most);
+        if (copies[copied] < 0)
+            error = errno == EINVAL ? EMFILE : errno; // The limit is below the lowest number that would do.
+        else
+            posix_spawn_file_actions_adddup2(&files, copies[copied], 3 + copied);
+        copied += copies[copied] >= 0;
+    }
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     posix_spawnattr_setsigdefault(&attributes, &all);
     posix_spawnattr_setsigmask(&attributes, &none);
-    int error = posix_spawn(&pid, "/proc/self/exe", &files, &attributes, arguments, environment);
+    if (!error)
+        error = posix_spawn(&pid, "/proc/self/exe", &files, &attributes, arguments, environment);
+    while (copied > 0)
+        close(copies[--copied]);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&files);
     close(empty[0]);

@@ -37,7 +37,13 @@ struct RunCaseCommand: ParsableCommand {
 struct GuardCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "guard", shouldDisplay: false)
 
+    /// The descriptors of its runner's lock.
+    @Option(name: .long) var directory: Int32?
+    @Option(name: .long) var file: Int32?
+
     func run() {
-        GuardianBody.runAndExit(channel: FileDescriptor(rawValue: 3))
+        let lock = RunLock(
+            directory: directory.map(FileDescriptor.init(rawValue:)), file: file.map(FileDescriptor.init(rawValue:)))
+        GuardianBody.runAndExit(channel: FileDescriptor(rawValue: 3), lock: lock)
     }
 }

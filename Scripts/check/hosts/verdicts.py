@@ -219,6 +219,45 @@ def guardian_that_dies():
     require(after == before, f"the host is not as it was: {after} instead of {before}")
 
 
+def expect_kept_away(case):
+    """A second run does nothing while another one has the host."""
+    before = host_state()
+    answer = run(["run", "--filter", case, "--time-budget", "3", "--format", "json"])
+    document = json.loads(answer.stdout)
+    require(answer.returncode == 4, f"the second run: exit {answer.returncode}: {document['results']}")
+    causes = {result["cause"] for result in document["results"]}
+    require(causes == {"chance"}, f"the second run's causes are {causes}")
+    require(host_state() == before, f"the second run has changed the host: {host_state()} instead of {before}")
+
+
+@check
+def setting_that_another_run_has_made():
+    """It is put back when that run ends, so that a second run waits for that, as it does to change it itself."""
+    with holding_run() as process:
+        expect_kept_away("open-sysctl")
+        process.terminate()
+        process.communicate(timeout=120)
+
+
+@check
+def guardian_that_dies_beside_another_run():
+    """Its runner keeps the host to itself, and puts it back."""
+    before = host_state()
+    with holding_run() as process:
+        for pid in children(process.pid):
+            if " guard" in command_of(pid):
+                os.kill(pid, signal.SIGKILL)
+        require(host_state() != before, "the run has changed nothing")
+        expect_kept_away("selfcheck-host-provided")
+        for pid in children(process.pid):
+            if "run-case" in command_of(pid):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=120)
+    require(host_state() == before, f"the host is not as it was: {host_state()} instead of {before}")
+    answer = run(["run", "--filter", "selfcheck-host-provided", "--format", "json"])
+    require(answer.returncode == 0, f"a run after that: exit {answer.returncode}: {answer.stdout[-500:]}")
+
+
 def kill_with_guardian(process):
     """Ends a run so that nobody puts the host back."""
     process.send_signal(signal.SIGSTOP)

@@ -7,8 +7,9 @@
 #include <sys/types.h>
 
 // Starts this very program anew with `arguments`, in a session of its own, with a standard input that has ended,
-// standard output and error in `output`, `channel` as descriptor 3, and no other descriptor. Answers its pid.
-int css_spawn_self(char *const arguments[], char *const environment[], int output, int channel);
+// standard output and error in `output`, `count` of `descriptors` as 3 and those after it, and no other descriptor.
+// Answers its pid.
+int css_spawn_self(char *const arguments[], char *const environment[], int output, const int *descriptors, int count);
 
 // What this program was started with, its name first.
 int css_argument_count(void);

@@ -71,7 +71,8 @@ final class CaseProcess {
         self.output = output.readEnd
         self.channel = channel.readEnd
         pid = try spawnSelf(
-            arguments, environment: environment, output: output.writeEnd.rawValue, channel: channel.writeEnd.rawValue)
+            arguments, environment: environment, output: output.writeEnd.rawValue,
+            descriptors: [channel.writeEnd.rawValue])
         pidfd = try Processes.pidfd(of: pid)
         self.limit = limit
         self.isExtensible = isExtensible

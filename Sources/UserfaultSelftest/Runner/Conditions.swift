@@ -14,8 +14,6 @@ struct Conditions {
     private let host: Host
     private let means: Means
     private var changes: SystemChanges
-    /// Held while a result uses huge pages that the guardian does not keep for this run.
-    private let poolLock = RunLock()
     /// The settings that are not as they were, with what they were.
     private var originals: [SystemSetting: String] = [:]
     /// The memory control group of the result that runs.
@@ -47,6 +45,7 @@ struct Conditions {
             if let lack = missing(requirement, for: result.memory) { return .missing(lack) }
         }
         if attempt > 1, let count = result.hugePages { _ = changes.ask(.hugePages(free: count * attempt)) }
+        if requirements.contains(where: \.needsSetting), let lack = changes.keepOthersAway() { return .missing(lack) }
         if let lack = hold(settings(for: requirements)) { return .missing(lack) }
         let group = memoryGroup.map { ["\(MemoryGroups.variable)=\($0)"] } ?? []
         let ownSwap = swap.map { ["\(SwapSpace.variable)=\($0)"] } ?? []
@@ -66,7 +65,7 @@ struct Conditions {
         swap = nil
         if brokenPages != nil { _ = changes.ask(.healBrokenPages) }
         brokenPages = nil
-        poolLock.release()
+        changes.releaseLock()
     }
 
     /// Has every change undone; answers what could not be.
@@ -200,7 +199,7 @@ struct Conditions {
         guard access(HugePagePool.path, F_OK) == 0 else { return Self.absence(of: HugePagePool.path) }
         guard case .failure(let refusal) = changes.ask(.hugePages(free: count)) else { return nil }
         if refusal.isByOtherRun { return .refused(refusal) }
-        if HugePagePool.total > count, let lack = changes.hold(poolLock) { return lack }
+        if HugePagePool.total > count, let lack = changes.holdLock() { return lack }
         let free = HugePagePool.free
         guard free <= count else { return nil }
         return .refused(

@@ -40,6 +40,7 @@ enum GuardianReply: Codable {
 final class Guardian {
     let pid: Int32
     private let channel: FileDescriptor
+    private let lock: RunLock
     private let signals: FileDescriptor?
     private var buffer = MessageBuffer()
     private var replies: [GuardianReply] = []
@@ -50,14 +51,21 @@ final class Guardian {
 
     /// Starts the guardian.
     ///
-    /// - Parameter signals: A signal descriptor that ends the wait for an answer.
-    init(signals: FileDescriptor?) throws(Errno) {
+    /// - Parameters:
+    ///   - lock: What keeps runs apart; the guardian takes it for its runner too.
+    ///   - signals: A signal descriptor that ends the wait for an answer.
+    init(_ lock: RunLock, signals: FileDescriptor?) throws(Errno) {
+        self.lock = lock
         self.signals = signals
         var ends: [Int32] = [0, 0]
         try checked(css_socket_pair(&ends))
         channel = FileDescriptor(rawValue: ends[0])
         defer { close(ends[1]) }
-        pid = try spawnSelf(["uffd-selftest", "guard"], environment: [], output: STDERR_FILENO, channel: ends[1])
+        let handed = lock.descriptors
+        let options = handed.enumerated().flatMap { [$1.option, "\($0 + 4)"] }
+        pid = try spawnSelf(
+            ["uffd-selftest", "guard"] + options, environment: [], output: STDERR_FILENO,
+            descriptors: [ends[1]] + handed.map(\.descriptor))
     }
 
     /// Asks for a change and waits until it is made.
@@ -108,10 +116,9 @@ final class Guardian {
     /// Undoes in this process what a guardian has left that is dead; returns what could not be undone.
     func undoRemains() -> [String] {
         end()
-        // The lock is free now, and what is undone here is not for the next run to undo.
-        let file = RunFile()
-        var changes = HostChanges(journal) { file?.keep($0) }
-        return changes.undoAll()
+        // The guardian had nothing to undo before it had the lock, which this process still holds.
+        var changes = HostChanges(journal) { [file = lock.file] in file?.keep($0) }
+        return lock.troubles(changes.undoAll())
     }
 
     private func end() {
@@ -143,12 +150,11 @@ final class Guardian {
 /// The inside of the guardian's process.
 package enum GuardianBody {
     /// Serves requests from `channel` until it closes, undoes everything, and ends the process.
-    package static func runAndExit(channel: FileDescriptor) -> Never {
+    package static func runAndExit(channel: FileDescriptor, lock: RunLock) -> Never {
         // The runner may go away at any moment; then there is still much to undo.
         signal(SIGPIPE, SIG_IGN)
         let replies = MessageChannel(descriptor: channel)
         var buffer = MessageBuffer()
-        let lock = RunLock()
         var changes = HostChanges {
             lock.file?.keep($0)
             replies.send(GuardianReply.journal($0))
@@ -173,7 +179,7 @@ package enum GuardianBody {
                 replies.send(refusal.map(lock.isThere ? GuardianReply.locked : GuardianReply.refused) ?? .done(""))
             }
         }
-        let failures = changes.undoAll().map { lock.file == nil ? $0 : RunFile.trouble($0) }
+        let failures = lock.troubles(changes.undoAll())
         // Where the runner is gone, standard error is all that is left to tell.
         if !replies.send(GuardianReply.undone(failures: failures)) {
             for failure in failures { ReportOutput(.standardError).line("uffd-selftest: not put back: \(failure)") }

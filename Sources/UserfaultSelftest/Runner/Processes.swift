@@ -13,7 +13,7 @@ func checked(_ answer: Int32) throws(Errno) -> Int32 {
 ///
 /// See `css_spawn_self`.
 func spawnSelf(
-    _ arguments: [String], environment: [String], output: Int32, channel: Int32
+    _ arguments: [String], environment: [String], output: Int32, descriptors: [Int32]
 ) throws(Errno) -> Int32 {
     var inherited: [String] = []
     var variable = environ
@@ -26,7 +26,7 @@ func spawnSelf(
     let argv = arguments.map { strdup($0) } + [nil]
     let envp = variables.map { strdup($0) } + [nil]
     defer { (argv + envp).forEach { free($0) } }
-    return try checked(css_spawn_self(argv, envp, output, channel))
+    return try checked(css_spawn_self(argv, envp, output, descriptors, Int32(descriptors.count)))
 }
 
 /// Keeps descriptors that this program was started with, other than the standard ones, from the programs that it starts.

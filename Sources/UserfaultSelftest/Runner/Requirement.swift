@@ -134,6 +134,11 @@ extension Requirement {
         }
     }
 
+    /// Whether it needs a setting to have some value.
+    var needsSetting: Bool {
+        if case .setting = self { true } else { hugePageSetting != nil }
+    }
+
     /// Whether both ask for some of the same thing.
     func isSameKind(as other: Requirement) -> Bool {
         switch (self, other) {

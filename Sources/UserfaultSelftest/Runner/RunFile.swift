@@ -27,12 +27,10 @@ final class RunFile {
         }
     }
 
-    deinit { try? descriptor.close() }
+    /// The file that the runner of this process has opened.
+    init(inherited: FileDescriptor) { descriptor = inherited }
 
-    /// Tells of what could not be undone, and how to have it left as it is.
-    static func trouble(_ failure: String) -> String {
-        "\(failure); each run tries it again, unless you delete \(path)"
-    }
+    deinit { try? descriptor.close() }
 
     /// What a run that was killed has left to undo; nil if it has left nothing.
     var journal: HostChanges.Journal? {

@@ -1,6 +1,6 @@
 import CSelftestSupport
 import Glibc
-import SystemPackage
+package import SystemPackage
 
 /// Keeps two runs from changing the host's settings, or from using its huge pages, at the same time.
 ///
@@ -8,7 +8,10 @@ import SystemPackage
 /// kernel lets go of it when the process ends. Any user can also keep it for ever: no wait for it is endless, and root,
 /// whose runs have a file of their own to keep apart by, goes on without it. A PID namespace has its own /proc: runs in
 /// different ones do not see each other.
-final class RunLock {
+///
+/// A run and its guardian share it: it is held until both have ended, because the one of them that is left puts the host
+/// back.
+package final class RunLock {
     static let path = "/proc/sys/vm"
     /// How long a run waits for another one, unless its time budget ends earlier.
     static let patience = Duration.seconds(300)
@@ -16,14 +19,28 @@ final class RunLock {
     static let patienceWithUsers = Duration.seconds(10)
 
     /// Nil if this user has none.
-    let file = RunFile()
+    let file: RunFile?
     private let directory: FileDescriptor?
     /// What came of a wait in vain, after which this only looks whether the lock is free.
     private var refusal: String?
     private var ignoresUsers = false
 
     init() {
+        file = RunFile()
         directory = try? FileDescriptor.open(Self.path, .readOnly, options: [.directory, .closeOnExec])
+    }
+
+    /// The lock of another process, which has handed over its descriptors.
+    package init(directory: FileDescriptor?, file: FileDescriptor?) {
+        self.directory = directory
+        self.file = file.map(RunFile.init(inherited:))
+    }
+
+    /// The descriptors to hand over, each with the option that names it there.
+    var descriptors: [(option: String, descriptor: Int32)] {
+        [("--directory", directory?.rawValue), ("--file", file?.descriptor.rawValue)].compactMap { option, descriptor in
+            descriptor.map { (option, $0) }
+        }
     }
 
     deinit { try? directory?.close() }
@@ -74,6 +91,11 @@ final class RunLock {
     private func endOfPatienceWithUsers(_ wait: Wait) -> ContinuousClock.Instant? {
         guard file != nil else { return nil }
         return .now + (ignoresUsers ? .zero : min(Self.patienceWithUsers, wait.patience / 2))
+    }
+
+    /// Tells of what could not be undone, and how to have it left as it is.
+    func troubles(_ failures: [String]) -> [String] {
+        file == nil ? failures : failures.map { "\($0); each run tries it again, unless you delete \(RunFile.path)" }
     }
 
     /// Lets the next run have it.

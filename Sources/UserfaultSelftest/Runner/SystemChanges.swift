@@ -9,9 +9,13 @@ struct SystemChanges {
     private let isRoot: Bool
     private let signals: FileDescriptor?
     private let tell: (String) -> Void
+    /// What keeps runs apart.
+    ///
+    /// The guardian takes it for the whole run; a run that has none, for single results.
+    private let lock = RunLock()
     private var guardian: Guardian?
     private var hasLostGuardian = false
-    /// Whether the guardian has the lock that keeps runs apart, which it keeps.
+    /// Whether the guardian has taken the lock, which it keeps.
     private var hasLock = false
     /// When the run's time budget ends.
     private let end: ContinuousClock.Instant?
@@ -40,11 +44,26 @@ struct SystemChanges {
     var processes: Set<Int32> { guardian.map { [$0.pid] } ?? [] }
 
     mutating func ask(_ request: GuardianRequest) -> Result<String, Guardian.Refusal> {
+        withGuardian { guardian in guardian.ask(request) { _ in } }
+    }
+
+    /// Takes the lock for the whole run, if this run may change anything: nobody else changes then what it finds.
+    ///
+    /// - Returns: Why nothing is certain, because another run has it.
+    mutating func keepOthersAway() -> Lack? {
+        guard case .failure(let refusal) = withGuardian({ _ in .success("") }), refusal.isByOtherRun else { return nil }
+        return .refused(refusal)
+    }
+
+    /// Has something asked of a guardian that has the lock.
+    private mutating func withGuardian(
+        _ body: (Guardian) -> Result<String, Guardian.Refusal>
+    ) -> Result<String, Guardian.Refusal> {
         guard areAllowed else { return .failure(Self.forbidden) }
         guard isRoot else { return .failure(.init(reason: "needs root, to change the system")) }
         guard !hasLostGuardian else { return .failure(.init(reason: Self.loss)) }
         do {
-            let guardian = try self.guardian ?? Guardian(signals: signals)
+            let guardian = try self.guardian ?? Guardian(lock, signals: signals)
             self.guardian = guardian
             defer { if guardian.isDead { losesGuardian() } }
             if !hasLock {
@@ -52,7 +71,7 @@ struct SystemChanges {
                 guard case .success = answer else { return answer }
                 hasLock = true
             }
-            return guardian.ask(request) { _ in }
+            return body(guardian)
         } catch {
             return .failure(.init(reason: "the process that makes system changes cannot be started: \(error)"))
         }
@@ -70,6 +89,7 @@ struct SystemChanges {
         hasLock = false
         troubles += guardian?.undoRemains() ?? []
         guardian = nil
+        lock.release()
     }
 
     /// Asks for something that may be there already.
@@ -87,11 +107,16 @@ struct SystemChanges {
     }
 
     /// Waits for the lock that keeps runs apart, until a signal comes; returns why this run does not hold it.
-    func hold(_ lock: RunLock) -> Lack? {
+    func holdLock() -> Lack? {
         // The guardian has taken it for the whole run.
         if hasLock { return nil }
         guard let reason = lock.take(within: patience, unless: signals, tell: tell) else { return nil }
         return lock.isThere ? .chance(reason) : .host(reason)
+    }
+
+    /// Lets the next run have the lock, unless the guardian keeps it.
+    func releaseLock() {
+        if !hasLock { lock.release() }
     }
 
     /// How long this run may wait for another one.
@@ -105,6 +130,8 @@ struct SystemChanges {
             if let failures = guardian.finish() { troubles += failures } else { losesGuardian() }
         }
         guardian = nil
+        hasLock = false
+        lock.release()
         defer { troubles = [] }
         return troubles
     }
