@@ -19,14 +19,12 @@ package struct ReportFile {
             replacement = nil
             return
         }
-        let file = try Self.opened(path)
-        let status = try Self.status(of: file)
+        let (file, status) = try Self.locked(path) { try Self.opened($0) }
         guard status.st_mode & S_IFMT == S_IFREG else {
             output = ReportOutput(file)
             replacement = nil
             return
         }
-        guard Self.lock(file) else { throw Busy(name: path) }
         replacement = try place.flatMap { try ReportReplacement(of: file, status, in: $0) }
         if replacement == nil { try file.resize(to: 0) }
         output = ReportOutput(replacement?.descriptor ?? file, isOwnFile: true)
@@ -45,7 +43,7 @@ package struct ReportFile {
 
     /// The file that has what was written, if the report could not be put in its place.
     package var kept: String? {
-        guard let replacement, output.failure != nil, replacement.hasText else { return nil }
+        guard let replacement, output.failure != nil, replacement.hasText, replacement.isThere else { return nil }
         return replacement.path
     }
 
@@ -67,6 +65,25 @@ package struct ReportFile {
         }
         if atEnd { _ = try? file.seek(offset: 0, from: .end) }
         return file
+    }
+
+    /// Opens a file and locks it, if it is a regular one.
+    ///
+    /// A run that ends between the two puts its report in the place of what was opened, which has no name then.
+    static func locked(
+        _ path: String, opening open: (String) throws -> FileDescriptor
+    ) throws -> (FileDescriptor, stat) {
+        for _ in 0..<10 {
+            let file = try open(path)
+            guard try status(of: file).st_mode & S_IFMT == S_IFREG else { return (file, try status(of: file)) }
+            let isLocked = lock(file)
+            let status = try status(of: file)
+            var named = stat()
+            if isLocked, stat(path, &named) == 0, ReportReplacement.isSame(named, status) { return (file, status) }
+            try file.close()
+            guard isLocked else { break }
+        }
+        throw Busy(name: path)
     }
 
     static func status(of file: FileDescriptor) throws -> stat {

@@ -72,23 +72,42 @@ struct ReportReplacement {
         return fstatat(directory.rawValue, name, &status, AT_SYMLINK_NOFOLLOW) == 0 ? status : nil
     }
 
-    private static func isSame(_ a: stat, _ b: stat) -> Bool { a.st_dev == b.st_dev && a.st_ino == b.st_ino }
+    static func isSame(_ a: stat, _ b: stat) -> Bool { a.st_dev == b.st_dev && a.st_ino == b.st_ino }
 
     var hasText: Bool { ((try? ReportFile.status(of: descriptor))?.st_size ?? 0) > 0 }
+
+    /// Whether it still has its name.
+    var isThere: Bool {
+        guard let found = Self.look(name, in: directory), let status = try? ReportFile.status(of: descriptor) else {
+            return false
+        }
+        return Self.isSame(found, status)
+    }
 
     func remove() { unlinkat(directory.rawValue, name, 0) }
 
     /// Puts the report in its place.
     func replace() throws {
-        if let found = Self.look(place.name, in: directory), !Self.isSame(found, old.status) {
-            // Another report perhaps, which is not to be lost either.
-            throw Errno.fileExists
-        }
-        if renameat(directory.rawValue, name, directory.rawValue, place.name) == 0 { return }
+        // Another report perhaps, which is not to be lost either.
+        if case .another = oldName { throw Errno.fileExists }
+        let answer = renameat(directory.rawValue, name, directory.rawValue, place.name)
+        if answer == 0 { return }
+        let error = Errno(rawValue: errno)
         // A file that is mounted there, or a folder that lets nobody replace it.
+        guard case .there = oldName else { throw error }
         try copy()
+        // Whoever has removed it meanwhile has removed the copy.
+        guard case .there = oldName else { throw error }
         remove()
     }
+
+    /// What has the name of the file that is replaced.
+    private var oldName: OldName {
+        guard let found = Self.look(place.name, in: directory) else { return .gone }
+        return Self.isSame(found, old.status) ? .there : .another
+    }
+
+    private enum OldName { case there, gone, another }
 
     private func copy() throws {
         try old.file.resize(to: 0)
