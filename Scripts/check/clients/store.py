@@ -52,7 +52,7 @@ def says_nothing(machine):
 @check
 def survive_a_store_with_little_room():
     """What an earlier server has left takes room too: who cannot be kept is refused."""
-    # The restarts, the socket, and two machines of four.
+    # The restarts, the socket and its place, and two machines of four.
     with stored(room=11) as (service, path), half_read(path) as one:
         all_die(service)
         service.says("listening", 2)
@@ -78,8 +78,8 @@ def survive_a_file_of_no_client():
 @check
 def survive_a_store_that_keeps_half_of_a_machine():
     """It is killed, rather than left waiting for ever: its process is what is kept first."""
-    # The restarts, the socket, two while the machine arrives, and one more.
-    with stored(room=5, tells_room=False) as (service, path), half_read(path) as machine:
+    # The restarts, the socket and its place, two while the machine arrives, and one more.
+    with stored(room=6, tells_room=False) as (service, path), half_read(path) as machine:
         all_die(service)
         require(machine.end() == -signal.SIGKILL, f"the machine ended with {machine.status}")
         require(service.dropped > 0, "the store had room")
@@ -153,6 +153,28 @@ def survive_many_restarts_at_a_socket_of_systemd():
                     kept = kept_of_machines(service)
                     require(kept == [1], f"the store has {kept}")
                 reads_the_rest(machine)
+
+
+@check
+def survive_a_machine_that_can_be_added_later():
+    """A socket of systemd's is there for a machine that comes after one that could not be kept, or was removed."""
+    with folder() as directory, socket.socket(socket.AF_UNIX) as listener:
+        path, control, memory = directory / "m", directory / "control", memory_file(directory, SIZE)
+        listener.bind(str(path))
+        listener.listen()
+        with Manager(directory, "serve", "--control", control, "--fd-store", room=2, sockets=[("vm.socket", listener)]) as service:
+            service.says("ready")
+            service.says("no machine listens")
+            refusal = ctl(control, "add", "m", "--socket", path, "--memory", memory, code=1)
+            require("FileDescriptorStoreMax" in refusal, refusal)
+        (directory / "notify").unlink()
+        with Manager(directory, "serve", "--control", control, "--fd-store", sockets=[("vm.socket", listener)]) as service:
+            service.says("ready")
+            for spelling in (path, f"{directory}//m"):
+                ctl(control, "add", "m", "--socket", spelling, "--memory", memory)
+                with half_read(path) as machine:
+                    reads_the_rest(machine)
+                ctl(control, "remove", "m")
 
 
 @check

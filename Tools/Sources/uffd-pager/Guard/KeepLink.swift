@@ -29,13 +29,19 @@ final class KeepLink: Sendable {
     }
 
     /// Waits until it was taken.
-    func put(_ name: String, _ numbers: [Int32]) throws(KeepError) {
+    func put(_ name: String, _ numbers: [Int32]) throws(KeepError) { try order(.put(name), numbers) }
+
+    /// Waits until it was taken: all of it, or what there was stays.
+    func replace(_ name: String, with numbers: [Int32]) throws(KeepError) { try order(.replace(name), numbers) }
+
+    private func order(_ message: StoreMessage, _ numbers: [Int32]) throws(KeepError) {
         var isTaken: Bool?
         let error = KeepError.retrying {
             state.withLock { state in
                 state.sequence &+= 1
-                let message = StoreMessage.put(name).text(asking: state.sequence)
-                if let error = Self.send(message, numbers, over: state.socket) { return error }
+                if let error = Self.send(message.text(asking: state.sequence), numbers, over: state.socket) {
+                    return error
+                }
                 isTaken = Self.answer(to: state.sequence, from: state.socket)
                 return nil
             }

@@ -73,6 +73,19 @@ final class Keepers: Sendable {
         try manager?.put(name, numbers)
     }
 
+    /// Has descriptors kept in place of those that were under the name.
+    ///
+    /// - Parameter least: What of them stays kept if there is no room for all.
+    /// - Throws: As ``keep(_:_:)``.
+    func replace(_ name: String, with numbers: [Int32], atLeast least: [Int32]) throws {
+        do {
+            try keeper?.replace(name, with: numbers)
+        } catch KeepError.gone {
+            logger.error("the keeper is gone", metadata: ["name": "\(name)"])
+        }
+        try manager?.replace(name, with: numbers, atLeast: least)
+    }
+
     /// Has it kept that there is something.
     func keep(_ name: String) throws {
         guard expectsSuccessor else { return }

@@ -42,21 +42,36 @@ final class ManagerStore: Sendable {
         try waitUntilTaken()
     }
 
+    /// Puts descriptors in place of those under the name, which have their room; waits until it was taken.
+    ///
+    /// - Parameter least: What of them is kept all the same if there is no room for all.
+    func replace(_ name: String, with numbers: [Int32], atLeast least: [Int32]) throws(KeepError) {
+        let isThere = state.withLock { $0.counts[name] != nil }
+        remove(name)
+        do throws(KeepError) {
+            try send(name, numbers, isReplacing: isThere)
+        } catch {
+            if !least.isEmpty { tell(name, least, isReplacing: isThere) }
+            throw error
+        }
+        try waitUntilTaken()
+    }
+
     /// Does not wait until it was taken.
-    func tell(_ name: String, _ numbers: [Int32]) {
-        guard (try? takeRoom(numbers.count, under: name)) != nil else { return }
+    func tell(_ name: String, _ numbers: [Int32], isReplacing: Bool = false) {
+        guard (try? takeRoom(numbers.count, under: name, isReplacing: isReplacing)) != nil else { return }
         _ = cps_notify(StoreMessage.put(name).text, numbers, numbers.count, KeepError.seconds)
     }
 
-    private func send(_ name: String, _ numbers: [Int32]) throws(KeepError) {
-        try takeRoom(numbers.count, under: name)
+    private func send(_ name: String, _ numbers: [Int32], isReplacing: Bool = false) throws(KeepError) {
+        try takeRoom(numbers.count, under: name, isReplacing: isReplacing)
         try notify(StoreMessage.put(name).text, numbers)
     }
 
-    private func takeRoom(_ count: Int, under name: String) throws(KeepError) {
+    private func takeRoom(_ count: Int, under name: String, isReplacing: Bool) throws(KeepError) {
         let bytes = Self.bytes(of: count, named: name)
         // As in every ``Shelf``.
-        let leavesHalf = KeptName.leavesHalf(name)
+        let leavesHalf = KeptName.leavesHalf(name) && !isReplacing
         try state.withLock { (state) throws(KeepError) in
             guard state.room - count >= (leavesHalf ? limit / 2 : 0) else { throw .full }
             guard state.textRoom - bytes >= (leavesHalf ? textLimit / 2 : 0) else { throw .tooManyNames }

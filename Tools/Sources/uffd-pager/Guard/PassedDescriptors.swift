@@ -14,6 +14,8 @@ enum PassedDescriptors {
     static let processVariable = "LISTEN_PID"
 
     private static let taken = Mutex(Shelf())
+    /// Sockets of systemd's at which machines listen.
+    private static let lent = Mutex<Set<Int32>>([])
     private static let hadPredecessor = Atomic(false)
 
     /// Takes note of them, before anything else opens a descriptor.
@@ -55,49 +57,72 @@ enum PassedDescriptors {
 
     /// The socket of a machine, which a server has left that has died, or systemd's at its path; the caller owns it.
     ///
-    /// - Returns: It, and whether systemd has made it: its path is not this program's to remove.
-    static func takeSocket(of machine: String, at path: String) -> (number: Int32, isSystemds: Bool)? {
+    /// - Returns: It. Systemd's is a duplicate, and its path is not this program's to remove: what is lent is to be given back.
+    static func takeSocket(of machine: String, at path: String) -> (number: Int32, lent: Int32?)? {
         taken.withLock { taken in
             let own = KeptName.machine(machine)
-            for (name, numbers) in taken.kept where name == own || KeptName.machine(in: name) == nil {
-                // Under its own name there is its description besides.
-                let found = numbers.first { number in
-                    guard let bound = pathOfSocket(number), !isShut(number) else { return false }
-                    return name == own ? isPlace(of: bound, path) : bound == path
-                }
-                guard let number = found else { continue }
-                _ = taken.take(name)
-                taken.put(name, numbers.filter { $0 != number })
-                return (number, name != own)
+            if let number = sockets(under: own, of: taken).first(where: { $0.state(at: path) == .useful })?.number {
+                let rest = taken.take(own).filter { $0 != number }
+                taken.put(own, rest)
+                return (number, nil)
+            }
+            for (number, bound) in idleSockets(of: taken) where SocketPath.isSame(bound, path) && !isShut(number) {
+                guard let copy = try? OwnedDescriptorNumber.duplicate(number) else { continue }
+                lent.withLock { _ = $0.insert(number) }
+                return (copy, number)
             }
             return nil
         }
     }
 
+    /// Lets another machine listen at a socket of systemd's.
+    static func giveBack(_ number: Int32) { lent.withLock { _ = $0.remove(number) } }
+
+    /// Paths of sockets that systemd has passed, and at which no machine listens.
+    static var unusedSockets: [String] { taken.withLock { idleSockets(of: $0).map(\.path).sorted() } }
+
+    private static func idleSockets(of shelf: Shelf) -> [(number: Int32, path: String)] {
+        let used = lent.withLock(\.self)
+        return shelf.kept.filter { KeptName.machine(in: $0.key) == nil && !KeptName.isArrival($0.key) }
+            .flatMap(\.value).filter { !used.contains($0) }
+            .compactMap { number in pathOfSocket(number).map { (number, $0) } }
+    }
+
     /// Sockets of a machine that a server has left, and that are of no use; the caller owns them.
     ///
-    /// It had shut them before it died, or they are at another path. Clients may wait there.
+    /// It had shut them before it died, or they are at another path, or what is at the path is not them. Clients may wait there.
     ///
     /// - Returns: With the path that is to be removed.
-    static func takeUselessSockets(of machine: String, at path: String) -> [(number: Int32, path: String?)] {
+    static func takeUselessSockets(
+        of machine: String, at path: String
+    ) -> [(number: Int32, path: String?, isReplaced: Bool)] {
         taken.withLock { taken in
             let name = KeptName.machine(machine)
-            guard let numbers = taken.kept[name] else { return [] }
-            let useless = numbers.compactMap { number -> (number: Int32, path: String?)? in
-                guard let bound = pathOfSocket(number) else { return nil }
+            let useless = sockets(under: name, of: taken).compactMap {
+                socket -> (number: Int32, path: String?, isReplaced: Bool)? in
+                switch socket.state(at: path) {
+                case .useful: nil
                 // What is there now may be another program's.
-                if isShut(number) { return (number, nil) }
-                return isPlace(of: bound, path) ? nil : (number, SocketPath.place(ofBound: bound))
+                case .shut: (socket.number, nil, false)
+                case .replaced: (socket.number, nil, true)
+                case .elsewhere(let other): (socket.number, other, false)
+                }
             }
-            _ = taken.take(name)
-            taken.put(name, numbers.filter { number in !useless.contains { $0.number == number } })
+            guard !useless.isEmpty else { return [] }
+            let rest = taken.take(name).filter { number in !useless.contains { $0.number == number } }
+            taken.put(name, rest)
             return useless
         }
     }
 
-    /// Whether a socket of ours is at a path, as far as that is known.
-    private static func isPlace(of bound: String, _ path: String) -> Bool {
-        SocketPath.place(ofBound: bound).map { $0 == path } ?? true
+    private static func sockets(under name: String, of shelf: Shelf) -> [LeftSocket] {
+        let numbers = shelf.kept[name] ?? []
+        let identities = numbers.compactMap(SocketIdentity.init(inNameOfFile:))
+        return numbers.compactMap { number in
+            pathOfSocket(number).map {
+                LeftSocket(number: number, bound: $0, isShut: isShut(number), identities: identities)
+            }
+        }
     }
 
     private static func isShut(_ number: Int32) -> Bool { cps_is_shut(number) == 1 }

@@ -7,6 +7,9 @@ import UserfaultFD
 enum StoreMessage: Equatable {
     /// Keep the descriptors that come with it, besides those that are kept under the name already.
     case put(String)
+    /// Keep these in place of what is kept under the name. Only processes of this program know it, and one that does not keeps
+    /// them besides.
+    case replace(String)
     case remove(String)
 
     /// No message is longer.
@@ -16,9 +19,12 @@ enum StoreMessage: Equatable {
         switch self {
         // The manager would drop a descriptor that polls as an error, as a process that has ended may.
         case .put(let name): "FDSTORE=1\nFDNAME=\(name)\nFDPOLL=0"
+        case .replace(let name): "\(Self.put(name).text)\n\(Self.replacing)"
         case .remove(let name): "FDSTOREREMOVE=1\nFDNAME=\(name)"
         }
     }
+
+    private static var replacing: String { "REPLACES=1" }
 
     /// Of which a process of this program tells whether it was taken.
     func text(asking sequence: UInt64) -> String { "\(text)\nSEQUENCE=\(sequence)" }
@@ -37,7 +43,7 @@ enum StoreMessage: Equatable {
             return nil
         }
         if lines.contains("FDSTORE=1") {
-            self = .put(String(name))
+            self = lines.contains(where: { $0 == Self.replacing }) ? .replace(String(name)) : .put(String(name))
         } else if lines.contains("FDSTOREREMOVE=1") {
             self = .remove(String(name))
         } else {
@@ -116,12 +122,16 @@ struct Shelf {
     private(set) var kept: [String: [Int32]] = [:]
 
     /// Whether there is room for further descriptors, so that all can be passed to a child: that takes as many again.
-    private func hasRoom(for count: Int, under name: String) -> Bool {
+    ///
+    /// - Parameter isReplacing: Whether they take the place of those under the name, which have their room.
+    private func hasRoom(for count: Int, under name: String, isReplacing: Bool) -> Bool {
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         let most = limit.rlim_cur == .max ? Int.max : Int(clamping: limit.rlim_cur)
         let room = (most - Self.ownDescriptors) / 2
-        return kept.values.reduce(0) { $0 + $1.count } + count <= (KeptName.leavesHalf(name) ? room / 2 : room)
+        let replaced = isReplacing ? kept[name]?.count ?? 0 : 0
+        let share = KeptName.leavesHalf(name) && replaced == 0 ? room / 2 : room
+        return kept.values.reduce(0) { $0 + $1.count } - replaced + count <= share
     }
 
     /// What a process needs besides, amply.
@@ -151,10 +161,15 @@ struct Shelf {
             !message.payload.isEmpty
         else { return false }
         let text = String(decoding: message.payload, as: UTF8.self)
-        switch StoreMessage(text) {
-        case .put(let name):
+        let order = StoreMessage(text)
+        switch order {
+        case .put(let name), .replace(let name):
+            let isReplacing = order == .replace(name)
             // What is kept in part only is no good: its server is told, and does without.
-            let isTaken = !message.isMissingDescriptors && hasRoom(for: message.descriptors.count, under: name)
+            let isTaken =
+                !message.isMissingDescriptors
+                && hasRoom(for: message.descriptors.count, under: name, isReplacing: isReplacing)
+            if isTaken, isReplacing { remove(name) }
             while isTaken, let number = message.descriptors.takeFirst() { put(name, [number]) }
             guard let sequence = StoreMessage.sequence(in: text) else { break }
             let answer = StoreAnswer(sequence: sequence, isTaken: isTaken).bytes
@@ -171,12 +186,8 @@ enum DescriptorKind: Equatable {
     case userfaultfd, process, state, pages, record, socket, other
 
     init(of number: Int32) {
-        let name = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { room in
-            let count = readlink("/proc/self/fd/\(number)", room.baseAddress!, room.count)
-            return String(decoding: room.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        }
         self =
-            switch name {
+            switch Self.link(of: number) {
             case let name where name.contains("[userfaultfd]"): .userfaultfd
             case let name where name.contains("pidfd"): .process
             case let name where name.hasPrefix("socket:"): .socket
@@ -185,5 +196,12 @@ enum DescriptorKind: Equatable {
             case let name where name.hasPrefix("/memfd:pager-record"): .record
             default: .other
             }
+    }
+
+    static func link(of number: Int32) -> String {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { room in
+            let count = readlink("/proc/self/fd/\(number)", room.baseAddress!, room.count)
+            return String(decoding: room.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
     }
 }

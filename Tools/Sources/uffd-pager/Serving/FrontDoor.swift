@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import Logging
 import Synchronization
 import SystemPackage
@@ -16,6 +17,10 @@ final class FrontDoor: Sendable {
     /// Names under which sockets are kept.
     private let kept = Mutex<Set<String>>([])
 
+    /// Numbers of systemd's sockets at which machines listen, by the names of the machines.
+    private let lent = Mutex<[String: Int32]>([:])
+    private let logger: Logger
+
     /// Clients that were told or killed before their memory could be taken over.
     private let lost: Counter
 
@@ -24,6 +29,7 @@ final class FrontDoor: Sendable {
         let refusals = Refusals("connections ended before memory was handed over", logger)
         self.keepers = keepers
         self.lost = lost
+        self.logger = logger
         do {
             server = try HandoffServer(limits: limits, arrivals: keepers) { report in
                 if report.wasClient {
@@ -72,28 +78,29 @@ final class FrontDoor: Sendable {
         _ = kept.withLock { $0.insert(name) }
         let wasKept = PassedDescriptors.names.contains(name)
         sendAway(from: machine, at: path, for: format, peers)
+        let passed = PassedDescriptors.takeSocket(of: machine, at: path)
+        let isSystemds = passed?.lent != nil
         do {
-            let passed = PassedDescriptors.takeSocket(of: machine, at: path)
-            let isSystemds = passed?.isSystemds == true
             let listener =
-                try passed.map { HandoffListener(adopting: $0.number, path: $0.isSystemds ? nil : path) }
+                try passed.map { HandoffListener(adopting: $0.number, path: isSystemds ? nil : path) }
                 ?? HandoffListener(path: path, mode: mode)
             // Of a machine at systemd's socket, the description stays.
             if passed == nil || isSystemds && !(wasKept && description != nil) {
-                // What is there is a socket that is of no use, and its description.
-                if wasKept { keepers?.forget(name) }
                 // Systemd passes its own sockets to every server.
-                let own = isSystemds ? [] : [listener.socket.rawValue]
+                let own = isSystemds ? nil : listener.socket.rawValue
                 do {
-                    try keep(name, own, description)
+                    try keep(name, own, at: path, description, isReplacing: wasKept)
                 } catch {
                     // Clients may have come meanwhile. At systemd's socket, they can wait.
                     if !isSystemds { server.sendAway(from: listener, for: format, peers: peers) }
                     throw error
                 }
             }
-            return try server.listen(listener, for: format, from: peers, handler)
+            let listening = try server.listen(listener, for: format, from: peers, handler)
+            if let lent = passed?.lent { self.lent.withLock { $0[name] = lent } }
+            return listening
         } catch {
+            if let lent = passed?.lent { PassedDescriptors.giveBack(lent) }
             throw Failure(.uncreatable, SocketPath.complaint(path, error))
         }
     }
@@ -101,20 +108,43 @@ final class FrontDoor: Sendable {
     /// Ends what waits at sockets of a machine at which nobody is to connect any more.
     private func sendAway(from machine: String, at path: String, for format: HandoffFormat, _ peers: PeerPolicy) {
         for socket in PassedDescriptors.takeUselessSockets(of: machine, at: path) {
+            if socket.isReplaced {
+                logger.error(
+                    "the socket of a machine is no longer at its path: somebody has removed or replaced it",
+                    metadata: ["machine": "\(machine)", "socket": "\(path)"])
+            }
             server.sendAway(
                 from: HandoffListener(adopting: socket.number, path: socket.path), for: format, peers: peers)
         }
     }
 
-    private func keep(_ name: String, _ socket: [Int32], _ description: [UInt8]?) throws {
+    /// Has the socket and the description of a machine kept.
+    ///
+    /// - Parameters:
+    ///   - socket: The one at the path; `nil` for systemd's, which it passes to every server.
+    ///   - isReplacing: Whether others are kept, with a socket that is of no use. A machine whose new socket cannot be kept keeps
+    ///     its description, since it may have clients.
+    private func keep(
+        _ name: String, _ socket: Int32?, at path: String, _ description: [UInt8]?, isReplacing: Bool
+    ) throws {
         guard let keepers, keepers.expectsSuccessor else { return }
-        guard let description else {
-            if !socket.isEmpty { try keepers.keep(name, socket) }
+        guard socket != nil || description != nil else {
+            if isReplacing { keepers.forget(name) }
             return
         }
-        let file = try Memfd(name: KeptRecord.fileName, count: description.count)
-        try file.write(description.span.bytes, at: 0)
-        try keepers.keep(name, [file.withUnsafeDescriptor { $0.rawValue }] + socket)
+        let content = description ?? []
+        let identity = socket == nil ? nil : SocketIdentity(at: path)
+        let file = try Memfd(
+            name: SocketIdentity.name(ofFile: KeptRecord.fileName, identity), count: max(1, content.count))
+        defer { extendLifetime(file) }
+        try file.write(content.span.bytes, at: 0)
+        let record = file.withUnsafeDescriptor { $0.rawValue }
+        let numbers = [record] + (socket.map { [$0] } ?? [])
+        if isReplacing {
+            try keepers.replace(name, with: numbers, atLeast: description == nil ? [] : [record])
+        } else {
+            try keepers.keep(name, numbers)
+        }
     }
 
     /// Waits until all clients that came are taken over, or refused.
@@ -124,7 +154,10 @@ final class FrontDoor: Sendable {
     func drop(_ machine: String, at path: String?, for format: HandoffFormat, from peers: PeerPolicy) {
         if let path { sendAway(from: machine, at: path, for: format, peers) }
         let passed = path.flatMap { PassedDescriptors.takeSocket(of: machine, at: $0) }
-        if let passed, !passed.isSystemds {
+        if let lent = passed?.lent {
+            Glibc.close(passed!.number)
+            PassedDescriptors.giveBack(lent)
+        } else if let passed {
             server.sendAway(from: HandoffListener(adopting: passed.number, path: path), for: format, peers: peers)
         }
         keepers?.forget(KeptName.machine(machine))
@@ -133,6 +166,7 @@ final class FrontDoor: Sendable {
     /// Tells that no successor needs the socket of a machine.
     func forget(_ machine: String) {
         let name = KeptName.machine(machine)
+        if let lent = lent.withLock({ $0.removeValue(forKey: name) }) { PassedDescriptors.giveBack(lent) }
         if kept.withLock({ $0.remove(name) }) != nil { keepers?.forget(name) }
     }
 

@@ -4,13 +4,6 @@ import Glibc
 import Logging
 
 extension PassedDescriptors {
-    /// Paths of sockets that systemd has passed, and at which no machine listens.
-    static var unusedSockets: [String] {
-        names.filter { KeptName.machine(in: $0) == nil && !KeptName.isArrival($0) }.compactMap { name in
-            number(.socket, under: name).flatMap(pathOfSocket)
-        }.sorted()
-    }
-
     /// Finds a socket that systemd has passed for another path: who connects there would wait for ever.
     ///
     /// - Throws: ``Failure`` with ``ExitCode/uncreatable``. A successor goes on all the same: its clients need it.

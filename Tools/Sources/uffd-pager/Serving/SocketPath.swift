@@ -47,6 +47,25 @@ enum SocketPath {
         return name.isEmpty ? nil : (parts.dropLast() + [name]).joined(separator: "/")
     }
 
+    /// Whether two paths are one, however they are spelled: the same name in the same folder.
+    static func isSame(_ one: String, _ other: String) -> Bool {
+        one == other || parts(of: one).name == parts(of: other).name && isSameFolder(one, other)
+    }
+
+    /// Whether two paths are in the same folder.
+    static func isSameFolder(_ one: String, _ other: String) -> Bool {
+        var (first, second) = (stat(), stat())
+        guard stat(parts(of: one).folder, &first) == 0, stat(parts(of: other).folder, &second) == 0 else {
+            return false
+        }
+        return first.st_dev == second.st_dev && first.st_ino == second.st_ino
+    }
+
+    private static func parts(of path: String) -> (folder: String, name: Substring) {
+        guard let slash = path.lastIndex(of: "/") else { return (".", path[...]) }
+        return (String(path[...slash]), path[path.index(after: slash)...])
+    }
+
     private static func isSocket(_ path: String) -> Bool {
         var status = stat()
         return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
