@@ -4,6 +4,8 @@
 #include "cuffd_calls.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -99,13 +101,18 @@ static int listen_at(const char *path, int backlog, int64_t mode) {
     return error;
 }
 
+/// The bytes of the folder at the beginning of `path`, with the slash.
+static int folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? (int)(slash + 1 - path) : 0;
+}
+
 /// Writes a name beside `path` that nobody has, and that tells people which path it is for; returns false where it does not
 /// fit. A socket shows this name for ever.
 static bool name_beside(const char *path, char *room, size_t size) {
     uint32_t number;
     if (getrandom(&number, sizeof number, GRND_NONBLOCK) != sizeof number) return false;
-    const char *slash = strrchr(path, '/');
-    int folder = slash ? (int)(slash + 1 - path) : 0;
+    int folder = folder_of(path);
     int length = snprintf(room, size, "%.*s.%s.%08x", folder, path, path + folder, number);
     if (length < 0 || (size_t)length >= size) length = snprintf(room, size, "%.*s.%08x", folder, path, number);
     return length > 0 && (size_t)length < size;
@@ -152,6 +159,31 @@ int cuffd_unix_identify(const char *path, struct cuffd_file_identity *identity) 
     if (error < 0) return error;
     *identity = (struct cuffd_file_identity){status.st_dev, status.st_ino};
     return S_ISSOCK(status.st_mode) ? 0 : -ENOTSOCK;
+}
+
+void cuffd_unix_remove_leftovers(const char *path) {
+    struct sockaddr_un address;
+    if (fill_address(&address, path) < 0) return;
+    int length = folder_of(path);
+    const char *name = path + length;
+    size_t count = strlen(name);
+    char folder[sizeof address.sun_path];
+    snprintf(folder, sizeof folder, "%.*s", length, path);
+    DIR *all = opendir(length > 0 ? folder : ".");
+    if (all == NULL) return;
+    for (struct dirent *entry; (entry = readdir(all)) != NULL;) {
+        // As name_beside writes it. Of a name that is too long for that, nothing tells whose it is.
+        const char *found = entry->d_name;
+        if (strlen(found) != count + 10 || found[0] != '.' || strncmp(found + 1, name, count) != 0) continue;
+        if (found[count + 1] != '.' || strspn(found + count + 2, "0123456789abcdef") != 8) continue;
+        char beside[sizeof address.sun_path];
+        if ((size_t)snprintf(beside, sizeof beside, "%s%s", folder, found) >= sizeof beside) continue;
+        // First which one it is. One that is bound and does not listen yet refuses nobody by this.
+        struct cuffd_file_identity identity;
+        if (cuffd_unix_identify(beside, &identity) < 0 || cuffd_unix_probe(beside) != -ECONNREFUSED) continue;
+        cuffd_unix_remove(beside, &identity);
+    }
+    closedir(all);
 }
 
 int cuffd_unix_remove(const char *path, const struct cuffd_file_identity *identity) {

@@ -11,12 +11,16 @@ public struct HandoffListener: ~Copyable, Sendable {
     /// The path to remove at the end; `nil` for a socket that somebody else bound.
     public let path: String?
 
+    /// Whether others may have the socket too.
+    let isAdopted: Bool
+
     /// What was bound there, as opposed to what is there later.
     private let identity: UnixSocket.Identity?
 
     /// Listens at a path.
     ///
-    /// A socket that nobody has open any more is replaced. Who has one does not notice that it was looked for.
+    /// A socket that nobody has open any more is replaced. Who has one does not notice that it was looked for. What a process has
+    /// left beside the path that was killed before its socket came there is removed.
     ///
     /// - Parameters:
     ///   - path: At most 107 bytes.
@@ -24,6 +28,7 @@ public struct HandoffListener: ~Copyable, Sendable {
     ///     leaves.
     /// - Throws: ``HandoffError/kernel(_:)``: `EADDRINUSE` if somebody listens there, or if it is not a socket.
     public init(path: String, mode: UInt32? = nil) throws(HandoffError) {
+        UnixSocket.removeLeftovers(of: path)
         descriptor = try asHandoffError { () throws(UserfaultError) in
             do throws(UserfaultError) {
                 return try UnixSocket.listen(at: path, backlog: Self.backlog, mode: mode)
@@ -34,6 +39,7 @@ public struct HandoffListener: ~Copyable, Sendable {
             }
         }
         self.path = path
+        isAdopted = false
         identity = try? UnixSocket.Identity(at: path)
     }
 
@@ -45,6 +51,7 @@ public struct HandoffListener: ~Copyable, Sendable {
     public init(adopting rawDescriptor: Int32, path: String? = nil) {
         descriptor = OwnedDescriptor(adopting: rawDescriptor)
         self.path = path
+        isAdopted = true
         identity = path.flatMap { try? UnixSocket.Identity(at: $0) }
     }
 

@@ -103,19 +103,93 @@ struct HandoffServerEndTests {
         _ = unlink(path)
     }
 
-    @Test("removes the path of a socket at which it cannot wait")
+    @Test("removes the path of a socket at which it cannot wait, unless somebody else may have the socket")
     func useless() throws {
         let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
         let server = try HandoffServer()
-        let socket = try HandoffListener(path: path)
-        defer { extendLifetime(socket) }
         // No epoll takes this one.
         let null = try FileDescriptor.open("/dev/null", .readOnly)
-        #expect(throws: HandoffError.self) {
-            try server.listen(HandoffListener(adopting: null.rawValue, path: path), for: .handoff) { _ in }
+        let other: OwnedDescriptor
+        do {
+            let socket = try HandoffListener(path: path)
+            other = try OwnedDescriptor(duplicating: socket.socket.rawValue)
+            #expect(throws: HandoffError.self) {
+                try server.listen(
+                    HandoffListener(adopting: null.duplicate().rawValue, path: path), for: .handoff
+                ) { _ in }
+            }
+            #expect(access(path, F_OK) == 0)
+            let isShut = socket.isShut
+            #expect(!isShut)
+            #expect(dup2(null.rawValue, socket.socket.rawValue) >= 0)
+            do {
+                try server.listen(socket, for: .handoff) { _ in }
+                Issue.record("it waits at /dev/null")
+            } catch {}
         }
         #expect(access(path, F_OK) != 0)
+        try other.close()
+        try null.close()
         server.close()
+    }
+
+    @Test("kills a client that waits to be accepted although no descriptor is free", arguments: [0, 1])
+    func withoutDescriptors(free: Int) async {
+        await #expect(processExitsWith: .success) { [free] in
+            _exit(try Self.isKilledWithoutDescriptors(free: free) ? 0 : 1)
+        }
+    }
+
+    /// Sends a client away in a process that may open so many files, and no more.
+    private static func isKilledWithoutDescriptors(free: Int) throws -> Bool {
+        let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let reports = Box<[Bool?]>([])
+        let server = try HandoffServer { report in reports.value.withLock { $0.append(report.wasKilled) } }
+        let socket = try HandoffListener(path: path)
+        let client = Glibc.fork()
+        if client == 0 {
+            do {
+                let memory = try ClientMemory(pages: 1)
+                let connection = try HandoffConnection(connectingTo: path)
+                try connection.send([0x5b], [memory.uffd.withUnsafeDescriptor { $0 }])
+                _ = unlink(path)
+                while true { pause() }
+            } catch { _exit(1) }
+        }
+        let deadline = Deadline(after: .seconds(20))
+        while access(path, F_OK) == 0 {
+            try #require(!deadline.hasPassed, "the client does not connect")
+            NativeThread.yield()
+        }
+        var limit = rlimit(rlim_cur: 64, rlim_max: 64)
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        var held: [Int32] = []
+        while case let number = dup(0), number >= 0 { held.append(number) }
+        for number in held.suffix(free) { Glibc.close(number) }
+        server.sendAway(from: socket, for: .firecracker)
+        Glibc.kill(client, SIGKILL)
+        return reports.value.withLock { $0 } == [true]
+    }
+
+    @Test("removes what servers have left beside a path that were killed")
+    func leftovers() throws {
+        let path = "/tmp/uffd-handoff-\(getpid())-\(UInt64.random(in: 0 ... .max))"
+        let folder = "/tmp/."
+        let name = path.dropFirst("/tmp/".count)
+        let left = "\(folder)\(name).0123abcd"
+        let stay = ["\(folder)\(name).0123abcg", "\(folder)\(name).0123abcd0", "\(folder)\(name)-other.0123abcd"]
+        // Nobody has these.
+        for name in stay + [left] { _ = try UnixSocket.listen(at: name) }
+        let bound = "\(folder)\(name).00000000"
+        let living = try HandoffListener(path: bound)
+        let file = "\(folder)\(name).0000000f"
+        try FileDescriptor.open(file, .writeOnly, options: .create, permissions: .ownerReadWrite).close()
+        let listener = try HandoffListener(path: path)
+        #expect(access(left, F_OK) != 0)
+        for name in stay + [bound, file] { #expect(access(name, F_OK) == 0, "\(name)") }
+        for name in stay + [file] { #expect(unlinkFile(name)) }
+        living.removePath()
+        listener.removePath()
     }
 
     @Test("waits for handlers when it is closed")

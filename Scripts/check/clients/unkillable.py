@@ -2,12 +2,16 @@
 import contextlib
 import os
 import signal
+import socket
 
 from access import STRANGER
+from arrival import descriptors
 from firecracker import SIZE, hand_over
-from harness import Machine, Pager, Skip, check, firecracker_json, folder, memory_file, registered, require
+from harness import (Machine, Pager, Skip, becomes, check, connect, firecracker_json, folder, memory_file, registered, require,
+                     server_of)
 from pause import waits
 from serve import ctl
+from successor import late_ends, state_of
 from told import stops_with, strays
 
 
@@ -57,6 +61,61 @@ def told_of_clients_that_cannot_be_killed():
             require("was to be killed, and cannot be killed" in text or lives in text, text)
             require(machine.end() == -signal.SIGBUS, f"the machine ended with {machine.status}")
         stops_with(pager, 1)
+
+
+def sends_when_told(end, path, message):
+    memory, uffd = registered(SIZE)
+    connection = connect(path)
+    end.sendall(b"c")
+    end.recv(1)
+    socket.send_fds(connection, [message(memory)], [uffd.number])
+    end.sendall(b"s")
+    memory.read(0)
+
+
+@check
+def told_of_arrivals_that_cannot_be_killed():
+    """The server dies before it has read what its client has sent."""
+    with of_a_stranger("firecracker") as (pager, directory):
+        server, before = server_of(pager), descriptors(pager.process.pid)
+        with Machine(sends_when_told, directory / "m", lambda memory: firecracker_json((memory, 0))) as machine:
+            require(machine.word() == b"c", "the machine failed")
+            becomes(lambda: descriptors(pager.process.pid) > before, True, "whether the machine has arrived")
+            os.kill(server, signal.SIGSTOP)
+            machine.tell()
+            require(machine.word() == b"s", "the machine failed")
+            os.kill(server, signal.SIGKILL)
+            pager.ends(70)
+            text = pager.output()
+            require("is to be killed, and cannot be killed" in text, text)
+
+
+def memories_of(process):
+    """How many userfaultfds a process has."""
+    found = 0
+    for number in os.listdir(f"/proc/{process}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found += "userfaultfd" in os.readlink(f"/proc/{process}/fd/{number}")
+    return found
+
+
+@check
+def told_before_memory_is_let_go():
+    """The server has the memory of a client that it kills until its process has ended."""
+    with folder() as directory:
+        arguments = ("--socket", directory / "m", "--memory", memory_file(directory, SIZE))
+        with Pager("firecracker", *arguments) as pager:
+            pager.says("listening")
+            server = server_of(pager)
+            with Machine(sends_when_told, directory / "m", lambda memory: b"{}") as machine:
+                require(machine.word() == b"c", "the machine failed")
+                with late_ends([machine]):
+                    machine.tell()
+                    pager.says("a client cannot be served, and is killed")
+                    becomes(lambda: state_of(machine.process), "t", "the state of a client that is killed")
+                    require(memories_of(server) == 1, "the memory is let go")
+            becomes(lambda: memories_of(server), 0, "how many memories the server has")
+            stops_with(pager, 1)
 
 
 @check

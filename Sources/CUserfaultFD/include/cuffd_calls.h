@@ -309,6 +309,9 @@ int cuffd_socketpair(int sockets[2]);
 /// `mode` if that is not negative, else what the umask leaves. -ENAMETOOLONG if the path does not fit, -EADDRINUSE if it is
 /// there already.
 int cuffd_unix_listen(const char *path, int backlog, int64_t mode);
+/// Removes sockets that `cuffd_unix_listen` has bound beside `path` and that nobody has any more: whoever has made them was
+/// killed before they got the path.
+void cuffd_unix_remove_leftovers(const char *path);
 /// chmod(2) of a socket, never of what a symbolic link names; -ENOTSOCK for every other file.
 int cuffd_unix_set_mode(const char *path, uint32_t mode);
 /// A stream socket connected to `path`, close-on-exec.

@@ -62,6 +62,9 @@ package enum UnixSocket {
         return unsafe cuffd_unix_probe(path) == -Errno.connectionRefused.rawValue ? identity : nil
     }
 
+    /// Removes what ``listen(at:backlog:mode:)`` has left beside a path in processes that were killed.
+    package static func removeLeftovers(of path: String) { unsafe cuffd_unix_remove_leftovers(path) }
+
     /// Removes a socket from the file system, and nothing else that has taken its path.
     package static func remove(_ socket: Identity, at path: String) throws(UserfaultError) {
         _ = try answer(to: .socket) {

@@ -31,15 +31,11 @@ final class Conversation {
     private(set) var wasClient = false
 
     init(
-        _ connection: consuming HandoffConnection, _ format: HandoffFormat, of listener: UInt64,
+        _ connection: consuming HandoffConnection, _ owner: Owner, _ format: HandoffFormat, of listener: UInt64,
         _ limits: HandoffLimits, _ stranded: HandoffServer.Stranded, _ arrival: Arrival? = nil
-    ) throws(HandoffError) {
+    ) {
         self.arrival = arrival
-        do throws(PagerError) {
-            owner = try Owner.peer(of: connection.socket)
-        } catch {
-            throw .pager(error)
-        }
+        self.owner = owner
         deadline = Deadline(after: limits.handshakeTime)
         self.listener = listener
         self.format = format
@@ -103,10 +99,9 @@ final class Conversation {
         let uffd = try? descriptors.takeUserfaultFD(features: [])
         wasClient = isComplete || isMissingDescriptors || uffd != nil
         guard wasClient else { return false }
-        let isKilled = owner.kill()
-        // Only now: nobody is to read zeros.
-        _ = consume uffd
-        return isKilled ? true : nil
+        guard owner.kill() else { return nil }
+        if let uffd { Remains.keep(uffd, until: owner) }
+        return true
     }
 
     /// The socket to wait for.

@@ -55,9 +55,11 @@ public final class HandoffServer: Sendable {
         var nextToken: UInt64 = 1
     }
 
-    private let limits: HandoffLimits
+    let limits: HandoffLimits
     private let arrivals: (any HandoffArrivals)?
-    private let report: @Sendable (Report) -> Void
+    let report: @Sendable (Report) -> Void
+    /// For connections that are to be ended when no descriptor is free.
+    let reserve = DescriptorReserve()
     private let set: PollSet
     private let stopped: EventFD
     private let table = Mutex(Table())
@@ -98,7 +100,8 @@ public final class HandoffServer: Sendable {
     ///   - peers: Who is allowed.
     ///   - stranded: What becomes of clients that are allowed, and that are not served.
     ///   - handler: Gets what they hand over.
-    /// - Throws: ``HandoffError/kernel(_:)``; the socket is closed then, as by ``remove(_:)``.
+    /// - Throws: ``HandoffError/kernel(_:)``. The socket is closed then, as by ``remove(_:)`` if this process has made it. Others
+    ///   may have one that was adopted, and clients wait there for them.
     @discardableResult
     public func listen(
         _ socket: consuming HandoffListener, for format: HandoffFormat, from peers: PeerPolicy = .everybody,
@@ -111,7 +114,7 @@ public final class HandoffServer: Sendable {
             try set.add(listener.number, token: token)
         } catch {
             _ = table.withLock { $0.listeners.removeValue(forKey: token) }
-            if listener.socket.path != nil { sendAway(from: listener) }
+            if !listener.socket.isAdopted { sendAway(from: listener) }
             throw .kernel(error)
         }
         return Listening(token: token)
@@ -127,50 +130,6 @@ public final class HandoffServer: Sendable {
         try? set.remove(listener.number)
         if listener.socket.path != nil { sendAway(from: listener) }
         listener.waitUntilHandled()
-    }
-
-    /// Ends the connections that wait at a socket that a server has left that has died, and closes the socket.
-    ///
-    /// - Parameters:
-    ///   - socket: It accepts nobody from now on.
-    ///   - format: What clients send.
-    ///   - peers: Who is allowed.
-    ///   - stranded: What becomes of clients that are allowed.
-    public func sendAway(
-        from socket: consuming HandoffListener, for format: HandoffFormat, peers: PeerPolicy = .everybody,
-        stranded: Stranded = .killed
-    ) {
-        sendAway(from: ServerListener(socket, format, peers, stranded) { _ in })
-    }
-
-    /// Ends the connections that wait to be accepted.
-    private func sendAway(from listener: ServerListener) {
-        // A successor finds out from the socket that it is of no use, so that comes before the path is gone.
-        try? UnixSocket.refuseMore(at: listener.number)
-        listener.socket.removePath()
-        while let connection = try? listener.socket.accept(within: .zero) {
-            let peer = connection.peer
-            guard listener.peers.allows(peer),
-                let waiting = try? Conversation(connection, listener.format, of: 0, limits, listener.stranded)
-            else { continue }
-            end(waiting, .closed)
-        }
-    }
-
-    /// Ends the connection of a peer of Firecracker's protocol whose server has died before it read anything.
-    ///
-    /// - Returns: Whether the peer was killed: it had sent its userfaultfd.
-    public static func sendAway(_ connection: consuming HandoffConnection) throws(HandoffError) -> Bool {
-        try Conversation(connection, .firecracker, of: 0, HandoffLimits(), .killed).end(.closed) == true
-    }
-
-    /// Ends a conversation, and reports what became of its peer.
-    private func end(_ conversation: Conversation, _ error: HandoffError) {
-        let wasKilled = conversation.end(error)
-        report(
-            Report(
-                peer: conversation.peer, error: error, wasClient: conversation.wasClient,
-                wasKilled: wasKilled))
     }
 
     /// Serves the sockets on a thread of its own, until ``close()``.
@@ -246,6 +205,7 @@ public final class HandoffServer: Sendable {
             return wait(because: error, at: listener, token)
         }
         isStuck.withLock { $0 = false }
+        reserve.refill()
         let peer = connection.peer
         guard listener.peers.allows(peer) else { return report(Report(peer: peer, error: .refused(peer))) }
         let own = newToken()
@@ -258,14 +218,10 @@ public final class HandoffServer: Sendable {
         if let oldest = conversations.oldest(of: peer.user, at: token, ifAtLeast: most) {
             advance(oldest, of: &conversations, isLast: .tooManyConnections(limit: most))
         }
-        let conversation: Conversation
-        do throws(HandoffError) {
-            conversation = try Conversation(
-                connection, listener.format, of: token, limits, listener.stranded, arrival)
-        } catch {
-            // It has ended before it was accepted.
-            return report(Report(peer: peer, error: error))
-        }
+        let deadline = Deadline(after: limits.handshakeTime)
+        guard let owner = owner(of: connection, strandsPeers: listener.strandsPeers, until: deadline) else { return }
+        let conversation = Conversation(
+            connection, owner, listener.format, of: token, limits, listener.stranded, arrival)
         do throws(UserfaultError) {
             try set.add(conversation.socket!, token: own)
         } catch {
@@ -356,14 +312,6 @@ public final class HandoffServer: Sendable {
             parcel.open { [self] in giveUp($0, stranded, error) }
             listener.endHandling()
         }
-    }
-
-    /// Tells a client whose memory has come that nobody serves it, or kills it.
-    private func giveUp(_ memory: consuming HandedMemory, _ stranded: Stranded, _ error: HandoffError) {
-        var wasKilled: Bool? = false
-        if !memory.isToldWhenRefused, stranded == .killed { wasKilled = memory.owner.kill() ? true : nil }
-        report(Report(peer: memory.peer, error: error, wasClient: true, wasKilled: wasKilled))
-        memory.refuse(error.description)
     }
 }
 

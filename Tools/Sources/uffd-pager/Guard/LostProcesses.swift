@@ -50,7 +50,15 @@ extension LostProcesses {
                 continue
             }
             guard let connection = try? HandoffConnection(adopting: entry.number) else { continue }
-            if (try? HandoffServer.sendAway(connection)) == true { fate = .killed }
+            do throws(HandoffError) {
+                switch try HandoffServer.sendAway(connection) {
+                case true?: fate = .killed
+                case nil: fate = .lives
+                case false?: break
+                }
+            } catch {
+                // It has ended.
+            }
         }
         return fate
     }
