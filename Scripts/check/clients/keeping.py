@@ -10,8 +10,8 @@ from firecracker import SIZE, serve_one
 from harness import Machine, Pager, check, content, expect_end, folder, memory_file, require, server_of
 from manager import Manager
 from serve import ask
-from successor import half_read, machine_in_two_steps, reads_the_rest
-from survive import keeper_of, kill, next_server
+from successor import half_read, machine_in_two_steps, reads_the_rest, replaceable_program
+from survive import keeper_of, kill, next_server, supervised
 
 LIMIT_OF_FILES = 256
 # More names than a variable of the environment may have: two for each machine.
@@ -120,20 +120,43 @@ def survive_more_names_than_the_environment_has_room_for():
 
 
 @check
+def survive_more_names_than_an_older_keeper_can_pass():
+    """SIGHUP replaces the server, and not its keeper: who cannot be kept is refused."""
+    with replaceable_program() as (copy, before), supervised("--max-restarts", 0) as (pager, directory, control):
+        # As a server is started by a keeper that does not know the file of names.
+        new = copy.with_name("new")
+        new.write_text(f'#!/bin/sh\nunset UFFD_PAGER_NAMES\nexec {before} "$@"\n')
+        new.chmod(0o755)
+        os.rename(new, copy)
+        with half_read(directory / "m") as machine:
+            pager.process.send_signal(signal.SIGHUP)
+            pager.says("ready", 2)
+            refused = refusals(control, directory, directory / "memory")
+            require("names" in refused[0], refused[0])
+            pager.process.send_signal(signal.SIGHUP)
+            pager.says("ready", 3)
+            reads_the_rest(machine)
+        serve_one(directory / "0", content(SIZE))
+
+
+def refusals(control, directory, memory):
+    """Adds many machines: why some of them are refused."""
+    answers = [ask(control, "POST", "/v1/machines", {
+        "name": long_name(index), "socket": str(directory / str(index)), "memory": str(memory)}) for index in range(MANY)]
+    refused = [answer["error"] for status, answer in answers if status != 201]
+    require(0 < len(refused) < MANY, f"{len(refused)} are refused")
+    return refused
+
+
+@check
 def survive_more_names_than_systemd_can_pass():
     """Who cannot be kept is refused: with more, systemd could not start the service again."""
     with folder() as directory:
         memory, control = memory_file(directory, SIZE), directory / "control"
         with Manager(directory, "serve", "--control", control, "--fd-store", room=1 << 20) as service:
             service.says("ready")
-
-            def add(index):
-                return ask(control, "POST", "/v1/machines", {
-                    "name": long_name(index), "socket": str(directory / str(index)), "memory": str(memory)})
-
-            answers = [add(index) for index in range(MANY)]
-            refused = [answer["error"] for status, answer in answers if status != 201]
-            require(0 < len(refused) < MANY and "names" in refused[0], f"{len(refused)} are refused: {refused[:1]}")
+            refused = refusals(control, directory, memory)
+            require("names" in refused[0], refused[0])
             # Those that were added can be served.
             with half_read(directory / "0") as machine:
                 service.drain()

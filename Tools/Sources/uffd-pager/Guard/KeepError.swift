@@ -9,7 +9,7 @@ enum KeepError: Error, CustomStringConvertible {
     case refused
     /// Systemd has no room.
     case full
-    /// Systemd could not pass so many names.
+    /// Systemd, or a keeper of an earlier version, could not pass so many names.
     case tooManyNames
     /// Too many descriptors were sent that nobody has received yet.
     case congested
@@ -22,7 +22,7 @@ enum KeepError: Error, CustomStringConvertible {
         case .refused: "the descriptors cannot be kept for a successor: raise the limit of open files"
         case .full: "systemd keeps no more descriptors for a successor: raise FileDescriptorStoreMax= of the unit"
         case .tooManyNames:
-            "systemd cannot pass the names of more descriptors to a successor: use shorter names of machines, or more services"
+            "the names of more descriptors cannot be passed to a successor: use shorter names of machines, or more services"
         case .congested: "the descriptors cannot be sent: too many of this user's are on their way"
         case .silent: "systemd does not take the descriptors"
         }

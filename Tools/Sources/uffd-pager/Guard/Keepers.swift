@@ -16,6 +16,8 @@ final class Keepers: Sendable {
     private let guardian: KeepLink
     private let keeper: KeepLink?
     private let manager: ManagerStore?
+    /// Room for names in the environment, in which a keeper of an earlier version passes them.
+    private let names: Mutex<NamesRoom>?
     private let logger: Logger
     private let failure: Atomic<Bool>
 
@@ -33,6 +35,7 @@ final class Keepers: Sendable {
         self.guardian = guardian
         keeper = KeepLink(Self.keeperVariable)
         manager = survival?.fdStore == true ? ManagerStore() : nil
+        names = keeper == nil || PassedDescriptors.haveNamesInFile ? nil : Mutex(NamesRoom())
         self.logger = logger
         failure = Atomic(!PassedDescriptors.take(KeptName.failed).map { close($0) }.isEmpty)
         guard keeper != nil, let process = try? ProcessHandle.current() else { return }
@@ -65,10 +68,14 @@ final class Keepers: Sendable {
     ///
     /// - Throws: ``KeepError/refused`` if somebody cannot keep them; who is gone is only logged.
     func keep(_ name: String, _ numbers: [Int32]) throws {
+        try names?.withLock { (names) throws(KeepError) in try names.take(numbers.count, under: name) }
         do {
             try keeper?.put(name, numbers)
         } catch KeepError.gone {
             logger.error("the keeper is gone", metadata: ["name": "\(name)"])
+        } catch {
+            names?.withLock { $0.giveBack(numbers.count, under: name) }
+            throw error
         }
         try manager?.put(name, numbers)
     }
@@ -78,6 +85,9 @@ final class Keepers: Sendable {
     /// - Parameter least: What of them stays kept if there is no room for all.
     /// - Throws: As ``keep(_:_:)``.
     func replace(_ name: String, with numbers: [Int32], atLeast least: [Int32]) throws {
+        try names?.withLock { (names) throws(KeepError) in
+            try names.take(numbers.count, under: name, isReplacing: true)
+        }
         do {
             try keeper?.replace(name, with: numbers)
         } catch KeepError.gone {
@@ -122,15 +132,20 @@ final class Keepers: Sendable {
     func forget(_ name: String) {
         if KeptName.isClient(name), !guardian.remove(name) { logger.error("the guard is gone") }
         if KeptName.isArrival(name) { guardian.remove(name) }
-        keeper?.remove(name)
-        manager?.remove(name)
+        forgetSuccessors(name)
         if let id = KeptName.client(in: name) { forgetFile(of: id) }
     }
 
     /// Tells that nobody needs a client's memory file.
     func forgetFile(of id: Int) {
-        keeper?.remove(KeptName.file(id))
-        manager?.remove(KeptName.file(id))
+        forgetSuccessors(KeptName.file(id))
+    }
+
+    /// Forgets what was kept for a successor.
+    private func forgetSuccessors(_ name: String) {
+        keeper?.remove(name)
+        manager?.remove(name)
+        names?.withLock { _ = $0.remove(name) }
     }
 }
 

@@ -4,34 +4,22 @@ import Synchronization
 import SystemPackage
 
 /// Systemd's store of descriptors, which does not say what it has no room for.
-///
-/// It passes the name of every descriptor in one variable of the environment: with more names than that may have, it could not
-/// start the service again.
 final class ManagerStore: Sendable {
     private struct State {
-        var counts: [String: Int]
+        var names: NamesRoom
         var room: Int
-        /// Bytes that the variable has left.
-        var textRoom: Int
     }
 
     private let state: Mutex<State>
     private let limit: Int
-    private let textLimit: Int
 
     init() {
         // Systemd tells how much it takes from version 254 on.
         limit = getenv("FDSTORE").flatMap { Int(String(cString: $0)) } ?? .max
         // What an earlier server has left is there, and what the guard knows of the restarts.
-        let counts = PassedDescriptors.storedCounts
-        // The kernel's MAX_ARG_STRLEN; the rest is for the variable's own name, and for sockets that systemd makes later.
-        textLimit = 32 * sysconf(Int32(_SC_PAGESIZE)) - 4096
-        let text = PassedDescriptors.counts.reduce(0) { $0 + Self.bytes(of: $1.value, named: $1.key) }
-        state = Mutex(State(counts: counts, room: limit - counts.values.reduce(1, +), textRoom: textLimit - text))
+        let count = PassedDescriptors.storedCounts.values.reduce(1, +)
+        state = Mutex(State(names: NamesRoom(), room: limit - count))
     }
-
-    /// What names take in the variable, with a separator each.
-    private static func bytes(of count: Int, named name: String) -> Int { count * (name.utf8.count + 1) }
 
     /// Waits until it was taken: the manager drops messages of a process that has died meanwhile.
     func put(_ name: String, _ numbers: [Int32]) throws(KeepError) {
@@ -46,7 +34,7 @@ final class ManagerStore: Sendable {
     ///
     /// - Parameter least: What of them is kept all the same if there is no room for all.
     func replace(_ name: String, with numbers: [Int32], atLeast least: [Int32]) throws(KeepError) {
-        let isThere = state.withLock { $0.counts[name] != nil }
+        let isThere = state.withLock { $0.names.has(name) }
         remove(name)
         do throws(KeepError) {
             try send(name, numbers, isReplacing: isThere)
@@ -69,25 +57,18 @@ final class ManagerStore: Sendable {
     }
 
     private func takeRoom(_ count: Int, under name: String, isReplacing: Bool) throws(KeepError) {
-        let bytes = Self.bytes(of: count, named: name)
         // As in every ``Shelf``.
-        let leavesHalf = KeptName.leavesHalf(name) && !isReplacing
+        let rest = KeptName.leavesHalf(name) && !isReplacing ? limit / 2 : 0
         try state.withLock { (state) throws(KeepError) in
-            guard state.room - count >= (leavesHalf ? limit / 2 : 0) else { throw .full }
-            guard state.textRoom - bytes >= (leavesHalf ? textLimit / 2 : 0) else { throw .tooManyNames }
+            guard state.room - count >= rest else { throw .full }
+            try state.names.take(count, under: name, isReplacing: isReplacing)
             state.room -= count
-            state.textRoom -= bytes
-            state.counts[name, default: 0] += count
         }
     }
 
     func remove(_ name: String) {
         try? notify(StoreMessage.remove(name).text)
-        state.withLock { state in
-            let count = state.counts.removeValue(forKey: name) ?? 0
-            state.room += count
-            state.textRoom += Self.bytes(of: count, named: name)
-        }
+        state.withLock { $0.room += $0.names.remove(name) }
     }
 
     /// Waits until all that was sent is taken.

@@ -17,13 +17,16 @@ enum PassedDescriptors {
     /// Sockets of systemd's at which machines listen.
     private static let lent = Mutex<Set<Int32>>([])
     private static let hadPredecessor = Atomic(false)
+    private static let hadNamesInFile = Atomic(false)
 
     /// Takes note of them, before anything else opens a descriptor.
     ///
     /// - Parameter process: Whom they were meant for: this process, or the one that has started it.
     /// - Throws: ``Failure`` if it is not known what they are.
     static func prepare(for process: pid_t) throws {
-        let shelf = read(process, try PassedNames.take())
+        let names = try PassedNames.take()
+        let shelf = read(process, names)
+        hadNamesInFile.store(names != nil, ordering: .relaxed)
         hadPredecessor.store(shelf.isForSuccessor, ordering: .relaxed)
         taken.withLock { $0 = shelf }
     }
@@ -46,6 +49,9 @@ enum PassedDescriptors {
 
     /// Whether another server was there before, which has died: also after all that it has left was taken.
     static var isSuccessor: Bool { hadPredecessor.load(ordering: .relaxed) }
+
+    /// Whether the names came in a file, which has room for any number.
+    static var haveNamesInFile: Bool { hadNamesInFile.load(ordering: .relaxed) }
 
     /// The first descriptor of a kind under a name, which stays there.
     static func number(_ kind: DescriptorKind, under name: String) -> Int32? {
