@@ -73,8 +73,10 @@ static __attribute__((noinline)) void forward(int signal, siginfo_t *info, ucont
             previous.sa_handler(signal);
         return;
     }
-    // The kernel ignores no fault, but it does ignore a signal that a process sent.
-    if (!is_handler && previous.sa_handler == SIG_IGN && info->si_code <= 0) return;
+    // The kernel ignores no fault, but it does ignore a signal that a process sent; the first process of a namespace, any
+    // that it does not handle.
+    int is_sent = info->si_code <= 0;
+    if (!is_handler && is_sent && (previous.sa_handler == SIG_IGN || getpid() == 1)) return;
     end_by(signal, info);
 }
 

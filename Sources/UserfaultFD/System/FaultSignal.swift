@@ -29,7 +29,7 @@ package enum FaultSignal {
 
     /// Calls on a thread that did not fault what serves a fault: a `SIGBUS` of an instruction of it, which is not served, ends
     /// the process, as it does where a fault is served.
-    package static func serving(_ body: () -> Answer) -> Answer {
+    package static func serving<Result>(_ body: () -> Result) -> Result {
         cuffd_fault_signal_begin_serving()
         defer { cuffd_fault_signal_end_serving() }
         return body()

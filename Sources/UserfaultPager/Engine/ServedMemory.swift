@@ -255,15 +255,19 @@ final class ServedMemory: @unchecked Sendable {
         try? withDescriptor { (uffd) throws(UserfaultError) in try uffd.wake(range) }
     }
 
+    /// Has those look again who wait for pages that others have in hand.
+    func noteSettling() { settled.signal() }
+
     /// Waits until no service has a page in hand.
     ///
-    /// It looks again after a while: a page that is given up with its region is told to nobody.
+    /// Each look has the service that has the page say when it gives it back: it says so once. Now and then it looks unasked.
     func awaitSettling(of address: UInt) {
         while true {
             let seen = settled.changes
             let isInHand = sharingOrder { _, machine -> Bool in
                 guard let span = machine.spans.find(address), let states = span.states else { return false }
-                return states[span.page(at: address)].contains(.claimed)
+                let before = states.update(span.page(at: address)) { $0.contains(.claimed) ? $0.union(.awaited) : $0 }
+                return before.contains(.claimed)
             }
             guard isInHand else { return }
             settled.wait(while: seen, until: Deadline(after: .milliseconds(100)))

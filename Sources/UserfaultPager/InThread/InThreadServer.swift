@@ -1,5 +1,5 @@
+internal import Glibc
 internal import Synchronization
-internal import SystemPackage
 internal import UserfaultFD
 
 // Runs in signal handlers of the threads that touch served memory.
@@ -77,11 +77,23 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
                 // A pause that ended with the service.
                 if memory.sharingOrder({ _, _ in memory.isSealed }) { return .unclaimed }
                 again.setDue()
-                let due = Deadline(at: MonotonicInstant(nanoseconds: again.due))
-                while removals.changes == seen, !due.hasPassed { removals.wait(while: seen, until: due) }
-                seen = removals.changes
+                rest(again, until: Deadline(at: MonotonicInstant(nanoseconds: again.due)), &seen)
                 served = core.serve(again, of: memory, with: &bench, readsAhead: true)
             }
+        }
+    }
+
+    /// Waits until a fault is to be tried again, or its memory is given up: another attempt would count.
+    private func rest(_ pending: PendingFault, until due: Deadline, _ seen: inout UInt32) {
+        while !due.hasPassed {
+            if removals.changes != seen {
+                seen = removals.changes
+                let isServed = memory.sharingOrder { _, machine in
+                    !memory.isSealed && machine.spans.find(pending.fault.address) != nil
+                }
+                guard isServed else { return }
+            }
+            removals.wait(while: seen, until: due)
         }
     }
 
@@ -138,7 +150,10 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
         if let forgotten { memory.wake(forgotten) }
     }
 
-    override func noteRemoval() { removals.signal() }
+    override func noteRemoval() {
+        removals.signal()
+        memory.noteSettling()
+    }
 
     override func mayServe(_ address: UInt, _ search: Search) -> Bool {
         standing(of: address, search) != .foreign
@@ -163,7 +178,8 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
 
     private static func complain(_ text: StaticString) {
         let bytes = unsafe UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
-        _ = unsafe try? FileDescriptor.standardError.write(bytes)
+        // Plainly: an error that is thrown takes memory.
+        _ = unsafe Glibc.write(2, bytes.baseAddress, bytes.count)
     }
 
     // MARK: The end

@@ -1,4 +1,5 @@
 internal import Synchronization
+internal import SystemPackage
 internal import UserfaultFD
 
 // Begins and ends the service in threads that fault. Runs on the threads that make and stop the pager.
@@ -65,7 +66,21 @@ extension PagerCore where Source: ~Copyable {
     /// Sees to it that every page of a range is there.
     func fetch(_ range: AddressRange) throws(PagerError) {
         // Elsewhere the kernel's accesses are served as the program's are.
-        guard isInThread, !range.isEmpty, let server = faultServer.withLock({ $0 }) else { return }
+        guard isInThread, !range.isEmpty else { return }
+        guard let server = faultServer.withLock({ $0 }) else { throw .notRunning }
+        do throws(PagerError) {
+            try fetch(range, by: server)
+        } catch {
+            switch error {
+            // The end of the service is what has forgotten or poisoned them.
+            case .noSuchRegion, .pagesFailed:
+                throw isFinishing.load(ordering: .sequentiallyConsistent) ? .notRunning : error
+            default: throw error
+            }
+        }
+    }
+
+    private func fetch(_ range: AddressRange, by server: FaultServer) throws(PagerError) {
         let pagemap = try asPagerError { () throws(UserfaultError) in try PagemapScan() }
         var address = range.start
         var failed = 0
@@ -98,13 +113,31 @@ extension PagerCore where Source: ~Copyable {
         // A page that was dropped without a word takes two attempts, each further one another thread's change.
         for _ in 0..<64 {
             if isLost(page.start) { return .lost }
-            if try asPagerError({ () throws(UserfaultError) in try pagemap.isPopulated(page.start) }) { return .there }
+            if try asPagerError({ () throws(UserfaultError) in try isThere(page, pagemap) }) { return .there }
             guard BlockedSignals.during({ FaultServers.ask(server, for: page.start) }) == .served else {
                 if isStopping.load(ordering: .sequentiallyConsistent) { throw .notRunning }
                 return isLost(page.start) ? .lost : .nobodys
             }
         }
         return .lost
+    }
+
+    /// Whether the kernel finds a page.
+    ///
+    /// A mark of write protection looks like a page that is swapped out.
+    private func isThere(_ page: AddressRange, _ pagemap: borrowing PagemapScan) throws(UserfaultError) -> Bool {
+        guard try pagemap.isPopulated(page.start) else { return false }
+        let isMarkable = memories[0].sharingOrder { _, machine in
+            machine.spans.find(page.start)?.region.writeProtected ?? false
+        }
+        guard isMarkable else { return true }
+        do throws(UserfaultError) {
+            try AddressSpace.advise(.populateRead, page)
+        } catch {
+            // Kernels that lack this advice (Linux 5.14 has it) leave no such marks.
+            return error.errno != .badAddress
+        }
+        return true
     }
 
     private func isLost(_ address: UInt) -> Bool {

@@ -13,7 +13,7 @@ extension PagerCore where Source: ~Copyable {
         var now = start
         var hasServed = false
         while now &- start < Self.turn, let item = queue.take(at: now, next: &next) {
-            serve(item, with: &bench)
+            undisturbed { serve(item, with: &bench) }
             hasServed = true
             now = MonotonicInstant.now.nanoseconds
         }
@@ -49,9 +49,16 @@ extension PagerCore where Source: ~Copyable {
     ) -> Bool {
         guard queue.window?.enter() ?? true else { return false }
         let job = queue.join(priority, at: now, next: &next)
-        if let job { step(job, with: &bench) }
+        if let job { undisturbed { step(job, with: &bench) } }
         if queue.window?.leave() == true { queue.wakeLoaders(1) }
         return job != nil
+    }
+
+    /// Where threads serve themselves, no signal comes between whose handler could need what this thread has in hand, and a
+    /// source that gets a `SIGBUS` ends the process, as it does in a thread that faults.
+    private func undisturbed(_ body: () -> Void) {
+        guard isInThread else { return body() }
+        BlockedSignals.during { FaultSignal.serving(body) }
     }
 
     /// Does pieces of jobs on a thread that has just completed a request, so that no loader has to be woken for them.
