@@ -29,11 +29,23 @@ static _Atomic uint64_t changes;
 static void (*forget_in_child)(void);
 static struct sigaction previous;
 
+static uint64_t bit_of(int signal) { return UINT64_C(1) << (signal - 1); }
+
 /// Every signal but those that an instruction raises: blocked, these would kill the process past every crash handler.
-static void fill_others(sigset_t *set) {
-    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
-    sigfillset(set);
-    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) sigdelset(set, own[i]);
+///
+/// The signal by which glibc cancels a thread is one of them: it may come when the thread cannot be cancelled any more, and
+/// ends it all the same. The next one is not: for it, every thread waits that changes the process' user.
+static uint64_t others(void) {
+    enum { SETXID = 33 };
+    return ~(bit_of(SIGSEGV) | bit_of(SIGBUS) | bit_of(SIGILL) | bit_of(SIGFPE) | bit_of(SIGTRAP) | bit_of(SIGSYS) |
+             bit_of(SETXID));
+}
+
+/// As pthread_sigmask(3), which leaves out glibc's own signals.
+static uint64_t change_mask(int how, uint64_t set) {
+    uint64_t before = 0;
+    syscall(SYS_rt_sigprocmask, how, &set, &before, sizeof set);
+    return before;
 }
 
 /// Has the process end as if nobody handled the signal.
@@ -159,15 +171,11 @@ static int set_handler(const struct sigaction *action, struct sigaction *before)
 ///
 /// What is blocked here stays so until the kernel returns from that handler: another signal's would find SIGBUS as it was there.
 static __attribute__((noinline)) void handle_handed_on(int signal, siginfo_t *info, void *context) {
-    sigset_t set, before;
-    fill_others(&set);
-    pthread_sigmask(SIG_BLOCK, &set, &before);
+    uint64_t before = change_mask(SIG_BLOCK, others());
     // A source may touch another pager's memory.
-    sigemptyset(&set);
-    sigaddset(&set, SIGBUS);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    change_mask(SIG_UNBLOCK, bit_of(SIGBUS));
     handle(signal, info, context);
-    if (sigismember(&before, SIGBUS)) pthread_sigmask(SIG_BLOCK, &set, NULL);
+    change_mask(SIG_BLOCK, before & bit_of(SIGBUS));
 }
 
 static void on_sigbus(int signal, siginfo_t *info, void *context) {
@@ -188,7 +196,9 @@ static int installed;
 static void install(void) {
     struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     // A fault while a fault is served is a mistake that is to be told; no other signal may come between.
-    fill_others(&action.sa_mask);
+    uint64_t mask = others();
+    sigemptyset(&action.sa_mask);
+    memcpy(&action.sa_mask, &mask, sizeof mask);
     installed = -pthread_atfork(NULL, NULL, in_child);
     if (installed != 0) return;
     // Known before a fault of another thread may ask for it.
@@ -212,20 +222,12 @@ uint64_t cuffd_signals_block(void) {
     if (this_thread.blocked++ > 0) return 0;
     // Cancelled, the thread would leave for ever what it has locked or in hand.
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &this_thread.cancelling);
-    sigset_t others, before;
-    fill_others(&others);
-    pthread_sigmask(SIG_BLOCK, &others, &before);
-    uint64_t mask;
-    memcpy(&mask, &before, sizeof mask);
-    return mask;
+    return change_mask(SIG_BLOCK, others());
 }
 
 void cuffd_signals_restore(uint64_t mask) {
     if (--this_thread.blocked > 0) return;
-    sigset_t before;
-    sigemptyset(&before);
-    memcpy(&before, &mask, sizeof mask);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    change_mask(SIG_SETMASK, mask);
     pthread_setcancelstate(this_thread.cancelling, NULL);
 }
 

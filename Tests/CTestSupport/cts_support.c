@@ -125,6 +125,11 @@ int cts_fork_waiting(void) {
     for (;;) pause();
 }
 
+int cts_cancel_self(void) {
+    enum { CANCEL = 32 };
+    return syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), CANCEL) < 0 ? -errno : 0;
+}
+
 int cts_kill(pid_t pid) {
     kill(pid, SIGKILL);
     return cts_wait(pid);

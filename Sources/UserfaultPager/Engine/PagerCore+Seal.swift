@@ -122,6 +122,9 @@ extension PagerCore where Source: ~Copyable {
             try? uffd.wake(range)
             if hidesFromChildren(span.region) { showToChildren(range) }
         }
+        // Looked for while the two are one mapping.
+        let growth = ServedMemory.growth(behind: span, uffd, machine)
+        defer { if let growth { release(growth) } }
         // What was unmapped, the events have told.
         guard !memory.hearsOfUnmapping || span.region.isLeaving else { return release(span.range) }
         let page = span.region.pageSize.bytes

@@ -300,11 +300,20 @@ extension ServedMemory {
             // Another thread was faster.
             if let span = machine.spans.find(page.start) { return span.states == nil }
             let growth = machine.growth(to: page)
-            var reach = Self.reach(of: growth.upwards, page, uffd, machine)
-            if reach == nil { reach = Self.reach(of: growth.downwards, page, uffd, machine) }
+            var reach = Self.reach(of: growth.upwards, uffd, machine)
+            if reach == nil { reach = Self.reach(of: growth.downwards, uffd, machine) }
             guard let reach else { return false }
             return (try? machine.grow(reach)) != nil
         }
+    }
+
+    /// What a region has grown over behind a part of it, and nobody has touched.
+    static func growth(
+        behind span: Span, _ uffd: borrowing UserfaultFD, _ machine: borrowing PagerStateMachine
+    ) -> AddressRange? {
+        let page = AddressRange(start: span.range.end, count: span.region.pageSize.bytes)
+        guard span.range.end > 0, page.end > page.start else { return nil }
+        return reach(of: machine.growth(to: page).upwards, uffd, machine)?.added
     }
 
     private static func isOneMapping(_ growth: Growth?, _ uffd: borrowing UserfaultFD) -> Bool {
@@ -312,15 +321,21 @@ extension ServedMemory {
         return uffd.probe(growth.reach) == .thisDescriptor
     }
 
-    /// How far a region has grown, which is twice as far each time, so that a large mapping is found out by few faults.
+    /// How far a region has grown: in steps that become twice as large until one is too large, and then half as large.
     private static func reach(
-        of growth: Growth?, _ page: AddressRange, _ uffd: borrowing UserfaultFD, _ machine: borrowing PagerStateMachine
+        of growth: Growth?, _ uffd: borrowing UserfaultFD, _ machine: borrowing PagerStateMachine
     ) -> Growth? {
-        guard isOneMapping(growth, uffd), var reach = growth else { return nil }
-        var further = page.count
-        while let wider = reach.widened(by: further), machine.canGrow(wider), isOneMapping(wider, uffd) {
-            reach = wider
-            further *= 2
+        guard var reach = growth, machine.canGrow(reach), isOneMapping(reach, uffd) else { return nil }
+        let page = reach.region.pageSize.bytes
+        var step = page
+        var isTooLarge = false
+        while step >= page {
+            if let wider = reach.widened(by: step), machine.canGrow(wider), isOneMapping(wider, uffd) {
+                reach = wider
+            } else {
+                isTooLarge = true
+            }
+            step = isTooLarge ? step / 2 : step * 2
         }
         return reach
     }

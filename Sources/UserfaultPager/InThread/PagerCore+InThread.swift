@@ -85,7 +85,7 @@ extension PagerCore where Source: ~Copyable {
         var address = range.start
         var failed = 0
         while address < range.end {
-            guard let page = page(at: address) else { throw .noSuchRegion }
+            guard let page = page(at: address) ?? grownPage(at: address) else { throw .noSuchRegion }
             switch try fetch(page, by: server, pagemap) {
             case .there: break
             case .lost: failed += 1
@@ -104,6 +104,15 @@ extension PagerCore where Source: ~Copyable {
         memories[0].sharingOrder { _, machine in
             machine.spans.find(address).map { AddressRange.page(holding: address, size: $0.region.pageSize) }
         }
+    }
+
+    /// A page that a region has grown over.
+    private func grownPage(at address: UInt) -> AddressRange? {
+        var pending = PendingFault(fault: PageFault(address: address, flags: []), since: 0)
+        pending.isUncertain = true
+        let memory = memories[0]
+        guard memory.growRegion(over: memory.strayPage(of: pending.fault), askedBy: pending) else { return nil }
+        return page(at: address)
     }
 
     /// Does what the thread would have done that touches a page.

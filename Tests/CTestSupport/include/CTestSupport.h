@@ -46,6 +46,8 @@ int cts_fork_waiting(void);
 /// Has the testing library note no more where errors are thrown, as it does from the first fork on: for tests in which
 /// other threads may be taking such a note at that moment.
 void cts_note_no_errors(void);
+/// Sends the calling thread the signal by which glibc cancels one that can be cancelled anywhere. 0 or -errno.
+int cts_cancel_self(void);
 /// Kills a child and waits for its end: -SIGKILL.
 int cts_kill(pid_t pid);
 /// Waits for a child's end: its exit code, or -signal.

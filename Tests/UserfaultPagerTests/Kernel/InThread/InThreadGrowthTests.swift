@@ -1,4 +1,5 @@
 import Glibc
+import SystemPackage
 import Testing
 import UserfaultFD
 
@@ -33,6 +34,49 @@ struct InThreadGrowthTests {
             #expect(pager.statistics.strayFaults == 0)
             try pager.stop(.poison)
             #expect(pager.statistics.pagesPoisoned == 0)
+        }
+    }
+
+    /// Memory that has come can be fetched for the kernel, before anybody has touched it.
+    @Test
+    func whatHasGrownIsFetched() async {
+        await #expect(processExitsWith: .success) {
+            alarm(20)
+            let range = try Mapping(anonymous: 64 * pageBytes).release()
+            let pager = try Pager(UserfaultFD(features: .sigbus), source: NumberedSource())
+            try pager.add(range.part(at: 0, count: 16 * pageBytes), options: RegionOptions(readAhead: .none))
+            try InThreadGrowthTests.grow(range, from: 16)
+            let sink = try Memfd(count: range.count)
+            try pager.withPagesPresent(range) {
+                let written = sink.withUnsafeDescriptor { descriptor in
+                    pwrite(descriptor.rawValue, UnsafeRawPointer(bitPattern: range.start), range.count, 0)
+                }
+                guard written == range.count else { exit(2) }
+            }
+            guard range.loadWord(63 * pageBytes) == 0, pager.statistics.strayFaults == 0 else { exit(3) }
+        }
+    }
+
+    /// Memory that has come and that nobody has touched goes with its region.
+    @Test(arguments: [true, false])
+    func whatHasGrownIsLetGo(isInThread: Bool) async {
+        await #expect(processExitsWith: .success) { [isInThread = isInThread as Bool] in
+            alarm(20)
+            let range = try Mapping(anonymous: 2048 * pageBytes).release()
+            let pager = try Pager(UserfaultFD(features: isInThread ? .sigbus : []), source: NumberedSource())
+            let options = RegionOptions(readAhead: .none)
+            let region = try pager.add(range.part(at: 0, count: 16 * pageBytes), options: options)
+            try pager.start()
+            try InThreadGrowthTests.grow(range, from: 16)
+            try pager.remove(region, .populate)
+            for page in stride(from: 0, to: 2048, by: 7) {
+                let expected = page < 16 ? NumberedSource.word(page * pageBytes) : 0
+                guard range.loadWord(page * pageBytes) == expected else { exit(3) }
+            }
+            // Its children have it, too.
+            let child = inFork { range.loadWord(2000 * pageBytes) == 0 ? 0 : 1 }
+            guard child == 0, pager.statistics.strayFaults == 0 else { exit(4) }
+            try pager.stop(.poison)
         }
     }
 

@@ -1,3 +1,4 @@
+import CTestSupport
 import Glibc
 import Synchronization
 import Testing
@@ -95,6 +96,39 @@ struct InThreadObstacleTests {
             isOver.value.store(true, ordering: .releasing)
             pthread_join(thread, nil)
             guard other.value() == NumberedSource.word(pageBytes), memory.wrongPages == 0 else { exit(4) }
+        }
+    }
+
+    /// One that can be cancelled anywhere has its page first: the signal for that comes while the source works.
+    @Test(.cancelsThreads)
+    func aThreadIsCancelledInItsSource() async {
+        await #expect(processExitsWith: .success) {
+            let memory = try InThread(CancellingSource(), options: RegionOptions(readAhead: .none))
+            Cancelled.range = memory.range
+            var thread = pthread_t()
+            // The first one that is cancelled has the signal's handler set.
+            pthread_create(&thread, nil, { _ in while true { pause() } }, nil)
+            pthread_cancel(thread)
+            pthread_join(thread, nil)
+            pthread_create(
+                &thread, nil,
+                { _ in
+                    pthread_setcanceltype(CInt(PTHREAD_CANCEL_ASYNCHRONOUS), nil)
+                    _ = Cancelled.range.loadWord(0)
+                    while true { pause() }
+                }, nil)
+            pthread_join(thread, nil)
+            guard Toucher.value({ Cancelled.range.loadWord(0) }) == NumberedSource.word(0) else { exit(2) }
+        }
+    }
+
+    /// Numbered pages; the thread that asks for the first one is told to end meanwhile, as `pthread_cancel` does.
+    private struct CancellingSource: PageSource {
+        var isSignalSafe: Bool { true }
+
+        func load(offset: Int, into pages: inout OutputRawSpan) -> PageReply {
+            if offset == 0 { _ = cts_cancel_self() }
+            return NumberedSource().load(offset: offset, into: &pages)
         }
     }
 
