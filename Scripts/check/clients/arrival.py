@@ -8,7 +8,7 @@ import struct
 import termios
 
 from firecracker import SIZE
-from harness import (Machine, Pager, becomes, check, children, connect, expect_end, firecracker_json, folder, memory_file,
+from harness import (Machine, Pager, becomes, check, children, connect, expect_end, firecracker_json, folder, halts, memory_file,
                      registered, require)
 from manager import Manager
 from successor import half_read, reads_the_rest
@@ -95,7 +95,7 @@ def survive_a_message_that_was_not_read():
             with Machine(machine_that_sends, path, "told") as machine:
                 require(machine.word() == b"c", "the machine failed")
                 becomes(lambda: descriptors(guard) > before, True, "whether the machine has arrived")
-                os.kill(server, signal.SIGSTOP)
+                halts(server)
                 machine.tell()
                 require(machine.word() == b"s", "the machine failed")
                 die()

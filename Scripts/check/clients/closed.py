@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 
+from access import STRANGER
 from ending import goes_on
 from firecracker import SIZE, machine_that_reads
 from harness import Machine, Pager, becomes, check, content, folder, memory_file, require
@@ -161,6 +162,26 @@ def survive_a_path_that_has_been_taken():
         pager.says("goes on without its socket")
         stops_with(pager, 0)
         require(path.exists(), "the socket of another program is removed")
+
+
+@check
+def survive_in_a_folder_of_another_user():
+    """Firecracker's jailer gives it to the machine's user when the server listens, which cannot look at its path then."""
+    with folder() as directory:
+        jail = directory / "jail"
+        jail.mkdir()
+        path = jail / "m"
+        with Pager("firecracker", "--supervise", "--socket", path, "--memory", memory_file(directory, SIZE)) as pager:
+            pager.says("listening")
+            os.chown(jail, STRANGER, STRANGER)
+            jail.chmod(0o700)
+            kill(next_server(keeper_of(pager)))
+            pager.says("listening", 2)
+            with half_read(path) as machine:
+                reads_the_rest(machine)
+            require("no longer at its path" not in pager.output(), pager.output())
+            os.chown(jail, 0, 0)
+            stops_with(pager, 0)
 
 
 @check

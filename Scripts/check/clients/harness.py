@@ -222,6 +222,14 @@ def connect(path):
             time.sleep(0.01)
 
 
+def halts(process):
+    """Stops all threads of a process."""
+    os.kill(process, signal.SIGSTOP)
+    tasks = Path(f"/proc/{process}/task")
+    becomes(lambda: {(task / "stat").read_text().rsplit(")", 1)[1].split()[0] for task in tasks.iterdir()}, {"T"},
+            "the state of the process' threads")
+
+
 def becomes(value, expected, what):
     """Waits until a function returns what is expected: a client goes on before its pager has counted its page."""
     end = time.monotonic() + LIMIT

@@ -168,6 +168,8 @@ def survive_a_machine_that_can_be_added_later():
             refusal = ctl(control, "add", "m", "--socket", path, "--memory", memory, code=1)
             require("FileDescriptorStoreMax" in refusal, refusal)
         (directory / "notify").unlink()
+        # The server before may still be about to end.
+        control = directory / "next"
         with Manager(directory, "serve", "--control", control, "--fd-store", sockets=[("vm.socket", listener)]) as service:
             service.says("ready")
             for spelling in (path, f"{directory}//m"):

@@ -7,8 +7,8 @@ import socket
 from access import STRANGER
 from arrival import descriptors
 from firecracker import SIZE, hand_over
-from harness import (Machine, Pager, Skip, becomes, check, connect, firecracker_json, folder, memory_file, registered, require,
-                     server_of)
+from harness import (Machine, Pager, Skip, becomes, check, connect, firecracker_json, folder, halts, memory_file, registered,
+                     require, server_of)
 from pause import waits
 from serve import ctl
 from successor import late_ends, state_of
@@ -81,7 +81,7 @@ def told_of_arrivals_that_cannot_be_killed():
         with Machine(sends_when_told, directory / "m", lambda memory: firecracker_json((memory, 0))) as machine:
             require(machine.word() == b"c", "the machine failed")
             becomes(lambda: descriptors(pager.process.pid) > before, True, "whether the machine has arrived")
-            os.kill(server, signal.SIGSTOP)
+            halts(server)
             machine.tell()
             require(machine.word() == b"s", "the machine failed")
             os.kill(server, signal.SIGKILL)

@@ -14,6 +14,13 @@ struct SocketIdentity: Equatable {
         inode = UInt64(status.st_ino)
     }
 
+    /// Whether nobody can say what is at a path: a folder on the way is another user's.
+    static func isHidden(_ path: String) -> Bool {
+        var status = stat()
+        guard lstat(path, &status) != 0 else { return false }
+        return errno != ENOENT && errno != ENOTDIR
+    }
+
     /// What a memory file is called that is kept with a socket: its content is the machine's.
     static func name(ofFile name: String, _ identity: SocketIdentity?) -> String {
         guard let identity else { return name }
@@ -54,7 +61,7 @@ struct LeftSocket {
     func state(at path: String) -> State {
         if isShut { return .shut }
         let place = SocketPath.place(ofBound: bound)
-        if identities.isEmpty {
+        if identities.isEmpty || SocketIdentity.isHidden(path) {
             guard let place else {
                 // Its name is not known: in its folder, it is taken for the one that is there.
                 let isHere = SocketPath.isSameFolder(bound, path) && SocketIdentity(at: path) != nil
