@@ -114,9 +114,9 @@ struct SystemChanges {
         return lock.isThere ? .chance(reason) : .host(reason)
     }
 
-    /// Lets the next run have the lock, unless the guardian keeps it.
+    /// Lets the next run have the lock, unless there is a guardian: it keeps it, or may be about to take it.
     func releaseLock() {
-        if !hasLock { lock.release() }
+        if guardian == nil { lock.release() }
     }
 
     /// How long this run may wait for another one.
