@@ -87,7 +87,7 @@ static __attribute__((noinline)) void forward(int signal, siginfo_t *info, ucont
     }
     // The kernel ignores no fault, but it does ignore a signal that a process sent; the first process of a namespace, any
     // that it does not handle.
-    int is_sent = info->si_code <= 0;
+    int is_sent = !is_of_instruction(info);
     if (!is_handler && is_sent && (previous.sa_handler == SIG_IGN || getpid() == 1)) return;
     end_by(signal, info);
 }

@@ -117,6 +117,7 @@ extension PagerCore where Source: ~Copyable {
     func shutDown(until deadline: Deadline) {
         isFinishing.store(true, ordering: .sequentiallyConsistent)
         queue.endJobs()
+        isEnding.store(true, ordering: .sequentiallyConsistent)
         poisonTheUntouched(until: deadline)
         seal(until: deadline)
         end(until: deadline)
@@ -152,6 +153,7 @@ extension PagerCore where Source: ~Copyable {
     /// Ends a pager that could not go on in the place of another: what that has left, events included, another may have.
     func abandon(until deadline: Deadline) {
         isFinishing.store(true, ordering: .sequentiallyConsistent)
+        isEnding.store(true, ordering: .sequentiallyConsistent)
         end(until: deadline)
     }
 

@@ -59,6 +59,8 @@ final class PagerCore<Source: PageSource & ~Copyable>: @unchecked Sendable {
     let processorCount = ProcessorSet().count
     /// The pager is about to stop: neither regions nor children are taken on any more.
     let isFinishing = Atomic<Bool>(false)
+    /// The service ends: what was not loaded is lost from now on.
+    let isEnding = Atomic<Bool>(false)
     /// Nothing is filled until the end of a pause; looked at in the order.
     let paused = Atomic<Bool>(false)
     /// What is not loaded at the end is left as zeros, see ``Ending/leaveZeros``.

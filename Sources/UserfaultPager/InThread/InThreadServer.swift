@@ -85,15 +85,20 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
 
     /// Waits until a fault is to be tried again, or its memory is given up: another attempt would count.
     private func rest(_ pending: PendingFault, until due: Deadline, _ seen: inout UInt32) {
+        let region = region(at: pending.fault.address)
         while !due.hasPassed {
             if removals.changes != seen {
                 seen = removals.changes
-                let isServed = memory.sharingOrder { _, machine in
-                    !memory.isSealed && machine.spans.find(pending.fault.address) != nil
-                }
-                guard isServed else { return }
+                guard region != nil, self.region(at: pending.fault.address) == region else { return }
             }
             removals.wait(while: seen, until: due)
+        }
+    }
+
+    /// The region that an address is served for.
+    private func region(at address: UInt) -> UInt? {
+        memory.sharingOrder { _, machine in
+            memory.isSealed ? nil : machine.spans.find(address).map { $0.region.bits }
         }
     }
 

@@ -74,7 +74,7 @@ extension PagerCore where Source: ~Copyable {
             switch error {
             // The end of the service is what has forgotten or poisoned them.
             case .noSuchRegion, .pagesFailed:
-                throw isFinishing.load(ordering: .sequentiallyConsistent) ? .notRunning : error
+                throw isEnding.load(ordering: .sequentiallyConsistent) ? .notRunning : error
             default: throw error
             }
         }
