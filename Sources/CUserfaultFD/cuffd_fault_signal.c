@@ -231,6 +231,11 @@ void cuffd_signals_restore(uint64_t mask) {
     pthread_setcancelstate(this_thread.cancelling, NULL);
 }
 
+void cuffd_complain(const void *text, size_t count) {
+    // A signal handler can do nothing about it.
+    if (write(STDERR_FILENO, text, count) < 0) return;
+}
+
 void cuffd_fault_signal_begin_serving(void) { this_thread.serving++; }
 void cuffd_fault_signal_end_serving(void) { this_thread.serving--; }
 

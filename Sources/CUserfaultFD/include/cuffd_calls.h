@@ -272,6 +272,8 @@ int cuffd_fault_signal_install(cuffd_fault_server serve, void (*forget)(void));
 uint64_t cuffd_signals_block(void);
 /// Undoes cuffd_signals_block, which returned `mask`.
 void cuffd_signals_restore(uint64_t mask);
+/// Writes to the standard error, as far as that takes it.
+void cuffd_complain(const void *text, size_t count);
 /// As if a fault of the calling thread were served from here to there: SIGBUS that an instruction raises ends the process unless it
 /// is served, because a handler of the program's could jump.
 void cuffd_fault_signal_begin_serving(void);

@@ -35,6 +35,11 @@ package enum FaultSignal {
         return body()
     }
 
+    /// Writes a text to the standard error, as far as that takes it: an error that is thrown takes memory.
+    package static func complain(_ text: StaticString) {
+        unsafe cuffd_complain(text.utf8Start, text.utf8CodeUnitCount)
+    }
+
     /// Says that memory is about to be given up: who has faulted there already may find nobody.
     ///
     /// Not to be called for each fault: those that are nobody's would then be asked again for ever.

@@ -1,4 +1,3 @@
-internal import Glibc
 internal import Synchronization
 internal import UserfaultFD
 
@@ -177,14 +176,8 @@ final class InThreadServer<Source: PageSource & ~Copyable>: FaultServer, @unchec
     private func refuse(_ address: UInt) -> FaultSignal.Answer {
         core.note(.selfDeadlock(thread: NativeThread.currentID, address: address))
         // The process may end before anybody is given the report.
-        Self.complain("UserfaultPager: a source touched memory that it is to bring\n")
+        FaultSignal.complain("UserfaultPager: a source touched memory that it is to bring\n")
         return .refused
-    }
-
-    private static func complain(_ text: StaticString) {
-        let bytes = unsafe UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
-        // Plainly: an error that is thrown takes memory.
-        _ = unsafe Glibc.write(2, bytes.baseAddress, bytes.count)
     }
 
     // MARK: The end
