@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds uffd-selftest as one static executable, and runs it with the arguments of this script.
 # Installs on Debian and Ubuntu what the build needs besides a Swift toolchain. Cases that need huge pages, swap or
-# other changes of the host run only as root: sudo Scripts/selftest.sh
+# other changes of the host run only as root: sudo .build-static/release/uffd-selftest, once this has built it.
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

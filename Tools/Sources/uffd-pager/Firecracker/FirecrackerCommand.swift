@@ -9,7 +9,8 @@ struct FirecrackerCommand: GuardedCommand {
             Give the socket to Firecracker as the backend_path of PUT /snapshot/load, with the backend_type "Uffd". Every \
             machine that connects is served from the same memory file.
 
-            On SIGTERM, SIGINT and SIGHUP, the memory that is left is loaded, so that the machines go on by themselves.
+            On SIGTERM and SIGINT, the memory that is left is loaded, so that the machines go on by themselves. SIGHUP does the \
+            same, unless --supervise or --fd-store is given.
 
             \(ExitCode.ofServers)
             """

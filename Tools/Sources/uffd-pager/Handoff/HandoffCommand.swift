@@ -9,7 +9,8 @@ struct HandoffCommand: GuardedCommand {
             The guide pagers.md describes the protocol, and handoff-client.c is a client in one page of C. The Debian package \
             has them in /usr/share/doc/uffd-pager. Every process that connects is served from the same memory file.
 
-            On SIGTERM, SIGINT and SIGHUP, the memory that is left is loaded, so that the processes go on by themselves.
+            On SIGTERM and SIGINT, the memory that is left is loaded, so that the processes go on by themselves. SIGHUP does the \
+            same, unless --supervise or --fd-store is given.
 
             \(ExitCode.ofServers)
             """

@@ -10,7 +10,8 @@ struct ServeCommand: GuardedCommand {
         discussion: """
             The control socket speaks HTTP: see /openapi.json, or use uffd-pager ctl. Metrics for Prometheus are at /metrics.
 
-            On SIGTERM, SIGINT and SIGHUP, the memory that is left is loaded, so that the machines go on by themselves.
+            On SIGTERM and SIGINT, the memory that is left is loaded, so that the machines go on by themselves. SIGHUP does the \
+            same, unless --supervise or --fd-store is given.
 
             \(ConfigurationKeys.text)
 
