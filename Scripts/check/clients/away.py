@@ -11,7 +11,7 @@ from manager import Manager
 from memory import LIBC, PAGE
 from nbd import exporting, skip_unless_listening, skip_without_nbd
 from serve import ctl
-from successor import half_read
+from successor import half_read, reads_the_rest
 from survive import keeper_of, kill, next_server
 from told import first_page, stops_with
 
@@ -35,6 +35,27 @@ def losing_both(directory, *options):
         pager.says("listening", 2)
         pager.says(GONE, 2)
         yield pager, machine
+
+
+@check
+def survive_without_the_cache():
+    """What is kept of a server's memory is an extra: its folder is removed, and comes back."""
+    with folder() as directory, exporting(directory) as (uri, _):
+        cache = directory / "cache"
+        cache.mkdir()
+        keeping = ("--cache", f"{cache}:64M", "--cache-revision", "1")
+        with Pager("firecracker", "--socket", directory / "m", "--memory", uri, "--supervise", *keeping) as pager:
+            skip_unless_listening(pager)
+            with half_read(directory / "m") as machine:
+                cache.rename(directory / "away")
+                kill(next_server(keeper_of(pager)))
+                pager.says("listening", 2)
+                pager.says("goes on without the cache")
+                (directory / "away").rename(cache)
+                kill(next_server(keeper_of(pager)))
+                pager.says("listening", 3)
+                reads_the_rest(machine)
+            stops_with(pager, 0)
 
 
 @check

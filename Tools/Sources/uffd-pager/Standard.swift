@@ -29,9 +29,10 @@ extension ExitCode {
 
 /// The descriptors that the program is started with.
 enum Standard {
-    /// Makes a reader that goes away an error of the write, and keeps other files off the standard descriptors.
+    /// Makes a reader that goes away, and a file that would be too large, errors of the write, and keeps other files off the standard descriptors.
     static func prepare() {
         signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)
         // Each client takes some, and nothing here waits with select(2), which the lower limit is for. One that cannot be
         // raised stays what it is.
         _ = cps_raise_file_limit()

@@ -146,7 +146,9 @@ final class MachineRegistry: Sendable {
         let checksums = try specification.checksums.map(ChecksumFile.init)
         return try MemorySource(
             specification.memory, tls: specification.tls,
-            keeping: MemorySource.Keeping(cache: kept, checksums: checksums, waits: extras.isSuccessor), logger: logger)
+            keeping: MemorySource.Keeping(
+                cache: kept, revision: specification.cacheRevision, checksums: checksums, waits: extras.isSuccessor),
+            logger: logger)
     }
 
     /// Stops listening for a machine, and ends its sessions.

@@ -88,7 +88,8 @@ struct MachineOptions: ParsableArguments {
             memory: try MemorySource(
                 memory, tls: tls,
                 keeping: MemorySource.Keeping(
-                    cache: kept, checksums: try checksums.map(ChecksumFile.init), waits: extras.isSuccessor),
+                    cache: kept, revision: cacheRevision, checksums: try checksums.map(ChecksumFile.init),
+                    waits: extras.isSuccessor),
                 logger: logger),
             prefetch: try extras.open("prefetching") { try prefetch.map(WorkingSetFile.read) },
             record: try extras.open("a record") { try record.map(WorkingSetRecord.init) }, onFailure: onFailure,

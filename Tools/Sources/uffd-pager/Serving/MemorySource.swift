@@ -23,6 +23,8 @@ enum MemorySource: Sendable {
     /// What is to be kept of a memory, and what it is compared with.
     struct Keeping {
         var cache: MemoryCache?
+        /// Which version of the memory it is, if that was said.
+        var revision: String?
         var checksums: ChecksumFile?
         /// Whether its server may come later: machines are there that have lost theirs.
         var waits = false
@@ -47,7 +49,8 @@ enum MemorySource: Sendable {
         }
         #if NBD
         let origin = RemoteMemory.Origin(
-            uri: name, tls: tls, cache: keeping.cache, checksums: keeping.checksums, logger: logger)
+            uri: name, tls: tls, revision: keeping.revision, cache: keeping.cache, checksums: keeping.checksums,
+            logger: logger)
         self = .remote(try RemoteMemory(origin, waits: keeping.waits))
         #else
         throw Failure(.unavailable, "\(name): this program was built without NBD (swift build --traits NBD)")

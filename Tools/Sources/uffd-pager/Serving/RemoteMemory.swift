@@ -14,6 +14,8 @@ final class RemoteMemory: AsynchronousPageSource {
     struct Origin: Sendable {
         let uri: String
         let tls: TLSOptions
+        /// Which version of the export it is, if that was said.
+        let revision: String?
         /// Keeps what the server has sent.
         let cache: MemoryCache?
         /// What its pages should be.
@@ -50,7 +52,8 @@ final class RemoteMemory: AsynchronousPageSource {
     init(_ origin: Origin, waits: Bool) throws {
         cache = origin.cache?.chunks
         let name = Self.export(in: origin.uri)
-        export = origin.cache.map { "\(name), revision \($0.revision)" } ?? String(name)
+        // Also without the cache: a successor that cannot open it serves the same memory.
+        export = origin.revision.map { "\(name), revision \($0)" } ?? String(name)
         let log = NBDLog(origin.logger, wasThere: waits)
         if waits {
             begin(origin, log)
