@@ -108,8 +108,7 @@ extension PagerCore where Source: ~Copyable {
 
     /// A page that a region has grown over.
     private func grownPage(at address: UInt) -> AddressRange? {
-        var pending = PendingFault(fault: PageFault(address: address, flags: []), since: 0)
-        pending.isUncertain = true
+        let pending = PendingFault(straying: address)
         let memory = memories[0]
         guard memory.growRegion(over: memory.strayPage(of: pending.fault), askedBy: pending) else { return nil }
         return page(at: address)

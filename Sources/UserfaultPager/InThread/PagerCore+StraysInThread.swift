@@ -3,6 +3,14 @@ internal import UserfaultFD
 
 // Faults at addresses of no region, in the threads that have them. Runs in signal handlers.
 
+extension PendingFault {
+    /// One at an address of no region, of which no message tells.
+    init(straying address: UInt) {
+        self.init(fault: PageFault(address: address, flags: []), since: 0)
+        isUncertain = true
+    }
+}
+
 extension PagerCore where Source: ~Copyable {
     /// Whether an address of no region is memory of this pager's descriptor: most are not, and their signals are the
     /// program's.
@@ -17,8 +25,7 @@ extension PagerCore where Source: ~Copyable {
     ///
     /// - Returns: ``FaultSignal/Answer/unclaimed`` where the thread may go on, or comes back to be refused.
     func serveStray(at address: UInt, by record: ThreadRecord) -> FaultSignal.Answer {
-        var pending = PendingFault(fault: PageFault(address: address, flags: []), since: 0)
-        pending.isUncertain = true
+        let pending = PendingFault(straying: address)
         let memory = memories[0]
         let page = memory.strayPage(of: pending.fault)
         let isGrowth = strayAnswer != .zeros && memory.growRegion(over: page, askedBy: pending)

@@ -116,8 +116,7 @@ struct PageStates: @unchecked Sendable, Equatable {
     ///
     /// - Returns: Whether faults were left to this service that nobody may have woken.
     @inline(__always)
-    func release(_ index: Int, setting set: PageState = PageState(), clearing cleared: PageState = PageState()) -> Bool
-    {
+    func release(_ index: Int, setting set: PageState = .init(), clearing cleared: PageState = .init()) -> Bool {
         update(index) { $0.subtracting(.claimed).subtracting(.awaited).subtracting(cleared).union(set) }.contains(
             .awaited)
     }

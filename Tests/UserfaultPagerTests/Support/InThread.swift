@@ -1,4 +1,5 @@
 import Glibc
+import SystemPackage
 import UserfaultFD
 
 @testable import UserfaultPager
@@ -55,5 +56,24 @@ enum LastSignal {
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
         }
         sigaction(SIGBUS, &action, nil)
+    }
+}
+
+extension Memfd {
+    /// Has the kernel write memory into the file: the bytes that it took, or -1.
+    borrowing func take(_ range: AddressRange) -> Int {
+        withUnsafeDescriptor { pwrite($0.rawValue, UnsafeRawPointer(bitPattern: range.start), range.count, 0) }
+    }
+}
+
+extension Pager where Source: ~Copyable {
+    /// Why a range cannot be fetched for the kernel.
+    func refusal(toFetch range: AddressRange) -> PagerError? {
+        do {
+            try withPagesPresent(range) {}
+            return nil
+        } catch {
+            return error as? PagerError
+        }
     }
 }

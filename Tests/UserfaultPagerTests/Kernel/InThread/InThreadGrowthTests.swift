@@ -1,5 +1,4 @@
 import Glibc
-import SystemPackage
 import Testing
 import UserfaultFD
 
@@ -48,10 +47,7 @@ struct InThreadGrowthTests {
             try InThreadGrowthTests.grow(range, from: 16)
             let sink = try Memfd(count: range.count)
             try pager.withPagesPresent(range) {
-                let written = sink.withUnsafeDescriptor { descriptor in
-                    pwrite(descriptor.rawValue, UnsafeRawPointer(bitPattern: range.start), range.count, 0)
-                }
-                guard written == range.count else { exit(2) }
+                guard sink.take(range) == range.count else { exit(2) }
             }
             guard range.loadWord(63 * pageBytes) == 0, pager.statistics.strayFaults == 0 else { exit(3) }
         }

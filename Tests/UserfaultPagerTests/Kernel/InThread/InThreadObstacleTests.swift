@@ -253,14 +253,7 @@ struct InThreadObstacleTests {
             let memory = try InThread(GatedSource(gate: gate), options: RegionOptions(readAhead: .none))
             let range = memory.range
             let pager = memory.pager
-            let fetching = Toucher { () -> PagerError? in
-                do {
-                    try pager.withPagesPresent(range) {}
-                    return nil
-                } catch {
-                    return error as? PagerError
-                }
-            }
+            let fetching = Toucher { pager.refusal(toFetch: range) }
             #expect(gate.waitUntilReached())
             let before = Footprint().descriptors
             try pager.stop(.poison, within: .milliseconds(1))

@@ -261,18 +261,12 @@ struct InThreadSignalTests {
     func theKernelFindsWhatWasFetched() async {
         await #expect(processExitsWith: .success) {
             let memory = try InThread(NumberedSource())
-            let pointer = UnsafeRawPointer(bitPattern: memory.range.start)!
+            let range = memory.range
             let sink = try Memfd(count: 16 * pageBytes)
-            try sink.withUnsafeDescriptor { sink in
-                #expect(pwrite(sink.rawValue, pointer, 16 * pageBytes, 0) == -1 && errno == EFAULT)
-                try memory.pager.withPagesPresent(memory.range) {
-                    #expect(pwrite(sink.rawValue, pointer, 16 * pageBytes, 0) == 16 * pageBytes)
-                }
-                try memory.mapping.advise(.dontNeed)
-                try memory.pager.withPagesPresent(memory.range) {
-                    #expect(pwrite(sink.rawValue, pointer, 16 * pageBytes, 0) == 16 * pageBytes)
-                }
-            }
+            #expect(sink.take(range) == -1 && errno == EFAULT)
+            try memory.pager.withPagesPresent(range) { #expect(sink.take(range) == 16 * pageBytes) }
+            try memory.mapping.advise(.dontNeed)
+            try memory.pager.withPagesPresent(range) { #expect(sink.take(range) == 16 * pageBytes) }
             let beyond = AddressRange(start: memory.range.start, count: 17 * pageBytes)
             #expect(throws: PagerError.noSuchRegion) { try memory.pager.withPagesPresent(beyond) {} }
         }

@@ -1,5 +1,4 @@
 import Glibc
-import SystemPackage
 import Testing
 import UserfaultFD
 
@@ -72,10 +71,7 @@ struct InThreadWaitingTests {
             let sink = try Memfd(count: 2 * pageBytes)
             for _ in 0..<2 {
                 try pager.withPagesPresent(range) {
-                    let written = sink.withUnsafeDescriptor { descriptor in
-                        pwrite(descriptor.rawValue, UnsafeRawPointer(bitPattern: range.start), range.count, 0)
-                    }
-                    guard written == range.count else { exit(2) }
+                    guard sink.take(range) == range.count else { exit(2) }
                 }
                 try mapping.advise(.remove)
             }
@@ -89,14 +85,7 @@ struct InThreadWaitingTests {
             let gate = Gate()
             let memory = try InThread(GatedSource(gate: gate), pages: 2, options: RegionOptions(readAhead: .none))
             let (pager, range) = (memory.pager, memory.range)
-            let fetching = Toucher { () -> PagerError? in
-                do {
-                    try pager.withPagesPresent(range) {}
-                    return nil
-                } catch {
-                    return error as? PagerError
-                }
-            }
+            let fetching = Toucher { pager.refusal(toFetch: range) }
             guard gate.waitUntilReached() else { exit(2) }
             let ending = Toucher { (try? pager.stop(.poison, within: .seconds(20))) != nil }
             let last = range.start + UInt(pageBytes)
